@@ -1,0 +1,85 @@
+"""Every error minires raises on purpose, and the one way its text is put together.
+
+A message says what was expected, what came, everything needed to reproduce it, and one way out::
+
+    conv2d: expected x.shape[1] == w.shape[1] * groups, got 3 and 16 (x (8, 3, 32, 32), ...).
+    Pass an input with 16 channels.
+
+Each kind is also a ``ValueError``, ``TypeError`` or ``RuntimeError``, so plain Python code can
+catch it without knowing minires; :class:`MiniresError` catches them all (the command line does).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MiniresError(Exception):
+    """Base of every deliberate error; its text is meant for the user, without a traceback."""
+
+
+class ShapeError(MiniresError, ValueError):
+    """Sizes that do not fit together."""
+
+
+class ArgumentError(MiniresError, ValueError):
+    """An argument whose value is not allowed, or a name that does not exist."""
+
+
+class DTypeError(MiniresError, TypeError):
+    """A dtype, or mix of dtypes, that an operation does not take."""
+
+
+class DeviceError(MiniresError, RuntimeError):
+    """A device that is not there, or arrays of two devices in one operation."""
+
+
+class KernelMissing(MiniresError, RuntimeError):
+    """An operation that has no kernel on this device."""
+
+
+class GraphError(MiniresError, RuntimeError):
+    """A backward pass that cannot be done: no graph, a freed graph, a saved value overwritten."""
+
+
+class NaNError(MiniresError, RuntimeError):
+    """A NaN or infinity where a finite number is needed; names where it arose."""
+
+
+class DataError(MiniresError, RuntimeError):
+    """A data set that is missing, truncated or damaged."""
+
+
+class CheckpointError(MiniresError, RuntimeError):
+    """A checkpoint or run folder that cannot be read, or does not belong here."""
+
+
+class GradcheckError(MiniresError, RuntimeError):
+    """An analytic derivative that disagrees with the numerical one."""
+
+
+def message(op: str, expected: str, got: object, context: str = "", fix: str = "") -> str:
+    """The one wording: ``op: expected …, got … (context). fix``.
+
+    >>> message("conv2d", "stride >= 1", 0, "kernel (3, 3)", "Use stride=1.")
+    'conv2d: expected stride >= 1, got 0 (kernel (3, 3)). Use stride=1.'
+    """
+    text = f"{op}: expected {expected}, got {got}"
+    if context:
+        text += f" ({context})"
+    if fix:
+        text += f". {fix}"
+    return text
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> ArgumentError:
+    """The error for a name that does not exist, with the nearest names that do.
+
+    >>> str(unknown("data set", "minst", ["mnist", "digits"]))
+    'unknown data set \\'minst\\': did you mean mnist? Known: digits, mnist'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return ArgumentError(f"unknown {kind} {str(name)!r}: {hint}Known: {', '.join(names)}")
