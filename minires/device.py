@@ -1,0 +1,166 @@
+"""Devices: where an array lives, which array module serves it, and which kernels run on it.
+
+There are two kinds of array, NumPy's on ``cpu`` and CuPy's on ``cuda:<index>``. An operation asks
+:func:`kernels` for the module that implements it for the array in hand. A kernel that does not
+exist is an error; nothing ever falls back to another device or backend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, DeviceError, KernelMissing, unknown
+
+_BACKENDS = ("auto", "numpy")
+_backend: contextvars.ContextVar[str] = contextvars.ContextVar("minires_backend", default="auto")
+
+
+@dataclass(frozen=True)
+class Device:
+    """``cpu`` or ``cuda`` with an index, as ``str(device)`` writes it."""
+
+    type: str
+    index: int = 0
+
+    def __str__(self) -> str:
+        return self.type if self.type == "cpu" else f"{self.type}:{self.index}"
+
+    @staticmethod
+    def parse(name: str | Device) -> Device:
+        """``"cpu"``, ``"cuda"``, ``"cuda:1"`` or a Device; anything else is an ArgumentError."""
+        if isinstance(name, Device):
+            return name
+        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", str(name))
+        if match is None:
+            raise unknown("device", name, ["cpu", "cuda", "cuda:0"])
+        kind, index = match.group(1), int(match.group(2) or 0)
+        if kind == "cpu" and index:
+            raise ArgumentError(f"device: there is one cpu, got {name!r}. Use 'cpu'.")
+        return Device(kind, index)
+
+
+CPU = Device("cpu")
+
+
+@functools.cache
+def cupy() -> ModuleType:
+    """CuPy, imported on first use.
+
+    Raises:
+        DeviceError: CuPy is not installed, or sees no GPU; says which, and what to do.
+    """
+    try:
+        module = importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError(
+            f"device: expected CuPy for 'cuda', got {error}. Install it for your CUDA version: "
+            "pip install 'minires[cuda13]' or 'minires[cuda12]'."
+        ) from error
+    if not module.cuda.is_available():
+        raise DeviceError(
+            "device: expected a CUDA GPU, got none that CuPy can see "
+            f"(CuPy {module.__version__}). Check the driver with nvidia-smi, or stay on 'cpu'."
+        )
+    return module
+
+
+def device_of(array: Any) -> Device:
+    """The device an array lives on."""
+    if isinstance(array, np.ndarray | np.generic):
+        return CPU
+    return Device("cuda", array.device.id)
+
+
+def array_module(array: Any) -> ModuleType:
+    """``numpy`` or ``cupy``: the module whose functions take this array."""
+    if isinstance(array, np.ndarray | np.generic):
+        return np
+    return cupy()
+
+
+def move(array: Any, device: Device) -> Any:
+    """The same values on ``device`` (the same array if it is there already)."""
+    if device_of(array) == device:
+        return array
+    if device.type == "cpu":
+        return cupy().asnumpy(array)
+    with cupy().cuda.Device(device.index):
+        return cupy().asarray(array)
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Run with other kernels: ``"numpy"`` for the plain references, ``"auto"`` for the fast ones.
+
+    >>> import minires as mr
+    >>> with mr.backend("numpy"):
+    ...     y = mr.ops.relu(mr.ones(2))
+    """
+    if name not in _BACKENDS:
+        raise unknown("backend", name, _BACKENDS)
+    token = _backend.set(name)
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def kernels(op: str, array: Any) -> ModuleType:
+    """The kernel module of ``minires.ops.<op>`` that serves this array.
+
+    Raises:
+        KernelMissing: the op has no kernel on the array's device.
+    """
+    if isinstance(array, np.ndarray):
+        return _kernel_module(op, "numpy" if _backend.get() == "numpy" else "numba")
+    return _kernel_module(op, "cuda")
+
+
+@functools.cache
+def _kernel_module(op: str, name: str) -> ModuleType:
+    path = f"minires.ops.{op}.kernel_{name}"
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:
+            raise
+        raise KernelMissing(
+            f"{op}: expected a kernel for {name!r}, got none ({path} does not exist). "
+            'Move the tensors with .to("cpu").'
+        ) from None
+
+
+def synchronize(device: str | Device = CPU) -> None:
+    """Wait until the device has done all it was given; CPU kernels return when they are done."""
+    device = Device.parse(device)
+    if device.type == "cuda":
+        with cupy().cuda.Device(device.index):
+            cupy().cuda.get_current_stream().synchronize()
+
+
+def available() -> list[Device]:
+    """Every device that can be used here, the CPU first."""
+    devices = [CPU]
+    with contextlib.suppress(DeviceError):  # no CuPy or no GPU: the CPU is the whole list
+        count = cupy().cuda.runtime.getDeviceCount()
+        devices += [Device("cuda", index) for index in range(count)]
+    return devices
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process so far, in bytes."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

@@ -1,0 +1,498 @@
+"""The tensor: an array, where it lives, its gradient, and what Python may do with it.
+
+The operations (``+``, ``[...]``, ``.sum()`` and so on) are not defined here: each module of
+:mod:`minires.ops` binds its own with :func:`tensor_method`. What this file holds is everything
+that is not differentiation or arithmetic: creation, conversion, printing, copying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from . import random
+from .autograd import Variable, show_place
+from .device import CPU, Device, array_module, device_of, move
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DTYPES = frozenset(
+    np.dtype(name)
+    for name in (
+        "float32 float64 complex64 complex128 bool uint8 int8 int16 int32 int64 uint16 uint32"
+    ).split()
+)
+
+
+def tensor_method(*names: str) -> Callable[[F], F]:
+    """Make a function of a tensor a method of :class:`Tensor` under each of these names."""
+
+    def bind(function: F) -> F:
+        for name in names:
+            setattr(Tensor, name, function)
+        return function
+
+    return bind
+
+
+class Tensor(Variable):
+    """An n-dimensional array that can be differentiated through.
+
+    Args:
+        data: a NumPy or CuPy array, whose memory is shared; or what :func:`tensor` takes.
+        requires_grad: whether backward passes add up a gradient in :attr:`grad`.
+
+    >>> import minires as mr
+    >>> x = mr.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4., 6.])
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # NumPy leaves `array + tensor` to the tensor
+
+    def __init__(self, data: Any, requires_grad: bool = False):
+        super().__init__(_as_array(data), requires_grad)
+
+    # -- facts
+
+    @property
+    def data(self) -> Any:
+        """The array itself. Writing into it goes unseen by autograd: see ``bump_version``."""
+        return self._array
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        array = value._array if isinstance(value, Variable) else _as_array(value)
+        if array.shape != self._array.shape:
+            raise ShapeError(message("data", f"an array of shape {self.shape}", array.shape))
+        self._array = array
+        self._version.bump()
+
+    @property
+    def ndim(self) -> int:
+        return self._array.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._array.dtype
+
+    @property
+    def device(self) -> Device:
+        return device_of(self._array)
+
+    @property
+    def nbytes(self) -> int:
+        return self._array.nbytes
+
+    @property
+    def itemsize(self) -> int:
+        return self._array.itemsize
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or one entry of it."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        return self._array.ndim
+
+    def numel(self) -> int:
+        """How many entries there are."""
+        return self._array.size
+
+    def is_floating_point(self) -> bool:
+        return self._array.dtype.kind == "f"
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set :attr:`requires_grad` in place, and return this tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    def detach(self) -> Tensor:
+        """The same memory without the history: no gradient flows back through the result."""
+        result = Variable._wrap(self._array)
+        result._version = self._version
+        return result
+
+    # -- conversion
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array that shares this tensor's memory.
+
+        Raises:
+            GraphError: the tensor requires grad (changes to the array would go unseen).
+            DeviceError: it is on a GPU.
+        """
+        if self.requires_grad:
+            raise GraphError(
+                "numpy: expected a tensor that does not require grad, got one that does. "
+                "Use .detach().numpy()."
+            )
+        return self._on_cpu("numpy")
+
+    def _on_cpu(self, what: str) -> np.ndarray[Any, Any]:
+        if self.device != CPU:
+            from .errors import DeviceError
+
+            raise DeviceError(message(what, "a tensor on cpu", str(self.device), fix="Use .cpu()."))
+        return self._array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise ArgumentError(f"__array__: a cast to {dtype} needs a copy, got copy=False")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise GraphError(
+                "__dlpack__: expected a tensor that does not require grad. Use .detach()."
+            )
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+    def item(self) -> Any:
+        """The one value of a one-element tensor, as a Python number."""
+        if self._array.size != 1:
+            raise ShapeError(message("item", "a tensor of one element", f"shape {self.shape}"))
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return self._array.tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self._array.dtype.kind not in "iu":
+            raise DTypeError(message("index", "an integer tensor", str(self.dtype)))
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise ShapeError(
+                f"bool: a tensor of shape {self.shape} has no single truth value. "
+                "Use .any() or .all()."
+            )
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError("len: expected at least one dimension, got a scalar tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __hash__(self) -> int:  # == compares values entry by entry, but a tensor is itself
+        return id(self)
+
+    # -- copying and printing
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        result = type(self).__new__(type(self))
+        memo[id(self)] = result
+        result.__setstate__(self.__getstate__())
+        return result
+
+    def __reduce__(self) -> Any:
+        return _blank, (type(self),), self.__getstate__()
+
+    def __getstate__(self) -> Any:
+        if not self.is_leaf:
+            raise GraphError(
+                f"copy: expected a leaf, got the result of {self._node!r}: its history cannot be "
+                "copied. Use .detach() first."
+            )
+        grad = None if self._grad is None else self._grad._array.copy()
+        return self._array.copy(order="K"), self._requires_grad, grad
+
+    def __setstate__(self, state: Any) -> None:
+        array, requires_grad, grad = state
+        Variable.__init__(self, array, requires_grad)
+        if grad is not None:
+            self._grad = Variable._wrap(grad)
+
+    def __repr__(self) -> str:
+        values = move(self._array, CPU)
+        text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
+        if values.size == 0:
+            text += f", shape={self.shape}"
+        if self.dtype not in (np.float32, np.int64, np.bool_):
+            text += f", dtype={self.dtype}"
+        if self.device != CPU:
+            text += f", device='{self.device}'"
+        if self.grad_fn is not None:
+            text += f", grad_fn=<{self.grad_fn.function.__name__} {show_place(self.grad_fn.place)}>"
+        elif self.requires_grad:
+            text += ", requires_grad=True"
+        return f"{'tensor' if type(self) is Tensor else type(self).__name__}({text})"
+
+    if TYPE_CHECKING:  # bound by minires.ops at run time
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __and__(self, other: Any) -> Tensor: ...
+        def __or__(self, other: Any) -> Tensor: ...
+
+
+def _blank(cls: type[Tensor]) -> Tensor:
+    return cls.__new__(cls)
+
+
+def _as_array(data: Any) -> Any:
+    """An array of a dtype that minires takes; arrays are shared, everything else is copied."""
+    if isinstance(data, Variable):
+        return data._array
+    if hasattr(data, "__cuda_array_interface__"):
+        array = data
+    elif isinstance(data, np.ndarray | np.generic):
+        array = np.asarray(data)
+    else:
+        try:
+            array = np.array(data)
+        except ValueError as error:
+            raise ShapeError(message("tensor", "rows of equal length", str(error))) from error
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)  # a Python float carries no precision of its own
+    if array.dtype not in _DTYPES or not array.dtype.isnative:
+        raise DTypeError(
+            message(
+                "tensor",
+                "float32, float64, bool or an integer dtype",
+                str(array.dtype),
+                fix="Convert it first, for instance with array.astype('float32').",
+            )
+        )
+    return array
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """The NumPy dtype that ``dtype`` names.
+
+    Raises:
+        DTypeError: it is none, or one that minires does not take.
+    """
+    try:
+        result = np.dtype(dtype)
+    except TypeError as error:
+        raise DTypeError(message("dtype", "a dtype such as 'float32'", repr(dtype))) from error
+    if result not in _DTYPES:
+        raise DTypeError(message("dtype", "float32, float64, bool or an integer", str(result)))
+    return result
+
+
+# **** creation ****
+
+
+def tensor(
+    data: Any, dtype: Any = None, requires_grad: bool = False, device: str | Device = CPU
+) -> Tensor:
+    """A tensor with a copy of ``data`` (numbers, nested sequences, an array, another tensor).
+
+    Python floats become float32, Python integers int64; arrays keep their dtype.
+
+    Raises:
+        ShapeError: rows of unequal length.
+        DTypeError: text, objects, float16, or another dtype that minires does not take.
+    """
+    array = _as_array(data)
+    if array is data or isinstance(data, Variable) or isinstance(data, np.generic):
+        array = array.copy()
+    if dtype is not None:
+        array = array.astype(as_dtype(dtype), copy=False)
+    return Tensor(move(array, Device.parse(device)), requires_grad)
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor that shares the memory of a NumPy array, whatever its strides.
+
+    Raises:
+        DTypeError: not an array, or of a dtype that minires does not take.
+    """
+    if not isinstance(array, np.ndarray):
+        raise DTypeError(message("from_numpy", "a numpy.ndarray", type(array).__name__))
+    return Tensor(array)
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A tensor on the memory of any object that speaks DLPack (PyTorch, CuPy, JAX, ...)."""
+    if not hasattr(source, "__dlpack_device__"):
+        raise DTypeError(message("from_dlpack", "an object with __dlpack__", type(source).__name__))
+    if source.__dlpack_device__()[0] == 2:  # kDLCUDA
+        from .device import cupy
+
+        return Tensor(cupy().from_dlpack(source))
+    return Tensor(np.from_dlpack(source))
+
+
+def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
+    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
+        sizes = sizes[0]
+    try:
+        shape = tuple(size.__index__() for size in sizes)
+    except (AttributeError, TypeError):
+        raise ShapeError(message("shape", "integers", repr(tuple(sizes)))) from None
+    if any(size < 0 for size in shape):
+        raise ShapeError(message("shape", "sizes >= 0", shape))
+    return shape
+
+
+def _make(array: Any, requires_grad: bool, device: str | Device = CPU) -> Tensor:
+    return Tensor(move(np.asarray(array), Device.parse(device)), requires_grad)
+
+
+def full(
+    shape: Sequence[int] | int,
+    fill_value: float,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
+) -> Tensor:
+    """A tensor of this shape with the same value everywhere."""
+    sizes = _shape([shape] if isinstance(shape, int) else shape)
+    return _make(np.full(sizes, fill_value, as_dtype(dtype)), requires_grad, device)
+
+
+def zeros(
+    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+) -> Tensor:
+    """Zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    return _make(np.zeros(_shape(shape), as_dtype(dtype)), requires_grad, device)
+
+
+def ones(
+    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+) -> Tensor:
+    """Ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
+    return _make(np.ones(_shape(shape), as_dtype(dtype)), requires_grad, device)
+
+
+def empty(
+    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+) -> Tensor:
+    """Memory that has not been written yet: its values are arbitrary."""
+    return _make(np.empty(_shape(shape), as_dtype(dtype)), requires_grad, device)
+
+
+def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
+    """``start, start + step, ...`` below ``end``; with one argument, from 0 up to it."""
+    if end is None:
+        start, end = 0, start
+    if dtype is None:
+        whole = all(isinstance(value, int | np.integer) for value in (start, end, step))
+        dtype = np.int64 if whole else np.float32
+    return Tensor(np.arange(start, end, step, as_dtype(dtype)))
+
+
+def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
+    """The identity matrix, (n, m)."""
+    return Tensor(np.eye(n, m, dtype=as_dtype(dtype)))
+
+
+def _like(other: Tensor, fill: str, dtype: Any) -> Tensor:
+    xp = array_module(other._array)
+    return Tensor(getattr(xp, fill)(other._array, dtype=None if dtype is None else as_dtype(dtype)))
+
+
+def zeros_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """Zeros with the shape, layout, device and (unless given) dtype of ``other``."""
+    return _like(other, "zeros_like", dtype)
+
+
+def ones_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """Ones with the shape, layout, device and (unless given) dtype of ``other``."""
+    return _like(other, "ones_like", dtype)
+
+
+def empty_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """Unwritten memory with the shape, layout, device and dtype of ``other``."""
+    return _like(other, "empty_like", dtype)
+
+
+def full_like(other: Tensor, fill_value: float, dtype: Any = None) -> Tensor:
+    """One value everywhere, with the shape, device and dtype of ``other``."""
+    result = _like(other, "empty_like", dtype)
+    result._array.fill(fill_value)
+    return result
+
+
+def randn_like(other: Tensor) -> Tensor:
+    """Standard normal draws with the shape, dtype and device of ``other``."""
+    return randn(*other.shape, dtype=other.dtype, device=other.device)
+
+
+def _generator(generator: np.random.Generator | None) -> np.random.Generator:
+    return random.generator() if generator is None else generator
+
+
+def randn(
+    *shape: Any,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Draws from the standard normal distribution, by ``generator`` or the global one."""
+    draws = _generator(generator).standard_normal(_shape(shape), dtype=as_dtype(dtype))  # type: ignore[arg-type]
+    return _make(draws, requires_grad, device)
+
+
+def rand(
+    *shape: Any,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one."""
+    draws = _generator(generator).random(_shape(shape), dtype=as_dtype(dtype))  # type: ignore[arg-type]
+    return _make(draws, requires_grad, device)
+
+
+def randint(
+    low: int, high: int, shape: Sequence[int], generator: np.random.Generator | None = None
+) -> Tensor:
+    """Integers drawn uniformly from ``low`` to ``high - 1``."""
+    if high <= low:
+        raise ArgumentError(message("randint", "low < high", f"{low} and {high}"))
+    return Tensor(_generator(generator).integers(low, high, _shape([shape])))
+
+
+def randperm(n: int, generator: np.random.Generator | None = None) -> Tensor:
+    """A random order of 0 ... n - 1."""
+    return Tensor(_generator(generator).permutation(n))
