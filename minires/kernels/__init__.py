@@ -1,0 +1,1 @@
+"""What several kernels share: compilation and threads (jit), the register tile (tile)."""

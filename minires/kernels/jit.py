@@ -1,0 +1,125 @@
+"""How minires compiles and launches Numba kernels.
+
+:func:`kernel` is the only decorator in use. It compiles on first call, keeps the machine code on
+disk, and launches one parallel kernel at a time: Numba's portable threading layer aborts the
+process when two Python threads launch at once, and two kernels that share the cores gain nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+from ..errors import ArgumentError, DeviceError, message
+
+# Floating-point freedoms that allow vector code. "nnan" and "ninf" are left out on purpose: NaN
+# and infinity must flow through every kernel as they do through the references.
+FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
+
+_launching = threading.RLock()
+_launched_here = False
+_broken_by_fork = False
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: below ``NUMBA_CACHE_DIR``, else ``~/.cache/minires``.
+
+    The last part of the path is a hash of the code that kernels share, because Numba itself
+    notices only changes in a kernel's own file.
+    """
+    root = os.environ.get("NUMBA_CACHE_DIR") or Path.home() / ".cache" / "minires" / "kernels"
+    return Path(root) / f"minires-{_shared_hash()}"
+
+
+@functools.cache
+def _shared_hash() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def kernel(function: Callable[..., None] | None = None, *, fastmath: bool = True) -> Any:
+    """Compile a function whose outer loop is a ``prange``, as a kernel that fills its outputs."""
+    if function is None:
+        return functools.partial(kernel, fastmath=fastmath)
+    compiled = _compile(function, parallel=True, fastmath=fastmath)
+
+    @functools.wraps(function)
+    def launch(*args: Any) -> None:
+        global _launched_here
+        if _broken_by_fork:
+            raise DeviceError(
+                f"{function.__name__}: expected to run in the process that started the kernel "
+                "threads, got a fork of it, where those threads do not exist. Start workers with "
+                "multiprocessing.get_context('spawn'), or use threads."
+            )
+        with _launching:
+            _launched_here = True
+            compiled(*args)
+
+    launch.compiled = compiled  # type: ignore[attr-defined]
+    return launch
+
+
+def device_function(function: Callable[..., Any]) -> Any:
+    """Compile a function that kernels call."""
+    return _compile(function, parallel=False, fastmath=True)
+
+
+def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> Any:
+    # Numba reads the folder when it decorates, and it is a setting of the whole process:
+    # other people's kernels must keep theirs.
+    others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_folder())
+    try:
+        return numba.njit(
+            function,
+            parallel=parallel,
+            cache=True,
+            nogil=True,
+            error_model="numpy",
+            fastmath=set(FASTMATH) if fastmath else False,
+        )
+    finally:
+        numba.config.CACHE_DIR = others
+
+
+def _after_fork() -> None:
+    global _broken_by_fork, _launching
+    _launching = threading.RLock()
+    _broken_by_fork = _launched_here and numba.threading_layer() == "omp"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def set_num_threads(n: int) -> None:
+    """Run kernels on ``n`` threads. Results do not depend on it, to the last bit.
+
+    Raises:
+        ArgumentError: ``n`` is below 1 or above the number the process started with.
+    """
+    limit = numba.config.NUMBA_NUM_THREADS
+    if not isinstance(n, int) or not 1 <= n <= limit:
+        raise ArgumentError(
+            message(
+                "set_num_threads",
+                f"1 to {limit}",
+                n,
+                fix="Set NUMBA_NUM_THREADS before starting Python for more.",
+            )
+        )
+    numba.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """How many threads kernels run on."""
+    return numba.get_num_threads()

@@ -1,0 +1,70 @@
+"""Every differentiable operation. The hand-written ones have a folder each."""
+
+from .avg_pool2d import adaptive_avg_pool2d, avg_pool2d
+from .batch_norm import batch_norm
+from .conv2d import conv2d
+from .cross_entropy import cross_entropy
+from .dropout import dropout
+from .elementwise import abs_ as abs
+from .elementwise import (
+    add,
+    allclose,
+    astype,
+    clip,
+    clone,
+    div,
+    exp,
+    isfinite,
+    isnan,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    pow,
+    sigmoid,
+    sign,
+    sqrt,
+    sub,
+    tanh,
+    where,
+)
+from .matmul import linear, matmul
+from .max_pool2d import max_pool2d
+from .reduce import (
+    all,
+    amax,
+    amin,
+    any,
+    argmax,
+    argmin,
+    log_softmax,
+    logsumexp,
+    max,
+    mean,
+    min,
+    softmax,
+    std,
+    sum,
+    var,
+)
+from .relu import relu
+from .shape import (
+    broadcast_to,
+    cat,
+    channels_last,
+    chunk,
+    concatenate,
+    expand,
+    flatten,
+    pad,
+    permute,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    transpose,
+    unsqueeze,
+)
+
+__all__ = [name for name in globals() if not name.startswith("_")]

@@ -1,0 +1,3 @@
+from .op import batch_norm
+
+__all__ = ["batch_norm"]

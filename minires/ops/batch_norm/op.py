@@ -1,0 +1,203 @@
+"""Batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167, algorithm 1).
+
+For each channel c, over the m = n * h * w values of a batch::
+
+    mean = sum(x) / m        var = sum((x - mean)²) / m        inv_std = 1 / sqrt(var + eps)
+    x_hat = (x - mean) * inv_std                               y = w * x_hat + b
+
+In training mean and var depend on every x of the channel, and the chain rule through them gives::
+
+    gb = sum(gy)        gw = sum(gy * x_hat)
+    gx = w * inv_std * (gy - gb / m - x_hat * gw / m)
+
+The two subtracted terms remove from gy its mean and its share along x_hat: the output does not
+change when a constant is added to x or when x is scaled. In evaluation mean and var are fixed
+numbers, the running statistics, and gx = w * inv_std * gy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...autograd import Function, enable_grad, grad, is_grad_enabled
+from ...device import array_module, kernels
+from ...errors import ArgumentError, ShapeError, message
+from ...tensor import Tensor, ones, zeros
+from ..elementwise import check_same, real
+from ..shape import channels_last
+
+
+def _rows(array: Any) -> Any:
+    """The (m, c) buffer behind an (n, c) or channels-last (n, c, h, w) array."""
+    if array.ndim == 4:
+        array = array.transpose(0, 2, 3, 1)
+    return array.reshape(-1, array.shape[-1])
+
+
+def _unrows(rows: Any, shape: tuple[int, ...]) -> Any:
+    if len(shape) == 4:
+        n, c, h, w = shape
+        return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+    return rows
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    return channels_last(x) if x.ndim == 4 else x.contiguous()
+
+
+class BatchNorm(Function):
+    """(x, w, b) → y with given statistics; ``batch`` says that they are those of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any, b: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
+        ctx.batch = batch
+        ctx.save(x, w)
+        ctx.save_constants(mean, inv_std)
+        rows = _rows(x)
+        y = array_module(x).empty_like(rows)
+        kernels("batch_norm", x).batch_norm_fwd(rows, w, b, mean, inv_std, y)
+        return _unrows(y, x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, w = ctx.saved
+        gx, gw, gb = BatchNormGradients.apply(_laid_out(gy), x, w, *ctx.constants, ctx.batch)
+        return gx, gw, gb, None, None, None
+
+
+class BatchNormGradients(Function):
+    """(gy, x, w) → (gx, gw, gb)."""
+
+    @staticmethod
+    def forward(ctx: Any, gy: Any, x: Any, w: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
+        ctx.batch = batch
+        ctx.save(gy, x, w)
+        ctx.save_constants(mean, inv_std)
+        xp = array_module(x)
+        kernel = kernels("batch_norm", x)
+        gx, gw, gb = xp.empty_like(_rows(x)), xp.empty_like(w), xp.empty_like(w)
+        kernel.batch_norm_bwd_affine(_rows(gy), _rows(x), mean, inv_std, gw, gb)
+        kernel.batch_norm_bwd_x(_rows(gy), _rows(x), w, mean, inv_std, gw, gb, batch, gx)
+        return _unrows(gx, x.shape), gw, gb
+
+    @staticmethod
+    def backward(ctx: Any, ggx: Tensor, ggw: Tensor, ggb: Tensor) -> Any:
+        # the formulas of the docstring once more, as differentiable operations
+        create_graph = is_grad_enabled()
+        with enable_grad():
+            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved]
+            gy, x, w = (t.reshape(t.shape) for t in inputs)  # nodes of their own, to stop at
+            outputs = _gradients(gy, x, w, *ctx.constants, ctx.batch)
+            result = grad(
+                outputs, [gy, x, w], [ggx, ggw, ggb], create_graph=create_graph, allow_unused=True
+            )
+        gradients = [g if need else None for g, need in zip(result, ctx.needs_grad)]
+        return (*gradients, None, None, None)
+
+
+def _gradients(gy: Tensor, x: Tensor, w: Tensor, mean: Any, inv_std: Any, batch: bool) -> Any:
+    shape = (1, -1, 1, 1)[: x.ndim]
+    axes = (0, 2, 3)[: max(1, x.ndim - 1)]
+    center, scale = Tensor(mean).reshape(shape), Tensor(inv_std).reshape(shape)
+    if not batch:
+        x_hat = (x - center) * scale
+        return w.reshape(shape) * scale * gy, (gy * x_hat).sum(axes), gy.sum(axes)
+    # eps enters only through inv_std: var + eps = 1 / inv_std², with the eps part held constant
+    distance = x - x.mean(axes, keepdim=True)
+    var = (distance * distance).mean(axes, keepdim=True)
+    eps = (1 / (scale * scale) - var).detach()
+    inv = (var + eps) ** -0.5
+    x_hat = distance * inv
+    gb, gw = gy.sum(axes, keepdim=True), (gy * x_hat).sum(axes, keepdim=True)
+    m = x.numel() // x.shape[1]
+    gx = w.reshape(shape) * inv * (gy - gb * (1 / m) - x_hat * gw * (1 / m))
+    return gx, gw.reshape(-1), gb.reshape(-1)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each channel of ``x`` (formulas at the top of this file).
+
+    Args:
+        x: (n, c, h, w) or (n, c).
+        running_mean, running_var: (c,), read in evaluation, updated in place in training by
+            ``running = (1 - momentum) * running + momentum * batch``, with the unbiased variance.
+            With None the batch's own statistics are used in both modes.
+        weight, bias: w and b, (c,); None stands for ones and zeros.
+        training: normalise by the batch's statistics.
+        momentum: the weight of the new batch (PyTorch's meaning).
+        eps: added to the variance.
+
+    Returns:
+        The shape of ``x``.
+
+    Raises:
+        ShapeError: shapes that do not fit; one value per channel in training.
+        ArgumentError: eps or momentum out of range.
+
+    >>> import minires as mr
+    >>> x = mr.tensor([[1.0], [3.0]])
+    >>> mr.ops.batch_norm(x, None, None, training=True, eps=1e-12).tolist()
+    [[-1.0], [1.0]]
+    """
+    real("batch_norm", x)
+    if x.ndim not in (2, 4):
+        raise ShapeError(message("batch_norm", "x of shape (n, c, h, w) or (n, c)", x.shape))
+    c = x.shape[1]
+    for name, value in (
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+        ("weight", weight),
+        ("bias", bias),
+    ):
+        if value is not None:
+            check_same("batch_norm", x, value)
+            if value.shape != (c,):
+                raise ShapeError(
+                    message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {x.shape}")
+                )
+    if not eps > 0:
+        raise ArgumentError(message("batch_norm", "eps > 0", eps))
+    if not 0 <= momentum <= 1:
+        raise ArgumentError(message("batch_norm", "momentum in 0..1", momentum))
+    batch = training or running_mean is None or running_var is None
+    x = _laid_out(x)
+    xp = array_module(x.data)
+    if batch:
+        m = x.numel() // c if c else 0
+        if m < 2:
+            raise ShapeError(
+                message(
+                    "batch_norm",
+                    "more than one value per channel in training",
+                    f"shape {x.shape}",
+                    "the variance of one value is undefined",
+                    "Use a larger batch, drop_last=True in the loader, or eval().",
+                )
+            )
+        mean, var = xp.empty(c, x.dtype), xp.empty(c, x.dtype)
+        kernels("batch_norm", x.data).batch_norm_statistics(_rows(x.data), mean, var)
+        if training and running_mean is not None and running_var is not None:
+            for running, new in ((running_mean, mean), (running_var, var * (m / (m - 1)))):
+                running.data[...] = (1 - momentum) * running.data + momentum * new
+                running.bump_version()
+    else:
+        assert running_mean is not None
+        assert running_var is not None
+        mean, var = running_mean.data.copy(), running_var.data
+    inv_std = (1 / xp.sqrt(var + np.asarray(eps, x.dtype))).astype(x.dtype, copy=False)
+    device = x.device
+    w = ones(c, dtype=x.dtype, device=device) if weight is None else weight.contiguous()
+    b = zeros(c, dtype=x.dtype, device=device) if bias is None else bias.contiguous()
+    return BatchNorm.apply(x, w, b, mean, inv_std, batch)

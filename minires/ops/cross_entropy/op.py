@@ -1,0 +1,187 @@
+"""Cross entropy between a softmax and the true class.
+
+With p = softmax(x) over the c classes and the target q (one-hot at the label, mixed with the
+uniform distribution by the smoothing s: q = (1 - s) * one_hot + s / c)::
+
+    loss = -sum over k of q[k] * log(p[k])  =  logsumexp(x) - sum over k of q[k] * x[k]
+    gx   = (p - q) * g
+
+per row, g being the gradient of the row's loss. Label smoothing: Szegedy et al., 2016,
+arXiv:1512.00567, section 7.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ...autograd import Function
+from ...device import array_module, device_of, kernels
+from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, unknown
+from ...tensor import Tensor
+from ..elementwise import check_same, real
+from ..reduce import log_softmax, softmax
+
+
+class CrossEntropy(Function):
+    """x (n, c) → the loss of each row, (n,); 0 for rows whose label is ``ignore``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
+        ctx.options = smoothing, ignore
+        ctx.save(x)
+        ctx.save_constants(labels)
+        losses = array_module(x).empty(x.shape[0], x.dtype)
+        kernels("cross_entropy", x).cross_entropy_fwd(x, labels, smoothing, ignore, losses)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (x,) = ctx.saved
+        gx = CrossEntropyInput.apply(g.contiguous(), x, ctx.constants[0], *ctx.options)
+        return gx, None, None, None
+
+
+class CrossEntropyInput(Function):
+    """(g, x) → gx = (softmax(x) - q) * g, row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
+        ctx.options = smoothing, ignore
+        ctx.save(g, x)
+        ctx.save_constants(labels)
+        gx = array_module(x).empty_like(x)
+        kernels("cross_entropy", x).cross_entropy_bwd_x(g, x, labels, smoothing, ignore, gx)
+        return gx
+
+    @staticmethod
+    def backward(ctx: Any, ggx: Tensor) -> Any:
+        g, x = ctx.saved
+        (labels,) = ctx.constants
+        smoothing, ignore = ctx.options
+        xp = array_module(labels)
+        used = Tensor((labels != ignore).astype(x.dtype)[:, None])
+        q = xp.full(x.shape, smoothing / x.shape[1], x.dtype)
+        q[xp.arange(len(labels)), xp.where(labels == ignore, 0, labels)] += 1 - smoothing
+        p = softmax(x, 1)
+        ggx = ggx * used
+        gg = ((p - Tensor(q)) * ggx).sum(1) if ctx.needs_grad[0] else None
+        gx = None
+        if ctx.needs_grad[1]:  # the Jacobian of softmax: diag(p) - p pᵀ
+            weighted = p * ggx
+            gx = (weighted - p * weighted.sum(1, keepdim=True)) * g.reshape(-1, 1)
+        return gg, gx, None, None, None
+
+
+def _check_labels(labels: Tensor, x: Tensor, ignore_index: int) -> Any:
+    n, c = x.shape
+    if labels.dtype.kind not in "iu":
+        raise DTypeError(
+            message(
+                "cross_entropy",
+                f"integer labels of shape ({n},), or probabilities of shape ({n}, {c})",
+                f"{labels.dtype} {labels.shape}",
+                fix="Convert class numbers with .long().",
+            )
+        )
+    if labels.shape != (n,):
+        fix = "For one-hot rows use labels.argmax(1)." if labels.shape == (n, c) else ""
+        raise ShapeError(
+            message("cross_entropy", f"labels of shape ({n},)", labels.shape, f"x {x.shape}", fix)
+        )
+    array = labels.data
+    if device_of(array) != x.device:
+        raise DeviceError(
+            message("cross_entropy", f"labels on {x.device}", str(labels.device), fix="Use .to().")
+        )
+    wrong = (array != ignore_index) & ((array < 0) | (array >= c))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ArgumentError(
+            message(
+                "cross_entropy",
+                f"labels in 0..{c - 1}",
+                f"{int(array[at])} at index {at}",
+                f"x {x.shape}",
+                "Labels count from 0." if int(array[at]) == c else "",
+            )
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def _warn_about_probabilities(x: Tensor) -> None:
+    array = x.data
+    if array.size and array.shape[1] > 1 and array.min() >= 0 and array.max() <= 1:
+        if (abs(array.sum(axis=1) - 1) < 1e-4).all():
+            warnings.warn(
+                "cross_entropy expects logits; every row of x lies in 0..1 and sums to 1, which "
+                "looks like probabilities. Leave the softmax out of the model.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def cross_entropy(
+    x: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """The loss of a classifier (formulas at the top of this file).
+
+    Args:
+        x: logits, (n, c): any real numbers, not probabilities.
+        target: labels, integers (n,) in 0..c-1; or probabilities, (n, c), of x's dtype.
+        label_smoothing: s, the share of the uniform distribution in the target, in 0..1.
+        ignore_index: rows with this label have no loss and do not count in the mean.
+        reduction: ``"mean"`` over the rows, ``"sum"``, or ``"none"`` for one loss per row.
+
+    Returns:
+        A scalar, or (n,) with ``reduction="none"``.
+
+    Raises:
+        ShapeError, DTypeError: logits or target of another shape or kind.
+        ArgumentError: a label out of range (named with its index), or an unknown reduction.
+
+    >>> import minires as mr
+    >>> float(mr.cross_entropy(mr.zeros(2, 4), mr.tensor([0, 3])))  # log(4)
+    1.3862943649291992
+    """
+    real("cross_entropy", x)
+    if x.ndim != 2 or x.shape[1] < 1:
+        raise ShapeError(message("cross_entropy", "logits of shape (n, c)", x.shape))
+    if reduction not in ("mean", "sum", "none"):
+        raise unknown("reduction", reduction, ["mean", "sum", "none"])
+    if not 0 <= label_smoothing <= 1:
+        raise ArgumentError(message("cross_entropy", "label_smoothing in 0..1", label_smoothing))
+    if not isinstance(target, Tensor):
+        target = Tensor(target)
+    if x.shape[0] == 0 and reduction == "mean":
+        raise ShapeError(message("cross_entropy", "at least one row to average", x.shape))
+    _warn_about_probabilities(x)
+    if target.dtype.kind == "f" and target.ndim == 2:
+        check_same("cross_entropy", x, target)
+        if target.shape != x.shape:
+            raise ShapeError(
+                message("cross_entropy", f"probabilities of shape {x.shape}", target.shape)
+            )
+        q = target * (1 - label_smoothing) + label_smoothing / x.shape[1]
+        losses = -(q * log_softmax(x, 1)).sum(1)
+        count = x.shape[0]
+    else:
+        labels = _check_labels(target, x, ignore_index)
+        losses = CrossEntropy.apply(x.contiguous(), labels, float(label_smoothing), ignore_index)
+        count = int((labels != ignore_index).sum())
+        if count == 0 and reduction == "mean":
+            raise ArgumentError(
+                f"cross_entropy: every label is ignore_index={ignore_index}; there is no row to "
+                "average. Use reduction='sum' if that is meant."
+            )
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    return total if reduction == "sum" else total * (1.0 / count)

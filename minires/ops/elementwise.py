@@ -1,0 +1,677 @@
+"""Operations that act on each entry by itself, with broadcasting.
+
+Every derivative below is one line of calculus; what broadcasting copied on the way forward is
+summed on the way back by :func:`sum_to`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Function, Variable
+from ..device import array_module, device_of
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
+from ..tensor import Tensor, as_dtype, tensor_method
+
+
+class SumTo(Function):
+    """Sum over the dimensions along which ``shape`` was broadcast; the adjoint of Expand."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
+        ctx.shape = x.shape
+        lead = x.ndim - len(shape)
+        stretched = [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
+        y = x.sum(axis=(*range(lead), *stretched), keepdims=True)
+        return y.reshape(y.shape[lead:])
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return Expand.apply(gy, ctx.shape), None
+
+
+class Expand(Function):
+    """The same values seen as a larger shape, without copying; the adjoint of SumTo."""
+
+    view = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
+        ctx.shape = x.shape
+        return array_module(x).broadcast_to(x, shape)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return sum_to(gy, ctx.shape), None
+
+
+def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sum ``x`` down to ``shape``, undoing a broadcast from ``shape`` to ``x.shape``."""
+    return x if x.shape == shape else SumTo.apply(x, shape)
+
+
+# **** what may be combined ****
+
+
+def operand(name: str, value: Any, like: Variable) -> Any:
+    """``value`` as an operand beside the tensor ``like``: a tensor, or a plain Python number."""
+    if isinstance(value, Variable):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim:
+        return Tensor(value)
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.item()
+    if isinstance(value, bool | int | float | complex):
+        kind = like._array.dtype.kind
+        if isinstance(value, float) and kind not in "fc":
+            raise DTypeError(
+                f"{name}: a {like._array.dtype} tensor and the float {value!r} do not mix. "
+                "Convert the tensor with .float()."
+            )
+        return value
+    raise DTypeError(message(name, "a tensor, an array or a number", type(value).__name__))
+
+
+def check_same(name: str, *tensors: Variable) -> None:
+    """All on one device and of one dtype, or an error that says how to make them so."""
+    first = tensors[0]._array
+    for other in tensors[1:]:
+        array = other._array
+        if type(array) is not type(first):
+            raise DeviceError(
+                f"{name}: expected tensors on one device, got {device_of(first)} and "
+                f"{device_of(array)}. Move one, as in x.to('{device_of(first)}')."
+            )
+        if array.dtype != first.dtype:
+            raise DTypeError(
+                f"{name}: expected one dtype, got {first.dtype} {first.shape} and "
+                f"{array.dtype} {array.shape}. Cast one, as in x.astype('{first.dtype}')."
+            )
+
+
+def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
+    """Both operands checked: one dtype, one device, shapes that broadcast."""
+    like = x if isinstance(x, Variable) else y
+    x, y = operand(name, x, like), operand(name, y, like)
+    if isinstance(x, Variable) and isinstance(y, Variable):
+        check_same(name, x, y)
+        a, b = x._array.shape, y._array.shape
+        if a != b:
+            for m, n in zip(reversed(a), reversed(b)):
+                if m != n and m != 1 and n != 1:
+                    raise ShapeError(message(name, "shapes that broadcast", f"{a} and {b}"))
+    return x, y
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return getattr(x, "shape", ())
+
+
+# **** arithmetic ****
+
+
+class Add(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:
+        ctx.shapes = _shape(x), _shape(y)
+        return x + y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return tuple(
+            sum_to(gy, shape) if need else None for shape, need in zip(ctx.shapes, ctx.needs_grad)
+        )
+
+
+class Sub(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:
+        ctx.shapes = _shape(x), _shape(y)
+        return x - y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        gx = sum_to(gy, ctx.shapes[0]) if ctx.needs_grad[0] else None
+        return gx, sum_to(-gy, ctx.shapes[1]) if ctx.needs_grad[1] else None
+
+
+class Mul(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:
+        save_operands(ctx, x, y)
+        return x * y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, y = saved_operands(ctx)
+        gx = sum_to(gy * y, ctx.shapes[0]) if ctx.needs_grad[0] else None
+        return gx, sum_to(gy * x, ctx.shapes[1]) if ctx.needs_grad[1] else None
+
+
+class Div(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:
+        save_operands(ctx, x, y, both=ctx.needs_grad[1])
+        with np.errstate(divide="ignore", invalid="ignore"):  # inf and nan, as in PyTorch
+            return x / y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, y = saved_operands(ctx)
+        gx = gy / y
+        gz = sum_to(-gx * x / y, ctx.shapes[1]) if ctx.needs_grad[1] else None
+        return sum_to(gx, ctx.shapes[0]) if ctx.needs_grad[0] else None, gz
+
+
+class Pow(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:
+        save_operands(ctx, x, y, both=True)
+        with np.errstate(divide="ignore", invalid="ignore"):  # inf and nan, as in PyTorch
+            return x**y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, y = saved_operands(ctx)
+        gx = gz = None
+        if ctx.needs_grad[0]:
+            # at exponent 0 the derivative is 0 even where x is 0, and not 0 * 0 ** -1
+            if isinstance(y, Variable):
+                zero = y == 0
+                slope = where(zero, 0, y * x ** where(zero, 1, y - 1))
+            else:
+                slope = x * 0 if y == 0 else y * x ** (y - 1)
+            gx = sum_to(gy * slope, ctx.shapes[0])
+        if ctx.needs_grad[1]:
+            logarithm = x.log() if isinstance(x, Variable) else float(np.log(x))
+            gz = sum_to(gy * x**y * logarithm, ctx.shapes[1])
+        return gx, gz
+
+
+def save_operands(ctx: Any, x: Any, y: Any, both: bool = False) -> None:
+    """Keep of each operand what the other's gradient needs (or both); numbers as they are."""
+    ctx.shapes = _shape(x), _shape(y)
+    ctx.numbers = tuple(None if hasattr(v, "shape") else v for v in (x, y))
+    wanted = (both or ctx.needs_grad[1], both or ctx.needs_grad[0])
+    ctx.save(*(v if hasattr(v, "shape") and keep else None for v, keep in zip((x, y), wanted)))
+
+
+def saved_operands(ctx: Any) -> tuple[Any, Any]:
+    return tuple(  # type: ignore[return-value]
+        saved if number is None else number for saved, number in zip(ctx.saved, ctx.numbers)
+    )
+
+
+class Maximum(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any, sign: int) -> Any:
+        xp = array_module(x)
+        ctx.shapes = _shape(x), _shape(y)
+        ctx.save_constants(xp.asarray(x >= y if sign > 0 else x <= y))
+        return xp.maximum(x, y) if sign > 0 else xp.minimum(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (first,) = ctx.constants
+        gx = sum_to(gy * _mask(first, gy), ctx.shapes[0]) if ctx.needs_grad[0] else None
+        gz = sum_to(gy * _mask(~first, gy), ctx.shapes[1]) if ctx.needs_grad[1] else None
+        return gx, gz, None
+
+
+def _mask(mask: Any, like: Tensor) -> Tensor:
+    return Tensor(mask.astype(like.dtype))
+
+
+class Where(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any, condition: Any) -> Any:
+        ctx.shapes = _shape(x), _shape(y)
+        ctx.save_constants(condition)
+        return array_module(condition).where(condition, x, y)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (condition,) = ctx.constants
+        gx = gz = None
+        zero = Tensor(array_module(condition).zeros((), gy.dtype))
+        if ctx.needs_grad[0]:
+            gx = sum_to(Where.apply(gy, zero, condition), ctx.shapes[0])
+        if ctx.needs_grad[1]:
+            gz = sum_to(Where.apply(zero, gy, condition), ctx.shapes[1])
+        return gx, gz, None
+
+
+class Neg(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return -x
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return -gy
+
+
+class Exp(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        y = array_module(x).exp(x)
+        ctx.save(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        return gy * y
+
+
+class Log(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save(x)
+        with np.errstate(divide="ignore", invalid="ignore"):  # -inf and nan, as in PyTorch
+            return array_module(x).log(x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return gy / x
+
+
+class Sqrt(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        with np.errstate(invalid="ignore"):
+            y = array_module(x).sqrt(x)
+        ctx.save(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        return gy / (y * 2)
+
+
+class Abs(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_constants(array_module(x).sign(x))
+        return abs(x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return gy * Tensor(ctx.constants[0])
+
+
+class Tanh(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        y = array_module(x).tanh(x)
+        ctx.save(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        return gy * (1 - y * y)
+
+
+class Sigmoid(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        # 1 / (1 + exp(-x)) as tanh, which overflows for no x
+        y = 0.5 * array_module(x).tanh(0.5 * x) + 0.5
+        ctx.save(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        return gy * y * (1 - y)
+
+
+class Clip(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, low: float | None, high: float | None) -> Any:
+        inside = array_module(x).ones(x.shape, bool)
+        if low is not None:
+            inside &= x >= low
+        if high is not None:
+            inside &= x <= high
+        ctx.save_constants(inside)
+        return x.clip(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return gy * _mask(ctx.constants[0], gy), None, None
+
+
+# **** the public functions ****
+
+
+def real(name: str, x: Any) -> Tensor:
+    """``x``, if it is a floating-point tensor; an error with advice if not."""
+    if not isinstance(x, Variable):
+        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
+    if x._array.dtype.kind not in "fc":
+        raise DTypeError(
+            message(name, "a floating-point tensor", str(x._array.dtype), fix="Use x.float().")
+        )
+    return x  # type: ignore[return-value]
+
+
+@tensor_method("__add__", "add")
+def add(x: Any, y: Any) -> Tensor:
+    """``x + y``, broadcast."""
+    return Add.apply(*binary_operands("add", x, y))
+
+
+@tensor_method("__sub__", "sub")
+def sub(x: Any, y: Any) -> Tensor:
+    """``x - y``, broadcast."""
+    return Sub.apply(*binary_operands("sub", x, y))
+
+
+@tensor_method("__mul__", "mul")
+def mul(x: Any, y: Any) -> Tensor:
+    """``x * y``, broadcast."""
+    return Mul.apply(*binary_operands("mul", x, y))
+
+
+@tensor_method("__truediv__", "div")
+def div(x: Any, y: Any) -> Tensor:
+    """``x / y``, broadcast; integers are divided as float32."""
+    x, y = binary_operands("div", x, y)
+    x, y = (
+        v.astype(np.float32) if isinstance(v, Tensor) and v.dtype.kind in "iub" else v
+        for v in (x, y)
+    )
+    return Div.apply(x, y)
+
+
+@tensor_method("__pow__", "pow")
+def pow(x: Any, y: Any) -> Tensor:
+    """``x ** y``, broadcast. The gradient for ``y`` is NaN where ``x`` is negative."""
+    return Pow.apply(*binary_operands("pow", x, y))
+
+
+for _name, _function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "pow": pow}.items():
+
+    def _reflected(self: Tensor, other: Any, function: Any = _function) -> Tensor:
+        return function(other, self)
+
+    def _inplace(self: Tensor, other: Any, function: Any = _function) -> Tensor:
+        self._check_inplace(other)
+        self._replace(function(self, other))
+        return self
+
+    tensor_method(f"__r{_name}__")(_reflected)
+    tensor_method(f"__i{_name}__", f"{'div' if _name == 'truediv' else _name}_")(_inplace)
+
+
+@tensor_method("__neg__", "neg")
+def neg(x: Tensor) -> Tensor:
+    """``-x``."""
+    return Neg.apply(x)
+
+
+@tensor_method("__pos__")
+def _pos(x: Tensor) -> Tensor:
+    return x
+
+
+@tensor_method("__abs__", "abs")
+def abs_(x: Tensor) -> Tensor:
+    """The absolute value; its derivative at 0 is taken as 0."""
+    return Abs.apply(x)
+
+
+@tensor_method("exp")
+def exp(x: Tensor) -> Tensor:
+    """e to the power x."""
+    return Exp.apply(real("exp", x))
+
+
+@tensor_method("log")
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm: -inf at 0, NaN below."""
+    return Log.apply(real("log", x))
+
+
+@tensor_method("sqrt")
+def sqrt(x: Tensor) -> Tensor:
+    """The square root, NaN below 0."""
+    return Sqrt.apply(real("sqrt", x))
+
+
+@tensor_method("tanh")
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return Tanh.apply(real("tanh", x))
+
+
+@tensor_method("sigmoid")
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return Sigmoid.apply(real("sigmoid", x))
+
+
+@tensor_method("clip", "clamp")
+def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """Values below ``min`` raised to it, above ``max`` lowered to it; no gradient out there."""
+    if min is None and max is None:
+        raise ArgumentError("clip: expected min, max or both, got neither")
+    if min is not None and max is not None and min > max:
+        raise ArgumentError(message("clip", "min <= max", f"{min} and {max}"))
+    return Clip.apply(x, min, max)
+
+
+def maximum(x: Any, y: Any) -> Tensor:
+    """The larger of the two, entry by entry; where equal, the gradient goes to ``x``."""
+    x, y = binary_operands("maximum", x, y)
+    return Maximum.apply(x, y, 1) if isinstance(x, Variable) else Maximum.apply(y, x, 1)
+
+
+def minimum(x: Any, y: Any) -> Tensor:
+    """The smaller of the two, entry by entry; where equal, the gradient goes to ``x``."""
+    x, y = binary_operands("minimum", x, y)
+    return Maximum.apply(x, y, -1) if isinstance(x, Variable) else Maximum.apply(y, x, -1)
+
+
+def where(condition: Any, x: Any, y: Any) -> Tensor:
+    """``x`` where ``condition`` holds, else ``y``; all three broadcast.
+
+    Raises:
+        DTypeError: ``condition`` is not a bool tensor, or ``x`` and ``y`` differ in dtype.
+    """
+    mask = condition._array if isinstance(condition, Variable) else np.asarray(condition)
+    if mask.dtype != np.bool_:
+        raise DTypeError(message("where", "a bool condition", str(mask.dtype), fix="Use x > 0."))
+    if not isinstance(x, Variable) and not isinstance(y, Variable):
+        x = Tensor(x)
+    like = x if isinstance(x, Variable) else y
+    xp = array_module(like._array)
+    # a number takes the dtype of the tensor beside it
+    x, y = (
+        v if isinstance(v, Variable) else Tensor(xp.asarray(operand("where", v, like), like.dtype))
+        for v in (x, y)
+    )
+    check_same("where", x, y)
+    return Where.apply(x, y, mask)
+
+
+@tensor_method("where")
+def _where_method(x: Tensor, condition: Any, y: Any) -> Tensor:
+    return where(condition, x, y)
+
+
+# **** comparisons, and what else has no derivative ****
+
+
+def _comparison(symbol: str, function: Any) -> Any:
+    def compare(x: Any, y: Any) -> Any:
+        if not isinstance(y, Variable | np.ndarray | np.generic | bool | int | float):
+            return NotImplemented
+        if isinstance(y, float) and x._array.dtype.kind in "iub":
+            a, b = x, y  # comparing loses nothing, so an integer may meet a float
+        else:
+            a, b = binary_operands(symbol, x, y)
+        left, right = (v._array if isinstance(v, Variable) else v for v in (a, b))
+        return Tensor(function(left, right))
+
+    return compare
+
+
+for _dunder, _symbol, _ufunc in (
+    ("__lt__", "<", lambda x, y: x < y),
+    ("__le__", "<=", lambda x, y: x <= y),
+    ("__gt__", ">", lambda x, y: x > y),
+    ("__ge__", ">=", lambda x, y: x >= y),
+    ("__eq__", "==", lambda x, y: x == y),
+    ("__ne__", "!=", lambda x, y: x != y),
+):
+    tensor_method(_dunder)(_comparison(_symbol, _ufunc))
+
+
+def _integer(name: str, function: Any) -> Any:
+    def compute(x: Any, y: Any) -> Tensor:
+        like = x if isinstance(x, Variable) else y
+        if any(isinstance(v, Variable) and v.requires_grad for v in (x, y)):
+            raise DTypeError(
+                f"{name} is not differentiable; got a tensor that requires grad. Use .detach()."
+            )
+        if name in "&|^" and like._array.dtype.kind == "f":
+            raise DTypeError(message(name, "a bool or integer tensor", str(like._array.dtype)))
+        x, y = binary_operands(name, x, y)
+        left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
+        return Tensor(function(left, right))
+
+    return compute
+
+
+for _dunder, _symbol, _ufunc in (
+    ("and", "&", lambda x, y: x & y),
+    ("or", "|", lambda x, y: x | y),
+    ("xor", "^", lambda x, y: x ^ y),
+    ("floordiv", "//", lambda x, y: x // y),
+    ("mod", "%", lambda x, y: x % y),
+):
+    _forward = _integer(_symbol, _ufunc)
+    tensor_method(f"__{_dunder}__")(_forward)
+    tensor_method(f"__r{_dunder}__")(lambda x, y, f=_forward: f(y, x))
+
+
+@tensor_method("__invert__")
+def _invert(x: Tensor) -> Tensor:
+    if x.dtype.kind == "f":
+        raise DTypeError(message("~", "a bool or integer tensor", str(x.dtype)))
+    return Tensor(~x.data)
+
+
+@tensor_method("isnan")
+def isnan(x: Tensor) -> Tensor:
+    """True where an entry is NaN."""
+    return Tensor(array_module(x.data).isnan(x.data))
+
+
+@tensor_method("isfinite")
+def isfinite(x: Tensor) -> Tensor:
+    """True where an entry is neither NaN nor infinite."""
+    return Tensor(array_module(x.data).isfinite(x.data))
+
+
+@tensor_method("sign")
+def sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
+    return Tensor(array_module(x.data).sign(x.data))
+
+
+def allclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """Whether all entries agree within ``atol + rtol * |y|``."""
+    x, y = binary_operands("allclose", x, y)
+    left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
+    return bool(array_module(left).allclose(left, right, rtol=rtol, atol=atol))
+
+
+# **** copies and conversions ****
+
+
+class Clone(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x.copy(order="K")
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return gy
+
+
+class Cast(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, dtype: Any) -> Any:
+        ctx.dtype = x.dtype
+        return x.astype(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return gy.astype(ctx.dtype), None
+
+
+@tensor_method("clone")
+def clone(x: Tensor) -> Tensor:
+    """A copy of the values in new memory; gradients flow through it."""
+    return Clone.apply(x)
+
+
+@tensor_method("astype")
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """The values in another dtype. Gradients flow between floating-point dtypes.
+
+    Raises:
+        DTypeError: ``dtype`` is not one that minires takes.
+    """
+    dtype = as_dtype(dtype)
+    if dtype == x.dtype:
+        return x
+    return Cast.apply(x, dtype) if dtype.kind in "fc" else Tensor(x.data.astype(dtype))
+
+
+for _method, _dtype in (
+    ("float", np.float32),
+    ("double", np.float64),
+    ("long", np.int64),
+    ("int", np.int32),
+    ("bool", np.bool_),
+):
+    tensor_method(_method)(lambda x, dtype=_dtype: astype(x, dtype))
+
+
+@tensor_method("fill_")
+def fill_(x: Tensor, value: float) -> Tensor:
+    """Set every entry to ``value``, in place."""
+    x._replace(Tensor(array_module(x.data).full(x.shape, value, x.dtype)))
+    return x
+
+
+@tensor_method("zero_")
+def zero_(x: Tensor) -> Tensor:
+    """Set every entry to 0, in place."""
+    return fill_(x, 0)
+
+
+@tensor_method("copy_")
+def copy_(x: Tensor, source: Any) -> Tensor:
+    """Write ``source``'s values here, in place, broadcast and cast as needed."""
+    source = source if isinstance(source, Tensor) else Tensor(source)
+    if source.shape != x.shape:
+        source = Expand.apply(source, x.shape)
+    x._replace(astype(source, x.dtype).clone())
+    return x
+
+
+@tensor_method("clip_", "clamp_")
+def clip_(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """:func:`clip`, in place."""
+    x._replace(clip(x, min, max))
+    return x

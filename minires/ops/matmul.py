@@ -1,0 +1,107 @@
+"""Matrix products, by the array library's BLAS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd import Function
+from ..errors import ShapeError, message
+from ..tensor import Tensor, tensor_method
+from .elementwise import add, check_same, operand, real, sum_to
+
+
+class MatMul(Function):
+    """y = x @ w over the last two dimensions; leading dimensions are broadcast.
+
+    gx = gy @ wᵀ and gw = xᵀ @ gy, summed over what was broadcast.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any) -> Any:
+        ctx.save(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
+        ctx.shapes = x.shape, w.shape
+        return x @ w
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, w = ctx.saved
+        gx = gw = None
+        if ctx.needs_grad[0]:
+            gx = sum_to(MatMul.apply(gy, w.transpose(-1, -2)), ctx.shapes[0])
+        if ctx.needs_grad[1]:
+            gw = sum_to(MatMul.apply(x.transpose(-1, -2), gy), ctx.shapes[1])
+        return gx, gw
+
+
+@tensor_method("__matmul__", "matmul")
+def matmul(x: Any, y: Any) -> Tensor:
+    """The matrix product: (..., n, k) @ (..., k, m) gives (..., n, m).
+
+    A vector counts as a row on the left and as a column on the right, and loses that
+    dimension again in the result.
+
+    Raises:
+        ShapeError: inner sizes that differ, scalars, or leading sizes that do not broadcast.
+    """
+    like = x if isinstance(x, Tensor) else y
+    x, y = real("matmul", operand("matmul", x, like)), real("matmul", operand("matmul", y, like))
+    check_same("matmul", x, y)
+    a, b = x.shape, y.shape
+    if not a or not b:
+        raise ShapeError(message("matmul", "at least one dimension each", f"{a} and {b}"))
+    if a[-1] != b[-2 if len(b) > 1 else 0]:
+        raise ShapeError(
+            message(
+                "matmul", "x.shape[-1] == y.shape[-2]", f"{a[-1]} and {b[-2:][0]}", f"{a} @ {b}"
+            )
+        )
+    for m, n in zip(reversed(a[:-2]), reversed(b[:-2])):
+        if m != n and 1 not in (m, n):
+            raise ShapeError(message("matmul", "leading sizes that broadcast", f"{a} and {b}"))
+    left = x if len(a) > 1 else x.unsqueeze(0)
+    right = y if len(b) > 1 else y.unsqueeze(1)
+    result = MatMul.apply(left, right)
+    if len(a) == 1:
+        result = result.squeeze(-2)
+    return result if len(b) > 1 else result.squeeze(-1)
+
+
+@tensor_method("__rmatmul__")
+def _reflected(x: Tensor, other: Any) -> Tensor:
+    return matmul(other, x)
+
+
+def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """y = x @ wᵀ + b.
+
+    Args:
+        x: inputs, (..., in).
+        w: weights, (out, in).
+        b: bias, (out,), or None.
+
+    Returns:
+        (..., out).
+
+    Raises:
+        ShapeError: sizes that do not fit.
+    """
+    if w.ndim != 2 or (b is not None and b.shape != w.shape[:1]):
+        raise ShapeError(
+            message(
+                "linear",
+                "w (out, in) and b (out,)",
+                f"w {w.shape}, b {None if b is None else b.shape}",
+            )
+        )
+    if not x.ndim or x.shape[-1] != w.shape[1]:
+        raise ShapeError(
+            message(
+                "linear",
+                "x.shape[-1] == w.shape[1]",
+                f"{x.shape[-1] if x.ndim else 'a scalar'} and {w.shape[1]}",
+                f"x {x.shape}, w {w.shape}",
+                "Flatten feature maps first: x.flatten(1)." if x.ndim == 4 else "",
+            )
+        )
+    y = matmul(x, w.T)
+    return y if b is None else add(y, b)

@@ -1,0 +1,180 @@
+"""Max pooling in two dimensions.
+
+y[n, c, i, j] is the largest x under the window at (i * s_h - p_h, j * s_w - p_w), taps d pixels
+apart, outside the image minus infinity. The gradient goes to the one entry that was chosen; of
+equal ones it is the first in row-major order, on every device. A NaN is chosen over any number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...autograd import Function
+from ...device import array_module, kernels
+from ...errors import ArgumentError, ShapeError, message
+from ...tensor import Tensor
+from ..checks import Pair, images, nhwc, pair
+from ..elementwise import real
+from ..shape import channels_last
+
+
+@dataclass(frozen=True)
+class MaxPool2dGeometry:
+    """Every size of one pooling, computed and validated once."""
+
+    n: int
+    c: int
+    h_in: int
+    w_in: int
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    h_out: int
+    w_out: int
+
+    @classmethod
+    def from_shapes(
+        cls,
+        x: tuple[int, ...],
+        kernel: int | Pair,
+        stride: int | Pair | None,
+        padding: int | Pair,
+        dilation: int | Pair,
+        ceil_mode: bool,
+    ) -> MaxPool2dGeometry:
+        """Sizes from the input's shape and the options.
+
+        Raises:
+            ShapeError: no output pixel, or a window that lies outside the image.
+            ArgumentError: an option out of range.
+        """
+        images("max_pool2d", x)
+        kernel = pair("max_pool2d", "kernel_size", kernel, 1)
+        stride = kernel if stride is None else pair("max_pool2d", "stride", stride, 1)
+        padding = pair("max_pool2d", "padding", padding, 0)
+        dilation = pair("max_pool2d", "dilation", dilation, 1)
+        reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
+        if any(2 * p > r for p, r in zip(padding, reach)):
+            raise ArgumentError(
+                message(
+                    "max_pool2d", "padding at most half the kernel", padding, f"kernel {kernel}"
+                )
+            )
+        out = [
+            pooled_size(n, r, s, p, ceil_mode) for n, r, s, p in zip(x[2:], reach, stride, padding)
+        ]
+        context = f"x {x}, kernel {kernel}, stride {stride}, padding {padding}"
+        for size, k, s, p, d, count in zip(x[2:], kernel, stride, padding, dilation, out):
+            if count < 1:
+                raise ShapeError(
+                    message(
+                        "max_pool2d", "a window no larger than the padded image", x[2:], context
+                    )
+                )
+            taps = np.arange(count)[:, None] * s - p + np.arange(k) * d
+            if not ((taps >= 0) & (taps < size)).any(axis=1).all():
+                raise ShapeError(
+                    message("max_pool2d", "windows that meet the image", f"size {size}", context)
+                )
+        return cls(*x, kernel, stride, padding, dilation, *out)
+
+
+def pooled_size(size: int, reach: int, stride: int, padding: int, ceil_mode: bool) -> int:
+    """Output positions along one dimension; with ``ceil_mode`` also those whose window hangs
+    over the far edge, as long as it starts inside the image or the near padding."""
+    span = size + 2 * padding - reach
+    count = (-(-span // stride) if ceil_mode else span // stride) + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:
+        count -= 1
+    return count
+
+
+class MaxPool2d(Function):
+    """x → y. Keeps where each maximum stood, as h * w_in + w."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, geometry: MaxPool2dGeometry) -> Any:
+        g = ctx.geometry = geometry
+        xp = array_module(x)
+        y = xp.empty((g.n, g.h_out, g.w_out, g.c), x.dtype)
+        index = xp.empty(y.shape, np.int32)
+        kernels("max_pool2d", x).max_pool2d_fwd(nhwc(x), y, index, g)
+        ctx.save_constants(index)
+        return y.transpose(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return MaxPool2dInput.apply(channels_last(gy), ctx.constants[0], ctx.geometry), None
+
+
+class MaxPool2dInput(Function):
+    """gy → gx with the choice fixed, hence linear; its adjoint takes at the same places."""
+
+    @staticmethod
+    def forward(ctx: Any, gy: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
+        g = ctx.geometry = geometry
+        ctx.save_constants(index)
+        gx = array_module(gy).empty((g.n, g.h_in, g.w_in, g.c), gy.dtype)
+        kernels("max_pool2d", gy).max_pool2d_bwd_x(nhwc(gy), index, gx, g)
+        return gx.transpose(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, ggx: Tensor) -> Any:
+        return MaxPool2dTake.apply(channels_last(ggx), ctx.constants[0], ctx.geometry), None, None
+
+
+class MaxPool2dTake(Function):
+    """x → x at the chosen places."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
+        g = ctx.geometry = geometry
+        ctx.save_constants(index)
+        pixels = nhwc(x).reshape(g.n, -1, g.c)
+        taken = array_module(x).take_along_axis(pixels, index.reshape(g.n, -1, g.c), 1)
+        return taken.reshape(index.shape).transpose(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        gx = MaxPool2dInput.apply(channels_last(gy), ctx.constants[0], ctx.geometry)
+        return gx, None, None
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest value under each window.
+
+    Args:
+        x: (n, c, h, w).
+        kernel_size: the window, (k_h, k_w).
+        stride: pixels between windows; None means ``kernel_size``.
+        padding: pixels of minus infinity around the image, at most half the window.
+        dilation: pixels between two taps of the window.
+        ceil_mode: also use windows that hang over the far edges.
+
+    Returns:
+        (n, c, h_out, w_out).
+
+    Raises:
+        ShapeError, ArgumentError: sizes or options that do not fit.
+
+    >>> import minires as mr
+    >>> mr.max_pool2d(mr.arange(4, dtype="float32").reshape(1, 1, 2, 2), 2).item()
+    3.0
+    """
+    real("max_pool2d", x)
+    geometry = MaxPool2dGeometry.from_shapes(
+        x.shape, kernel_size, stride, padding, dilation, ceil_mode
+    )
+    return MaxPool2d.apply(channels_last(x), geometry)

@@ -1,0 +1,289 @@
+"""Operations that combine the entries along dimensions into one."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..autograd import Function
+from ..device import array_module
+from ..errors import ArgumentError, DTypeError, ShapeError, message
+from ..tensor import Tensor, tensor_method
+from .elementwise import Expand, real
+
+Dims = int | tuple[int, ...] | list[int] | None
+
+
+def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
+    """``dim`` as a sorted tuple of dimensions >= 0; None means all of them.
+
+    Raises:
+        ShapeError: a dimension that ``x`` does not have, or one named twice.
+    """
+    if dim is None:
+        return tuple(range(x.ndim))
+    entries = (dim,) if isinstance(dim, int | np.integer) else tuple(dim)
+    result = []
+    for entry in entries:
+        if not -x.ndim <= entry < x.ndim:
+            raise ShapeError(
+                message(name, f"dim in {-x.ndim}..{x.ndim - 1}", entry, f"shape {x.shape}")
+            )
+        result.append(int(entry) % x.ndim)
+    if len(set(result)) != len(result):
+        raise ShapeError(message(name, "each dim once", dim, f"shape {x.shape}"))
+    return tuple(sorted(result))
+
+
+def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def _nonempty(name: str, x: Tensor, axes: tuple[int, ...]) -> None:
+    if builtins.any(x.shape[axis] == 0 for axis in axes):
+        raise ShapeError(message(name, "at least one entry to choose from", f"shape {x.shape}"))
+
+
+class Sum(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
+        ctx.shape, ctx.axes = x.shape, axes
+        return x.sum(axis=axes, keepdims=keepdim)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return Expand.apply(gy.reshape(_kept(ctx.shape, ctx.axes)), ctx.shape), None, None
+
+
+class Extreme(Function):
+    """The largest (or smallest) values; equal ones share the gradient evenly."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool, name: str) -> Any:
+        y = getattr(x, name)(axis=axes, keepdims=True)
+        ctx.axes = axes
+        if ctx.needs_grad[0]:
+            chosen = (x == y) | ((x != x) & (y != y))  # a NaN is the maximum of what has one
+            ctx.save_constants(chosen / chosen.sum(axis=axes, keepdims=True, dtype=x.dtype))
+        return y if keepdim else y.squeeze(axis=axes)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        share = ctx.constants[0]
+        share = Tensor(share.astype(gy.dtype, copy=False))
+        return gy.reshape(_kept(share.shape, ctx.axes)) * share, None, None, None
+
+
+class TakeAlong(Function):
+    """x[..., index, ...] along one axis; the adjoint of PutAlong."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, index: Any, axis: int) -> Any:
+        ctx.shape, ctx.axis = x.shape, axis
+        ctx.save_constants(index)
+        return array_module(x).take_along_axis(x, index, axis)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return PutAlong.apply(gy, ctx.constants[0], ctx.axis, ctx.shape), None, None
+
+
+class PutAlong(Function):
+    """Zeros of a shape, with x at ``index`` along one axis (one index per line)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, index: Any, axis: int, shape: tuple[int, ...]) -> Any:
+        ctx.axis = axis
+        ctx.save_constants(index)
+        xp = array_module(x)
+        y = xp.zeros(shape, x.dtype)
+        xp.put_along_axis(y, index, x, axis)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return TakeAlong.apply(gy, ctx.constants[0], ctx.axis), None, None, None
+
+
+class LogSumExp(Function):
+    """log(sum(exp(x))), computed as m + log(sum(exp(x - m))) with m the maximum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
+        xp = array_module(x)
+        peak = x.max(axis=axes, keepdims=True)
+        peak = xp.where(xp.isfinite(peak), peak, 0).astype(x.dtype)
+        with np.errstate(divide="ignore"):  # all -inf: the result is -inf
+            y = xp.log(xp.exp(x - peak).sum(axis=axes, keepdims=True)) + peak
+        ctx.axes = axes
+        y = y if keepdim else y.squeeze(axis=axes)
+        ctx.save(x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, y = ctx.saved
+        kept = _kept(x.shape, ctx.axes)
+        return gy.reshape(kept) * (x - y.reshape(kept)).exp(), None, None
+
+
+class Extremum(NamedTuple):
+    """What ``x.max(dim)`` gives: the values, and where along ``dim`` they stand."""
+
+    values: Tensor
+    indices: Tensor
+
+
+@tensor_method("sum")
+def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The sum over ``dim`` (all dimensions by default); bools and integers are counted as int64."""
+    axes = dims("sum", x, dim)
+    if x.dtype.kind not in "fc":
+        return Tensor(np.asarray(x.data.sum(axis=axes, keepdims=keepdim, dtype=np.int64)))
+    return Sum.apply(x, axes, keepdim)
+
+
+@tensor_method("mean")
+def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The mean over ``dim`` (all dimensions by default).
+
+    Raises:
+        DTypeError: not a floating-point tensor.
+        ShapeError: there is nothing to average.
+    """
+    real("mean", x)
+    axes = dims("mean", x, dim)
+    _nonempty("mean", x, axes)
+    count = int(np.prod([x.shape[axis] for axis in axes]))
+    return Sum.apply(x, axes, keepdim) * (1.0 / count)
+
+
+@tensor_method("var")
+def var(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
+    """The variance over ``dim``: squared distances from the mean, over ``n - correction``.
+
+    Raises:
+        ShapeError: fewer than ``correction + 1`` entries.
+    """
+    axes = dims("var", x, dim)
+    count = int(np.prod([x.shape[axis] for axis in axes]))
+    if count <= correction:
+        raise ShapeError(
+            message(
+                "var",
+                f"more than {correction} entries",
+                count,
+                f"shape {x.shape}, dim {dim}",
+                "Use correction=0 for the population variance.",
+            )
+        )
+    distance = x - mean(x, axes, keepdim=True)
+    return sum(distance * distance, axes, keepdim) * (1.0 / (count - correction))
+
+
+@tensor_method("std")
+def std(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
+    """The square root of :func:`var`."""
+    return var(x, dim, correction=correction, keepdim=keepdim).sqrt()
+
+
+@tensor_method("amax")
+def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The largest values over ``dim``; equal ones share the gradient evenly."""
+    axes = dims("amax", x, dim)
+    _nonempty("amax", x, axes)
+    return Extreme.apply(x, axes, keepdim, "max")
+
+
+@tensor_method("amin")
+def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The smallest values over ``dim``; equal ones share the gradient evenly."""
+    axes = dims("amin", x, dim)
+    _nonempty("amin", x, axes)
+    return Extreme.apply(x, axes, keepdim, "min")
+
+
+def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
+    if dim is None:
+        return (amax if name == "max" else amin)(x)
+    if not isinstance(dim, int):
+        raise ArgumentError(message(name, "one dim", repr(dim), fix=f"Use a{name} for several."))
+    (axis,) = dims(name, x, dim)
+    index = _arg(name, x, axis, True)
+    values = TakeAlong.apply(x, index, axis)
+    if not keepdim:
+        shape = tuple(n for i, n in enumerate(x.shape) if i != axis)
+        return Extremum(values.reshape(shape), Tensor(index.reshape(shape)))
+    return Extremum(values, Tensor(index))
+
+
+def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
+    _nonempty(name, x, tuple(range(x.ndim)) if axis is None else (axis,))
+    found = getattr(array_module(x.data), f"arg{name}")(x.data, axis=axis, keepdims=keepdim)
+    return np.asarray(found) if isinstance(found, np.generic) else found
+
+
+@tensor_method("max")
+def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The largest entry; with ``dim``, ``(values, indices)`` along it, ties to the first."""
+    return _extremum("max", x, dim, keepdim)
+
+
+@tensor_method("min")
+def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The smallest entry; with ``dim``, ``(values, indices)`` along it, ties to the first."""
+    return _extremum("min", x, dim, keepdim)
+
+
+@tensor_method("argmax")
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the largest entry stands (the first, if several do), as int64."""
+    axis = None if dim is None else dims("argmax", x, dim)[0]
+    return Tensor(_arg("max", x, axis, keepdim))
+
+
+@tensor_method("argmin")
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the smallest entry stands (the first, if several do), as int64."""
+    axis = None if dim is None else dims("argmin", x, dim)[0]
+    return Tensor(_arg("min", x, axis, keepdim))
+
+
+@tensor_method("logsumexp")
+def logsumexp(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """log(sum(exp(x))) over ``dim``, without overflow."""
+    real("logsumexp", x)
+    axes = dims("logsumexp", x, dim)
+    _nonempty("logsumexp", x, axes)
+    return LogSumExp.apply(x, axes, keepdim)
+
+
+def _truth(name: str) -> Any:
+    def reduce(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+        if x.dtype.kind == "c":
+            raise DTypeError(message(name, "a real tensor", str(x.dtype)))
+        axes = dims(name, x, dim)
+        return Tensor(np.asarray(getattr(x.data, name)(axis=axes, keepdims=keepdim)))
+
+    reduce.__name__ = name
+    reduce.__doc__ = f"Whether {name} entries over ``dim`` are not zero."
+    return reduce
+
+
+any = tensor_method("any")(_truth("any"))
+all = tensor_method("all")(_truth("all"))
+
+
+@tensor_method("softmax")
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """exp(x) over its sum along ``dim``."""
+    return log_softmax(x, dim).exp()
+
+
+@tensor_method("log_softmax")
+def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """x - logsumexp(x) along ``dim``: the logarithm of softmax, without overflow."""
+    real("log_softmax", x)
+    return x - logsumexp(x, dim, keepdim=True)

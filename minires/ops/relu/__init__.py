@@ -1,0 +1,3 @@
+from .op import relu, relu_
+
+__all__ = ["relu", "relu_"]

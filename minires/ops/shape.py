@@ -1,0 +1,505 @@
+"""Operations that move entries without changing them: views, joins, indexing, padding."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Context, Function, Variable
+from ..device import array_module
+from ..errors import ArgumentError, DTypeError, ShapeError, message
+from ..tensor import Tensor, tensor_method
+from .elementwise import Expand, astype, check_same, operand
+from .reduce import dims
+
+
+class Reshape(Function):
+    view = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
+        ctx.shape = x.shape
+        return x.reshape(shape)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return Reshape.apply(gy, ctx.shape), None
+
+
+class Permute(Function):
+    view = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, order: tuple[int, ...]) -> Any:
+        ctx.order = order
+        return x.transpose(order)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return Permute.apply(gy, tuple(int(i) for i in np.argsort(ctx.order))), None
+
+
+class GetItem(Function):
+    view = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, index: Any) -> Any:
+        ctx.shape = x.shape
+        ctx.save_constants(index)
+        return x[index]
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return ScatterAdd.apply(gy, ctx.constants[0], ctx.shape), None
+
+
+class ScatterAdd(Function):
+    """Zeros of a shape, with x added at an index; the adjoint of GetItem."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, index: Any, shape: tuple[int, ...]) -> Any:
+        ctx.save_constants(index)
+        xp = array_module(x)
+        y = xp.zeros(shape, x.dtype)
+        if _is_basic(index):
+            y[index] = x
+        else:
+            xp.add.at(y, index, x)  # an index array may name an entry several times
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return GetItem.apply(gy, ctx.constants[0]), None, None
+
+
+class SetItem(Function):
+    """What an array becomes when ``values`` are written into it at an index, in place."""
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        index, shape = ctx.index, ctx.shape
+        gx = gvalues = None
+        if ctx.needs_grad[0]:
+            keep = array_module(gy.data).ones(gy.shape, gy.dtype)
+            keep[index] = 0
+            gx = gy * Tensor(keep)
+        if ctx.needs_grad[1]:
+            gvalues = _fit_back(GetItem.apply(gy, index), shape)
+        return gx, gvalues
+
+
+def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo what assignment does to fit values: broadcasting, and dropping leading ones."""
+    from .elementwise import sum_to
+
+    while len(shape) > gradient.ndim:
+        gradient = gradient.reshape((1, *gradient.shape))
+    return sum_to(gradient, shape)
+
+
+class Concatenate(Function):
+    @staticmethod
+    def forward(ctx: Any, *arrays: Any, axis: int) -> Any:
+        ctx.axis, ctx.sizes = axis, [a.shape[axis] for a in arrays]
+        return array_module(arrays[0]).concatenate(arrays, axis)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        parts, start = [], 0
+        for size, need in zip(ctx.sizes, ctx.needs_grad):
+            part = (slice(None),) * ctx.axis + (slice(start, start + size),)
+            parts.append(GetItem.apply(gy, part) if need else None)
+            start += size
+        return tuple(parts)
+
+
+class Pad(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, widths: tuple[tuple[int, int], ...], value: float) -> Any:
+        shape = tuple(n + before + after for n, (before, after) in zip(x.shape, widths))
+        ctx.inside = tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, widths))
+        y = array_module(x).full(shape, value, x.dtype)
+        y[ctx.inside] = x
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return GetItem.apply(gy, ctx.inside), None, None
+
+
+class ChannelsLast(Function):
+    """The same values, in the memory order (n, h, w, c) that kernels work on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return gy
+
+
+# **** indices ****
+
+
+def _clean(index: Any) -> Any:
+    """An index with its tensors turned into arrays."""
+    if isinstance(index, tuple):
+        return tuple(_clean(part) for part in index)
+    if isinstance(index, Variable):
+        if index._array.dtype.kind not in "iub":
+            raise DTypeError(message("index", "an integer or bool tensor", str(index._array.dtype)))
+        return index._array
+    if isinstance(index, list):
+        return np.asarray(index, dtype=np.int64 if not index else None)
+    return index
+
+
+def _is_basic(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return builtins.all(
+        p is None
+        or p is Ellipsis
+        or isinstance(p, slice)
+        or (isinstance(p, int | np.integer) and not isinstance(p, bool))
+        for p in parts
+    )
+
+
+@tensor_method("__getitem__")
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """``x[index]`` with NumPy's meaning: slices are views, index arrays and masks copy.
+
+    Raises:
+        ShapeError: an index out of range, or more indices than dimensions.
+        DTypeError: an index that is neither integer nor bool.
+    """
+    index = _clean(index)
+    try:
+        return GetItem.apply(x, index)
+    except IndexError as error:
+        raise ShapeError(f"index: {error} (shape {x.shape})") from error
+
+
+@tensor_method("__setitem__")
+def setitem(x: Tensor, index: Any, value: Any) -> None:
+    """``x[index] = value``, in place, with gradients for what stays and for ``value``."""
+    index = _clean(index)
+    value = operand("assignment", value, x)
+    record = x._check_inplace(value)
+    array = x._array
+    if isinstance(value, Variable):
+        check_same("assignment", x, value)
+    try:
+        array[index] = value._array if isinstance(value, Variable) else value
+    except IndexError as error:
+        raise ShapeError(f"index: {error} (shape {x.shape})") from error
+    except ValueError as error:
+        if not array.flags.writeable:
+            raise ArgumentError(
+                "assignment: this tensor's memory is read-only. Write to x.clone()."
+            ) from error
+        raise ShapeError(
+            message(
+                "assignment",
+                f"values that fit x[index] of shape {array[index].shape}",
+                getattr(value, "shape", value),
+            )
+        ) from error
+    if not record:
+        x._written(None)
+        return
+    x._written(_assigned(x, value, index))
+
+
+def _assigned(x: Tensor, value: Any, index: Any) -> Tensor:
+    """A stand-in for ``x`` after the write, whose history is SetItem(x before it, value)."""
+    needs = (x.requires_grad, isinstance(value, Variable) and value.requires_grad)
+    ctx = Context(needs)
+    ctx.index, ctx.shape = index, getattr(value, "shape", ())
+    return SetItem.record(ctx, (x, value), x._array)
+
+
+# **** views ****
+
+
+def _sizes(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(args) == 1 and isinstance(args[0], Sequence):
+        args = tuple(args[0])
+    try:
+        return tuple(int(size.__index__()) for size in args)
+    except (AttributeError, TypeError):
+        raise ShapeError(message(name, "integers", repr(args))) from None
+
+
+@tensor_method("reshape", "view")
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """The same entries in row-major order in another shape; one size may be -1.
+
+    A view where the memory allows it, else a copy.
+
+    Raises:
+        ShapeError: another number of entries.
+    """
+    sizes = _sizes("reshape", shape)
+    known = int(np.prod([n for n in sizes if n != -1]))
+    unknown = sizes.count(-1)
+    total = x.numel()
+    if unknown > 1 or builtins.any(n < -1 for n in sizes):
+        raise ShapeError(message("reshape", "sizes >= 0 and at most one -1", sizes))
+    if unknown and (known == 0 or total % known) or not unknown and known != total:
+        raise ShapeError(message("reshape", f"a shape of {total} entries", sizes, f"x {x.shape}"))
+    return Reshape.apply(x, sizes)
+
+
+@tensor_method("permute")
+def permute(x: Tensor, *order: Any) -> Tensor:
+    """Reorder the dimensions: ``x.permute(0, 2, 3, 1)`` takes NCHW to NHWC. A view."""
+    entries = _sizes("permute", order)
+    if sorted(n % x.ndim if -x.ndim <= n < x.ndim else n for n in entries) != [*range(x.ndim)]:
+        raise ShapeError(
+            message("permute", f"each of the {x.ndim} dims once", entries, f"shape {x.shape}")
+        )
+    return Permute.apply(x, tuple(n % x.ndim for n in entries))
+
+
+@tensor_method("transpose")
+def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Exchange two dimensions. A view."""
+    a, b = dims("transpose", x, dim0)[0], dims("transpose", x, dim1)[0]
+    order = [*range(x.ndim)]
+    order[a], order[b] = order[b], order[a]
+    return Permute.apply(x, tuple(order))
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """A matrix with rows and columns exchanged. A view."""
+    if x.ndim != 2:
+        raise ShapeError(message("T", "a matrix", f"shape {x.shape}", fix="Use .permute()."))
+    return transpose(x, 0, 1)
+
+
+Tensor.T = property(_transposed)  # type: ignore[attr-defined]
+
+
+@tensor_method("flatten")
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Join the dimensions from ``start_dim`` to ``end_dim`` into one, in row-major order."""
+    if x.ndim == 0:
+        return reshape(x, 1)
+    first, last = dims("flatten", x, start_dim)[0], dims("flatten", x, end_dim)[0]
+    if first > last:
+        raise ShapeError(message("flatten", "start_dim <= end_dim", f"{start_dim} and {end_dim}"))
+    joined = int(np.prod(x.shape[first : last + 1]))
+    return reshape(x, *x.shape[:first], joined, *x.shape[last + 1 :])
+
+
+@tensor_method("squeeze")
+def squeeze(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """Drop dimensions of size 1: all of them, or those in ``dim`` that have size 1."""
+    axes = dims("squeeze", x, dim)
+    return reshape(x, *(n for i, n in enumerate(x.shape) if i not in axes or n != 1))
+
+
+@tensor_method("unsqueeze")
+def unsqueeze(x: Tensor, dim: int) -> Tensor:
+    """Insert a dimension of size 1 at ``dim``."""
+    if not -x.ndim - 1 <= dim <= x.ndim:
+        raise ShapeError(
+            message("unsqueeze", f"dim in {-x.ndim - 1}..{x.ndim}", dim, f"shape {x.shape}")
+        )
+    dim %= x.ndim + 1
+    return reshape(x, *x.shape[:dim], 1, *x.shape[dim:])
+
+
+@tensor_method("expand")
+def expand(x: Tensor, *shape: Any) -> Tensor:
+    """Repeat dimensions of size 1 without copying; -1 keeps a size. A view."""
+    sizes = list(_sizes("expand", shape))
+    lead = len(sizes) - x.ndim
+    for i, n in enumerate(sizes):
+        own = x.shape[i - lead] if i >= lead else None
+        if n == -1 and own is not None:
+            sizes[i] = own
+        elif lead < 0 or n < 0 or (own is not None and own not in (1, n)):
+            raise ShapeError(
+                message("expand", "sizes that x can be broadcast to", sizes, f"x {x.shape}")
+            )
+    if lead < 0:
+        raise ShapeError(message("expand", f"at least {x.ndim} sizes", sizes, f"x {x.shape}"))
+    return Expand.apply(x, tuple(sizes))
+
+
+def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """:func:`expand`, with the shape as one argument."""
+    return expand(x, *shape)
+
+
+@tensor_method("contiguous")
+def contiguous(x: Tensor) -> Tensor:
+    """The same values in row-major memory; this tensor itself if it is so already."""
+    if x.data.flags.c_contiguous:
+        return x
+    return reshape(reshape(x, -1), *x.shape)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``x``, (n, c, h, w), with memory in the order (n, h, w, c); itself if it is so already."""
+    if x._array.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return x
+    return ChannelsLast.apply(x)
+
+
+# **** joins ****
+
+
+def _several(name: str, tensors: Any) -> list[Tensor]:
+    result = list(tensors)
+    if not result:
+        raise ArgumentError(f"{name}: expected at least one tensor, got none")
+    for index, tensor in enumerate(result):
+        if not isinstance(tensor, Variable):
+            raise DTypeError(
+                message(name, "tensors", f"{type(tensor).__name__} at position {index}")
+            )
+    check_same(name, *result)
+    return result
+
+
+def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors along an existing dimension; all other sizes must agree."""
+    parts = _several("concatenate", tensors)
+    (axis,) = dims("concatenate", parts[0], dim)
+    for part in parts[1:]:
+        others = [s[:axis] + s[axis + 1 :] for s in (part.shape, parts[0].shape)]
+        if part.ndim != parts[0].ndim or others[0] != others[1]:
+            raise ShapeError(
+                message(
+                    "concatenate",
+                    f"shapes that agree outside dim {axis}",
+                    f"{parts[0].shape} and {part.shape}",
+                )
+            )
+    return Concatenate.apply(*parts, axis=axis)
+
+
+cat = concatenate
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors of one shape along a new dimension."""
+    parts = _several("stack", tensors)
+    for part in parts[1:]:
+        if part.shape != parts[0].shape:
+            raise ShapeError(
+                message("stack", "tensors of one shape", f"{parts[0].shape} and {part.shape}")
+            )
+    return concatenate([unsqueeze(part, dim) for part in parts], dim)
+
+
+@tensor_method("split")
+def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Cut along ``dim`` into pieces of ``split_size`` (the last may be smaller), or of the
+    sizes given as a sequence. Views."""
+    (axis,) = dims("split", x, dim)
+    total = x.shape[axis]
+    if isinstance(split_size, int):
+        if split_size < 1:
+            raise ArgumentError(message("split", "split_size >= 1", split_size))
+        sizes = [builtins.min(split_size, total - start) for start in range(0, total, split_size)]
+        sizes = sizes or [0]
+    else:
+        sizes = list(split_size)
+        if builtins.sum(sizes) != total or builtins.any(n < 0 for n in sizes):
+            raise ShapeError(message("split", f"sizes >= 0 that add up to {total}", sizes))
+    ends = np.cumsum(sizes)
+    return tuple(
+        GetItem.apply(x, (slice(None),) * axis + (slice(int(end) - n, int(end)),))
+        for n, end in zip(sizes, ends)
+    )
+
+
+@tensor_method("chunk")
+def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Cut along ``dim`` into at most ``chunks`` pieces of equal size (the last may be smaller)."""
+    if chunks < 1:
+        raise ArgumentError(message("chunk", "chunks >= 1", chunks))
+    return split(x, builtins.max(1, -(-x.shape[dims("chunk", x, dim)[0]] // chunks)), dim)
+
+
+def pad(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
+    """Widen with ``value``: ``padding`` is (before, after) of the last dimension, then of the one
+    before it, and so on, as in PyTorch; negative widths cut.
+
+    >>> import minires as mr
+    >>> mr.pad(mr.ones(1, 2), (1, 0)).tolist()
+    [[0.0, 1.0, 1.0]]
+    """
+    widths = _sizes("pad", (tuple(padding),))
+    if len(widths) % 2 or len(widths) // 2 > x.ndim:
+        raise ShapeError(
+            message("pad", f"pairs of widths for at most {x.ndim} dims", widths, f"x {x.shape}")
+        )
+    pairs = [(widths[2 * i], widths[2 * i + 1]) for i in range(len(widths) // 2)][::-1]
+    pairs = [(0, 0)] * (x.ndim - len(pairs)) + pairs
+    if builtins.any(
+        n + builtins.min(a, 0) + builtins.min(b, 0) < 0 for n, (a, b) in zip(x.shape, pairs)
+    ):
+        raise ShapeError(message("pad", "to leave sizes >= 0", widths, f"x {x.shape}"))
+    cut = tuple(
+        slice(builtins.max(-a, 0), n - builtins.max(-b, 0)) for n, (a, b) in zip(x.shape, pairs)
+    )
+    if builtins.any(a < 0 or b < 0 for a, b in pairs):
+        x = GetItem.apply(x, cut)
+    grow = tuple((builtins.max(a, 0), builtins.max(b, 0)) for a, b in pairs)
+    return Pad.apply(x, grow, float(value)) if x.dtype.kind == "f" else Pad.apply(x, grow, value)
+
+
+# **** devices ****
+
+
+class Move(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, device: Any) -> Any:
+        from ..device import device_of, move
+
+        ctx.device = device_of(x)
+        return move(x, device)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return Move.apply(gy, ctx.device), None
+
+
+@tensor_method("to")
+def to(x: Tensor, target: Any) -> Tensor:
+    """This tensor on a device (``"cpu"``, ``"cuda"``) or in a dtype; itself if it is so already.
+
+    Raises:
+        DeviceError: the device is not there; says what to install.
+    """
+    from ..device import Device
+
+    if isinstance(target, Variable):
+        return to(to(x, target.dtype), target.device)  # type: ignore[attr-defined]
+    if isinstance(target, Device) or (
+        isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
+    ):
+        device = Device.parse(target)
+        return x if x.device == device else Move.apply(x, device)
+    return astype(x, target)
+
+
+@tensor_method("cpu")
+def cpu(x: Tensor) -> Tensor:
+    """This tensor in main memory."""
+    return to(x, "cpu")
+
+
+@tensor_method("cuda")
+def cuda(x: Tensor, index: int = 0) -> Tensor:
+    """This tensor on a GPU."""
+    return to(x, f"cuda:{index}")
