@@ -1,0 +1,304 @@
+"""Downloads of the data sets: several mirrors, resumed where they broke off, checked by md5.
+
+A file grows as ``NAME.part`` and takes its name only when its md5 is right, so a file without
+``.part`` is complete, whatever interrupted the download. The standard library's HTTP, tar and Rich
+modules are imported by the functions that need them: loading data must not pay for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minires.data.dataset import RemoteFile, data_root, find_source
+from minires.errors import ArgumentError, DataError, message
+
+if TYPE_CHECKING:
+    import urllib.request
+
+_ATTEMPTS = 5  # per mirror, as long as each attempt brings new bytes
+_BLOCK = 1 << 16  # bytes
+
+
+class _MirrorFailed(Exception):
+    """Why one mirror did not give a file; never leaves this module."""
+
+
+class _BrokeOff(_MirrorFailed):
+    """The transfer stopped in the middle: what came is kept, and going on may help."""
+
+
+def get(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    mirrors: str | Sequence[str] | None = None,
+    progress: bool = True,
+    *,
+    timeout: float = 20.0,
+) -> Path:
+    """Download a data set, unless it is there already; only what is missing or damaged is fetched.
+
+    Args:
+        name: see :func:`minires.data.load`.
+        root: the folder to put it in; else ``MINIRES_DATA``, else ``~/.cache/minires``.
+        mirrors: addresses of folders that hold the published files, tried in turn; else those of
+            ``DATASETS[name].mirrors``.
+        progress: show a progress bar, and say what is there already, on standard error.
+        timeout: seconds without any byte after which a mirror is given up.
+
+    Returns:
+        The folder that holds the files.
+
+    Raises:
+        ArgumentError: unknown name, a mirror that is not http(s), a timeout that is not positive.
+        DataError: no mirror gave a file (lists each with its reason), or the folder cannot be
+            written.
+    """
+    source = find_source(name)
+    urls = source.mirrors if mirrors is None else _check_mirrors(mirrors)
+    if not timeout > 0:
+        raise ArgumentError(message("data get", "timeout > 0 seconds", timeout))
+    bar = _display(progress)
+    if not source.files:
+        folder = Path(__file__).parent
+        _say(bar, f"{source.name}: part of minires, nothing to download ({folder})")
+        return folder
+    base = data_root(root)
+    try:
+        for candidate in source.folders:
+            if all(_is_valid(base / candidate / file.name, file) for file in source.files):
+                _say(bar, f"{source.name}: complete and valid in {base / candidate}")
+                return base / candidate
+        folder = base / source.folders[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        with bar:
+            if source.archive is None:
+                for file in source.files:
+                    _fetch(source.name, file, folder, urls, timeout, bar)
+            else:
+                archive = _fetch(source.name, source.archive, base, urls, timeout, bar)
+                _extract(archive, folder, source.files)
+                archive.unlink()
+    except OSError as error:
+        # Network errors are _MirrorFailed by now: what is left is the disk.
+        expected, got = f"to read and write in {base}", str(error)
+        fix = "Free space or choose another folder with root= or MINIRES_DATA"
+        raise DataError(message(source.name, expected, got, fix=fix)) from error
+    _say(bar, f"{source.name}: complete in {folder}")
+    return folder
+
+
+def _check_mirrors(mirrors: str | Sequence[str]) -> tuple[str, ...]:
+    urls = (mirrors,) if isinstance(mirrors, str) else tuple(mirrors)
+    if not urls:
+        raise ArgumentError(message("data get", "at least one mirror", "none"))
+    for url in urls:
+        if not url.lower().startswith(("http://", "https://")):
+            raise ArgumentError(message("data get", "mirrors that are http(s) addresses", url))
+    return urls
+
+
+def _display(show: bool) -> Any:
+    """A Rich progress bar on standard error; prints nothing at all unless ``show``."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=not show),
+        disable=not show,
+    )
+
+
+def _say(bar: Any, text: str) -> None:
+    # soft_wrap: a path broken over two lines cannot be copied.
+    bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_valid(path: Path, file: RemoteFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size and _md5(path) == file.md5
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch(
+    name: str, file: RemoteFile, folder: Path, mirrors: tuple[str, ...], timeout: float, bar: Any
+) -> Path:
+    """``folder / file.name``, downloaded from the first mirror that gives it."""
+    target, part = folder / file.name, folder / f"{file.name}.part"
+    if _is_valid(target, file):
+        _say(bar, f"{name}: {target} is there and valid")
+        return target
+    task = bar.add_task(file.name, total=file.size)
+    reasons = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{file.name}"
+        try:
+            _from_mirror(url, part, file, timeout, lambda done: bar.update(task, completed=done))
+        except _MirrorFailed as failure:
+            reasons.append(f"\n  {url}: {failure}")
+            continue
+        part.replace(target)
+        return target
+    fix = (
+        f"Try again later (what came is kept), name another mirror, or put the file into {folder} "
+        f"yourself (md5 {file.md5})"
+    )
+    got = f"none from {len(mirrors)} mirrors:{''.join(reasons)}\n{fix}"
+    raise DataError(message(name, f"{file.name} ({file.size} bytes)", got))
+
+
+def _from_mirror(
+    url: str, part: Path, file: RemoteFile, timeout: float, advance: Callable[[int], None]
+) -> None:
+    """Complete ``part`` from one mirror, so that its md5 is right.
+
+    Raises:
+        _MirrorFailed: with the reason; ``part`` then holds what is worth keeping for the next.
+    """
+    # Bytes that an earlier run or mirror left may be the wrong ones: only if every byte came from
+    # here is a wrong md5 this mirror's fault.
+    all_from_here = not part.exists()
+    reason = _MirrorFailed(f"broke off {_ATTEMPTS} times")
+    for _ in range(_ATTEMPTS):
+        before = _size(part)
+        if before < file.size:
+            try:
+                _transfer(url, part, file, timeout, advance)
+            except _BrokeOff as failure:
+                if _size(part) <= before:
+                    raise
+                reason = failure
+                continue
+        md5 = _md5(part)
+        if md5 == file.md5:
+            return
+        part.unlink()
+        reason = _MirrorFailed(f"md5 {md5}, expected {file.md5}")
+        if all_from_here:
+            break
+        all_from_here = True
+    raise reason
+
+
+def _transfer(
+    url: str, part: Path, file: RemoteFile, timeout: float, advance: Callable[[int], None]
+) -> None:
+    """One request: append to ``part`` what it lacks, or write it anew if the server sends all."""
+    import urllib.request
+
+    start = _size(part)
+    headers = {"User-Agent": "minires"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with _open(urllib.request.Request(url, headers=headers), timeout) as response:
+        if response.status != 206:
+            start = 0  # the server ignores Range, and sends the file from its beginning
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise _MirrorFailed(f"asked for the bytes from {start} on, it sent others")
+        length = response.length  # None: the server does not say
+        if length is not None and start + length != file.size:
+            raise _MirrorFailed(f"a file of {start + length} bytes, expected {file.size}")
+        done = start
+        with part.open("ab" if start else "wb") as out:
+            for block in _blocks(response, timeout):
+                out.write(block[: file.size - done])
+                done = min(done + len(block), file.size)
+                advance(done)
+                if done == file.size:  # anything beyond is not the file: md5 will tell
+                    break
+            out.flush()
+            os.fsync(out.fileno())
+    if done < file.size:
+        raise _BrokeOff(f"broke off after {done} of {file.size} bytes")
+
+
+def _open(request: urllib.request.Request, timeout: float) -> Any:
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    try:
+        return urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        with error:  # it holds the connection open
+            raise _MirrorFailed(f"HTTP {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise _MirrorFailed(_network_reason(cause, timeout)) from error
+
+
+def _blocks(response: Any, timeout: float) -> Iterator[bytes]:
+    """The body, in the blocks that arrive; read1 does not wait until a block is full."""
+    import http.client
+
+    while True:
+        try:
+            block = response.read1(_BLOCK)
+        except (OSError, http.client.HTTPException) as error:
+            raise _BrokeOff(_network_reason(error, timeout)) from error
+        if not block:
+            return
+        yield block
+
+
+def _network_reason(error: object, timeout: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no byte for {timeout:g} seconds"
+    return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+
+
+def _extract(archive: Path, folder: Path, files: tuple[RemoteFile, ...]) -> None:
+    """Take ``files`` out of ``archive`` into ``folder``.
+
+    Only regular members called ``<folder's name>/<file's name>`` are read, and they are written
+    under names of our own, so no member can reach outside the folder.
+    """
+    import gzip
+    import tarfile
+    import zlib
+
+    missing = {f"{folder.name}/{file.name}": file for file in files}
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                stream = tar.extractfile(member) if member.isreg() else None
+                file = missing.pop(member.name, None) if stream else None
+                if stream is None or file is None:
+                    continue
+                part = folder / f"{file.name}.part"
+                with part.open("wb") as out:
+                    while block := stream.read(_BLOCK):
+                        out.write(block)
+                if (md5 := _md5(part)) != file.md5:
+                    part.unlink()
+                    expected = f"{member.name} with md5 {file.md5}"
+                    raise DataError(message(str(archive), expected, md5))
+                part.replace(folder / file.name)
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(message(str(archive), "a sound tar.gz archive", error)) from error
+    if missing:
+        raise DataError(
+            message(str(archive), f"members {', '.join(missing)}", "an archive without")
+        )
