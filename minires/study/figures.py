@@ -1,0 +1,511 @@
+"""The study's three figures, from the ``results`` dictionary that ``minires depth`` stores.
+
+* :func:`curves`: training and test error by epoch (He et al. 2015, arXiv:1512.03385, Fig. 6);
+* :func:`error_by_depth`: final error against depth;
+* :func:`gradient_norms`: gradient norm of each layer at the start and at the end of training.
+
+The same visual code in all of them: dashed is plain and solid is residual, colour is depth (dark to
+light, so that it also reads in grey) or, where depth is on an axis, kind. Over several seeds a line
+is the mean of the finished runs and the band around it their range.
+
+Figures are built on ``matplotlib.figure.Figure`` without pyplot, so that drawing neither needs a
+display nor touches the figures or settings of a notebook that calls this; Matplotlib is imported on
+first use. The same results give the same bytes (no dates, fixed SVG identifiers).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minires.study.tables import KINDS, groups, rows
+from minires.train.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PNG_DPI = 160
+DASHES = {"plain": (0, (4, 1.6)), "residual": "-"}
+# Where both kinds have the same error, an open square around a disc still shows both.
+MARKERS: dict[str, dict[str, Any]] = {
+    "plain": {"marker": "s", "ms": 9, "mfc": "none", "mew": 1.6, "zorder": 3},
+    "residual": {"marker": "o", "ms": 5.5, "zorder": 2.5},
+}
+# Vermillion and blue of the Okabe-Ito palette: told apart with every common colour blindness.
+KIND_COLOURS = {"plain": "#d55e00", "residual": "#0072b2"}
+INK, GREY, RULE = "#1f2328", "#59636e", "#dfe3e8"
+# Any: Matplotlib's own type for the keys exists in recent versions only.
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",  # text stays text: searchable, selectable, small
+    "svg.hashsalt": "minires",
+}
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a figure be built under :data:`STYLE`, whatever the caller's own settings."""
+
+    @functools.wraps(draw)
+    def styled(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(results, narrow=narrow)
+
+    return styled
+
+
+@_styled
+def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
+    """Training (thin) and test (bold) error in percent by epoch, one panel per kind, one y axis.
+
+    As in the paper's Fig. 6 the y axis stops at 20 % where every run ends below that, since the
+    first epochs would otherwise press the interesting part flat. A run cut short is drawn by
+    itself up to a cross. ``narrow`` stacks the panels for a phone's width.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    kinds, colours = _kinds(results), _depth_colours(results)
+    figure, axes = _panels(1, kinds, narrow, width=9.6, height=4.7, narrow_height=3.3)
+    top, cut = _axis_top(results)
+    stopped = False
+    for axis, kind in zip(axes[0], kinds):
+        for (depth, run_kind), runs in groups(results).items():
+            if run_kind != kind:
+                continue
+            for part in _drawn_together(runs):
+                stopped |= not part[0]["finished"]
+                for measure, width in (("train_error", 1.1), ("test_error", 2.4)):
+                    _curve(axis, part, measure, colours[depth], DASHES[kind], width)
+        axis.set_title(f"{kind.capitalize()} networks")
+        axis.set_xlabel("epoch")
+        axis.set_ylim(-0.012 * top, top)  # a line at 0 % stays clear of the axis
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        _whole_epochs(axis, results)
+    for axis in axes[0] if narrow else axes[0][:1]:
+        axis.set_ylabel("error (%)")
+    keys = [_key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
+    keys += [_key("training", color=INK, lw=1.1), _key("test", color=INK, lw=2.4)]
+    if stopped:
+        keys.append(_key("run cut short", color=INK, lw=0, marker="x"))
+    _legend(figure, keys, per_row=3 if narrow else 8)
+    notes = [f"axis cut at {top:g}%"] if cut else []
+    _heading(figure, results, "Training and test error by epoch", narrow, notes)
+    return figure
+
+
+@_styled
+def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
+    """Final training and test error in percent against depth, plain and residual in each panel.
+
+    The y axis is linear up to 1 % and logarithmic above, so that 0 %, 2 % and 90 % are all
+    legible. Bars span the range over seeds. Runs without a final result are left out.
+    """
+    table = [row for row in rows(results) if row["seeds"]]
+    panels = ("train_error", "test_error")
+    figure, axes = _panels(1, panels, narrow, width=9.6, height=4.4, narrow_height=3.2)
+    depths = sorted({row["depth"] for row in table})
+    for axis, measure in zip(axes[0], panels):
+        for kind in _kinds(results):
+            line = [row for row in table if row["kind"] == kind]
+            if not line:
+                continue
+            x = [row["depth"] for row in line]
+            y = [100 * row[measure]["mean"] for row in line]
+            low = [100 * (row[measure]["mean"] - row[measure]["min"]) for row in line]
+            high = [100 * (row[measure]["max"] - row[measure]["mean"]) for row in line]
+            axis.errorbar(
+                x,
+                y,
+                yerr=(low, high) if any(high) else None,
+                color=KIND_COLOURS[kind],
+                ls=DASHES[kind],
+                lw=2,
+                elinewidth=1.2,
+                capsize=3,
+                **MARKERS[kind],
+            )
+        axis.set_title("Training error" if measure == "train_error" else "Test error")
+        axis.set_xlabel("depth (layers with weights)")
+        _percent_symlog(axis, table)
+        _depth_ticks(axis, depths)
+        _label_ends(axis, table, measure)
+    for axis in axes[0] if narrow else axes[0][:1]:
+        axis.set_ylabel("final error (%), log scale above 1%")
+    kinds = _kinds(results)
+    keys = [
+        _key(kind, color=KIND_COLOURS[kind], ls=DASHES[kind], lw=2, **MARKERS[kind])
+        for kind in kinds
+    ]
+    _legend(figure, keys, per_row=2)
+    _heading(figure, results, "Final error against depth", narrow)
+    return figure
+
+
+@_styled
+def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
+    """Gradient norm of every convolution's weight, first to last, at the start and at the end.
+
+    One row of panels for the start and one for the end, one column per kind, one logarithmic y
+    axis for all; x is the layer's relative position, so that depths share an axis. Means over
+    seeds are geometric. A norm that is zero or not finite has no place on a logarithmic axis: it
+    is marked by a triangle at the foot of the panel instead of being left out.
+    """
+    kinds, colours = _kinds(results), _depth_colours(results)
+    moments = ("start", "end")
+    figure, axes = _panels(2, kinds, narrow, width=9.6, height=6.6, narrow_height=2.6)
+    for row, moment in zip(axes, moments):
+        for axis, kind in zip(row, kinds):
+            drawn = False
+            for (depth, run_kind), runs in groups(results).items():
+                measured = [
+                    norms
+                    for run in runs
+                    if run_kind == kind and (norms := run.get("gradient_norms", {}).get(moment))
+                ]
+                if measured:
+                    drawn = True
+                    _profile(axis, np.array(measured, float), colours[depth], DASHES[kind])
+            if not drawn:
+                axis.text(
+                    0.5, 0.5, "no run measured", transform=axis.transAxes, ha="center", color=GREY
+                )
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(_plain_number)
+            axis.set_xlim(-0.02, 1.02)
+            axis.set_title(f"{kind.capitalize()} networks, {moment} of training")
+    _at_least_a_decade(axes[0][0])
+    for axis in axes[-1] if not narrow else [axes[-1][-1]]:
+        axis.set_xlabel("position of the layer: 0 = first convolution, 1 = last")
+    for row in axes:
+        for axis in row if narrow else row[:1]:
+            axis.set_ylabel("‖∂loss/∂weight‖, log scale")
+    keys = [_key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
+    _legend(figure, keys, per_row=4 if narrow else 8)
+    _heading(figure, results, "Gradient norm of every layer", narrow)
+    return figure
+
+
+FIGURES: dict[str, Callable[..., Figure]] = {
+    "curves": curves,
+    "error_by_depth": error_by_depth,
+    "gradient_norms": gradient_norms,
+}
+
+
+def render(results: Mapping[str, Any], name: str, file_format: str, narrow: bool = False) -> bytes:
+    """The bytes of figure ``name`` (a key of :data:`FIGURES`) as ``"png"`` or ``"svg"``."""
+    import matplotlib
+
+    # Without these two, Matplotlib stamps the time and its own version into the file.
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[file_format]
+    figure = FIGURES[name](results, narrow=narrow)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def draw_all(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
+    """Write every figure into ``folder`` as ``<name>.png`` and ``<name>.svg``; returns the paths.
+
+    The folder must exist; files of the same name are replaced atomically.
+    """
+    paths = []
+    for name in FIGURES:
+        for file_format in ("png", "svg"):
+            path = Path(folder) / f"{name}.{file_format}"
+            write_atomic(path, render(results, name, file_format))
+            paths.append(path)
+    return paths
+
+
+# -- panels, axes, keys ------------------------------------------------------------------------
+
+
+def _kinds(results: Mapping[str, Any]) -> list[str]:
+    """The kinds of the study in drawing order (the plan's, so panels do not come and go)."""
+    return [kind for kind in KINDS if kind in results["config"]["kinds"]]
+
+
+def _depth_colours(results: Mapping[str, Any]) -> dict[int, Any]:
+    """A colour per depth, ordered in lightness; the pale end of the map is left out on white."""
+    import matplotlib
+
+    depths = sorted({*results["config"]["depths"], *(run["depth"] for run in results["runs"])})
+    positions = np.linspace(0.04, 0.80, len(depths))
+    return dict(zip(depths, matplotlib.colormaps["plasma"](positions)))
+
+
+def _panels(
+    n_rows: int,
+    columns: Sequence[str],
+    narrow: bool,
+    *,
+    width: float,
+    height: float,
+    narrow_height: float,
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of ``n_rows`` × ``columns`` panels with shared axes, sizes in inches.
+
+    Narrow figures stack all panels in one column, ``narrow_height`` each; the returned nesting is
+    the same, so the drawing code need not know.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    n_columns = len(columns)
+    if narrow:
+        size, shape = (4.7, narrow_height * n_rows * n_columns + 1.0), (n_rows * n_columns, 1)
+    else:
+        size, shape = (width if n_columns > 1 else 0.62 * width, height), (n_rows, n_columns)
+    spacing = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, hspace=0.04, wspace=0.04)
+    figure = Figure(figsize=size, layout=spacing)
+    grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+    if narrow:
+        for axis in grid.flat:  # shared axes hide the inner labels, which a phone scrolls away from
+            axis.tick_params(labelbottom=True)
+    return figure, [list(row) for row in grid.reshape(n_rows, n_columns)]
+
+
+def _heading(
+    figure: Figure,
+    results: Mapping[str, Any],
+    what: str,
+    narrow: bool,
+    notes: Sequence[str] = (),
+) -> None:
+    """The title: what is shown, and under it the data, the recipe and any notes."""
+    config = results["config"]
+    protocol, seeds = config["protocol"], len(config["seeds"])
+    parts = [
+        f"{config['dataset']}, {config['train_size']:,} training images",
+        f"{protocol['name']} protocol, {protocol['epochs']} epoch"
+        + ("s, " if protocol["epochs"] > 1 else ", ")
+        + ("one seed" if seeds == 1 else f"{seeds} seeds (mean and range)"),
+        *notes,
+    ]
+    lines: list[tuple[str, dict[str, Any]]] = [(what, {"weight": "bold", "size": 11.5})]
+    lines += [(part, {"color": GREY}) for part in (parts if narrow else [" · ".join(parts)])]
+    # Lines of different style cannot share a supertitle, so they are placed in inches, and the
+    # automatic layout is given what is left below them.
+    height = figure.get_figheight()
+    y = height - 0.12
+    for text, style in lines:
+        figure.text(0.14, y, text, va="top", transform=figure.dpi_scale_trans, **style)
+        y -= 0.24
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0, 1, (y + 0.02) / height))
+
+
+def _key(label: str, **line: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **line)
+
+
+def _legend(figure: Figure, keys: list[Any], per_row: int) -> None:
+    figure.legend(
+        handles=keys,
+        loc="outside lower center",
+        ncols=min(per_row, len(keys)),
+        handlelength=2.4,
+        columnspacing=1.6,
+    )
+
+
+def _plain_number(value: float, _: object = None) -> str:
+    return f"{value:g}"
+
+
+# -- error by epoch ----------------------------------------------------------------------------
+
+
+def _drawn_together(runs: list[Mapping[str, Any]]) -> Iterable[list[Mapping[str, Any]]]:
+    """Finished runs as one group (mean and range), each run cut short by itself.
+
+    A mean over seeds of different lengths would jump where one of them ends.
+    """
+    finished = [run for run in runs if run["finished"]]
+    if finished:
+        yield finished
+    yield from ([run] for run in runs if not run["finished"] and run["epochs"])
+
+
+def _curve(
+    axis: Axes,
+    runs: list[Mapping[str, Any]],
+    measure: str,
+    colour: Any,
+    dashes: Any,
+    width: float,
+) -> None:
+    """One line with its band: the mean over ``runs``, which have the same epochs."""
+    epochs = [epoch["epoch"] for epoch in runs[0]["epochs"]]
+    values = 100 * np.array([[epoch[measure] for epoch in run["epochs"]] for run in runs])
+    alone = "o" if len(epochs) == 1 else None  # a line of one point is invisible
+    axis.plot(
+        epochs, values.mean(0), color=colour, ls=dashes, lw=width, marker=alone, ms=2.5 * width
+    )
+    if len(runs) > 1:
+        axis.fill_between(
+            epochs, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0
+        )
+    if not runs[0]["finished"]:
+        axis.plot(epochs[-1:], values[0, -1:], color=colour, marker="x", ms=7, mew=1.6)
+
+
+def _axis_top(results: Mapping[str, Any]) -> tuple[float, bool]:
+    """The upper end of the error axis in percent, and whether it cuts a curve.
+
+    20 % as in Fig. 6 if every run ends below; else all there is.
+    """
+    errors = [
+        [100 * epoch[measure] for epoch in run["epochs"]]
+        for run in results["runs"]
+        for measure in ("train_error", "test_error")
+        if run["epochs"]
+    ]
+    if not errors:
+        return 100.0, False
+    highest = max(max(line) for line in errors)
+    if max(line[-1] for line in errors) < 19:
+        return 20.0, highest > 20
+    return min(100.0, 5.0 * math.ceil(1.04 * highest / 5)), False
+
+
+def _whole_epochs(axis: Axes, results: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    last = results["config"]["protocol"]["epochs"]
+    axis.set_xlim(1 - 0.03 * last, last * 1.03)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
+# -- final error against depth -----------------------------------------------------------------
+
+
+def _percent_symlog(axis: Axes, table: list[dict[str, Any]]) -> None:
+    """Percent, linear in 0–1 and logarithmic above, with ticks a person would choose."""
+    from matplotlib.ticker import FixedLocator
+
+    worst = max(
+        (100 * row[measure]["max"] for row in table for measure in ("train_error", "test_error")),
+        default=100,
+    )
+    ticks = [0, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    top = next((tick for tick in ticks[2:] if tick >= 1.15 * worst), 100)
+    axis.set_yscale("symlog", linthresh=1, linscale=0.6)
+    axis.set_ylim(-0.08, max(top, worst) * 1.12)
+    axis.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
+    axis.yaxis.set_minor_locator(FixedLocator([]))
+    axis.yaxis.set_major_formatter(_plain_number)
+
+
+def _depth_ticks(axis: Axes, depths: list[int]) -> None:
+    """Ticks at the depths themselves; logarithmic where 8 and 110 share an axis."""
+    from matplotlib.ticker import FixedLocator
+
+    if not depths:
+        return
+    if depths[-1] > 10 * depths[0]:
+        axis.set_xscale("log")
+        axis.set_xlim(depths[0] / 1.25, depths[-1] * 1.6)
+    else:
+        span = max(depths[-1] - depths[0], 4)
+        axis.set_xlim(depths[0] - 0.08 * span, depths[-1] + 0.2 * span)
+    axis.xaxis.set_major_locator(FixedLocator(depths))
+    axis.xaxis.set_minor_locator(FixedLocator([]))
+    axis.xaxis.set_major_formatter(_plain_number)
+
+
+def _label_ends(axis: Axes, table: list[dict[str, Any]], measure: str) -> None:
+    """The value in percent beside each kind's deepest network; the upper of two makes room."""
+    ends = []
+    for kind in KINDS:
+        line = [row for row in table if row["kind"] == kind]
+        if line:
+            ends.append((100 * line[-1][measure]["mean"], line[-1]["depth"], kind))
+    below, line_height = -1.0, 0.07  # in heights of the panel
+    for value, depth, kind in sorted(ends):
+        _, at = (axis.transScale + axis.transLimits).transform((depth, value))
+        lift = max(0.0, below + line_height - at)
+        below = at + lift
+        axis.annotate(
+            f"{value:.1f}%",
+            (depth, value),
+            xytext=(9, lift / line_height * 13),
+            textcoords="offset points",
+            va="center",
+            color=KIND_COLOURS[kind],
+            fontweight="bold",
+            annotation_clip=False,
+        )
+
+
+# -- gradient norm by layer --------------------------------------------------------------------
+
+
+def _profile(axis: Axes, norms: np.ndarray, colour: Any, dashes: Any) -> None:
+    """One line over layers from ``norms`` (seeds, layers): geometric mean, band of the range."""
+    n_layers = norms.shape[1]
+    position = np.arange(n_layers) / max(n_layers - 1, 1)
+    drawable = np.isfinite(norms).all(0) & (norms > 0).all(0)
+    logs = np.log10(np.where(drawable, norms, 1.0))
+    middle = np.where(drawable, 10 ** logs.mean(0), np.nan)
+    axis.plot(position, middle, color=colour, ls=dashes, lw=1.8)
+    if len(norms) > 1:
+        low = np.where(drawable, norms.min(0), np.nan)
+        high = np.where(drawable, norms.max(0), np.nan)
+        axis.fill_between(position, low, high, color=colour, alpha=0.13, linewidth=0)
+    if not drawable.all():
+        axis.plot(
+            position[~drawable],
+            np.full((~drawable).sum(), 0.02),
+            transform=axis.get_xaxis_transform(),
+            ls="",
+            marker="v",
+            ms=5,
+            color=colour,
+        )
+
+
+def _at_least_a_decade(axis: Axes) -> None:
+    """Widen a logarithmic axis to a factor of ten, so that it has a labelled tick to read."""
+    low, high = axis.get_ylim()
+    widen = math.sqrt(max(10 / (high / low), 1))
+    axis.set_ylim(low / widen, high * widen)

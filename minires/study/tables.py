@@ -1,0 +1,301 @@
+"""The study's numbers: one row per depth and kind, as a table, as sentences, as CSV.
+
+Everything here reads the ``results`` dictionary that ``minires depth`` stores as ``results.json``.
+Errors are fractions in there and percent wherever a person reads them; "points" are percentage
+points. Only finished runs enter a row: an error taken in mid-schedule is not the final error of
+anything, so runs cut short are named (:func:`unfinished`) rather than averaged in.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minires.train.files import write_atomic
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+KINDS = ("plain", "residual")
+MEASURES = ("train_error", "test_error", "train_loss", "seconds")
+CSV_COLUMNS = (
+    "dataset",
+    "kind",
+    "depth",
+    "shortcut",
+    "seed",
+    "protocol",
+    "parameters",
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_error",
+    "test_loss",
+    "test_error",
+    "seconds",
+)
+
+
+def groups(results: Mapping[str, Any]) -> dict[tuple[int, str], list[Mapping[str, Any]]]:
+    """The runs by (depth, kind): depths ascending, plain before residual, seeds ascending."""
+    found: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for run in sorted(
+        results["runs"], key=lambda r: (r["depth"], KINDS.index(r["kind"]), r["seed"])
+    ):
+        found.setdefault((run["depth"], run["kind"]), []).append(run)
+    return found
+
+
+def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One dictionary per (depth, kind), aggregated over the seeds whose run has finished.
+
+    Keys: ``depth``, ``kind``, ``parameters``, ``multiply_adds``, ``seeds`` (finished runs),
+    ``unfinished`` (runs cut short), and for each of ``train_error``, ``test_error`` (fractions),
+    ``train_loss`` (nats per image) and ``seconds`` a dictionary of ``mean``, ``min``, ``max`` and
+    ``std`` (sample standard deviation, 0 for a single seed), or None where no run has finished.
+    """
+    table = []
+    for (depth, kind), runs in groups(results).items():
+        finished = [run for run in runs if run["finished"]]
+        row: dict[str, Any] = {
+            "depth": depth,
+            "kind": kind,
+            "parameters": runs[0]["parameters"],
+            "multiply_adds": runs[0]["multiply_adds"],
+            "seeds": len(finished),
+            "unfinished": len(runs) - len(finished),
+        }
+        for measure in MEASURES:
+            row[measure] = _spread([run[measure] for run in finished]) if finished else None
+        table.append(row)
+    return table
+
+
+def unfinished(results: Mapping[str, Any]) -> list[str]:
+    """The planned runs without a final result, in words, e.g. ``plain-56 (7 of 12 epochs)``."""
+    config = results["config"]
+    epochs = config["protocol"]["epochs"]
+    by_name = {(run["depth"], run["kind"], run["seed"]): run for run in results["runs"]}
+    planned = {
+        (depth, kind, seed)
+        for depth in config["depths"]
+        for kind in config["kinds"]
+        for seed in config["seeds"]
+    }
+    names = []
+    for depth, kind, seed in sorted(planned | by_name.keys()):
+        run = by_name.get((depth, kind, seed))
+        if run is not None and run["finished"]:
+            continue
+        done = len(run["epochs"]) if run is not None else 0
+        which = f"{kind}-{depth}" + (f" seed {seed}" if len(config["seeds"]) > 1 else "")
+        names.append(f"{which} ({done} of {epochs} epochs)" if done else f"{which} (not started)")
+    return names
+
+
+def findings(results: Mapping[str, Any]) -> list[str]:
+    """What the numbers show, in sentences computed from them; the first is the headline.
+
+    Errors are rounded to a tenth of a percent before they are subtracted, so that the difference
+    a reader works out from the sentence is the one it states.
+    """
+    finished = {(row["depth"], row["kind"]): row for row in rows(results) if row["seeds"]}
+    if not finished:
+        return ["No run has finished yet, so there is nothing to compare."]
+    by_kind = {k: {d: row for (d, kind), row in finished.items() if kind == k} for k in KINDS}
+    both = sorted(by_kind["plain"].keys() & by_kind["residual"].keys())
+    sentences = []
+    if both:
+        sentences.append(_comparison(by_kind["plain"][both[-1]], by_kind["residual"][both[-1]]))
+    else:
+        row = finished[max(finished)]
+        sentences.append(
+            f"{row['kind'].capitalize()}-{row['depth']} ends with "
+            f"{_tenth(row['train_error'])}% training error and "
+            f"{_tenth(row['test_error'])}% test error ({_seeds([row])})."
+        )
+    if trends := _trends(by_kind):
+        sentences.append(trends)
+    return sentences
+
+
+def degradation(results: Mapping[str, Any], kind: str = "plain") -> float | None:
+    """By how many points the deepest finished network of ``kind`` has a higher mean training error
+    than the best shallower one (negative: it trains better); None with fewer than two depths.
+
+    This is the paper's degradation measure: a deeper network *contains* the shallower one, so any
+    positive value is a failure to optimise, not a lack of capacity (He et al. 2015, Sec. 1).
+    """
+    errors = [
+        (row["depth"], row["train_error"]["mean"])
+        for row in rows(results)
+        if row["kind"] == kind and row["seeds"]
+    ]
+    if len(errors) < 2:
+        return None
+    *shallower, (_, deepest) = sorted(errors)
+    return 100 * (deepest - min(error for _, error in shallower))
+
+
+def percent(spread: Mapping[str, float] | None, seeds: int) -> str:
+    """A fraction as percent with two decimals, as in the paper's tables: ``6.61 ± 0.16``."""
+    if spread is None:
+        return "–"
+    text = f"{100 * spread['mean']:.2f}"
+    return f"{text} ± {100 * spread['std']:.2f}" if seeds > 1 else text
+
+
+def mean(spread: Mapping[str, float] | None, digits: int) -> str:
+    """The mean with ``digits`` after the point; – for None."""
+    return "–" if spread is None else f"{spread['mean']:.{digits}f}"
+
+
+def print_table(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print depth × kind with parameters, errors in percent, loss and seconds, then the findings.
+
+    With several seeds errors are mean ± standard deviation and the rest means. Runs without a
+    final result are listed below the table. Fits a terminal of 80 columns.
+    """
+    from rich.box import HORIZONTALS
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    config = results["config"]
+    table = Table(
+        title=Text(title(results)),
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=HORIZONTALS,
+        show_edge=False,
+        pad_edge=False,
+    )
+    table.add_column("depth", justify="right")
+    table.add_column("kind")
+    table.add_column("parameters", justify="right")
+    for heading in ("training\nerror %", "test\nerror %", "training\nloss", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    previous = None
+    for row in rows(results):
+        if previous not in (None, row["depth"]):
+            table.add_section()
+        table.add_row(
+            str(row["depth"]) if row["depth"] != previous else "",
+            row["kind"],
+            f"{row['parameters']:,}",
+            percent(row["train_error"], row["seeds"]),
+            percent(row["test_error"], row["seeds"]),
+            mean(row["train_loss"], 4),
+            mean(row["seconds"], 1),
+        )
+        previous = row["depth"]
+    console.print(table)
+    lines = findings(results)
+    if len(config["seeds"]) > 1:
+        lines.append("Errors: mean ± standard deviation over the finished seeds; the rest: means.")
+    if names := unfinished(results):
+        lines.append(f"Without a final result: {', '.join(names)}.")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def title(results: Mapping[str, Any]) -> str:
+    """The heading of the table and the report, e.g. ``Plain versus residual networks: digits``."""
+    config = results["config"]
+    kinds = [kind for kind in KINDS if kind in config["kinds"]]
+    return f"{' versus '.join(kinds).capitalize()} networks: {config['dataset']}"
+
+
+def write_csv(results: Mapping[str, Any], path: str | Path) -> None:
+    """Write every epoch of every run, one line each, columns :data:`CSV_COLUMNS`.
+
+    Floats are written with ``repr``, which is exact: two runs are the same bit for bit if and only
+    if these files agree (but for ``seconds``). A plain network has no shortcut, so its ``shortcut``
+    is ``none``. The file is replaced atomically.
+    """
+    config = results["config"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for runs in groups(results).values():
+        for run in runs:
+            known = {
+                **run,
+                "dataset": config["dataset"],
+                "protocol": config["protocol"]["name"],
+                "shortcut": config["shortcut"] if run["kind"] == "residual" else "none",
+            }
+            for epoch in run["epochs"]:
+                values = {**known, **epoch}
+                writer.writerow(
+                    repr(float(v)) if isinstance(v := values[c], float) else v for c in CSV_COLUMNS
+                )
+    write_atomic(Path(path), text.getvalue())
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Mean, range and sample standard deviation; not-a-number if any value is."""
+    if not all(math.isfinite(value) for value in values):
+        return dict.fromkeys(("mean", "min", "max", "std"), math.nan)
+    return {
+        "mean": statistics.fmean(values),
+        "min": min(values),
+        "max": max(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+    }
+
+
+def _tenth(spread: Mapping[str, float]) -> float:
+    return round(100 * spread["mean"], 1)
+
+
+def _seeds(some: Iterable[Mapping[str, Any]]) -> str:
+    counts = sorted({row["seeds"] for row in some})
+    if counts == [1]:
+        return "one seed"
+    return f"mean of {' and '.join(map(str, counts))} seeds"
+
+
+def _comparison(plain: Mapping[str, Any], residual: Mapping[str, Any]) -> str:
+    """The headline: the two kinds at the deepest depth where both have finished."""
+    depth, p, r = plain["depth"], _tenth(plain["train_error"]), _tenth(residual["train_error"])
+    gap = round(p - r, 1)
+    if gap > 0:
+        verdict = f"with the same recipe, the plain network trains {gap} points worse"
+    elif gap < 0:
+        verdict = f"with the same recipe, the plain network trains {-gap} points better"
+    else:
+        verdict = "with the same recipe, both train equally well to a tenth of a point"
+    note = _seeds([plain, residual])
+    if plain["seeds"] > 1 and residual["seeds"] > 1 and gap:
+        low, high = (plain, residual) if gap < 0 else (residual, plain)
+        apart = low["train_error"]["max"] < high["train_error"]["min"]
+        note += ", no overlap between the kinds" if apart else ", the kinds' ranges overlap"
+    return (
+        f"Plain-{depth} ends with {p}% training error and residual-{depth} with {r}%: "
+        f"{verdict} ({note})."
+    )
+
+
+def _trends(by_kind: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
+    """How the training error of each kind moves from its shallowest to its deepest network."""
+    clauses = []
+    for kind, by_depth in by_kind.items():
+        if len(by_depth) < 2:
+            continue
+        first, last = min(by_depth), max(by_depth)
+        before, after = (_tenth(by_depth[depth]["train_error"]) for depth in (first, last))
+        if before == after:
+            moves = f"is {after}% both at depth {first} and at depth {last}"
+        else:
+            verb = "rises" if after > before else "falls"
+            moves = f"{verb} from {before}% at depth {first} to {after}% at depth {last}"
+        clauses.append(f"that of {kind} networks {moves}")
+    return "; ".join(clauses).replace("that", "The training error", 1) + "." if clauses else ""
