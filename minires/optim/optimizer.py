@@ -1,0 +1,294 @@
+"""What all optimisers share: parameter groups, state, and the walk over the gradients."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+from minires.errors import ArgumentError, DTypeError, ShapeError, message, unknown
+from minires.tensor import Tensor
+
+Group = dict[str, Any]
+
+# Group entries that are not options of the update rule: labels, and what schedules remember.
+_BOOKKEEPING = frozenset({"params", "param_names", "name", "initial_lr"})
+
+
+class Optimizer:
+    """Base of the optimisers: changes parameters in place by their gradients.
+
+    A subclass gives the options of its update rule as ``defaults``, checks them in
+    :meth:`_check_options` and applies the rule to one parameter in :meth:`_update`.
+
+    Attributes:
+        param_groups: one dict per group, ``{"params": [Tensor, ...], "lr": ..., ...}``. Options
+            may be changed between steps; schedules do just that.
+        state: per parameter, what the rule remembers between steps (arrays and numbers).
+
+    Args:
+        params: an iterable of Tensors, of ``(name, Tensor)`` pairs (names appear in errors), or
+            of groups: dicts with ``"params"`` and options of their own in place of the defaults.
+        defaults: options for groups that do not give their own.
+
+    Raises:
+        ArgumentError: no parameters, one parameter twice, a tensor computed from others, an
+            option out of range or of unknown name.
+        DTypeError: a parameter that is not floating point.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        self.defaults = dict(defaults)
+        self.param_groups: list[Group] = []
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        entries = self._entries(params)
+        if any(isinstance(entry, dict) for entry in entries):
+            for entry in entries:
+                self.add_param_group(entry)
+        else:
+            self.add_param_group({"params": entries})
+        if not any(group["params"] for group in self.param_groups):
+            raise ArgumentError(
+                message(
+                    self._op,
+                    "at least one parameter",
+                    "none",
+                    fix="Pass model.parameters(); a generator can be walked through only once.",
+                )
+            )
+
+    @property
+    def _op(self) -> str:
+        return type(self).__name__
+
+    # -- groups ---------------------------------------------------------------------------------
+
+    def add_param_group(self, group: Group) -> None:
+        """Add ``{"params": ..., option: value, ...}``; options left out take the defaults.
+
+        Raises:
+            ArgumentError, DTypeError: as the constructor; nothing is added then.
+        """
+        if not isinstance(group, dict) or "params" not in group:
+            raise ArgumentError(
+                message(self._op, "a group {'params': [...], ...}", _describe(group))
+            )
+        for option in group:
+            if option not in self.defaults and option not in _BOOKKEEPING:
+                raise unknown(f"{self._op} option", option, self.defaults)
+        named = [self._name_and_tensor(entry) for entry in self._entries(group["params"])]
+        new: Group = {**self.defaults, **group, "params": [p for _, p in named]}
+        if named and all(name is not None for name, _ in named):
+            new["param_names"] = [name for name, _ in named]
+        self._check_options(new)
+
+        seen = {id(p) for other in self.param_groups for p in other["params"]}
+        for index, (name, p) in enumerate(named):
+            label = _label(index, name, p)
+            if id(p) in seen:
+                raise ArgumentError(
+                    message(
+                        self._op,
+                        "each parameter once",
+                        f"{label} a second time",
+                        fix="A shared parameter belongs into one group.",
+                    )
+                )
+            seen.add(id(p))
+            if not np.issubdtype(p.dtype, np.floating):
+                raise DTypeError(
+                    message(self._op, "floating-point parameters", f"{p.dtype} in {label}")
+                )
+            if not p.is_leaf:
+                raise ArgumentError(
+                    message(
+                        self._op,
+                        "leaf tensors",
+                        f"{label}, the result of an operation",
+                        fix="Optimise the tensor it was computed from, or detach() it first.",
+                    )
+                )
+        self.param_groups.append(new)
+
+    def _entries(self, params: Any) -> list[Any]:
+        """``params`` as a list, refusing the two things people pass by mistake."""
+        if isinstance(params, Tensor):
+            raise ArgumentError(
+                message(self._op, "an iterable of tensors", _describe(params), fix="Pass [tensor].")
+            )
+        if isinstance(params, dict) or not isinstance(params, Iterable):
+            fix = "Pass model.parameters()." if hasattr(params, "parameters") else ""
+            raise ArgumentError(
+                message(self._op, "an iterable of tensors or groups", _describe(params), fix=fix)
+            )
+        return list(params)
+
+    def _name_and_tensor(self, entry: Any) -> tuple[str | None, Tensor]:
+        name, p = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
+        if not isinstance(p, Tensor) or not (name is None or isinstance(name, str)):
+            raise ArgumentError(
+                message(self._op, "tensors or (name, tensor) pairs", _describe(entry))
+            )
+        return name, p
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor, Group]]:
+        """Every parameter with a label for errors, in the order of the state dict's indices."""
+        index = 0
+        for group in self.param_groups:
+            names = group.get("param_names") or [None] * len(group["params"])
+            for name, p in zip(names, group["params"], strict=True):
+                yield _label(index, name, p), p, group
+                index += 1
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or with ``set_to_none=False`` fill them with zeros."""
+        for _, p, _ in self._parameters():
+            if p.grad is not None:
+                p.grad = None if set_to_none else p.grad.detach().zero_()
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient, in place; the others are left alone.
+
+        Raises:
+            DTypeError: a parameter whose ``data`` got another dtype after its gradient was
+                computed. All are looked at before the first parameter is changed.
+        """
+        work = [entry for entry in self._parameters() if entry[1].grad is not None]
+        for label, p, _ in work:
+            if p.grad.dtype != p.dtype:
+                raise DTypeError(
+                    message(
+                        f"{self._op}.step", f"a gradient of dtype {p.dtype}", p.grad.dtype, label
+                    )
+                )
+        for _, p, group in work:
+            self._update(p.data, p.grad.data, self.state[p], group)
+            p.bump_version()
+
+    def _check_options(self, group: Group) -> None:
+        """Check the options of ``group`` and turn them into plain Python numbers, in place."""
+        raise NotImplementedError
+
+    def _update(
+        self, data: np.ndarray, grad: np.ndarray, state: dict[str, Any], group: Group
+    ) -> None:
+        """Write the new values of one parameter into ``data``; ``grad`` must not be changed."""
+        raise NotImplementedError
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything a later run needs, with parameters as indices.
+
+        ``{"state": {index: {name: array or number}}, "param_groups": [{..., "params": [index]}]}``
+        """
+        parameters = [p for _, p, _ in self._parameters()]
+        index = {id(p): i for i, p in enumerate(parameters)}
+        return {
+            "state": {
+                i: deepcopy(self.state[p]) for i, p in enumerate(parameters) if p in self.state
+            },
+            "param_groups": [
+                {
+                    **deepcopy({k: v for k, v in group.items() if k != "params"}),
+                    "params": [index[id(p)] for p in group["params"]],
+                }
+                for group in self.param_groups
+            ],
+        }
+
+    def check_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raise what :meth:`load_state_dict` would raise, and change nothing.
+
+        Raises:
+            ArgumentError: groups, group sizes or options that differ from this optimiser's.
+            ShapeError, DTypeError: state arrays that do not fit their parameters.
+        """
+        op = f"{self._op}.load_state_dict"
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= set(state_dict):
+            raise ArgumentError(
+                message(op, "a dict with 'state' and 'param_groups'", _describe(state_dict))
+            )
+        groups = state_dict["param_groups"]
+        sizes = [len(group["params"]) for group in groups]
+        own_sizes = [len(group["params"]) for group in self.param_groups]
+        if sizes != own_sizes:
+            raise ArgumentError(
+                message(
+                    op,
+                    f"{len(own_sizes)} group(s) of {own_sizes} parameters",
+                    f"{len(sizes)} group(s) of {sizes}",
+                    fix="Build the optimiser with the same groups as the one that was saved.",
+                )
+            )
+        for group in groups:
+            missing = sorted(set(self.defaults) - set(group))
+            if missing:
+                raise ArgumentError(
+                    message(
+                        op,
+                        f"the options of {self._op}",
+                        f"a group without {', '.join(missing)}",
+                        fix="Was this saved by another kind of optimiser?",
+                    )
+                )
+            self._check_options(dict(group))
+        saved = [i for group in groups for i in group["params"]]
+        stray = set(state_dict["state"]) - set(saved)
+        if stray:
+            raise ArgumentError(
+                message(op, "state of the parameters listed", f"state of {sorted(stray)} too")
+            )
+        for i, (label, p, _) in zip(saved, self._parameters()):
+            for name, value in state_dict["state"].get(i, {}).items():
+                if not isinstance(value, np.ndarray):
+                    continue
+                if value.shape != p.shape:
+                    raise ShapeError(message(op, f"{name} of shape {p.shape}", value.shape, label))
+                if value.dtype != p.dtype:
+                    raise DTypeError(message(op, f"{name} of dtype {p.dtype}", value.dtype, label))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over options and state of :meth:`state_dict`'s result; arrays are copied.
+
+        Raises:
+            ArgumentError, ShapeError, DTypeError: see :meth:`check_state_dict`. Nothing is
+                changed then.
+        """
+        self.check_state_dict(state_dict)
+        groups = state_dict["param_groups"]
+        saved = [i for group in groups for i in group["params"]]
+        state = state_dict["state"]
+        for i, (_, p, _) in zip(saved, self._parameters()):
+            self.state.pop(p, None)
+            if i in state:
+                self.state[p] = deepcopy(state[i])
+        for group, new in zip(self.param_groups, groups):
+            # The names stay this optimiser's: they belong to its tensors, not to the options.
+            options = {k: v for k, v in new.items() if k not in ("params", "param_names")}
+            group.update(deepcopy(options))
+            self._check_options(group)
+
+    def __repr__(self) -> str:
+        lines = []
+        for group in self.param_groups:
+            options = ", ".join(f"{name}={group[name]}" for name in self.defaults)
+            lines.append(f"  {len(group['params'])} parameters: {options}")
+        return "\n".join([f"{self._op}(", *lines, ")"])
+
+
+def _label(index: int, name: str | None, p: Tensor) -> str:
+    return f"{name or f'parameter {index}'} of shape {p.shape}"
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a Tensor of shape {value.shape}"
+    if isinstance(value, dict):
+        return f"a dict with keys {sorted(map(str, value))}"
+    return f"{type(value).__name__}"

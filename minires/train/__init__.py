@@ -1,0 +1,18 @@
+"""Training: the loop over epochs, evaluation, and checkpoints that resume bit for bit."""
+
+from minires.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
+from minires.train.files import check_writable, write_atomic, write_json_atomic
+from minires.train.loop import EpochResult, evaluate, fit, train_epoch
+
+__all__ = [
+    "EpochResult",
+    "check_writable",
+    "evaluate",
+    "fit",
+    "load_checkpoint",
+    "read_progress",
+    "save_checkpoint",
+    "train_epoch",
+    "write_atomic",
+    "write_json_atomic",
+]

@@ -1,0 +1,374 @@
+"""The training loop: one epoch, one evaluation, and a run of many epochs that can be resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from minires.autograd import no_grad
+from minires.errors import ArgumentError, CheckpointError, DataError, NaNError, ShapeError, message
+from minires.ops import cross_entropy
+from minires.optim import LRScheduler, Optimizer
+from minires.tensor import Tensor, from_numpy
+from minires.train.checkpoint import Stateful, load_checkpoint, read_progress, save_checkpoint
+from minires.train.files import check_writable
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Row = dict[str, Any]
+
+
+class Model(Stateful, Protocol):
+    """What the loop needs of a model; every ``nn.Module`` has it."""
+
+    training: bool
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One pass over a data set.
+
+    Attributes:
+        loss: mean over the examples.
+        error: fraction of examples whose largest logit is not the label's, in [0, 1].
+        examples: how many were seen.
+        seconds: wall-clock time.
+    """
+
+    loss: float
+    error: float
+    examples: int
+    seconds: float
+
+
+def train_epoch(
+    model: Model,
+    loader: Iterable[Any],
+    optimizer: Optimizer,
+    *,
+    loss_fn: Loss = cross_entropy,
+    schedule: LRScheduler | None = None,
+    on_step: Callable[[int, float], object] | None = None,
+) -> EpochResult:
+    """Train on every batch of ``loader`` once; the model is left in training mode.
+
+    Loss and error are those seen on the way, each batch measured before its own step, so they
+    lag behind what :func:`evaluate` would give at the end of the epoch.
+
+    Args:
+        model: gives logits (n, classes) for a batch of inputs.
+        loader: yields ``(inputs, labels)``; labels are (n,) class indices, or (n, classes)
+            probabilities. Tensors or NumPy arrays.
+        loss_fn: the mean loss of a batch, of logits and labels.
+        schedule: stepped once after every optimiser step.
+        on_step: called after every step with its index from 0 and its loss.
+
+    Raises:
+        NaNError: NaN or infinity in a batch of inputs, or in the loss.
+        DataError: the loader gives no batch.
+        ShapeError: the model's output is not (n, classes).
+    """
+    model.train()
+    sums = _Sums("train_epoch")
+    for step, (x, y) in enumerate(_batches("train_epoch", loader)):
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = loss_fn(logits, y)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NaNError(
+                message(
+                    "train_epoch",
+                    "a finite loss",
+                    value,
+                    f"step {step} of the epoch, lr {optimizer.param_groups[0]['lr']:g}",
+                    "Lower the learning rate, start with a warm-up (optim.LinearLR), or find the "
+                    "operation with `with detect_anomaly():`.",
+                )
+            )
+        loss.backward()
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        sums.add(value, logits, y)
+        if on_step is not None:
+            on_step(step, value)
+    return sums.result()
+
+
+def evaluate(
+    model: Model,
+    loader: Iterable[Any],
+    *,
+    loss_fn: Loss = cross_entropy,
+    on_step: Callable[[int, float], object] | None = None,
+) -> EpochResult:
+    """Loss and error on every batch of ``loader``, in evaluation mode and without a graph.
+
+    The model goes back to the mode it was in. Arguments and errors as for :func:`train_epoch`.
+
+    Warns:
+        UserWarning: batch norms whose running statistics were never updated: with mean 0 and
+            variance 1 they do not normalise, and the figures say little.
+    """
+    _warn_if_untrained(model)
+    sums = _Sums("evaluate")
+    was_training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            for step, (x, y) in enumerate(_batches("evaluate", loader)):
+                logits = model(x)
+                value = loss_fn(logits, y).item()
+                if not math.isfinite(value):
+                    raise NaNError(
+                        message(
+                            "evaluate",
+                            "a finite loss",
+                            value,
+                            f"batch {step}",
+                            "Training has diverged: lower the learning rate or warm up longer.",
+                        )
+                    )
+                sums.add(value, logits, y)
+                if on_step is not None:
+                    on_step(step, value)
+    finally:
+        model.train(was_training)
+    return sums.result()
+
+
+def fit(
+    model: Model,
+    train_loader: Iterable[Any],
+    test_loader: Iterable[Any],
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    loss_fn: Loss = cross_entropy,
+    schedule: LRScheduler | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    config: dict[str, Any] | None = None,
+    history: list[Row] | None = None,
+    on_epoch: Callable[[Row], object] | None = None,
+    on_step: Callable[[int, float], object] | None = None,
+) -> list[Row]:
+    """Train until ``epochs`` epochs are done, evaluating after each.
+
+    Before every epoch both loaders are told which it is, ``set_epoch(0)`` first, where they have
+    that method. After every epoch a row is added to the history::
+
+        {"epoch", "lr", "train_loss", "train_error", "test_loss", "test_error", "seconds"}
+
+    with ``epoch`` counted from 1, ``lr`` of the first group as the epoch began, errors as
+    fractions, and ``seconds`` for training and evaluation together; then the checkpoint is
+    written, then ``on_epoch(row)`` called. Stopped at any moment (Ctrl-C, a kill), the checkpoint
+    is that of the last finished epoch.
+
+    Args:
+        model, train_loader, optimizer, loss_fn, schedule, on_step: see :func:`train_epoch`.
+        test_loader: see :func:`evaluate`.
+        epochs: in all, those done before included.
+        checkpoint: the file to write after every epoch.
+        resume: go on from ``checkpoint``: every number, ``seconds`` aside, becomes bit for bit
+            that of a run that was never stopped. Without the file (a run killed in its first
+            epoch) training starts at the beginning.
+        config: plain JSON values that describe the run (recipe, seed, kind of network). They are
+            stored, and a checkpoint of another configuration is refused: plain and residual
+            networks, for one, have the same parameter shapes.
+        history: rows of epochs that this model has already done; new rows are added to this very
+            list, so that they are at hand after an interrupt.
+        on_epoch: called with each new row.
+
+    Returns:
+        The history: one row per epoch, those before a resume included.
+
+    Raises:
+        ArgumentError: ``epochs`` not a whole number >= 1; ``resume`` without ``checkpoint``.
+        CheckpointError: a checkpoint that is damaged or belongs to another run; a folder that
+            cannot be written, before any training.
+        NaNError, DataError, ShapeError: see :func:`train_epoch`; NaNError names the epoch.
+    """
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise ArgumentError(message("fit", "a whole number epochs >= 1", repr(epochs)))
+    if resume and checkpoint is None:
+        raise ArgumentError(
+            message("fit", "a checkpoint to resume from", None, fix="Pass checkpoint=path.")
+        )
+    rows = [] if history is None else history
+    config = _as_json(config or {})
+    if checkpoint is not None:
+        check_writable(checkpoint)
+    if resume and checkpoint is not None and Path(checkpoint).exists():
+        _check_same_run(checkpoint, config)
+        progress = load_checkpoint(checkpoint, model=model, optimizer=optimizer, schedule=schedule)
+        rows[:] = progress["history"]
+
+    for epoch in range(len(rows), epochs):
+        lr = optimizer.param_groups[0]["lr"]
+        try:
+            _set_epoch(train_loader, epoch)
+            trained = train_epoch(
+                model,
+                train_loader,
+                optimizer,
+                loss_fn=loss_fn,
+                schedule=schedule,
+                on_step=on_step,
+            )
+            _set_epoch(test_loader, epoch)
+            tested = evaluate(model, test_loader, loss_fn=loss_fn)
+        except NaNError as error:
+            raise NaNError(f"epoch {epoch + 1}: {error}") from error
+        row = {
+            "epoch": epoch + 1,
+            "lr": lr,
+            "train_loss": trained.loss,
+            "train_error": trained.error,
+            "test_loss": tested.loss,
+            "test_error": tested.error,
+            "seconds": trained.seconds + tested.seconds,
+        }
+        rows.append(row)
+        if checkpoint is not None:
+            save_checkpoint(
+                checkpoint,
+                model=model,
+                optimizer=optimizer,
+                schedule=schedule,
+                progress={"history": rows, "config": config},
+            )
+        if on_epoch is not None:
+            on_epoch(row)
+    return rows
+
+
+class _Sums:
+    """Adds up the losses and errors of batches of unequal size."""
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+        self.loss = 0.0
+        self.wrong = self.examples = 0
+        self.start = time.perf_counter()
+
+    def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
+        if logits.ndim != 2:
+            raise ShapeError(message(self.op, "logits of shape (n, classes)", logits.shape))
+        expected = labels.data.argmax(axis=1) if labels.ndim == 2 else labels.data
+        n = logits.shape[0]
+        self.loss += loss * n
+        self.wrong += int(np.count_nonzero(logits.data.argmax(axis=1) != expected))
+        self.examples += n
+
+    def result(self) -> EpochResult:
+        if self.examples == 0:
+            raise DataError(
+                message(
+                    self.op,
+                    "at least one batch",
+                    "none",
+                    fix="Is the data set smaller than the batch, with drop_last=True?",
+                )
+            )
+        return EpochResult(
+            self.loss / self.examples,
+            self.wrong / self.examples,
+            self.examples,
+            time.perf_counter() - self.start,
+        )
+
+
+def _batches(op: str, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches as tensors, inputs checked: a NaN there is the data's fault, not the net's."""
+    for number, (inputs, labels) in enumerate(loader):
+        x = inputs if isinstance(inputs, Tensor) else from_numpy(np.asarray(inputs))
+        y = labels if isinstance(labels, Tensor) else from_numpy(np.asarray(labels))
+        finite = np.isfinite(x.data)
+        if not finite.all():
+            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise NaNError(
+                message(
+                    op,
+                    "finite inputs",
+                    f"{x.data[where]} at index {where}",
+                    f"batch {number} of shape {x.shape}",
+                    "The data set holds it: check its files and its normalisation.",
+                )
+            )
+        yield x, y
+
+
+def _warn_if_untrained(model: Model) -> None:
+    state = model.state_dict()
+    fresh = [
+        name
+        for name, count in state.items()
+        if name.endswith("num_batches_tracked")
+        and count.item() == 0
+        # A converted file may lack the count but hold real statistics.
+        and not state[name.replace("num_batches_tracked", "running_mean")].data.any()
+    ]
+    if fresh:
+        warnings.warn(
+            "evaluate: batch-norm running statistics have never been updated "
+            f"({fresh[0]} = 0, {len(fresh)} in all). Train first, or load a checkpoint.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _set_epoch(loader: Iterable[Any], epoch: int) -> None:
+    """Make order and augmentation those of this epoch, however often the loader was run before."""
+    set_epoch = getattr(loader, "set_epoch", None)
+    if set_epoch is not None:
+        set_epoch(epoch)
+
+
+def _as_json(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` as it will come back from the checkpoint: tuples are lists, keys strings."""
+    try:
+        return json.loads(json.dumps(config))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(message("fit", "config of plain JSON values", error)) from error
+
+
+def _check_same_run(checkpoint: str | os.PathLike[str], config: dict[str, Any]) -> None:
+    progress = read_progress(checkpoint)
+    if not {"history", "config"} <= set(progress):
+        raise CheckpointError(
+            message(
+                "fit",
+                f"a checkpoint written by fit() at {checkpoint}",
+                f"progress with {sorted(progress)}",
+                fix="Load it with load_checkpoint(), and choose another file for fit().",
+            )
+        )
+    saved = progress["config"]
+    differ = [key for key in {**saved, **config} if saved.get(key) != config.get(key)]
+    if differ:
+        key = differ[0]
+        raise CheckpointError(
+            message(
+                "fit",
+                f"a checkpoint of this configuration at {checkpoint}",
+                f"{key} {saved.get(key)!r} there and {config.get(key)!r} here",
+                f"{len(differ)} setting(s) differ",
+                "Resume with the same settings, or choose another checkpoint file.",
+            )
+        )

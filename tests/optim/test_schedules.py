@@ -1,0 +1,287 @@
+"""Schedules: values by hand and against PyTorch, composition, resume, bad arguments."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from minires.errors import ArgumentError
+from minires.optim import (
+    SGD,
+    Adam,
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    Optimizer,
+    SequentialLR,
+)
+
+
+@pytest.fixture
+def sgd(param):
+    return lambda lr=1.0, **options: SGD([param([1.0])], lr=lr, **options)
+
+
+def rates(schedule, steps):
+    """The rate of the first group before each of ``steps`` steps."""
+    found = []
+    for _ in range(steps):
+        found.append(schedule.optimizer.param_groups[0]["lr"])
+        assert schedule.get_last_lr()[0] == found[-1]
+        schedule.step()
+    return found
+
+
+def test_multistep(sgd):
+    schedule = MultiStepLR(sgd(0.5), [2, 3], gamma=0.5)
+    assert rates(schedule, 5) == [0.5, 0.5, 0.25, 0.125, 0.125]
+
+
+def test_cosine(sgd):
+    schedule = CosineAnnealingLR(sgd(), 4, eta_min=0.2)
+    half = math.sqrt(0.5)
+    expected = [1.0, 0.6 + 0.4 * half, 0.6, 0.6 - 0.4 * half, 0.2, 0.6 - 0.4 * half]
+    assert rates(schedule, 6) == pytest.approx(expected, abs=1e-15)
+
+
+def test_linear_warm_up(sgd):
+    schedule = LinearLR(sgd(2.0), 0.25, total_iters=3)
+    assert rates(schedule, 5) == [0.5, 1.0, 1.5, 2.0, 2.0]
+
+
+def test_constant(sgd):
+    assert rates(ConstantLR(sgd(), 0.5, 2), 4) == [0.5, 0.5, 1.0, 1.0]
+
+
+def test_warm_up_then_cosine_starts_from_the_optimizers_rate(sgd):
+    optimizer = sgd(1.0)
+    schedule = SequentialLR(
+        optimizer,
+        [LinearLR(optimizer, 0.5, total_iters=2), CosineAnnealingLR(optimizer, 2)],
+        milestones=[2],
+    )
+    assert rates(schedule, 5) == pytest.approx([0.5, 0.75, 1.0, 0.5, 0.0], abs=1e-15)
+
+
+def test_one_cycle_corner_values(sgd):
+    optimizer = sgd(123.0, momentum=0.9)
+    schedule = OneCycleLR(optimizer, 1.0, 11, pct_start=4 / 11, div_factor=10, final_div_factor=5)
+    group = optimizer.param_groups[0]
+    seen = []
+    for _ in range(11):
+        seen.append((group["lr"], group["momentum"]))
+        schedule.step()
+    assert seen[0] == pytest.approx((0.1, 0.95))
+    assert seen[3] == pytest.approx((1.0, 0.85))
+    assert seen[10] == pytest.approx((0.02, 0.95))
+    assert (group["lr"], group["momentum"]) == pytest.approx((0.02, 0.95))
+
+
+def test_one_cycle_turns_the_first_beta(param):
+    optimizer = Adam([param([1.0])], betas=(0.5, 0.99))
+    schedule = OneCycleLR(optimizer, 1.0, 10, anneal_strategy="linear")
+    assert optimizer.param_groups[0]["betas"] == pytest.approx((0.95, 0.99))
+    schedule.step()
+    assert optimizer.param_groups[0]["betas"] == pytest.approx((0.90, 0.99))
+
+
+def test_one_cycle_leaves_momentum_alone_when_asked(sgd):
+    optimizer = sgd(momentum=0.7)
+    OneCycleLR(optimizer, 1.0, 10, cycle_momentum=False).step()
+    assert optimizer.param_groups[0]["momentum"] == 0.7
+
+
+@pytest.mark.parametrize("pct_start", [0.0, 0.1, 1.0])
+def test_one_cycle_is_finite_with_phases_of_no_length(sgd, pct_start):
+    schedule = OneCycleLR(sgd(), 1.0, 10, pct_start=pct_start)
+    assert all(0 < lr <= 1 for lr in rates(schedule, 10))
+
+
+def test_every_group_keeps_its_ratio(param):
+    optimizer = SGD([{"params": [param([1.0])]}, {"params": [param([1.0])], "lr": 0.1}], lr=1.0)
+    schedule = MultiStepLR(optimizer, [1])
+    schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.1, 0.01])
+    assert [group["lr"] for group in optimizer.param_groups] == schedule.get_last_lr()
+
+
+def sequence(optimizer):
+    parts = [LinearLR(optimizer, 0.1, total_iters=4), CosineAnnealingLR(optimizer, 9)]
+    return SequentialLR(optimizer, parts, [4])
+
+
+EVERY = [
+    lambda o: MultiStepLR(o, [3, 7]),
+    lambda o: CosineAnnealingLR(o, 13),
+    lambda o: LinearLR(o),
+    lambda o: ConstantLR(o),
+    lambda o: OneCycleLR(o, 0.5, 20),
+    sequence,
+]
+
+
+@pytest.mark.parametrize("make", EVERY)
+@pytest.mark.parametrize("stop", [0, 3, 4, 11])
+def test_resumed_rates_are_the_same_bits(sgd, make, stop):
+    whole = rates(make(sgd(0.3)), 18)
+    first = make(sgd(0.3))
+    rates(first, stop)
+    saved = json.loads(json.dumps(first.state_dict()))  # as a checkpoint keeps it
+    second = make(sgd(0.3))
+    second.load_state_dict(saved)
+    assert second.last_epoch == stop
+    assert rates(second, 18 - stop) == whole[stop:]
+
+
+def test_state_of_other_arguments_is_refused(sgd):
+    schedule = sequence(sgd())
+    rates(schedule, 5)
+    optimizer = sgd()
+    parts = [LinearLR(optimizer, 0.1, total_iters=4), CosineAnnealingLR(optimizer, 10)]
+    other = SequentialLR(optimizer, parts, [4])
+    with pytest.raises(ArgumentError, match=r"T_max 10, as in this schedule, got 9. Build the sch"):
+        other.load_state_dict(schedule.state_dict())
+    assert other.last_epoch == 0
+    with pytest.raises(ArgumentError, match="state of LinearLR, got CosineAnnealingLR"):
+        parts[0].load_state_dict(parts[1].state_dict())
+    with pytest.raises(ArgumentError, match="expected a dict with schedule, last_epoch"):
+        parts[0].load_state_dict({"last_epoch": 3})
+    with pytest.raises(ArgumentError, match=r"1 base rate\(s\), got 2"):
+        parts[0].load_state_dict(parts[0].state_dict() | {"base_lrs": [1.0, 2.0]})
+
+
+def test_a_group_added_too_late_is_named(sgd, param):
+    optimizer = sgd()
+    schedule = MultiStepLR(optimizer, [1])
+    optimizer.add_param_group({"params": [param([1.0])]})
+    with pytest.raises(ArgumentError, match=r"Add all groups .* before building the schedule"):
+        schedule.step()
+
+
+BAD = [
+    (lambda o: MultiStepLR(o, [5, 3]), r"increasing milestones, got \[5, 3\]"),
+    (lambda o: MultiStepLR(o, [0]), "milestone >= 1, got 0"),
+    (lambda o: MultiStepLR(o, [2.5]), "whole number milestone >= 1, got 2.5"),
+    (lambda o: MultiStepLR(o, [1], gamma=0), "gamma > 0, got 0"),
+    (lambda o: CosineAnnealingLR(o, 0), "T_max >= 1, got 0"),
+    (lambda o: CosineAnnealingLR(o, 5, -1), "eta_min >= 0, got -1"),
+    (lambda o: LinearLR(o, 0.0), "0 < start_factor <= 1, got 0.0"),
+    (lambda o: LinearLR(o, end_factor=2), "0 <= end_factor <= 1, got 2"),
+    (lambda o: LinearLR(o, total_iters=0), "total_iters >= 1, got 0"),
+    (lambda o: ConstantLR(o, 1.5), "0 <= factor <= 1, got 1.5"),
+    (lambda o: OneCycleLR(o, 0, 10), "max_lr > 0, got 0"),
+    (lambda o: OneCycleLR(o, 1, 1), "total_steps >= 2, got 1"),
+    (lambda o: OneCycleLR(o, 1, 10, pct_start=1.5), "0 <= pct_start <= 1, got 1.5"),
+    (lambda o: OneCycleLR(o, 1, 10, pct_start=0.6, three_phase=True), "<= 0.5, got 0.6. With th"),
+    (lambda o: OneCycleLR(o, 1, 10, anneal_strategy="cosine"), "'cosine': did you mean cos"),
+    (lambda o: OneCycleLR(o, 1, 10, max_momentum=1), "0 <= max_momentum < 1, got 1"),
+    (lambda o: SequentialLR(o, [], [1]), "one milestone less than schedules, got 1 mil"),
+    (lambda o: SequentialLR(o, [o], []), "built on this optimizer, got SGD .at index 0"),
+    (lambda o: MultiStepLR([0.1], [1]), "expected an optimizer, got list"),
+    (lambda o: OneCycleLR([0.1], 1, 10), "expected an optimizer, got list"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), BAD)
+def test_bad_arguments(sgd, make, words):
+    with pytest.raises(ArgumentError, match=words):
+        make(sgd())
+
+
+def test_schedules_of_another_optimizer_are_refused(sgd):
+    with pytest.raises(ArgumentError, match="this optimizer, got one built on another"):
+        SequentialLR(sgd(), [LinearLR(sgd())], [])
+
+
+def test_one_cycle_ends_and_needs_a_momentum(sgd, param):
+    schedule = OneCycleLR(sgd(), 1.0, 2)
+    schedule.step()
+    schedule.step()
+    with pytest.raises(ArgumentError, match=r"at most total_steps = 2 steps, got 3. Give total_s"):
+        schedule.step()
+
+    class Plain(Optimizer):
+        def _check_options(self, group):
+            pass
+
+    with pytest.raises(ArgumentError, match=r"with momentum or betas, got Plain. Pass cycle_mom"):
+        OneCycleLR(Plain([param([1.0])], {"lr": 0.1}), 1.0, 10)
+
+
+def test_repr(sgd):
+    assert repr(MultiStepLR(sgd(), [2])) == "MultiStepLR(milestones=[2], gamma=0.1) at step 0"
+    assert isinstance(MultiStepLR(sgd(), [2]), LRScheduler)
+
+
+PARITY = [
+    ("MultiStepLR", {"milestones": [5, 20, 30], "gamma": 0.3}),
+    ("CosineAnnealingLR", {"T_max": 50}),
+    ("CosineAnnealingLR", {"T_max": 20, "eta_min": 0.01}),
+    ("LinearLR", {"start_factor": 0.1, "total_iters": 17}),
+    ("LinearLR", {"start_factor": 1.0, "end_factor": 0.2, "total_iters": 30}),
+    ("ConstantLR", {"factor": 0.25, "total_iters": 9}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "anneal_strategy": "linear"}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "three_phase": True, "pct_start": 0.37}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "pct_start": 0.0}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "div_factor": 5.0, "base_momentum": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), PARITY)
+def test_parity_50_steps(param, name, options):
+    torch = pytest.importorskip("torch")
+    import torch.optim.lr_scheduler as theirs
+
+    import minires.optim as mine
+
+    ours = SGD([param([1.0])], lr=0.4, momentum=0.9)
+    reference = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.4, momentum=0.9)
+    a, b = getattr(mine, name)(ours, **options), getattr(theirs, name)(reference, **options)
+    for _ in range(50):
+        for key in ("lr", "momentum"):
+            got, expected = ours.param_groups[0][key], reference.param_groups[0][key]
+            assert got == pytest.approx(expected, abs=1e-6), key
+        reference.step()  # PyTorch warns where the schedule steps first
+        a.step()
+        b.step()
+
+
+def test_parity_sequence(param):
+    torch = pytest.importorskip("torch")
+    import torch.optim.lr_scheduler as L
+
+    ours = SGD([param([1.0])], lr=0.4)
+    reference = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.4)
+    a = SequentialLR(
+        ours,
+        [
+            ConstantLR(ours, 0.1, 10),
+            LinearLR(ours, 0.1, total_iters=8),
+            CosineAnnealingLR(ours, 22),
+            MultiStepLR(ours, [4]),
+        ],
+        [5, 13, 30],
+    )
+    b = L.SequentialLR(
+        reference,
+        [
+            L.ConstantLR(reference, 0.1, 10),
+            L.LinearLR(reference, 0.1, total_iters=8),
+            L.CosineAnnealingLR(reference, 22),
+            L.MultiStepLR(reference, [4]),
+        ],
+        [5, 13, 30],
+    )
+    got, expected = [], []
+    for _ in range(50):
+        got.append(ours.param_groups[0]["lr"])
+        expected.append(reference.param_groups[0]["lr"])
+        reference.step()
+        a.step()
+        b.step()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
