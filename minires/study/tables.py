@@ -23,13 +23,27 @@ if TYPE_CHECKING:
 
 KINDS = ("plain", "residual")
 MEASURES = ("train_error", "test_error", "train_loss", "seconds")
+RECIPE = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "warmup_rule",
+    "normalize",
+    "augment",
+)
+VERSIONS = ("minires", "commit", "python", "numpy", "numba", "platform", "cpu", "threads")
 CSV_COLUMNS = (
     "dataset",
+    "train_size",
+    "test_size",
     "kind",
     "depth",
     "shortcut",
     "seed",
-    "protocol",
     "parameters",
     "epoch",
     "lr",
@@ -38,6 +52,9 @@ CSV_COLUMNS = (
     "test_loss",
     "test_error",
     "seconds",
+    "protocol",
+    *(f"protocol_{name}" for name in RECIPE),
+    *VERSIONS,
 )
 
 
@@ -220,16 +237,18 @@ def write_csv(results: Mapping[str, Any], path: str | Path) -> None:
     if these files agree (but for ``seconds``). A plain network has no shortcut, so its ``shortcut``
     is ``none``. The file is replaced atomically.
     """
-    config = results["config"]
+    config, recipe = results["config"], results["config"]["protocol"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for runs in groups(results).values():
         for run in runs:
             known = {
+                **results["environment"],
+                **{f"protocol_{name}": recipe[name] for name in RECIPE},
+                **{name: config[name] for name in ("dataset", "train_size", "test_size")},
                 **run,
-                "dataset": config["dataset"],
-                "protocol": config["protocol"]["name"],
+                "protocol": recipe["name"],
                 "shortcut": config["shortcut"] if run["kind"] == "residual" else "none",
             }
             for epoch in run["epochs"]:

@@ -1,0 +1,343 @@
+"""The ``minires`` command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from minires.errors import ArgumentError, MiniresError, message
+
+app = typer.Typer(
+    help="Residual networks from scratch: the plain-versus-residual study, training, data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: list them, download them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every deliberate error becomes one message and exit code 1."""
+    with _messages():
+        app(arguments, prog_name="minires")
+
+
+@contextlib.contextmanager
+def _messages() -> Iterator[None]:
+    try:
+        yield
+    except MiniresError as error:
+        _fail(str(error))
+    except MemoryError as error:
+        _fail(f"out of memory: {error}. Use a smaller batch or network.")
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+
+
+def _fail(text: str) -> None:
+    errors.print(f"[bold red]error:[/bold red] {_escape(text)}", soft_wrap=True, highlight=False)
+    raise SystemExit(1)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """``"8,20"`` as (8, 20)."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(
+            message(f"--{option}", "integers separated by commas", repr(text), fix="As in 8,20.")
+        ) from None
+
+
+def _command() -> str:
+    return shlex.join(["minires", *sys.argv[1:]])
+
+
+@app.command(epilog="Example: [bold]minires depth --dataset fashion-mnist --depths 20,56[/bold]")
+def depth(
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, mnist, fashion-mnist or cifar10.  [digits]")
+    ] = None,
+    depths: Annotated[
+        str | None, typer.Option(help="Depths 6n+2, separated by commas.  [8,20,32,56]")
+    ] = None,
+    kinds: Annotated[
+        str | None, typer.Option(help="plain, residual or both.  [plain,residual]")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="One run per seed, separated by commas.  [0]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs per network.  [by protocol]")] = None,
+    shortcut: Annotated[
+        str | None, typer.Option(help="A (zero-padded identity) or B (projection).  [A]")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="quick, or paper (He et al. 2015, Sec. 4.2).  [quick]")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Train on the first N images only.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.  [runs/depth-<date>]")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the study in this folder.", metavar="RUN")
+    ] = None,
+) -> None:
+    """Train plain and residual networks of several depths with one recipe, and compare them.
+
+    Without options: 8, 20, 32 and 56 layers on the embedded digits, under 3 minutes on 2 cores.
+    Writes results.json, results.csv, figures (PNG and SVG) and report.html.
+    """
+    from minires.console import StudyDisplay
+    from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study
+    from minires.study.tables import print_table
+
+    given: dict[str, Any] = {
+        "dataset": dataset,
+        "depths": None if depths is None else _numbers("depths", depths),
+        "kinds": None if kinds is None else tuple(kinds.split(",")),
+        "seeds": None if seeds is None else _numbers("seeds", seeds),
+        "shortcut": shortcut,
+        "limit": limit,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if dataset is not None:
+        from minires.data import find_source
+
+        given["dataset"] = find_source(dataset).name
+    if protocol is not None and protocol not in PROTOCOLS:
+        from minires.errors import unknown
+
+        raise unknown("protocol", protocol, PROTOCOLS)
+    folder = resume
+    try:
+        with StudyDisplay(console, _first_use()) as display:
+            if resume is not None:
+                if out is not None and out.resolve() != resume.resolve():
+                    raise ArgumentError("--out and --resume name different folders; give one.")
+                expect = dict(given)
+                if protocol is not None:
+                    expect["protocol"] = protocol
+                if epochs is not None:
+                    expect["epochs"] = epochs
+                results, folder = resume_study(resume, expect=expect, progress=display)
+            else:
+                recipe = PROTOCOLS[protocol or "quick"].with_epochs(epochs)
+                config = StudyConfig(**given, protocol=recipe)
+                folder = _new_folder() if out is None else out
+                results, folder = run_study(config, folder, command=_command(), progress=display)
+    except KeyboardInterrupt:
+        errors.print(
+            f"\nStopped. Go on with: {shlex.join(_resume_command(folder))}", soft_wrap=True
+        )
+        raise SystemExit(130) from None
+    print_table(results, console)
+    console.print(f"\nReport: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _new_folder() -> Path:
+    from datetime import datetime
+
+    return Path(f"runs/depth-{datetime.now():%Y-%m-%d-%H%M%S}")
+
+
+def _resume_command(folder: Path | None) -> list[str]:
+    """The same command with ``--resume``."""
+    arguments, skip = [], False
+    for argument in sys.argv[1:]:
+        if skip:
+            skip = False
+        elif argument in ("--out", "--resume"):
+            skip = True
+        elif not argument.startswith(("--out=", "--resume=")):
+            arguments.append(argument)
+    return ["minires", *arguments, "--resume", str(folder)]
+
+
+def _first_use() -> bool:
+    from minires.kernels.jit import cache_folder
+
+    folder = cache_folder()
+    return not folder.exists() or not any(folder.rglob("*.nbi"))
+
+
+@app.command(epilog="Example: [bold]minires train resnet18 --dataset mnist --epochs 2[/bold]")
+def train(
+    model: Annotated[str, typer.Argument(help="A name from the zoo: see --list.")] = "",
+    dataset: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist or cifar10.")
+    ] = "digits",
+    epochs: Annotated[int, typer.Option(help="Epochs in all.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
+    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.1,
+    momentum: Annotated[float, typer.Option(help="Of sgd.")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="Not applied to biases and BN.")] = 1e-4,
+    schedule: Annotated[str, typer.Option(help="cosine, steps or constant.")] = "cosine",
+    warmup_epochs: Annotated[float, typer.Option(help="Linear warm-up.")] = 1.0,
+    augment: Annotated[bool, typer.Option(help="Random crop (pad 4) and flip.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Train on the first N images.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.  [runs/<model>-<dataset>]")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the folder.")] = False,
+    list_names: Annotated[bool, typer.Option("--list", help="List the zoo and stop.")] = False,
+) -> None:
+    """Train one network, with a checkpoint after every epoch.
+
+    Writes checkpoint.safetensors (weights, optimiser, progress) and history.csv. Stopped at any
+    moment, the same command with --resume goes on and ends with the same numbers.
+    """
+    from minires import models
+    from minires.console import TrainingDisplay
+    from minires.train.job import TrainingJob
+
+    if list_names:
+        console.print("\n".join(models.list_models()), highlight=False)
+        return
+    if not model:
+        raise ArgumentError("train: expected the name of a network, got none. See --list.")
+    job = TrainingJob(
+        model=model,
+        dataset=dataset,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup_epochs=warmup_epochs,
+        augment=augment,
+        limit=limit,
+        seed=seed,
+    )
+    folder = out or Path("runs") / f"{model}-{dataset}"
+    prepared = job.prepare(folder, resume)
+    for note in prepared.notes:
+        errors.print(f"[yellow]note:[/yellow] {_escape(note)}", soft_wrap=True, highlight=False)
+    try:
+        with TrainingDisplay(console, model, epochs, prepared.steps) as display:
+            display.skip(prepared.epochs_done)
+            history = prepared.run(on_step=display.step, on_epoch=display.epoch)
+    except KeyboardInterrupt:
+        errors.print("\nStopped after the last finished epoch. Go on with --resume.")
+        raise SystemExit(130) from None
+    best = min(history, key=lambda row: row["test_error"])
+    console.print(
+        f"Best test error {100 * best['test_error']:.2f} % (epoch {best['epoch']}). "
+        f"Results in {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@data_app.command("list", epilog="Example: [bold]minires data list[/bold]")
+def data_list() -> None:
+    """The data sets, and which of them are on this machine."""
+    from rich.table import Table
+
+    from minires import data
+    from minires.errors import DataError
+
+    table = Table(title=f"Data sets (looked for in {data.data_root()})", title_justify="left")
+    for column in ("name", "title", "image", "classes", "here", "licence"):
+        table.add_column(column)
+    for name, source in data.DATASETS.items():
+        try:
+            data.load(name, train=False)
+            here = "yes"
+        except DataError:
+            here = f"no: minires data get {name}"
+        shape = " × ".join(map(str, source.shape))
+        table.add_row(name, source.title, shape, str(len(source.classes)), here, source.licence)
+    console.print(table)
+
+
+@data_app.command("get", epilog="Example: [bold]minires data get fashion-mnist[/bold]")
+def data_get(
+    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder.  [$MINIRES_DATA or ~/.cache/minires]")
+    ] = None,
+    mirror: Annotated[
+        list[str] | None, typer.Option(help="Address to try instead; may be repeated.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a silent server.")] = 20.0,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Download a data set; an interrupted download goes on where it stopped."""
+    from minires import data
+
+    folder = data.get(name, root, mirror, progress, timeout=timeout)
+    console.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: [bold]minires info[/bold]")
+def info() -> None:
+    """Versions, processor, threads, devices and caches: what to paste into a bug report."""
+    import llvmlite.binding as llvm
+    import numba
+    import numpy as np
+
+    from minires import data, device, environment
+    from minires.errors import DeviceError
+    from minires.kernels import jit, tile
+    from minires.ops.relu.kernel_numba import relu_fwd
+
+    relu_fwd(np.zeros(2, np.float32), np.zeros(2, np.float32))  # a launch settles the layer
+    features = llvm.get_host_cpu_features()
+    wanted = ("avx", "avx2", "fma", "avx512f", "avx512bf16", "neon")
+    try:
+        cupy = device.cupy()
+        gpu = f"CuPy {cupy.__version__}"
+    except DeviceError as error:
+        gpu = str(error)
+    cached = list(jit.cache_folder().rglob("*.nbc"))
+    size = sum(path.stat().st_size for path in cached) / 2**20
+    from minires.console import facts
+
+    console.print(
+        facts(
+            "minires",
+            {
+                **environment.versions(),
+                "commit": environment.commit() or "unknown",
+                "platform": environment.describe()["platform"],
+                "processor": environment.cpu(),
+                "features": ", ".join(name for name in wanted if features.get(name)),
+                "vector registers": f"{tile.vector_bytes()} bytes, tile of {tile.ROWS} rows",
+                "threads": f"{jit.get_num_threads()} of {os.cpu_count()} cores",
+                "threading layer": numba.threading_layer(),
+                "devices": ", ".join(map(str, device.available())),
+                "GPU": gpu,
+                "kernel cache": f"{jit.cache_folder()} ({len(cached)} kernels, {size:.1f} MiB)",
+                "data": data.data_root(),
+            },
+        ),
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

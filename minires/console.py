@@ -1,0 +1,135 @@
+"""What the command line draws: progress bars and tables (Rich)."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+class StudyDisplay:
+    """Two bars, the whole study and the network in training, and a line for each one done.
+
+    The bar of the whole counts multiply-adds, so that its time left knows that deep networks
+    take longer.
+    """
+
+    def __init__(self, console: Console, first_use: bool) -> None:
+        self._console = console
+        self._progress = _bars(console)
+        self._first_use = first_use
+        self._whole: TaskID | None = None
+        self._network: TaskID | None = None
+        self._name = ""
+
+    def __enter__(self) -> StudyDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def plan(self, total: int, done: int) -> None:
+        self._whole = self._progress.add_task("whole study", total=total, completed=done)
+
+    def network(self, name: str, epochs: int, done: int, steps: int) -> None:
+        self._name = name
+        text = f"{name}: compiling kernels (first use)" if self._first_use else name
+        if self._first_use:
+            self._console.print("[dim]Compiling kernels on first use: about 20 seconds.[/dim]")
+        self._network = self._progress.add_task(text, total=epochs * steps, completed=done * steps)
+        if done:
+            self._console.print(f"{name}: going on after epoch {done} of {epochs}")
+
+    def step(self, work: int) -> None:
+        assert self._whole is not None
+        assert self._network is not None
+        self._progress.advance(self._whole, work)
+        self._progress.advance(self._network)
+        if self._first_use:
+            self._first_use = False
+            self._progress.update(self._network, description=self._name)
+
+    def finished(self, run: dict[str, Any]) -> None:
+        assert self._network is not None
+        self._progress.remove_task(self._network)
+        self._console.print(
+            f"{self._name}: training error {100 * run['train_error']:.1f} %, "
+            f"test error {100 * run['test_error']:.1f} %, {run['seconds']:.1f} s"
+        )
+
+
+class TrainingDisplay:
+    """One bar over the steps of a training run, and a line for each epoch."""
+
+    def __init__(self, console: Console, name: str, epochs: int, steps: int) -> None:
+        self._console = console
+        self._epochs = epochs
+        self._progress = _bars(console)
+        self._task = self._progress.add_task(name, total=epochs * steps)
+        self._steps = steps
+
+    def __enter__(self) -> TrainingDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def skip(self, epochs: int) -> None:
+        """Count epochs that were done before."""
+        self._progress.update(self._task, completed=epochs * self._steps)
+
+    def step(self, step: int, loss: float) -> None:
+        self._progress.advance(self._task)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self._console.print(
+            f"epoch {row['epoch']:>3}/{self._epochs}  lr {row['lr']:.4f}  "
+            f"train loss {row['train_loss']:.4f} error {100 * row['train_error']:.2f} %  "
+            f"test loss {row['test_loss']:.4f} error {100 * row['test_error']:.2f} %  "
+            f"{row['seconds']:.1f} s",
+            highlight=False,
+        )
+
+
+def facts(title: str, rows: dict[str, Any]) -> Table:
+    """A table of names and values."""
+    table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table

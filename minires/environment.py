@@ -1,0 +1,84 @@
+"""What a result was measured with: versions, machine, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+
+def describe() -> dict[str, Any]:
+    """Versions, processor, threads and commit, as plain JSON values."""
+    from .kernels.jit import get_num_threads
+
+    return {
+        **versions(),
+        "platform": platform.platform(),
+        "cpu": cpu(),
+        "threads": get_num_threads(),
+        "commit": commit(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that compute."""
+    packages = {name: importlib.metadata.version(name) for name in ("numpy", "numba")}
+    return {"minires": _own_version(), "python": platform.python_version(), **packages}
+
+
+def _own_version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def cpu() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit that minires was installed from, with ``+`` if files differ from it; None if
+    it did not come from a git checkout."""
+    source = _source_folder()
+    if source is None or not (source / ".git").exists():
+        return None
+    try:
+        head = _git(source, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(source, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):  # no git here, or no commit yet
+        return None
+
+
+def _source_folder() -> Path | None:
+    """The folder of the checkout: around this package, or where pip says it was installed from."""
+    around = Path(__file__).resolve().parent.parent
+    if (around / "pyproject.toml").exists():
+        return around
+    try:
+        text = importlib.metadata.distribution("minires").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    url = urlparse(json.loads(text)["url"]) if text else None
+    return Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()

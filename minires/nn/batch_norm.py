@@ -1,0 +1,123 @@
+"""``BatchNorm2d``: the layer around :func:`minires.ops.batch_norm`, with its running statistics."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from minires.errors import ArgumentError, ShapeError, message
+from minires.nn import functional as F
+from minires.nn.layers import check_count
+from minires.nn.module import Module, Parameter
+from minires.tensor import Tensor, ones, tensor, zeros
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation of ``x (n, c, h, w)`` per channel (Ioffe & Szegedy, arXiv:1502.03167)::
+
+        training:  y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
+                   running = (1 - momentum) * running + momentum * batch
+        eval:      y = (x - running_mean) / sqrt(running_var + eps) * weight + bias
+
+    ``mean`` and ``var`` are over n, h and w. The biased variance normalises, the unbiased one
+    enters ``running_var``. ``momentum`` is the weight of the *new* batch, as in PyTorch;
+    TensorFlow and Chainer give the weight of the old value, so their 0.9 is 0.1 here. With
+    ``momentum=None`` batch number k has weight 1 / k, which makes ``running`` the plain average of
+    all batches.
+
+    Args:
+        num_features: channels c.
+        affine: whether to learn ``weight`` and ``bias``.
+        track_running_stats: False keeps no statistics and uses the batch's in evaluation too.
+
+    Raises:
+        ArgumentError: ``num_features`` below 1, ``eps`` not positive, ``momentum`` outside 0..1.
+        ShapeError: at the call: not four dimensions, or not ``num_features`` channels.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_features = check_count("BatchNorm2d", "num_features", num_features)
+        if not eps > 0:
+            raise ArgumentError(message("BatchNorm2d", "eps > 0", eps))
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ArgumentError(message("BatchNorm2d", "momentum None or in 0..1", momentum))
+        if momentum is not None and momentum >= 0.5:
+            warnings.warn(
+                f"BatchNorm2d: momentum={momentum} means running = {1 - momentum:g} * old + "
+                f"{momentum:g} * new here (PyTorch's convention). TensorFlow's and Chainer's "
+                f"{momentum:g} is {1 - momentum:g} here.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.eps, self.momentum = eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(ones(num_features)) if affine else None
+        self.bias = Parameter(zeros(num_features)) if affine else None
+        tracked = track_running_stats
+        self.register_buffer("running_mean", zeros(num_features) if tracked else None)
+        self.register_buffer("running_var", ones(num_features) if tracked else None)
+        count = tensor(np.array(0, dtype=np.int64))
+        self.register_buffer("num_batches_tracked", count if tracked else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x.shape) != 4 or x.shape[1] != self.num_features:
+            raise ShapeError(
+                message(
+                    f"BatchNorm2d({self.num_features})",
+                    f"x of shape (n, {self.num_features}, h, w)",
+                    f"shape {x.shape}",
+                )
+            )
+        if not self.training and self.track_running_stats:
+            self._warn_if_untrained()
+        use_batch = self.training or not self.track_running_stats
+        count = self.num_batches_tracked if self.training else None
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 0.0 if count is None else 1.0 / (int(count.item()) + 1)
+        y = F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            use_batch,
+            momentum,
+            self.eps,
+        )
+        if count is not None:  # after the op: a batch it refuses is not counted
+            count.data[...] += 1
+            count.bump_version()
+        return y
+
+    def _warn_if_untrained(self) -> None:
+        """Warn if the statistics are still those of the constructor: neither trained nor loaded."""
+        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+        if mean is None or var is None or count is None or count.item():
+            return
+        if not mean.data.any() and (var.data == 1).all():
+            warnings.warn(
+                "BatchNorm2d: running statistics have never been updated (num_batches_tracked=0), "
+                "so eval() normalises nothing. Train first, or load a state dict.",
+                UserWarning,
+                stacklevel=4,  # forward, __call__: the line that called this layer
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+        )

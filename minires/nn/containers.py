@@ -1,0 +1,159 @@
+"""Containers: modules whose children come in a list or a dict."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import Any, Self, overload
+
+from minires.errors import ArgumentError, message
+from minires.nn.module import Module
+
+
+def _checked(owner: Module, module: Any) -> Module:
+    if isinstance(module, Module):
+        return module
+    raise ArgumentError(
+        message(
+            type(owner).__name__,
+            "modules",
+            f"{module!r} of type {type(module).__name__}",
+            fix="Pass an instance, such as nn.ReLU().",
+        )
+    )
+
+
+def _by_number(modules: Iterable[Any]) -> dict[str, Any]:
+    return {str(i): module for i, module in enumerate(modules)}
+
+
+class _Numbered(Module):
+    """Children named "0", "1", ...: what Sequential and ModuleList share."""
+
+    def _fill(self, named: Mapping[str, Any]) -> None:
+        """Hold exactly these modules; number them anew unless some have names of their own."""
+        for name in self._modules:
+            delattr(self, name)
+        numbered = all(name.isdigit() for name in named)
+        for i, (name, module) in enumerate(named.items()):
+            self.add_module(str(i) if numbered else name, _checked(self, module))
+
+    def _name_at(self, index: int) -> str:
+        names = list(self._modules)
+        if not -len(names) <= index < len(names):
+            raise IndexError(f"{type(self).__name__}: index {index} of {len(names)} modules")
+        return names[index]
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential | ModuleList: ...
+    def __getitem__(self, index: int | slice) -> Module:
+        if isinstance(index, slice):
+            # A subclass may have other constructor arguments: its slice is the plain container.
+            part = Sequential() if isinstance(self, Sequential) else ModuleList()
+            part._fill(dict(list(self._modules.items())[index]))
+            return part
+        return self._modules[self._name_at(index)]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, self._name_at(index), _checked(self, module))
+
+    def __delitem__(self, index: int | slice) -> None:
+        kept = list(self._modules.items())
+        del kept[index]
+        self._fill(dict(kept))
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), _checked(self, module))
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Add several modules at the end."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Insert a module before position ``index``; the following ones move up by one."""
+        modules = list(self)
+        modules.insert(index, module)
+        self._fill(_by_number(modules))
+        return self
+
+
+class Sequential(_Numbered):
+    """Modules called one after the other: ``Sequential(a, b)(x) == b(a(x))``.
+
+    Takes the modules, or one (ordered) dict of names to modules.
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        super().__init__()
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            self._fill(modules[0])
+        else:
+            self._fill(_by_number(modules))
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x
+
+
+class ModuleList(_Numbered):
+    """A list whose modules are registered; it has no ``forward`` of its own."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        self._fill(_by_number(modules))
+
+
+class ModuleDict(Module):
+    """A dict whose modules are registered; it has no ``forward`` of its own."""
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        self.update(modules or {})
+
+    def __getitem__(self, name: str) -> Module:
+        return self._modules[name]
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, _checked(self, module))
+
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+        delattr(self, name)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def keys(self) -> KeysView[str]:
+        """The names."""
+        return self._modules.keys()
+
+    def values(self) -> ValuesView[Module]:
+        """The modules."""
+        return self._modules.values()
+
+    def items(self) -> ItemsView[str, Module]:
+        """Names and modules."""
+        return self._modules.items()
+
+    def update(self, modules: Mapping[str, Module]) -> None:
+        """Add or replace several modules."""
+        for name, module in modules.items():
+            self[name] = module

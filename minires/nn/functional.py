@@ -1,0 +1,153 @@
+"""PyTorch's functional names, with its positional arguments, over :mod:`minires.ops`.
+
+Nothing is computed here: the maths and its errors are in the op of the same name.
+"""
+
+from __future__ import annotations
+
+from minires import ops
+from minires.errors import ArgumentError, message
+from minires.ops import flatten, linear, log_softmax, pad, relu, sigmoid, softmax, tanh
+from minires.tensor import Tensor
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "flatten",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "pad",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]
+
+Size = int | tuple[int, int]
+
+
+def pair(value: Size) -> tuple[int, int]:
+    """``3`` or ``(3, 5)`` as ``(rows, columns)``."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """2-d convolution, see :func:`minires.ops.conv2d`.
+
+    ``padding="valid"`` is none; ``"same"`` (stride 1) keeps height and width, and where the total
+    padding is odd the extra row or column goes to the bottom or right, as in PyTorch.
+    """
+    if padding == "valid":
+        padding = 0
+    elif padding == "same":
+        if pair(stride) != (1, 1):
+            raise ArgumentError(
+                message("conv2d", 'stride 1 with padding="same"', f"stride {stride}")
+            )
+        (k_h, k_w), (d_h, d_w) = weight.shape[2:], pair(dilation)
+        total_h, total_w = d_h * (k_h - 1), d_w * (k_w - 1)
+        padding = (total_h // 2, total_w // 2)
+        if total_h % 2 or total_w % 2:
+            input = pad(input, (0, total_w % 2, 0, total_h % 2))
+    elif isinstance(padding, str):
+        raise ArgumentError(message("conv2d", 'padding a size, "same" or "valid"', repr(padding)))
+    return ops.conv2d(
+        input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch normalisation, see :func:`minires.ops.batch_norm`."""
+    return ops.batch_norm(
+        input,
+        running_mean,
+        running_var,
+        weight,
+        bias,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+    )
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Maximum over windows, see :func:`minires.ops.max_pool2d`."""
+    return ops.max_pool2d(
+        input, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
+    )
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Mean over windows, see :func:`minires.ops.avg_pool2d`."""
+    return ops.avg_pool2d(
+        input,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+    )
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Size) -> Tensor:
+    """Mean over windows chosen for a given output size."""
+    return ops.adaptive_avg_pool2d(input, output_size)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy of logits, see :func:`minires.ops.cross_entropy`."""
+    return ops.cross_entropy(
+        input,
+        target,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Zero entries with probability ``p`` and scale the rest by 1 / (1 - p)."""
+    return ops.dropout(input, p, training=training)

@@ -1,0 +1,137 @@
+"""Initialisers: they fill a tensor in place, record no gradient, and return the tensor.
+
+He et al. 2015, "Delving Deep into Rectifiers" (arXiv:1502.01852), keep the variance of signals
+constant through layers ``y = w x`` with rectifiers: Eq. 10, ``fan_in * var(w) = gain²`` for the
+forward signal; Eq. 14, ``fan_out * var(w) = gain²`` for the gradient; gain² = 2 for ReLU.
+Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks"
+(Eq. 12 and 16), average the two fans for layers without rectifiers ("Xavier").
+
+All draws come from :func:`minires.random.generator` in double precision and are then rounded, so
+one seed means the same network in float32 and float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minires import random
+from minires.device import move
+from minires.errors import ArgumentError, ShapeError, message, unknown
+from minires.tensor import Tensor
+
+_GAINS = {
+    "linear": 1.0,
+    "conv2d": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5.0 / 3.0,
+    "relu": math.sqrt(2.0),
+    "leaky_relu": math.sqrt(2.0),
+}
+
+
+def calculate_gain(nonlinearity: str, param: float = 0.0) -> float:
+    """The factor that makes up for what ``nonlinearity`` takes from the standard deviation.
+
+    ``param`` is the negative slope of ``leaky_relu`` (gain ``sqrt(2 / (1 + param²))``, Eq. 15 of
+    arXiv:1502.01852) and has no meaning for the others.
+    """
+    if nonlinearity not in _GAINS:
+        raise unknown("nonlinearity", nonlinearity, _GAINS)
+    gain = _GAINS[nonlinearity]
+    return gain / math.sqrt(1.0 + param**2) if nonlinearity == "leaky_relu" else gain
+
+
+def fans(tensor: Tensor) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight ``(out, in)`` or ``(c_out, c_in / groups, k_h, k_w)``.
+
+    Raises:
+        ShapeError: fewer than two dimensions, where the fans are not defined.
+    """
+    if len(tensor.shape) < 2:
+        raise ShapeError(
+            message(
+                "init",
+                "a weight of at least 2 dimensions, to have a fan-in and a fan-out",
+                f"shape {tensor.shape}",
+                fix="Fill biases with zeros_ or uniform_.",
+            )
+        )
+    taps = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * taps, tensor.shape[0] * taps
+
+
+def _fan(tensor: Tensor, mode: str) -> int:
+    if mode not in ("fan_in", "fan_out"):
+        raise unknown("mode", mode, ["fan_in", "fan_out"])
+    return fans(tensor)[mode == "fan_out"]
+
+
+def _fill(tensor: Tensor, values: Any) -> Tensor:
+    # Written through .data: nothing is recorded, and leaves that require grad may be filled.
+    tensor.data[...] = move(np.asarray(values, dtype=tensor.dtype), tensor.device)
+    tensor.bump_version()
+    return tensor
+
+
+def _check_spread(op: str, what: str, value: float) -> None:
+    if not value >= 0:
+        raise ArgumentError(message(op, f"{what} >= 0", value))
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Fill with draws from N(mean, std²)."""
+    _check_spread("normal_", "std", std)
+    return _fill(tensor, random.generator().normal(mean, std, tensor.shape))
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+    """Fill with draws from U[a, b)."""
+    _check_spread("uniform_", "b - a", b - a)
+    return _fill(tensor, random.generator().uniform(a, b, tensor.shape))
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Fill with one value."""
+    return _fill(tensor, val)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill with 0."""
+    return _fill(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill with 1."""
+    return _fill(tensor, 1.0)
+
+
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Tensor:
+    """He initialisation, N(0, gain² / fan); ``a`` is the negative slope of ``leaky_relu``.
+
+    ``mode="fan_in"`` is Eq. 10 and ``"fan_out"`` Eq. 14 of arXiv:1502.01852.
+    """
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
+
+
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Tensor:
+    """He initialisation, uniform with variance gain² / fan: bounds ``± gain * sqrt(3 / fan)``."""
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _fan(tensor, mode))
+    return uniform_(tensor, -bound, bound)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Glorot initialisation, N(0, gain² * 2 / (fan_in + fan_out))."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))))
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Glorot initialisation, uniform: bounds ``± gain * sqrt(6 / (fan_in + fan_out))``."""
+    bound = gain * math.sqrt(6.0 / sum(fans(tensor)))
+    return uniform_(tensor, -bound, bound)

@@ -1,0 +1,286 @@
+"""Layers: modules around one operation each, with PyTorch's names, arguments and initial values.
+
+The maths of an operation is in ``minires/ops``; a layer holds the parameters, checks what its
+constructor is given, and knows about training and evaluation mode.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minires.errors import ArgumentError, message
+from minires.nn import functional as F
+from minires.nn import init
+from minires.nn.functional import Size
+from minires.nn.module import Module, Parameter
+from minires.tensor import Tensor, zeros
+
+
+def check_count(layer: str, name: str, value: Any) -> int:
+    """``value`` if it is an integer >= 1; else an ArgumentError that names layer and argument."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(message(layer, f"{name} an integer >= 1", repr(value)))
+    return value
+
+
+def check_size(layer: str, name: str, value: Any, least: int) -> Size:
+    """``value`` if it is an integer >= least, or two of them (rows, columns) as a tuple."""
+    parts = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    whole = all(isinstance(part, int) and not isinstance(part, bool) for part in parts)
+    if not whole or len(parts) != 2 or min(parts) < least:
+        raise ArgumentError(
+            message(layer, f"{name} an integer >= {least}, or two (rows, columns)", repr(value))
+        )
+    return value if isinstance(value, int) else parts
+
+
+class Identity(Module):
+    """Returns its input; takes and ignores any arguments, so it can stand in for other layers."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Flatten(Module):
+    """Merges dimensions ``start_dim`` to ``end_dim``: ``(n, c, h, w) -> (n, c * h * w)``."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+def _reset_affine(weight: Parameter, bias: Parameter | None) -> None:
+    """PyTorch's default: U(±1/sqrt(fan_in)) for weight and bias alike.
+
+    It is He's uniform rule (arXiv:1502.01852) with leaky slope sqrt(5), which makes
+    gain * sqrt(3 / fan_in) = 1 / sqrt(fan_in); for ReLU networks ``init.kaiming_normal_`` is
+    the better choice, and what :mod:`minires.models` uses.
+    """
+    init.kaiming_uniform_(weight, a=math.sqrt(5.0))
+    if bias is not None:
+        bound = 1.0 / math.sqrt(init.fans(weight)[0])
+        init.uniform_(bias, -bound, bound)
+
+
+class Linear(Module):
+    """``y = x wᵀ + b`` for ``x (..., in_features)``, weight ``(out_features, in_features)``.
+
+    Raises:
+        ArgumentError: a feature count that is not an integer >= 1.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features = check_count("Linear", "in_features", in_features)
+        self.out_features = check_count("Linear", "out_features", out_features)
+        self.weight = Parameter(zeros(out_features, in_features))
+        self.bias = Parameter(zeros(out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew, from U(±1/sqrt(in_features))."""
+        _reset_affine(self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class Conv2d(Module):
+    """2-d convolution of ``x (n, c_in, h, w)`` with weight ``(c_out, c_in / groups, k_h, k_w)``.
+
+    ``kernel_size``, ``stride``, ``padding`` and ``dilation`` are integers or (rows, columns);
+    ``padding`` may be ``"valid"`` (none) or, with stride 1, ``"same"`` (keeps height and width).
+
+    Raises:
+        ArgumentError: an argument out of range, channels that ``groups`` does not divide, or
+            ``padding="same"`` with a stride.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_channels = check_count("Conv2d", "in_channels", in_channels)
+        self.out_channels = check_count("Conv2d", "out_channels", out_channels)
+        self.kernel_size = F.pair(check_size("Conv2d", "kernel_size", kernel_size, 1))
+        self.stride = F.pair(check_size("Conv2d", "stride", stride, 1))
+        self.dilation = F.pair(check_size("Conv2d", "dilation", dilation, 1))
+        self.groups = check_count("Conv2d", "groups", groups)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                message(
+                    "Conv2d",
+                    "in_channels and out_channels divisible by groups",
+                    f"{in_channels} and {out_channels} with groups={groups}",
+                )
+            )
+        self.padding: str | tuple[int, int]
+        if padding in ("same", "valid"):
+            if padding == "same" and self.stride != (1, 1):
+                raise ArgumentError(
+                    message("Conv2d", 'stride 1 with padding="same"', f"stride={stride}")
+                )
+            self.padding = str(padding)
+        else:
+            self.padding = F.pair(check_size("Conv2d", "padding", padding, 0))
+        self.weight = Parameter(zeros(out_channels, in_channels // groups, *self.kernel_size))
+        self.bias = Parameter(zeros(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew, from U(±1/sqrt(fan_in))."""
+        _reset_affine(self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+    def extra_repr(self) -> str:
+        parts = [
+            f"{self.in_channels}, {self.out_channels}",
+            f"kernel_size={self.kernel_size}",
+            f"stride={self.stride}",
+        ]
+        if self.padding != (0, 0):
+            parts.append(f"padding={self.padding!r}")
+        if self.dilation != (1, 1):
+            parts.append(f"dilation={self.dilation}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.bias is None:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+class ReLU(Module):
+    """``max(x, 0)``, elementwise.
+
+    ``inplace`` is accepted so that PyTorch code runs, and changes nothing: the result always has
+    memory of its own, because the tape may still need the input.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class Sigmoid(Module):
+    """``1 / (1 + exp(-x))``, elementwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
+
+
+class Tanh(Module):
+    """Hyperbolic tangent, elementwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class Softmax(Module):
+    """``exp(x) / sum(exp(x))`` along ``dim``."""
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """``x - logsumexp(x)`` along ``dim``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, self.dim)
+
+
+class Dropout(Module):
+    """In training, zeroes entries with probability ``p`` and scales the others by 1 / (1 - p)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ArgumentError(message("Dropout", "p between 0 and 1", p))
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class CrossEntropyLoss(Module):
+    """Cross entropy of logits ``(n, classes, ...)`` with labels or class probabilities.
+
+    Raises:
+        ArgumentError: ``label_smoothing`` outside 0..1, or an unknown ``reduction``.
+    """
+
+    def __init__(
+        self,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise ArgumentError(
+                message("CrossEntropyLoss", "reduction mean, sum or none", repr(reduction))
+            )
+        if not 0 <= label_smoothing <= 1:
+            raise ArgumentError(
+                message("CrossEntropyLoss", "label_smoothing between 0 and 1", label_smoothing)
+            )
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(
+            logits,
+            target,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}, label_smoothing={self.label_smoothing}"

@@ -1,0 +1,89 @@
+"""Pooling layers, around the operations of the same names in ``minires/ops``."""
+
+from __future__ import annotations
+
+from minires.nn import functional as F
+from minires.nn.functional import Size
+from minires.nn.layers import check_size
+from minires.nn.module import Module
+from minires.tensor import Tensor
+
+
+class MaxPool2d(Module):
+    """Maximum over windows; padding counts as minus infinity. ``stride`` defaults to the kernel."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = check_size("MaxPool2d", "kernel_size", kernel_size, 1)
+        self.stride = check_size(
+            "MaxPool2d", "stride", kernel_size if stride is None else stride, 1
+        )
+        self.padding = check_size("MaxPool2d", "padding", padding, 0)
+        self.dilation = check_size("MaxPool2d", "dilation", dilation, 1)
+        self.ceil_mode = ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class AvgPool2d(Module):
+    """Mean over windows; zeros of the padding count unless ``count_include_pad=False``."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = check_size("AvgPool2d", "kernel_size", kernel_size, 1)
+        self.stride = check_size(
+            "AvgPool2d", "stride", kernel_size if stride is None else stride, 1
+        )
+        self.padding = check_size("AvgPool2d", "padding", padding, 0)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(
+            x,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+        )
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AdaptiveAvgPool2d(Module):
+    """Mean over windows that divide any input into ``output_size`` parts; 1 is the global mean."""
+
+    def __init__(self, output_size: Size) -> None:
+        super().__init__()
+        self.output_size = check_size("AdaptiveAvgPool2d", "output_size", output_size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"

@@ -1,0 +1,366 @@
+"""Runs a study: trains each network, keeps every number on disk, goes on where it was stopped.
+
+A run folder holds ``results.json`` (everything, rewritten after every epoch), ``checkpoints/``
+with the state of the network in training, and at the end the CSV, the figures and the report.
+All files are replaced atomically, so whatever moment the process dies at, the folder is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from minires import data, environment
+from minires.errors import ArgumentError, CheckpointError, message, unknown
+from minires.models import cifar_plain, cifar_resnet
+from minires.models.cifar import blocks_per_stage
+from minires.nn import Module, summary
+from minires.random import manual_seed
+from minires.study import figures, measures, protocols, report, tables
+from minires.train import (
+    check_writable,
+    evaluate,
+    fit,
+    read_progress,
+    write_json_atomic,
+)
+
+FORMAT = 1
+KINDS = ("plain", "residual")
+EVALUATION_BATCH = 500
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What a study compares, on which data, by which recipe. Checked by :meth:`check`."""
+
+    dataset: str = "digits"
+    depths: tuple[int, ...] = (8, 20, 32, 56)
+    kinds: tuple[str, ...] = KINDS
+    seeds: tuple[int, ...] = (0,)
+    shortcut: str = "A"
+    protocol: protocols.Protocol = protocols.PROTOCOLS["quick"]
+    limit: int | None = None
+
+    def check(self) -> None:
+        """Raise for anything that would fail later.
+
+        Raises:
+            ArgumentError: a depth that is not 6n+2, an unknown kind, shortcut or data set, a
+                negative seed, or an empty list.
+        """
+        data.find_source(self.dataset)
+        for name in ("depths", "kinds", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                raise ArgumentError(message("study", f"at least one of {name}", "none"))
+            if len(set(values)) != len(values):
+                raise ArgumentError(message("study", f"each of {name} once", values))
+        for depth in self.depths:
+            blocks_per_stage(depth)
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise unknown("kind of network", kind, KINDS)
+        for seed in self.seeds:
+            if seed < 0:
+                raise ArgumentError(message("study", "seeds >= 0", seed))
+        if self.shortcut not in ("A", "B"):
+            raise unknown("shortcut", self.shortcut, ("A", "B"))
+
+
+class Progress(Protocol):
+    """Told how a study goes on; the command line draws it."""
+
+    def plan(self, total: int, done: int) -> None:
+        """The whole study's work in multiply-adds, and how much of it was done before."""
+
+    def network(self, name: str, epochs: int, done: int, steps: int) -> None:
+        """Training of a network begins, or goes on after ``done`` epochs of ``steps`` steps."""
+
+    def step(self, work: int) -> None:
+        """One training step is done, of so many multiply-adds."""
+
+    def finished(self, run: dict[str, Any]) -> None:
+        """A network's final numbers are there."""
+
+
+class _Silent:
+    def plan(self, total: int, done: int) -> None: ...
+    def network(self, name: str, epochs: int, done: int, steps: int) -> None: ...
+    def step(self, work: int) -> None: ...
+    def finished(self, run: dict[str, Any]) -> None: ...
+
+
+def run_study(
+    config: StudyConfig,
+    folder: str | Path | None = None,
+    *,
+    command: str = "minires.study.run_study",
+    progress: Progress | None = None,
+) -> tuple[Results, Path]:
+    """Train every network of a study in a new folder and write its results there.
+
+    Args:
+        config: the study.
+        folder: a folder that holds no study yet; ``runs/depth-<date and time>`` by default.
+        command: how the study was started, for the report.
+        progress: told how it goes on.
+
+    Returns:
+        The results (the content of ``results.json``) and the folder.
+
+    Raises:
+        ArgumentError, DataError: a study that cannot be run; before anything is written.
+        CheckpointError: the folder cannot be written, or holds a study already.
+    """
+    config.check()
+    train, test = _load(config)
+    created = datetime.now()
+    path = Path(folder or f"runs/depth-{created:%Y-%m-%d-%H%M%S}")
+    if (path / "results.json").exists():
+        raise CheckpointError(
+            f"study: {path} holds a study already. Go on with it by --resume {path}, or choose "
+            "another folder."
+        )
+    check_writable(path / "results.json")
+    results: Results = {
+        "format": FORMAT,
+        "created": f"{created:%Y-%m-%dT%H:%M:%S}",
+        "command": command,
+        "config": {
+            **asdict(config),
+            "depths": list(config.depths),
+            "kinds": list(config.kinds),
+            "seeds": list(config.seeds),
+            "train_size": len(train),
+            "test_size": len(test),
+            "image_shape": list(train.shape),
+        },
+        "environment": environment.describe(),
+        "runs": [],
+    }
+    return _go_on(config, results, path, train, test, progress or _Silent()), path
+
+
+def resume_study(
+    folder: str | Path, *, expect: dict[str, Any] | None = None, progress: Progress | None = None
+) -> tuple[Results, Path]:
+    """Go on with a study from the last finished epoch of the network that was in training.
+
+    The numbers become, bit for bit, those of a study that was never stopped.
+
+    Args:
+        folder: the study's folder.
+        expect: settings that the stored configuration must have, by name.
+        progress: told how it goes on.
+
+    Raises:
+        CheckpointError: no study there, a damaged file, or settings that differ.
+    """
+    path = Path(folder)
+    results, config = _read(path)
+    for name, value in (expect or {}).items():
+        stored = results["config"]["protocol"] if name in ("protocol", "epochs") else None
+        if name == "protocol":
+            have: Any = stored["name"]
+        elif name == "epochs":
+            have = stored["epochs"]
+        else:
+            have = getattr(config, name)
+        if have != value:
+            raise CheckpointError(
+                message(
+                    f"resume {path}",
+                    f"the settings it was started with, {name} {_shown(have)}",
+                    f"{name} {_shown(value)}",
+                    fix="Leave the option out, or start a new study.",
+                )
+            )
+    train, test = _load(config)
+    if (len(train), len(test)) != (results["config"]["train_size"], results["config"]["test_size"]):
+        raise CheckpointError(
+            message(
+                f"resume {path}",
+                f"{results['config']['train_size']} training images, as when it was started",
+                len(train),
+            )
+        )
+    check_writable(path / "results.json")
+    return _go_on(config, results, path, train, test, progress or _Silent()), path
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _read(path: Path) -> tuple[Results, StudyConfig]:
+    file = path / "results.json"
+    if not file.exists():
+        raise CheckpointError(
+            f"resume: expected a study in {path}, got no results.json there. Give the folder that "
+            "minires depth wrote, such as runs/depth-2026-01-31-120000."
+        )
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        if results["format"] != FORMAT:
+            raise CheckpointError(message(f"resume {file}", f"format {FORMAT}", results["format"]))
+        stored = results["config"]
+        config = StudyConfig(
+            dataset=stored["dataset"],
+            depths=tuple(stored["depths"]),
+            kinds=tuple(stored["kinds"]),
+            seeds=tuple(stored["seeds"]),
+            shortcut=stored["shortcut"],
+            protocol=protocols.Protocol.from_json(stored["protocol"]),
+            limit=stored["limit"],
+        )
+        config.check()
+        for run in results["runs"]:
+            if not {"kind", "depth", "seed", "finished", "epochs"} <= run.keys():
+                raise KeyError("runs")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"resume: {file} is damaged ({type(error).__name__}: {error}). Its runs cannot be "
+            "trusted; start a new study."
+        ) from error
+    return results, config
+
+
+def _load(config: StudyConfig) -> tuple[data.Dataset, data.Dataset]:
+    train, test = data.load(config.dataset), data.load(config.dataset, train=False)
+    return (train if config.limit is None else train.limit(config.limit)), test
+
+
+def _go_on(
+    config: StudyConfig,
+    results: Results,
+    path: Path,
+    train: data.Dataset,
+    test: data.Dataset,
+    progress: Progress,
+) -> Results:
+    """Train what is not finished yet, then write everything that is derived from the results."""
+    planned = [(d, k, s) for d in config.depths for s in config.seeds for k in config.kinds]
+    steps = -(-len(train) // config.protocol.batch_size)
+    costs = {key: _multiply_adds(config, key, train.shape) for key in planned}
+    per_network = config.protocol.epochs * steps
+    known = {(run["depth"], run["kind"], run["seed"]): run for run in results["runs"]}
+    finished = {key for key, run in known.items() if run["finished"]}
+    progress.plan(
+        sum(cost * per_network for cost in costs.values()),
+        sum(costs[key] * per_network for key in finished),
+    )
+    for key in planned:
+        if key in finished:
+            continue
+        run = known.get(key)
+        if run is None:
+            run = {"kind": key[1], "depth": key[0], "seed": key[2], "finished": False, "epochs": []}
+            results["runs"].append(run)
+        _train_one(config, run, costs[key], steps, results, path, train, test, progress)
+    write_outputs(results, path)
+    return results
+
+
+def write_outputs(results: Results, path: Path) -> None:
+    """Write ``results.csv``, the figures and ``report.html`` into the study's folder."""
+    tables.write_csv(results, path / "results.csv")
+    figures.draw_all(results, path)
+    report.write_report(results, path)
+
+
+def _network(config: StudyConfig, key: tuple[int, str, int], channels: int) -> Module:
+    depth, kind, seed = key
+    manual_seed(seed)
+    if kind == "plain":
+        return cifar_plain(depth, in_channels=channels)
+    return cifar_resnet(depth, shortcut=config.shortcut, in_channels=channels)
+
+
+def _multiply_adds(config: StudyConfig, key: tuple[int, str, int], shape: tuple[int, ...]) -> int:
+    return summary(_network(config, key, shape[0]), (1, *shape)).total_mult_adds
+
+
+def _train_one(
+    config: StudyConfig,
+    run: dict[str, Any],
+    cost: int,
+    steps: int,
+    results: Results,
+    path: Path,
+    train: data.Dataset,
+    test: data.Dataset,
+    progress: Progress,
+) -> None:
+    """Train one network to the end, or from where its checkpoint left it."""
+    protocol, seed = config.protocol, run["seed"]
+    key = (run["depth"], run["kind"], seed)
+    name = f"{run['kind']}-{run['depth']}" + (f" seed {seed}" if len(config.seeds) > 1 else "")
+    checkpoint = path / "checkpoints" / f"{run['kind']}-{run['depth']}-seed{seed}.safetensors"
+    for_training, for_evaluation = protocols.make_transforms(protocol, train)
+    loader = data.DataLoader(
+        train, protocol.batch_size, shuffle=True, transform=for_training, seed=seed
+    )
+    seen, unseen = (
+        data.DataLoader(part, EVALUATION_BATCH, transform=for_evaluation) for part in (train, test)
+    )
+    probe = next(iter(data.DataLoader(train, protocol.batch_size, transform=for_evaluation)))
+
+    model = _network(config, key, train.shape[0])
+    run["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    run["multiply_adds"] = cost
+    run["layers"] = measures.conv_names(model)
+    run["gradient_norms"] = {"start": measures.gradient_norms(model, *probe)}
+    optimizer = protocols.make_optimizer(protocol, model.parameters())
+    schedule = protocols.make_schedule(protocol, optimizer, steps, run["depth"])
+    rule = schedule if isinstance(schedule, protocols.StepsWithWarmUp) else None
+
+    history: list[dict[str, Any]] = []
+    if checkpoint.exists():
+        history = list(read_progress(checkpoint)["history"])
+    if rule is not None:
+        for row in history:
+            rule.observe(row["train_error"])
+    run["epochs"] = history
+    progress.network(name, protocol.epochs, len(history), steps)
+
+    def after_epoch(row: dict[str, Any]) -> None:
+        if rule is not None:
+            rule.observe(row["train_error"])
+        run["epochs"] = history
+        write_json_atomic(path / "results.json", results)
+
+    write_json_atomic(path / "results.json", results)
+    fit(
+        model,
+        loader,
+        unseen,
+        optimizer,
+        epochs=protocol.epochs,
+        schedule=schedule,
+        checkpoint=checkpoint,
+        resume=True,
+        config={"study": {**results["config"]}, "network": list(key)},
+        history=history,
+        on_epoch=after_epoch,
+        on_step=lambda step, loss: progress.step(cost),
+    )
+    start = time.perf_counter()
+    final_train, final_test = evaluate(model, seen), evaluate(model, unseen)
+    run["gradient_norms"]["end"] = measures.gradient_norms(model, *probe)
+    run["train_error"], run["train_loss"] = final_train.error, final_train.loss
+    run["test_error"], run["test_loss"] = final_test.error, final_test.loss
+    run["seconds"] = sum(row["seconds"] for row in history) + time.perf_counter() - start
+    run["finished"] = True
+    write_json_atomic(path / "results.json", results)
+    checkpoint.unlink()  # all that is wanted of it is in the results now
+    progress.finished(run)

@@ -1,0 +1,191 @@
+"""One training run by name: a network of the zoo on a data set, with checkpoints and resume."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from minires import data, models, optim
+from minires.errors import ArgumentError, CheckpointError, message, unknown
+from minires.nn import Module
+from minires.random import manual_seed
+from minires.train.checkpoint import read_progress
+from minires.train.files import check_writable, write_atomic
+from minires.train.loop import fit
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("cosine", "steps", "constant")
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What ``minires train`` is asked to do; the fields are its options."""
+
+    model: str
+    dataset: str = "digits"
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+    augment: bool = False
+    limit: int | None = None
+    seed: int = 0
+
+    def prepare(self, folder: Path, resume: bool = False) -> Prepared:
+        """Check everything and build network, loaders, optimiser and schedule.
+
+        Raises:
+            ArgumentError: an unknown name or an option out of range.
+            DataError: the data set is not there.
+            CheckpointError: the folder cannot be written, or holds a run and ``resume`` is off.
+        """
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", self.optimizer, OPTIMIZERS)
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
+        if self.epochs < 1:
+            raise ArgumentError(message("train", "epochs >= 1", self.epochs))
+        if not 0 <= self.warmup_epochs:
+            raise ArgumentError(message("train", "warmup_epochs >= 0", self.warmup_epochs))
+        manual_seed(self.seed)
+        if self.model not in models.list_models():
+            raise unknown("network", self.model, models.list_models())
+        train, test = data.load(self.dataset), data.load(self.dataset, train=False)
+        if self.limit is not None:
+            train = train.limit(self.limit)
+        network = models.create(
+            self.model, num_classes=len(train.classes), in_channels=train.shape[0]
+        )
+        checkpoint = folder / "checkpoint.safetensors"
+        done = 0
+        if checkpoint.exists():
+            if not resume:
+                raise CheckpointError(
+                    f"train: {folder} holds a run already. Go on with it by --resume, or choose "
+                    "another folder by --out."
+                )
+            done = len(read_progress(checkpoint)["history"])
+        elif resume:
+            raise CheckpointError(
+                f"train: expected {checkpoint} to resume from, got no such file. Leave out "
+                "--resume to start, or name the folder by --out."
+            )
+        check_writable(checkpoint)
+        normalize = data.Normalize(train.mean(), [s or 1.0 for s in train.std()])
+        augment: Any = normalize
+        if self.augment:
+            augment = data.Compose(
+                [normalize, data.RandomCrop(padding=4), data.RandomHorizontalFlip()]
+            )
+        loader = data.DataLoader(
+            train, self.batch_size, shuffle=True, transform=augment, seed=self.seed
+        )
+        optimizer = self._optimizer(network)
+        return Prepared(
+            job=self,
+            folder=folder,
+            network=network,
+            train_loader=loader,
+            test_loader=data.DataLoader(test, 500, transform=normalize),
+            optimizer=optimizer,
+            schedule=self._schedule(optimizer, len(loader)),
+            steps=len(loader),
+            epochs_done=min(done, self.epochs),
+            notes=_notes(self.model, train.shape),
+        )
+
+    def _optimizer(self, network: Module) -> optim.Optimizer:
+        groups = optim.no_decay_groups(network, self.weight_decay)
+        if self.optimizer == "sgd":
+            return optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+        kind = optim.Adam if self.optimizer == "adam" else optim.AdamW
+        return kind(groups, lr=self.lr)
+
+    def _schedule(self, optimizer: optim.Optimizer, steps: int) -> optim.LRScheduler:
+        total = self.epochs * steps
+        warmup = min(round(self.warmup_epochs * steps), total // 2)
+        main: optim.LRScheduler
+        if self.schedule == "cosine":
+            main = optim.CosineAnnealingLR(optimizer, T_max=total - warmup)
+        elif self.schedule == "steps":
+            milestones = [m - warmup for m in (total // 2, total * 3 // 4) if m > warmup]
+            main = optim.MultiStepLR(optimizer, milestones=sorted(set(milestones)) or [total])
+        else:
+            main = optim.ConstantLR(optimizer, factor=1.0, total_iters=0)
+        if not warmup:
+            return main
+        rise = optim.LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup)
+        return optim.SequentialLR(optimizer, [rise, main], [warmup])
+
+
+def _notes(model: str, shape: tuple[int, ...]) -> list[str]:
+    """Advice that is no error."""
+    if model.startswith("cifar") or min(shape[1:]) >= 64:
+        return []
+    smallest = [max(1, -(-size // 32)) for size in shape[1:]]
+    return [
+        f"{model} has the ImageNet stem, which divides the image by 32: {shape[1]}x{shape[2]} "
+        f"pixels leave {smallest[0]}x{smallest[1]} maps. The networks made for small images are "
+        "cifar_resnet20 and its kin."
+    ]
+
+
+@dataclass
+class Prepared:
+    """A training run that is ready to go."""
+
+    job: TrainingJob
+    folder: Path
+    network: Module
+    train_loader: data.DataLoader
+    test_loader: data.DataLoader
+    optimizer: optim.Optimizer
+    schedule: optim.LRScheduler
+    steps: int
+    epochs_done: int
+    notes: list[str]
+
+    def run(
+        self,
+        on_step: Callable[[int, float], object] | None = None,
+        on_epoch: Callable[[dict[str, Any]], object] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Train to the end; returns one row per epoch, and keeps them in ``history.csv``."""
+        history: list[dict[str, Any]] = []
+
+        def after_epoch(row: dict[str, Any]) -> None:
+            self._write_history(history)
+            if on_epoch is not None:
+                on_epoch(row)
+
+        fit(
+            self.network,
+            self.train_loader,
+            self.test_loader,
+            self.optimizer,
+            epochs=self.job.epochs,
+            schedule=self.schedule,
+            checkpoint=self.folder / "checkpoint.safetensors",
+            resume=True,
+            config=asdict(self.job),
+            history=history,
+            on_step=on_step,
+            on_epoch=after_epoch,
+        )
+        self._write_history(history)
+        return history
+
+    def _write_history(self, history: list[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomic(self.folder / "history.csv", text.getvalue())

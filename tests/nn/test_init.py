@@ -1,0 +1,119 @@
+import math
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import nn
+from minires.errors import ArgumentError, ShapeError
+from minires.nn import init
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    mr.manual_seed(0)
+
+
+def big():
+    return nn.Parameter(mr.zeros(64, 32, 3, 5))  # fan_in 480, fan_out 960
+
+
+@pytest.mark.parametrize(
+    ("fill", "std"),
+    [
+        (lambda w: init.kaiming_normal_(w, nonlinearity="relu"), math.sqrt(2 / 480)),
+        (
+            lambda w: init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
+            math.sqrt(2 / 960),
+        ),
+        (lambda w: init.kaiming_normal_(w, a=2.0), math.sqrt(2 / (1 + 4) / 480)),
+        (lambda w: init.kaiming_normal_(w, nonlinearity="linear"), math.sqrt(1 / 480)),
+        (lambda w: init.xavier_normal_(w, gain=3.0), 3 * math.sqrt(2 / 1440)),
+        (lambda w: init.normal_(w, mean=0.0, std=0.1), 0.1),
+    ],
+)
+def test_normal_rules(fill, std):
+    w = big()
+    assert fill(w) is w
+    assert w.data.mean() == pytest.approx(0, abs=5 * std / math.sqrt(w.numel()))
+    assert w.data.std() == pytest.approx(std, rel=0.02)
+    assert np.abs(w.data).max() > 3 * std  # a normal has tails, a uniform of this std has none
+
+
+@pytest.mark.parametrize(
+    ("fill", "bound"),
+    [
+        (lambda w: init.kaiming_uniform_(w, a=math.sqrt(5)), 1 / math.sqrt(480)),
+        (
+            lambda w: init.kaiming_uniform_(w, mode="fan_out", nonlinearity="relu"),
+            math.sqrt(6 / 960),
+        ),
+        (lambda w: init.xavier_uniform_(w), math.sqrt(6 / 1440)),
+        (lambda w: init.uniform_(w, -0.5, 0.5), 0.5),
+    ],
+)
+def test_uniform_rules(fill, bound):
+    w = big()
+    assert fill(w) is w
+    assert np.abs(w.data).max() <= bound * (1 + 1e-6)
+    assert w.data.max() > 0.999 * bound
+    assert w.data.min() < -0.999 * bound
+    assert w.data.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+def test_constants_and_mean():
+    w = nn.Parameter(mr.zeros(3))
+    assert init.ones_(w).tolist() == [1, 1, 1]
+    assert init.zeros_(w).tolist() == [0, 0, 0]
+    assert init.constant_(w, 2.5).tolist() == [2.5, 2.5, 2.5]
+    init.normal_(w, mean=100.0, std=0.0)
+    assert w.tolist() == [100, 100, 100]
+    assert w.requires_grad
+    assert w.grad_fn is None
+
+
+def test_gains():
+    assert init.calculate_gain("relu") == pytest.approx(math.sqrt(2))
+    assert init.calculate_gain("leaky_relu", 0.5) == pytest.approx(math.sqrt(2 / 1.25))
+    assert init.calculate_gain("tanh") == pytest.approx(5 / 3)
+    with pytest.raises(ArgumentError, match="unknown nonlinearity 'rel': did you mean relu"):
+        init.calculate_gain("rel")
+
+
+def test_one_seed_is_one_network_in_both_precisions():
+    mr.manual_seed(3)
+    single = init.normal_(mr.zeros(4, 4))
+    mr.manual_seed(3)
+    double = init.normal_(mr.zeros(4, 4).astype(np.float64))
+    assert double.dtype == np.float64
+    np.testing.assert_array_equal(single.numpy(), double.numpy().astype(np.float32))
+
+
+def test_errors():
+    with pytest.raises(ShapeError, match=r"at least 2 dimensions.*got shape \(3,\)"):
+        init.kaiming_normal_(mr.zeros(3))
+    with pytest.raises(ArgumentError, match="unknown mode 'fan'"):
+        init.kaiming_normal_(mr.zeros(3, 3), mode="fan")
+    with pytest.raises(ArgumentError, match="normal_: expected std >= 0, got -1"):
+        init.normal_(mr.zeros(3), std=-1)
+    with pytest.raises(ArgumentError, match="uniform_: expected b - a >= 0"):
+        init.uniform_(mr.zeros(3), 1, 0)
+
+
+def test_default_layers_use_pytorchs_bound():
+    layer = nn.Conv2d(64, 64, 3)
+    bound = 1 / math.sqrt(64 * 9)
+    for tensor in (layer.weight, layer.bias):
+        assert np.abs(tensor.data).max() <= bound
+        assert np.abs(tensor.data).max() > 0.9 * bound
+    assert np.abs(nn.Linear(10000, 4).weight.data).max() <= 0.01
+
+
+def test_init_is_seen_by_saved_tensor_versions():
+    layer = nn.Linear(2, 2)
+    x = mr.ones(1, 2)
+    x.requires_grad = True
+    loss = layer(x).sum()
+    layer.reset_parameters()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
