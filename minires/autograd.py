@@ -21,7 +21,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -177,8 +177,10 @@ class Context:
         self._constants: tuple[Any, ...] = ()
         self._node: Node | None = None
 
-    def __getattr__(self, name: str) -> Any:  # only reached for names that were never set
-        raise AttributeError(f"this Context has no {name!r}: set it in forward")
+    if TYPE_CHECKING:  # small facts are attributes of any name
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def save(self, *arrays: Any) -> None:
         """Keep these inputs or outputs of forward (the very arrays, or None)."""
@@ -220,7 +222,7 @@ class Context:
             GraphError: one of them was changed in place since; names both lines.
         """
         assert self._node is not None
-        result = []
+        result: list[Any] = []
         for kind, *rest in self._saved:
             if kind == "none":
                 result.append(None)

@@ -19,12 +19,7 @@ from .errors import ArgumentError, DTypeError, GraphError, ShapeError, message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DTYPES = frozenset(
-    np.dtype(name)
-    for name in (
-        "float32 float64 complex64 complex128 bool uint8 int8 int16 int32 int64 uint16 uint32"
-    ).split()
-)
+_DTYPES = frozenset(map(np.dtype, "f4 f8 c8 c16 ? u1 u2 u4 i1 i2 i4 i8".split()))  # noqa: SIM905
 
 
 def tensor_method(*names: str) -> Callable[[F], F]:
@@ -331,7 +326,7 @@ def tensor(
         DTypeError: text, objects, float16, or another dtype that minires does not take.
     """
     array = _as_array(data)
-    if array is data or isinstance(data, Variable) or isinstance(data, np.generic):
+    if array is data or isinstance(data, Variable | np.generic):
         array = array.copy()
     if dtype is not None:
         array = array.astype(as_dtype(dtype), copy=False)
@@ -416,7 +411,8 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
     if dtype is None:
         whole = all(isinstance(value, int | np.integer) for value in (start, end, step))
         dtype = np.int64 if whole else np.float32
-    return Tensor(np.arange(start, end, step, as_dtype(dtype)))
+    values: Any = np.arange(start, end, step)  # type: ignore[arg-type]
+    return Tensor(values.astype(as_dtype(dtype), copy=False))
 
 
 def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:

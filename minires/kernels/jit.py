@@ -7,11 +7,12 @@ process when two Python threads launch at once, and two kernels that share the c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ..errors import ArgumentError, DeviceError, message
 # Floating-point freedoms that allow vector code. "nnan" and "ninf" are left out on purpose: NaN
 # and infinity must flow through every kernel as they do through the references.
 FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
+
+config: Any = numba.config  # its settings are made at run time
 
 _launching = threading.RLock()
 _launched_here = False
@@ -62,11 +65,34 @@ def kernel(function: Callable[..., None] | None = None, *, fastmath: bool = True
                 "multiprocessing.get_context('spawn'), or use threads."
             )
         with _launching:
+            if _launched_here:
+                compiled(*args)
+                return
+            with _patient_threads():
+                compiled(*args)
             _launched_here = True
-            compiled(*args)
 
     launch.compiled = compiled  # type: ignore[attr-defined]
     return launch
+
+
+@contextlib.contextmanager
+def _patient_threads() -> Iterator[None]:
+    """Let OpenMP start its threads with the passive wait policy, unless the user chose one.
+
+    By default idle threads spin for milliseconds. On a machine that does anything else besides,
+    a spinning thread then holds the core that the working one waits for, and small kernels
+    become up to fifty times slower; sleeping threads cost a few microseconds a launch. The
+    policy is read once, when the threads start: the variable is gone again afterwards.
+    """
+    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        yield
+        return
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
 
 
 def device_function(function: Callable[..., Any]) -> Any:
@@ -77,7 +103,7 @@ def device_function(function: Callable[..., Any]) -> Any:
 def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> Any:
     # Numba reads the folder when it decorates, and it is a setting of the whole process:
     # other people's kernels must keep theirs.
-    others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_folder())
+    others, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
     try:
         return numba.njit(
             function,
@@ -88,7 +114,7 @@ def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> An
             fastmath=set(FASTMATH) if fastmath else False,
         )
     finally:
-        numba.config.CACHE_DIR = others
+        config.CACHE_DIR = others
 
 
 def _after_fork() -> None:
@@ -107,7 +133,7 @@ def set_num_threads(n: int) -> None:
     Raises:
         ArgumentError: ``n`` is below 1 or above the number the process started with.
     """
-    limit = numba.config.NUMBA_NUM_THREADS
+    limit = config.NUMBA_NUM_THREADS
     if not isinstance(n, int) or not 1 <= n <= limit:
         raise ArgumentError(
             message(

@@ -178,14 +178,14 @@ class Pow(Function):
         gx = gz = None
         if ctx.needs_grad[0]:
             # at exponent 0 the derivative is 0 even where x is 0, and not 0 * 0 ** -1
-            if isinstance(y, Variable):
+            if isinstance(y, Tensor):
                 zero = y == 0
                 slope = where(zero, 0, y * x ** where(zero, 1, y - 1))
             else:
                 slope = x * 0 if y == 0 else y * x ** (y - 1)
             gx = sum_to(gy * slope, ctx.shapes[0])
         if ctx.needs_grad[1]:
-            logarithm = x.log() if isinstance(x, Variable) else float(np.log(x))
+            logarithm = x.log() if isinstance(x, Tensor) else float(np.log(x))
             gz = sum_to(gy * x**y * logarithm, ctx.shapes[1])
         return gx, gz
 
@@ -494,7 +494,9 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
     xp = array_module(like._array)
     # a number takes the dtype of the tensor beside it
     x, y = (
-        v if isinstance(v, Variable) else Tensor(xp.asarray(operand("where", v, like), like.dtype))
+        v
+        if isinstance(v, Variable)
+        else Tensor(xp.asarray(operand("where", v, like), like._array.dtype))
         for v in (x, y)
     )
     check_same("where", x, y)

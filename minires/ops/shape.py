@@ -250,7 +250,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     total = x.numel()
     if unknown > 1 or builtins.any(n < -1 for n in sizes):
         raise ShapeError(message("reshape", "sizes >= 0 and at most one -1", sizes))
-    if unknown and (known == 0 or total % known) or not unknown and known != total:
+    if (unknown and (known == 0 or total % known)) or (not unknown and known != total):
         raise ShapeError(message("reshape", f"a shape of {total} entries", sizes, f"x {x.shape}"))
     return Reshape.apply(x, sizes)
 

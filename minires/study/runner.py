@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -167,11 +166,10 @@ def resume_study(
     path = Path(folder)
     results, config = _read(path)
     for name, value in (expect or {}).items():
-        stored = results["config"]["protocol"] if name in ("protocol", "epochs") else None
         if name == "protocol":
-            have: Any = stored["name"]
+            have: Any = config.protocol.name
         elif name == "epochs":
-            have = stored["epochs"]
+            have = config.protocol.epochs
         else:
             have = getattr(config, name)
         if have != value:

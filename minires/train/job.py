@@ -53,7 +53,7 @@ class TrainingJob:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if self.epochs < 1:
             raise ArgumentError(message("train", "epochs >= 1", self.epochs))
-        if not 0 <= self.warmup_epochs:
+        if not self.warmup_epochs >= 0:
             raise ArgumentError(message("train", "warmup_epochs >= 0", self.warmup_epochs))
         manual_seed(self.seed)
         if self.model not in models.list_models():

@@ -63,7 +63,8 @@ class AvgPool2dGeometry:
                     "avg_pool2d", "padding at most half the kernel", padding, f"kernel {kernel}"
                 )
             )
-        bounds, counts = [], []
+        bounds: list[Any] = []
+        counts: list[Any] = []
         for size, k, s, p in zip(x[2:], kernel, stride, padding):
             out = pooled_size(size, k, s, p, ceil_mode)
             if out < 1 or size < 1:
@@ -81,7 +82,8 @@ class AvgPool2dGeometry:
             low, high = np.maximum(start, 0), np.minimum(start + k, size)
             bounds += [low, high]
             counts.append(counted if count_include_pad else high - low)
-        return cls(*x, *bounds, 1.0 / np.outer(*counts))
+        n, c, h, w = x
+        return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / np.outer(*counts))
 
     @classmethod
     def adaptive(cls, x: tuple[int, ...], output_size: Any) -> AvgPool2dGeometry:
@@ -101,12 +103,13 @@ class AvgPool2dGeometry:
         outs = pair("adaptive_avg_pool2d", "output_size", output_size, 1)
         if min(x[2:]) < 1:
             raise ShapeError(message("adaptive_avg_pool2d", "an image with pixels", x))
-        bounds = []
+        bounds: list[Any] = []
         for size, out in zip(x[2:], outs):
             i = np.arange(out)
             bounds += [i * size // out, -(-(i + 1) * size // out)]
         counts = np.outer(bounds[1] - bounds[0], bounds[3] - bounds[2])
-        return cls(*x, *bounds, 1.0 / counts)
+        n, c, h, w = x
+        return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / counts)
 
 
 class AvgPool2d(Function):

@@ -89,7 +89,8 @@ class BatchNormGradients(Function):
         with enable_grad():
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved]
             gy, x, w = (t.reshape(t.shape) for t in inputs)  # nodes of their own, to stop at
-            outputs = _gradients(gy, x, w, *ctx.constants, ctx.batch)
+            mean, inv_std = ctx.constants
+            outputs = _gradients(gy, x, w, mean, inv_std, ctx.batch)
             result = grad(
                 outputs, [gy, x, w], [ggx, ggw, ggb], create_graph=create_graph, allow_unused=True
             )

@@ -113,14 +113,15 @@ def _check_labels(labels: Tensor, x: Tensor, ignore_index: int) -> Any:
 
 def _warn_about_probabilities(x: Tensor) -> None:
     array = x.data
-    if array.size and array.shape[1] > 1 and array.min() >= 0 and array.max() <= 1:
-        if (abs(array.sum(axis=1) - 1) < 1e-4).all():
-            warnings.warn(
-                "cross_entropy expects logits; every row of x lies in 0..1 and sums to 1, which "
-                "looks like probabilities. Leave the softmax out of the model.",
-                UserWarning,
-                stacklevel=3,
-            )
+    if not array.size or array.shape[1] < 2 or array.min() < 0 or array.max() > 1:
+        return
+    if (abs(array.sum(axis=1) - 1) < 1e-4).all():
+        warnings.warn(
+            "cross_entropy expects logits; every row of x lies in 0..1 and sums to 1, which "
+            "looks like probabilities. Leave the softmax out of the model.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def cross_entropy(

@@ -80,7 +80,8 @@ class MaxPool2dGeometry:
                 raise ShapeError(
                     message("max_pool2d", "windows that meet the image", f"size {size}", context)
                 )
-        return cls(*x, kernel, stride, padding, dilation, *out)
+        n, c, h, w = x
+        return cls(n, c, h, w, kernel, stride, padding, dilation, *out)
 
 
 def pooled_size(size: int, reach: int, stride: int, padding: int, ceil_mode: bool) -> int:
