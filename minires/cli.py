@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,13 +39,21 @@ def main(arguments: list[str] | None = None) -> None:
 @contextlib.contextmanager
 def _messages() -> Iterator[None]:
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", UserWarning)
+            warnings.showwarning = _note  # type: ignore[assignment]
+            yield
     except MiniresError as error:
         _fail(str(error))
     except MemoryError as error:
         _fail(f"out of memory: {error}. Use a smaller batch or network.")
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+
+
+def _note(text: Warning | str, *where: object, **options: object) -> None:
+    """A warning, as one line of advice without its place in the code."""
+    errors.print(f"[yellow]note:[/yellow] {_escape(str(text))}", soft_wrap=True, highlight=False)
 
 
 def _fail(text: str) -> None:
@@ -233,8 +242,6 @@ def train(
     )
     folder = out or Path("runs") / f"{model}-{dataset}"
     prepared = job.prepare(folder, resume)
-    for note in prepared.notes:
-        errors.print(f"[yellow]note:[/yellow] {_escape(note)}", soft_wrap=True, highlight=False)
     try:
         with TrainingDisplay(console, model, epochs, prepared.steps) as display:
             display.skip(prepared.epochs_done)

@@ -78,7 +78,6 @@ class TrainingJob:
                 f"train: expected {checkpoint} to resume from, got no such file. Leave out "
                 "--resume to start, or name the folder by --out."
             )
-        check_writable(checkpoint)
         normalize = data.Normalize(train.mean(), [s or 1.0 for s in train.std()])
         augment: Any = normalize
         if self.augment:
@@ -89,6 +88,7 @@ class TrainingJob:
             train, self.batch_size, shuffle=True, transform=augment, seed=self.seed
         )
         optimizer = self._optimizer(network)
+        check_writable(checkpoint)
         return Prepared(
             job=self,
             folder=folder,
@@ -99,7 +99,6 @@ class TrainingJob:
             schedule=self._schedule(optimizer, len(loader)),
             steps=len(loader),
             epochs_done=min(done, self.epochs),
-            notes=_notes(self.model, train.shape),
         )
 
     def _optimizer(self, network: Module) -> optim.Optimizer:
@@ -126,18 +125,6 @@ class TrainingJob:
         return optim.SequentialLR(optimizer, [rise, main], [warmup])
 
 
-def _notes(model: str, shape: tuple[int, ...]) -> list[str]:
-    """Advice that is no error."""
-    if model.startswith("cifar") or min(shape[1:]) >= 64:
-        return []
-    smallest = [max(1, -(-size // 32)) for size in shape[1:]]
-    return [
-        f"{model} has the ImageNet stem, which divides the image by 32: {shape[1]}x{shape[2]} "
-        f"pixels leave {smallest[0]}x{smallest[1]} maps. The networks made for small images are "
-        "cifar_resnet20 and its kin."
-    ]
-
-
 @dataclass
 class Prepared:
     """A training run that is ready to go."""
@@ -151,7 +138,6 @@ class Prepared:
     schedule: optim.LRScheduler
     steps: int
     epochs_done: int
-    notes: list[str]
 
     def run(
         self,

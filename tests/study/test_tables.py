@@ -170,8 +170,11 @@ def test_csv_has_every_epoch_exactly(make_results, tmp_path):
     text = (tmp_path / "results.csv").read_bytes().decode()
     assert "\r" not in text
     assert text.splitlines()[0] == (
-        "dataset,kind,depth,shortcut,seed,protocol,parameters,epoch,lr,train_loss,train_error,"
-        "test_loss,test_error,seconds"
+        "dataset,train_size,test_size,kind,depth,shortcut,seed,parameters,epoch,lr,train_loss,"
+        "train_error,test_loss,test_error,seconds,protocol,protocol_epochs,protocol_batch_size,"
+        "protocol_lr,protocol_momentum,protocol_weight_decay,protocol_schedule,"
+        "protocol_warmup_epochs,protocol_warmup_rule,protocol_normalize,protocol_augment,"
+        "minires,commit,python,numpy,numba,platform,cpu,threads"
     )
     lines = list(csv.DictReader(io.StringIO(text)))
     assert len(lines) == 15 * 12 + 7
@@ -185,6 +188,8 @@ def test_csv_has_every_epoch_exactly(make_results, tmp_path):
             assert line["parameters"] == str(run["parameters"])
             assert line["shortcut"] == ("A" if run["kind"] == "residual" else "none")
             assert (line["dataset"], line["protocol"]) == ("digits", "quick")
+            assert (line["protocol_lr"], line["train_size"]) == ("0.1", "1500")
+            assert (line["numpy"], line["commit"]) == ("2.4.6", "")
 
 
 def test_csv_does_not_depend_on_the_order_of_the_runs(make_results, tmp_path):

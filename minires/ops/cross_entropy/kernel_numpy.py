@@ -21,7 +21,8 @@ def cross_entropy_fwd(x: Any, labels: Any, smoothing: float, ignore: int, losses
     shifted = x - x.max(axis=1, keepdims=True)
     logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     q = _target(x, labels, smoothing, ignore)
-    losses[...] = -np.where(q != 0, q * logarithms, 0).sum(axis=1)
+    # a class that is ruled out has logarithm -inf, which counts for nothing where q is 0
+    losses[...] = -np.multiply(q, logarithms, where=q != 0, out=np.zeros_like(q)).sum(axis=1)
 
 
 def cross_entropy_bwd_x(

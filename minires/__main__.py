@@ -1,0 +1,5 @@
+"""``python -m minires`` is the ``minires`` command."""
+
+from .cli import main
+
+main()

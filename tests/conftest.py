@@ -1,0 +1,74 @@
+"""What every test runs under: a fixed seed, poisoned fresh memory, and global state left alone."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import device
+
+
+class _PoisonedNumPy:
+    """NumPy, but fresh memory comes full of NaN: an output entry that a kernel forgets to write
+    is then seen, whatever was in memory before."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    @staticmethod
+    def empty(*args, **options):
+        return _poison(np.empty(*args, **options))
+
+    @staticmethod
+    def empty_like(*args, **options):
+        return _poison(np.empty_like(*args, **options))
+
+
+def _poison(array):
+    if array.dtype.kind in "fc":
+        array.fill(np.nan)
+    return array
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch):
+    """Outputs are allocated in op.py, by the array module: give it the poisoned one.
+
+    NumPy itself stays as it is, since Numba looks up its functions while it compiles.
+    """
+    poisoned = _PoisonedNumPy()
+
+    def array_module(array):
+        module = device.array_module(array)
+        return poisoned if module is np else module
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("minires.ops.") and name.endswith(".op"):
+            monkeypatch.setattr(module, "array_module", array_module)
+
+
+@pytest.fixture(autouse=True)
+def _global_state():
+    """Start from one seed, and fail a test that leaves a mode changed."""
+    mr.manual_seed(0)
+    yield
+    assert mr.is_grad_enabled(), "the test left gradients disabled"
+    assert mr.device._backend.get() == "auto", "the test left another backend set"
+
+
+@pytest.fixture(params=["numpy", "auto"])
+def backend(request):
+    """Each test once on the references and once on the fast kernels."""
+    with mr.backend(request.param):
+        yield request.param
+
+
+def pytest_collection_modifyitems(items):
+    if len(device.available()) < 2:
+        skip = pytest.mark.skip(reason="needs a CUDA device")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)

@@ -1,0 +1,106 @@
+"""One body of checks for every hand-written operation, on every backend."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires.gradcheck import check, check2
+
+TOLERANCE = {"float64": 1e-11, "float32": 3e-5}
+
+
+def arrays(*shapes, seed=0):
+    """Normal draws of these shapes, float64."""
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def distinct(*shapes, seed=0):
+    """Values at least 0.1 apart and away from 0, in random order: no ties, no kinks nearby."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for shape in shapes:
+        size = int(np.prod(shape))
+        result.append(np.asarray((rng.permutation(size) - size / 2 + 0.5).reshape(shape) * 0.1))
+    return result
+
+
+LAYOUTS = {
+    "contiguous": lambda a: a.copy(),
+    "channels_last": lambda a: a.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2),
+    "every_second": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "reversed": lambda a: np.flip(a, axis=(-1, 1)).copy()[:, ::-1][..., ::-1],
+    "transposed": lambda a: a.swapaxes(-1, -2).copy().swapaxes(-1, -2),
+}
+
+
+def run(f, values, upstream=None):
+    """``f`` on tensors of these arrays: (result, gradients, the upstream gradient used)."""
+    tensors = [mr.from_numpy(v).requires_grad_() for v in values]
+    y = f(*tensors)
+    if upstream is None:
+        upstream = np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
+    gradients = mr.grad(y, tensors, mr.from_numpy(upstream))
+    return y.detach().data, [g.data for g in gradients], upstream
+
+
+def check_op(f, values, dtype="float64"):
+    """Values and gradients of ``f`` against the references, and the invariants of every op."""
+    with mr.backend("numpy"):
+        expected, expected_gradients, upstream = run(f, values)
+    values = [v.astype(dtype) if v.dtype != dtype else v for v in values]
+    upstream = upstream.astype(dtype)
+    before = [v.copy() for v in values], upstream.copy()
+    y, gradients, _ = run(f, values, upstream)
+    again, gradients_again, _ = run(f, values, upstream)
+
+    close(y, expected, dtype)
+    for gradient, reference, value in zip(gradients, expected_gradients, values):
+        assert gradient.shape == value.shape
+        close(gradient, reference, dtype)
+    # dtype kept, same bits twice, inputs and upstream gradient unmodified
+    assert {a.dtype.name for a in (y, *gradients)} == {dtype}
+    assert np.array_equal(y, again)
+    for one, other in zip(gradients, gradients_again):
+        assert np.array_equal(one, other)
+    for value, old in zip((*values, upstream), (*before[0], before[1])):
+        assert np.array_equal(value, old)
+    # no two results share memory with each other or with what came in
+    for one, other in itertools.combinations((*gradients, *values, upstream), 2):
+        assert one.size == 0 or not np.shares_memory(one, other)
+
+
+def close(actual, expected, dtype):
+    scale = np.abs(expected).max() if expected.size else 1
+    assert np.isfinite(actual).all() or not np.isfinite(expected).all()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[dtype] * max(scale, 1))
+
+
+def check_gradients(f, values, second=True):
+    """First and second derivatives against differences, in float64."""
+    tensors = [mr.tensor(v, requires_grad=True) for v in values]
+    check(f, tensors).assert_ok()
+    if second:
+        check2(f, tensors).assert_ok()
+
+
+def against_torch(f, g, values, tolerance=1e-10):
+    """Values and gradients of minires' ``f`` against PyTorch's ``g`` on the same numbers."""
+    torch = pytest.importorskip("torch")
+    y, gradients, upstream = run(f, values)
+    tensors = [torch.tensor(v.copy(), requires_grad=True) for v in values]
+    z = g(*tensors)
+    np.testing.assert_allclose(y, z.detach().numpy(), rtol=tolerance, atol=tolerance)
+    expected = torch.autograd.grad(z, tensors, torch.tensor(upstream))
+    for mine, theirs in zip(gradients, expected):
+        np.testing.assert_allclose(mine, theirs.numpy(), rtol=tolerance, atol=tolerance)
+
+
+def raises(kind, *words):
+    """``pytest.raises`` of this kind, whose text has all these words in this order."""
+    return pytest.raises(kind, match="(?s)" + ".*".join(re.escape(word) for word in words))

@@ -1,0 +1,178 @@
+"""Batch normalisation: formulas, running statistics, both modes, second order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import LAYOUTS, against_torch, arrays, check_gradients, check_op, raises
+
+import minires as mr
+from minires.errors import ArgumentError, DTypeError, ShapeError
+from minires.ops import batch_norm
+
+SHAPES = [
+    (2, 3, 4, 5),
+    (1, 1, 2, 1),
+    (1, 5, 3, 2),
+    (7, 1, 1, 1),
+    (2, 17, 3, 1),
+    (33, 2, 1, 3),
+    (5, 4),
+    (2, 1),
+]
+
+
+def training(x, w, b):
+    return batch_norm(x, None, None, w, b, training=True)
+
+
+def evaluation(mean, var):
+    def f(x, w, b):
+        return batch_norm(x, mr.tensor(mean), mr.tensor(var), w, b)
+
+    return f
+
+
+def test_batch_norm_by_hand(backend):
+    x = mr.tensor([[1.0, 10.0], [3.0, 10.0]], dtype="float64")
+    y = batch_norm(
+        x,
+        None,
+        None,
+        mr.tensor([2.0, 1.0], dtype="float64"),
+        mr.tensor([0.5, 7.0], dtype="float64"),
+        training=True,
+        eps=1e-14,
+    )
+    np.testing.assert_allclose(y.data, [[-1.5, 7.0], [2.5, 7.0]], atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_batch_norm_against_reference(shape, dtype):
+    x, w, b = arrays(shape, shape[1:2], shape[1:2])
+    check_op(training, [x * 3 + 5, w, b], dtype)
+    check_op(lambda x: batch_norm(x, None, None, training=True), [x], dtype)
+    mean, var = arrays(shape[1:2], shape[1:2], seed=3)
+
+    def fixed(x, w, b):
+        statistics = (mr.tensor(s).astype(x.dtype) for s in (mean, var**2))
+        return batch_norm(x, *statistics, w, b)
+
+    check_op(fixed, [x, w, b], dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_batch_norm_any_strides(layout, backend):
+    x, w, b = arrays((2, 3, 4, 5), (3,), (3,))
+    check_op(training, [layout(x), w[::-1], b])
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2, 1), (4, 3)], ids=str)
+def test_batch_norm_gradients(shape, backend):
+    c = shape[1:2]
+    check_gradients(training, arrays(shape, c, c))
+    mean, var = arrays(c, c, seed=3)
+    check_gradients(evaluation(mean, var**2), arrays(shape, c, c))
+
+
+def test_batch_norm_third_order():
+    tensors = [mr.tensor(a, requires_grad=True) for a in arrays((3, 2, 2, 2), (2,), (2,))]
+    x = tensors[0]
+    (gx,) = mr.grad((training(*tensors) ** 3).sum(), x, create_graph=True)
+    (ggx,) = mr.grad((gx**2).sum(), x, create_graph=True)
+    (gggx,) = mr.grad((ggx**2).sum(), x)
+    assert np.abs(gggx.data).max() > 0
+
+
+def test_batch_norm_running_statistics(backend):
+    (x,) = arrays((4, 2, 3, 1))
+    mean, var = mr.tensor([1.0, 2.0], dtype="float64"), mr.tensor([3.0, 4.0], dtype="float64")
+    versions = mean._version.count
+    batch_norm(mr.tensor(x), mean, var, training=True, momentum=0.25)
+    rows = x.transpose(0, 2, 3, 1).reshape(-1, 2)
+    np.testing.assert_allclose(mean.data, 0.75 * np.array([1, 2]) + 0.25 * rows.mean(0))
+    unbiased = rows.var(0, ddof=1)
+    np.testing.assert_allclose(var.data, 0.75 * np.array([3, 4]) + 0.25 * unbiased)
+    assert mean._version.count > versions
+    before = mean.data.copy()
+    batch_norm(mr.tensor(x), mean, var)  # evaluation reads only
+    np.testing.assert_array_equal(mean.data, before)
+
+
+def test_batch_norm_backward_keeps_its_statistics(backend):
+    """Training on the buffers between forward and backward does not change the gradient."""
+    (x,) = arrays((4, 2))
+    mean, var = mr.zeros(2, dtype="float64"), mr.ones(2, dtype="float64")
+    t = mr.tensor(x, requires_grad=True)
+    y = batch_norm(t, mean, var)
+    mean.data[...] = 100
+    y.sum().backward()
+    np.testing.assert_allclose(t.grad.data, 1 / np.sqrt(1 + 1e-5))
+
+
+def test_batch_norm_of_large_offsets_keeps_digits():
+    """The mean is subtracted before squaring: an offset does not eat the variance."""
+    (x,) = arrays((64, 3, 4, 4))
+    y = batch_norm(mr.tensor((x + 1000).astype(np.float32)), None, None, training=True)
+    reference = batch_norm(mr.tensor(x), None, None, training=True)
+    assert np.abs(y.data - reference.data).max() < 2e-3
+
+
+def test_batch_norm_threads_do_not_show():
+    limit = mr.get_num_threads()
+    (x,) = arrays((9, 5, 7, 3))
+    results = []
+    try:
+        for threads in range(1, limit + 1):
+            mr.set_num_threads(threads)
+            t = mr.tensor(x.astype(np.float32), requires_grad=True)
+            y = batch_norm(t, None, None, training=True)
+            results.append((y.data, mr.grad((y**3).sum(), t)[0].data))
+    finally:
+        mr.set_num_threads(limit)
+    for result in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], result))
+
+
+def test_batch_norm_empty_batch_in_evaluation(backend):
+    y = batch_norm(mr.zeros(0, 3, 2, 2), mr.zeros(3), mr.ones(3))
+    assert y.shape == (0, 3, 2, 2)
+
+
+def test_batch_norm_nan_stays_in_its_channel(backend):
+    (x,) = arrays((2, 3, 2, 2))
+    x[1, 1, 0, 0] = np.nan
+    y = batch_norm(mr.tensor(x), None, None, training=True).data
+    assert np.isnan(y[:, 1]).all()
+    assert np.isfinite(y[:, [0, 2]]).all()
+
+
+ERRORS = {
+    "one_value": ((1, 64, 1, 1), {"training": True}, ShapeError, ["(1, 64, 1, 1)", "drop_last"]),
+    "empty": ((0, 3, 2, 2), {"training": True}, ShapeError, ["more than one value per channel"]),
+    "dims": ((2, 3, 4), {"training": True}, ShapeError, ["(n, c, h, w) or (n, c)", "(2, 3, 4)"]),
+    "weight": ((2, 3), {"weight": mr.ones(4)}, ShapeError, ["weight of shape (3,)", "(4,)"]),
+    "eps": ((2, 3), {"eps": 0.0}, ArgumentError, ["eps > 0, got 0.0"]),
+    "momentum": ((2, 3), {"momentum": 1.5}, ArgumentError, ["momentum in 0..1, got 1.5"]),
+    "dtype": ((2, 3), {"weight": mr.ones(3, dtype="float64")}, DTypeError, ["one dtype"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+def test_batch_norm_errors(case):
+    shape, options, kind, words = case
+    with raises(kind, "batch_norm", *words):
+        batch_norm(mr.zeros(shape), mr.zeros(shape[1]), mr.ones(shape[1]), **options)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:6], ids=str)
+def test_parity_batch_norm(shape):
+    torch = pytest.importorskip("torch")
+    c = shape[1:2]
+    against_torch(
+        training,
+        lambda x, w, b: torch.nn.functional.batch_norm(x, None, None, w, b, True),
+        arrays(shape, c, c),
+        tolerance=1e-8,
+    )

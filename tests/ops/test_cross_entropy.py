@@ -1,0 +1,121 @@
+"""Cross entropy: labels, probabilities, smoothing, ignored rows, reductions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import against_torch, arrays, check_gradients, check_op, raises
+
+import minires as mr
+from minires.errors import ArgumentError, DTypeError, ShapeError
+
+LABELS = np.array([2, 0, -100, 4, 1, 1])
+OPTIONS = [
+    {},
+    {"label_smoothing": 0.1},
+    {"label_smoothing": 1.0},
+    {"reduction": "sum"},
+    {"reduction": "none", "label_smoothing": 0.3},
+    {"ignore_index": 1},
+]
+
+
+def loss(options, labels=LABELS):
+    if options.get("ignore_index") == 1:
+        labels = np.where(labels < 0, 3, labels)
+    return lambda x: mr.cross_entropy(x, mr.tensor(labels), **options)
+
+
+def test_cross_entropy_by_hand(backend):
+    x = mr.tensor([[0.0, np.log(3.0)], [0.0, 0.0]], dtype="float64", requires_grad=True)
+    y = mr.cross_entropy(x, mr.tensor([1, 0]), reduction="sum")
+    np.testing.assert_allclose(y.item(), np.log(4 / 3) + np.log(2))
+    y.backward()
+    np.testing.assert_allclose(x.grad.data, [[0.25, -0.25], [-0.5, 0.5]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_cross_entropy_against_reference(options, dtype):
+    (x,) = arrays((6, 5))
+    check_op(loss(options), [3 * x], dtype)
+    check_op(loss(options), [np.asfortranarray(x)], dtype)
+    check_op(loss(options), [x[::-1, ::-1]], dtype)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_cross_entropy_gradients(options, backend):
+    check_gradients(loss(options), arrays((6, 5)))
+
+
+def test_cross_entropy_of_probabilities(backend):
+    x, q = arrays((4, 3), (4, 3))
+    q = np.exp(q) / np.exp(q).sum(1, keepdims=True)
+    one_hot = np.eye(3)[[0, 2, 1, 1]]
+    labels = mr.tensor([0, 2, 1, 1])
+    for smoothing in (0.0, 0.2):
+        by_rows = mr.cross_entropy(mr.tensor(x), mr.tensor(one_hot), label_smoothing=smoothing)
+        by_labels = mr.cross_entropy(mr.tensor(x), labels, label_smoothing=smoothing)
+        np.testing.assert_allclose(by_rows.item(), by_labels.item())
+    check_gradients(lambda x, q: mr.cross_entropy(x, q, label_smoothing=0.1), [x, q])
+
+
+def test_cross_entropy_does_not_overflow(backend):
+    x = mr.tensor([[1e4, 0.0], [-1e4, 0.0]], requires_grad=True)
+    y = mr.cross_entropy(x, mr.tensor([1, 1]), reduction="none")
+    assert y.tolist() == [1e4, 0.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [[1.0, -1.0], [0.0, 0.0]]
+
+
+def test_cross_entropy_with_a_class_ruled_out(backend):
+    x = mr.tensor([[0.0, -np.inf, 0.0]], requires_grad=True)
+    y = mr.cross_entropy(x, mr.tensor([0]))
+    np.testing.assert_allclose(y.item(), np.log(2), rtol=1e-6)
+    y.backward()
+    assert x.grad.tolist() == [[-0.5, 0.0, 0.5]]
+
+
+def test_cross_entropy_nan_logits_give_nan(backend):
+    x = mr.tensor([[np.nan, 1.0], [0.0, 1.0]])
+    y = mr.cross_entropy(x, mr.tensor([0, 0]), reduction="none")
+    assert np.isnan(y.data[0])
+    assert np.isfinite(y.data[1])
+
+
+X = (3, 4)
+ERRORS = {
+    "range": (X, [0, 4, 1], {}, ArgumentError, ["labels in 0..3", "4 at index 1", "count from 0"]),
+    "negative": (X, [0, 1, -1], {}, ArgumentError, ["-1 at index 2"]),
+    "float": (X, [0.0, 1.0, 2.0], {}, DTypeError, ["integer labels of shape (3,)", ".long()"]),
+    "one_hot": (X, np.eye(4, dtype=int)[:3], {}, ShapeError, ["labels of shape (3,)", "argmax(1)"]),
+    "length": (X, [0, 1], {}, ShapeError, ["labels of shape (3,)", "(2,)"]),
+    "dims": ((3,), [0, 1, 2], {}, ShapeError, ["logits of shape (n, c)", "(3,)"]),
+    "reduction": (X, [0, 1, 2], {"reduction": "men"}, ArgumentError, ["did you mean mean"]),
+    "smoothing": (X, [0, 1, 2], {"label_smoothing": 2}, ArgumentError, ["in 0..1, got 2"]),
+    "ignored": (X, [-100] * 3, {}, ArgumentError, ["every label is ignore_index=-100"]),
+    "empty": ((0, 4), np.zeros(0, int), {}, ShapeError, ["at least one row"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+def test_cross_entropy_errors(case):
+    shape, labels, options, kind, words = case
+    with raises(kind, *words):
+        mr.cross_entropy(mr.zeros(shape), mr.tensor(labels), **options)
+
+
+def test_cross_entropy_warns_of_probabilities():
+    with pytest.warns(UserWarning, match="expects logits"):
+        mr.cross_entropy(mr.tensor([[0.25, 0.75]]), mr.tensor([0]))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_parity_cross_entropy(options):
+    torch = pytest.importorskip("torch")
+    labels = np.where(LABELS < 0, 3, LABELS) if options.get("ignore_index") == 1 else LABELS
+    against_torch(
+        loss(options),
+        lambda x: torch.nn.functional.cross_entropy(x, torch.tensor(labels), **options),
+        arrays((6, 5)),
+    )

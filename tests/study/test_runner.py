@@ -1,0 +1,231 @@
+"""The study end to end on a few digits: outputs, resume after a kill, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import raises
+
+import minires as mr
+from minires.errors import ArgumentError, CheckpointError
+from minires.models import cifar_plain
+from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study
+from minires.study.measures import conv_names, gradient_norms
+
+SMALL = StudyConfig(depths=(8,), limit=96, protocol=PROTOCOLS["quick"].with_epochs(2), seeds=(0, 1))
+OUTPUTS = [
+    "results.json",
+    "results.csv",
+    "report.html",
+    *(f"{n}.{e}" for n in ("curves", "error_by_depth", "gradient_norms") for e in ("png", "svg")),
+]
+
+
+class Stop(BaseException):
+    """An interrupt at a chosen moment."""
+
+
+class StopAfter:
+    """Progress that interrupts after so many training steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def plan(self, total, done): ...
+    def network(self, name, epochs, done, steps): ...
+    def finished(self, run): ...
+
+    def step(self, work):
+        self.left -= 1
+        if self.left == 0:
+            raise Stop
+
+
+def without_times(folder):
+    with open(Path(folder) / "results.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def final_numbers(results):
+    keys = ("kind", "depth", "seed", "train_error", "train_loss", "test_error", "gradient_norms")
+    runs = [{key: run[key] for key in keys} for run in results["runs"]]
+    return sorted(runs, key=lambda run: (run["depth"], run["kind"], run["seed"]))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "run"
+    results, path = run_study(SMALL, folder)
+    assert path == folder
+    return results, folder
+
+
+def test_everything_is_written(finished):
+    results, folder = finished
+    for name in OUTPUTS:
+        assert (folder / name).stat().st_size > 0, name
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert not list((folder / "checkpoints").iterdir())  # nothing is left over
+    assert len(without_times(folder)) == 2 * 2 * 2
+    for run in results["runs"]:
+        assert run["finished"]
+        assert run["parameters"] == 75_002
+        assert len(run["layers"]) == 7
+        for when in ("start", "end"):
+            assert len(run["gradient_norms"][when]) == 7
+            assert min(run["gradient_norms"][when]) > 0
+
+
+def test_both_kinds_start_alike(finished):
+    results, _ = finished
+    plain, residual = (
+        next(r for r in results["runs"] if r["kind"] == kind and r["seed"] == 0)
+        for kind in ("plain", "residual")
+    )
+    assert plain["parameters"] == residual["parameters"]
+    assert plain["multiply_adds"] == residual["multiply_adds"]
+    assert plain["epochs"][0]["lr"] == residual["epochs"][0]["lr"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_resume_is_bit_for_bit(finished, tmp_path, steps):
+    results, folder = finished
+    with pytest.raises(Stop):
+        run_study(SMALL, tmp_path, progress=StopAfter(steps))
+    resumed, _ = resume_study(tmp_path)
+    assert without_times(tmp_path) == without_times(folder)
+    assert final_numbers(resumed) == final_numbers(results)
+
+
+def test_resume_after_kill_9(finished, tmp_path):
+    results, folder = finished
+    run = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "minires", "depth", "--depths", "8", "--limit", "96"),
+        *("--seeds", "0,1", "--epochs", "2"),
+    ]
+    process = subprocess.Popen(
+        [*command, "--out", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/*.safetensors")):  # the first epoch is done
+        assert process.poll() is None, "the study ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(
+        [*command, "--resume", str(run)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((run / "results.json").read_text())
+    assert final_numbers(stored) == final_numbers(results)
+    assert without_times(run) == without_times(folder)
+
+
+def test_a_finished_study_resumes_to_itself(finished):
+    results, folder = finished
+    again, _ = resume_study(folder)
+    assert again == results
+
+
+def test_a_folder_with_a_study_is_not_overwritten(finished):
+    _, folder = finished
+    with raises(CheckpointError, "holds a study already", "--resume"):
+        run_study(SMALL, folder)
+
+
+def test_resume_with_other_settings_is_refused(finished):
+    _, folder = finished
+    for expect, words in (
+        ({"depths": (20,)}, ["depths 8", "depths 20"]),
+        ({"epochs": 3}, ["epochs 2", "epochs 3"]),
+        ({"protocol": "paper"}, ["protocol quick", "protocol paper"]),
+        ({"shortcut": "B"}, ["shortcut A", "shortcut B"]),
+    ):
+        with raises(CheckpointError, "the settings it was started with", *words):
+            resume_study(folder, expect=expect)
+
+
+DAMAGE = {
+    "no_json": (lambda text: text[: len(text) // 2], ["results.json is damaged"]),
+    "empty": (lambda text: "", ["is damaged"]),
+    "other_json": (lambda text: "[1, 2]", ["is damaged"]),
+    "other_format": (lambda text: text.replace('"format": 1', '"format": 9'), ["format 1, got 9"]),
+    "no_runs": (lambda text: text.replace('"kind"', '"kin"'), ["is damaged"]),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_resume_file_is_named(finished, tmp_path, case):
+    _, folder = finished
+    change, words = case
+    (tmp_path / "results.json").write_text(change((folder / "results.json").read_text()))
+    with raises(CheckpointError, *words):
+        resume_study(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(tmp_path):
+    with pytest.raises(Stop):
+        run_study(SMALL, tmp_path, progress=StopAfter(2))
+    before = (tmp_path / "results.json").read_text()
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with raises(CheckpointError, checkpoint.name):
+        resume_study(tmp_path)
+    assert (tmp_path / "results.json").read_text() == before
+
+
+def test_no_study_there(tmp_path):
+    with raises(CheckpointError, "no results.json"):
+        resume_study(tmp_path / "nothing")
+
+
+ERRORS = {
+    "depth": ({"depths": (8, 21)}, ["6n+2", "21", "20 and 26"]),
+    "kind": ({"kinds": ("plan",)}, ["unknown kind of network 'plan'", "did you mean plain"]),
+    "shortcut": ({"shortcut": "C"}, ["unknown shortcut 'C'", "A, B"]),
+    "dataset": ({"dataset": "digit"}, ["'digit'", "digits"]),
+    "seeds": ({"seeds": (-1,)}, ["seeds >= 0"]),
+    "none": ({"depths": ()}, ["at least one of depths"]),
+    "twice": ({"depths": (8, 8)}, ["each of depths once"]),
+    "limit": ({"limit": 5000}, ["1500"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, case):
+    options, words = case
+    with raises(ArgumentError, *words):
+        run_study(StudyConfig(**options), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with raises(CheckpointError, "file"):
+        run_study(SMALL, tmp_path / "file" / "run")
+
+
+def test_gradient_norms_leave_the_network_alone():
+    net = cifar_plain(8, in_channels=1)
+    x, y = mr.randn(6, 1, 8, 8), mr.tensor([0, 1, 2, 3, 4, 5])
+    before = {name: t.data.copy() for name, t in net.state_dict().items()}
+    norms = gradient_norms(net, x, y)
+    for name, t in net.state_dict().items():
+        np.testing.assert_array_equal(t.data, before[name])
+    assert all(p.grad is None for p in net.parameters())
+    net.train()
+    mr.cross_entropy(net(x), y).backward()
+    weights = dict(net.named_modules())
+    expected = [np.linalg.norm(weights[n].weight.grad.data.ravel()) for n in conv_names(net)]
+    np.testing.assert_allclose(norms, expected, rtol=1e-5)

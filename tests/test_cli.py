@@ -1,0 +1,208 @@
+"""The command line: help with examples, one message per error, exit codes, what it prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minires.cli import app, main
+
+
+def run(capsys, *arguments):
+    """(exit code, standard output, standard error) of ``minires arguments``."""
+    code = 0
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        code = stop.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+COMMANDS = [["depth"], ["train"], ["info"], ["data", "list"], ["data", "get"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_an_example(capsys, command):
+    code, out, _ = run(capsys, *command, "--help")
+    assert code == 0
+    assert f"Example: minires {' '.join(command)}" in re.sub(r"\s+", " ", out)
+
+
+def test_no_arguments_shows_the_commands(capsys):
+    _, out, err = run(capsys)
+    for name in ("depth", "train", "data", "info"):
+        assert name in out + err
+
+
+def test_depth_prints_the_table(capsys, tmp_path):
+    folder = tmp_path / "run"
+    code, out, err = run(
+        *(capsys, "depth", "--depths", "8", "--limit", "64", "--epochs", "1"),
+        *("--out", str(folder)),
+    )
+    assert code == 0, err
+    assert "plain-8: training error" in out
+    assert "75,002" in out
+    assert "report.html" in out
+    assert (folder / "report.html").exists()
+
+
+def test_depth_interrupted_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minires", "depth", "--depths", "8", "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/*.safetensors")):
+        assert process.poll() is None, "ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"minires depth --depths 8 --resume {folder}" in err.replace("\n", "")
+
+
+def test_train_lists_trains_and_resumes(capsys, tmp_path):
+    code, out, _ = run(capsys, "train", "--list")
+    assert code == 0
+    assert "cifar_resnet20" in out.split()
+    folder = str(tmp_path / "run")
+    base = ("train", "cifar_resnet8", "--limit", "96", "--batch-size", "32", "--out", folder)
+    code, out, err = run(capsys, *base, "--epochs", "2")
+    assert code == 0, err
+    assert "epoch   2/2" in out
+    assert "Best test error" in out
+    history = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert len(history) == 3
+    code, _, err = run(capsys, *base, "--epochs", "2")
+    assert code == 1
+    assert "holds a run already" in err
+    code, _, err = run(capsys, *base, "--epochs", "2", "--resume")
+    assert code == 0, err
+    assert (tmp_path / "run" / "history.csv").read_text().splitlines() == history
+
+
+def test_train_resumed_equals_train(capsys, tmp_path):
+    base = ("train", "cifar_plain8", "--limit", "64", "--batch-size", "32", "--epochs", "2")
+    options = ("--optimizer", "adamw", "--lr", "0.003", "--augment")
+    run(capsys, *base, *options, "--out", str(tmp_path / "whole"))
+
+    from minires.train.job import TrainingJob
+
+    class Stop(BaseException): ...
+
+    job = TrainingJob(
+        model="cifar_plain8",
+        limit=64,
+        batch_size=32,
+        epochs=2,
+        optimizer="adamw",
+        lr=0.003,
+        augment=True,
+    )
+
+    def stop(row):
+        raise Stop
+
+    with pytest.raises(Stop):
+        job.prepare(tmp_path / "cut").run(on_epoch=stop)
+    code, _, err = run(capsys, *base, *options, "--out", str(tmp_path / "cut"), "--resume")
+    assert code == 0, err
+    rows = [
+        [line.rsplit(",", 1)[0] for line in (tmp_path / n / "history.csv").read_text().split()]
+        for n in ("whole", "cut")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_train_on_small_images_notes_the_stem(capsys, tmp_path):
+    code, _, err = run(
+        *(capsys, "train", "resnet18", "--limit", "8", "--batch-size", "4", "--epochs", "1"),
+        *("--lr", "0.001", "--out", str(tmp_path)),
+    )
+    assert err.count("did you mean cifar_resnet(depth=20)?") == 1
+    assert code == 0, err
+
+
+def test_info_names_what_a_bug_report_needs(capsys):
+    code, out, err = run(capsys, "info")
+    assert code == 0, err
+    for word in ("python", "numpy", "numba", "processor", "threading layer", "kernel cache", "GPU"):
+        assert word in out
+
+
+def test_data_list_shows_what_is_here(capsys):
+    code, out, _ = run(capsys, "data", "list")
+    assert code == 0
+    assert "digits" in out
+    assert "cifar10" in out
+
+
+ERRORS = {
+    "depth": (["depth", "--depths", "21"], ["6n+2", "20 and 26"]),
+    "depths": (["depth", "--depths", "8;20"], ["--depths", "integers separated by commas"]),
+    "kinds": (["depth", "--kinds", "residul"], ["did you mean residual"]),
+    "protocol": (["depth", "--protocol", "papr"], ["unknown protocol 'papr'", "paper"]),
+    "dataset": (["depth", "--dataset", "cifar"], ["'cifar'", "cifar10"]),
+    "epochs": (["depth", "--epochs", "0"], ["epochs >= 1, got 0"]),
+    "limit": (["depth", "--limit", "0"], ["1..1500"]),
+    "resume": (["depth", "--resume", "nowhere"], ["no results.json"]),
+    "model": (["train", "resnet19"], ["unknown network 'resnet19'", "resnet18"]),
+    "no_model": (["train"], ["expected the name of a network"]),
+    "optimizer": (["train", "cifar_resnet8", "--optimizer", "sdg"], ["did you mean sgd"]),
+    "schedule": (["train", "cifar_resnet8", "--schedule", "cos"], ["unknown schedule"]),
+    "batch": (["train", "cifar_resnet8", "--batch-size", "0"], ["batch_size"]),
+    "data": (["data", "get", "minst"], ["'minst'", "mnist"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+def test_errors_are_one_message(capsys, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    arguments, words = case
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert not list(tmp_path.iterdir()), "nothing may be written"
+
+
+def test_missing_data_says_how_to_get_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIRES_DATA", str(tmp_path))
+    code, _, err = run(capsys, "depth", "--dataset", "mnist")
+    assert code == 1
+    assert "minires data get mnist" in err
+    assert str(tmp_path) in err
+
+
+def test_unwritable_output_folder(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    for command in (["depth"], ["train", "cifar_resnet8"]):
+        code, _, err = run(capsys, *command, "--out", str(tmp_path / "file" / "run"))
+        assert code == 1
+        assert err.startswith("error: ")
+        assert str(tmp_path / "file") in err
+
+
+def test_every_option_has_help():
+    import typer
+
+    group = typer.main.get_command(app)
+    for command in (*group.commands.values(), *group.commands["data"].commands.values()):
+        for parameter in command.params:
+            if parameter.name != "help":
+                assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
