@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 
 def _bars(console: Console) -> Progress:
@@ -44,7 +45,7 @@ class StudyDisplay:
         self._first_use = first_use
         self._whole: TaskID | None = None
         self._network: TaskID | None = None
-        self._name = ""
+        self._name, self._epochs = "", 0
 
     def __enter__(self) -> StudyDisplay:
         self._progress.start()
@@ -62,7 +63,7 @@ class StudyDisplay:
         self._whole = self._progress.add_task("whole study", total=total, completed=done)
 
     def network(self, name: str, epochs: int, done: int, steps: int) -> None:
-        self._name = name
+        self._name, self._epochs = name, epochs
         text = f"{name}: compiling kernels (first use)" if self._first_use else name
         if self._first_use:
             self._console.print("[dim]Compiling kernels on first use: about 20 seconds.[/dim]")
@@ -78,6 +79,13 @@ class StudyDisplay:
         if self._first_use:
             self._first_use = False
             self._progress.update(self._network, description=self._name)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        if not self._console.is_terminal:  # a log file has no bars, but wants a sign of life
+            self._console.print(
+                f"{self._name}: epoch {row['epoch']} of {self._epochs}, "
+                f"training error {100 * row['train_error']:.1f} %, {row['seconds']:.1f} s"
+            )
 
     def finished(self, run: dict[str, Any]) -> None:
         assert self._network is not None
@@ -131,5 +139,5 @@ def facts(title: str, rows: dict[str, Any]) -> Table:
     """A table of names and values."""
     table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))
     return table

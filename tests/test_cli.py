@@ -48,6 +48,7 @@ def test_depth_prints_the_table(capsys, tmp_path):
         *("--out", str(folder)),
     )
     assert code == 0, err
+    assert "plain-8: epoch 1 of 1, training error" in out
     assert "plain-8: training error" in out
     assert "75,002" in out
     assert "report.html" in out
@@ -141,6 +142,7 @@ def test_info_names_what_a_bug_report_needs(capsys):
     assert code == 0, err
     for word in ("python", "numpy", "numba", "processor", "threading layer", "kernel cache", "GPU"):
         assert word in out
+    assert "CuPy" in out
 
 
 def test_data_list_shows_what_is_here(capsys):

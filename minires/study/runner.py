@@ -86,6 +86,9 @@ class Progress(Protocol):
     def step(self, work: int) -> None:
         """One training step is done, of so many multiply-adds."""
 
+    def epoch(self, row: dict[str, Any]) -> None:
+        """An epoch is done, and on disk."""
+
     def finished(self, run: dict[str, Any]) -> None:
         """A network's final numbers are there."""
 
@@ -94,6 +97,7 @@ class _Silent:
     def plan(self, total: int, done: int) -> None: ...
     def network(self, name: str, epochs: int, done: int, steps: int) -> None: ...
     def step(self, work: int) -> None: ...
+    def epoch(self, row: dict[str, Any]) -> None: ...
     def finished(self, run: dict[str, Any]) -> None: ...
 
 
@@ -336,6 +340,7 @@ def _train_one(
             rule.observe(row["train_error"])
         run["epochs"] = history
         write_json_atomic(path / "results.json", results)
+        progress.epoch(row)
 
     write_json_atomic(path / "results.json", results)
     fit(
