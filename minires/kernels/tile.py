@@ -160,6 +160,43 @@ tile_outer_1 = _make_tile(1, along_rows=False, accumulate=True)
 tile_outer_2 = _make_tile(2, along_rows=False, accumulate=True)
 
 
+@intrinsic
+def copy(context, a, a_at, b, b_at, count):  # type: ignore[no-untyped-def]
+    """a[a_at : a_at + count] = b[b_at : b_at + count], for flat arrays, a vector at a time.
+
+    For runs of a few dozen numbers; a plain loop becomes a call of memcpy, which costs more than
+    such a run itself.
+    """
+    integer = types.int64
+    signature = types.void(a, integer, b, integer, integer)
+    width = lanes(np.dtype(str(a.dtype)))
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        scalar = context.get_data_type(signature.args[0].dtype)
+        size = signature.args[0].dtype.bitwidth // 8
+        target, source = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2)
+        )
+        a_at, b_at, count = args[1], args[3], args[4]
+        index = count.type
+        full = builder.and_(count, ir.Constant(index, -width))  # width is a power of two
+        for first, last, step, kind in (
+            (ir.Constant(index, 0), full, width, ir.VectorType(scalar, width)),
+            (full, count, 1, scalar),
+        ):
+            with cgutils.for_range_slice(
+                builder, first, last, ir.Constant(index, step), intp=index
+            ) as (i, _):
+                pieces = [
+                    builder.bitcast(builder.gep(pointer, [builder.add(at, i)]), kind.as_pointer())
+                    for pointer, at in ((target, a_at), (source, b_at))
+                ]
+                builder.store(builder.load(pieces[1], align=size), pieces[0], align=size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 def panel_width(columns: int, dtype: Any) -> int:
     """How many columns a panel of ``b`` has: two vectors, or one where one is enough."""
     return lanes(dtype) if columns <= lanes(dtype) else 2 * lanes(dtype)

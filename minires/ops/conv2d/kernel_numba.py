@@ -24,6 +24,7 @@ from numba import prange
 from ...kernels.jit import device_function, kernel
 from ...kernels.tile import (
     ROWS,
+    copy,
     lanes,
     pack_panels,
     panel_width,
@@ -43,24 +44,38 @@ PARTS_SIZE = 2**22  # entries of all parts together
 def _gather(source, off_h, off_w, first, count, grid, step, low, high, rows, depth):  # type: ignore[no-untyped-def]
     """Row p - low of the flat matrix ``rows`` = the taps of position p, for low <= p < high.
 
-    Of each source pixel, ``count`` channels from ``first`` on.
+    Of each source pixel, ``count`` channels from ``first`` on. Taps side by side that take all
+    channels are side by side in memory too, and are copied in one go.
     """
-    height, width = source.shape[1], source.shape[2]
+    height, width, channels = source.shape[1], source.shape[2], source.shape[3]
+    flat = source.reshape(-1)
+    taps = off_w.size
+    joined = count == channels and (taps == 1 or off_w[1] == off_w[0] + 1)
     image, pixel = divmod(low, grid[0] * grid[1])
     i, j = divmod(pixel, grid[1])
     for position in range(low, high):
         at = (position - low) * depth
         for u in range(off_h.size):
             h = i * step[0] + off_h[u]
-            for v in range(off_w.size):
-                w = j * step[1] + off_w[v]
-                if 0 <= h < height and 0 <= w < width:
-                    for c in range(count):
-                        rows[at + c] = source[image, h, w, first + c]
-                else:
-                    for c in range(count):
-                        rows[at + c] = 0
-                at += count
+            start = (image * height + h) * width  # of the source row, in pixels
+            left = right = 0  # the taps from left to right lie inside the image
+            if joined and 0 <= h < height:
+                w = j * step[1] + off_w[0]
+                left = min(max(-w, 0), taps)
+                right = max(min(width - w, taps), left)
+                copy(
+                    rows, at + left * count, flat, (start + w + left) * channels,
+                    (right - left) * count,
+                )  # fmt: skip
+            if right - left < taps:
+                for v in range(taps):
+                    w = j * step[1] + off_w[v]
+                    if not (0 <= h < height and 0 <= w < width):
+                        for c in range(count):
+                            rows[at + v * count + c] = 0
+                    elif not joined:
+                        copy(rows, at + v * count, flat, (start + w) * channels + first, count)
+            at += taps * count
         j += 1
         if j == grid[1]:
             i, j = i + 1, 0
