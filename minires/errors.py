@@ -76,8 +76,8 @@ def message(op: str, expected: str, got: object, context: str = "", fix: str = "
 def unknown(kind: str, name: object, known: Iterable[str]) -> ArgumentError:
     """The error for a name that does not exist, with the nearest names that do.
 
-    >>> str(unknown("data set", "minst", ["mnist", "digits"]))
-    'unknown data set \\'minst\\': did you mean mnist? Known: digits, mnist'
+    >>> print(unknown("data set", "minst", ["mnist", "digits"]))
+    unknown data set 'minst': did you mean mnist? Known: digits, mnist
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)

@@ -7,6 +7,7 @@ All files are replaced atomically, so whatever moment the process dies at, the f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -270,6 +271,8 @@ def _go_on(
             results["runs"].append(run)
         _train_one(config, run, costs[key], steps, results, path, train, test, progress)
     write_outputs(results, path)
+    with contextlib.suppress(OSError):  # empty by now, unless the user keeps something there
+        (path / "checkpoints").rmdir()
     return results
 
 

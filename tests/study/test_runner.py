@@ -75,7 +75,7 @@ def test_everything_is_written(finished):
     for name in OUTPUTS:
         assert (folder / name).stat().st_size > 0, name
     assert json.loads((folder / "results.json").read_text()) == results
-    assert not list((folder / "checkpoints").iterdir())  # nothing is left over
+    assert sorted(p.name for p in folder.iterdir()) == sorted(OUTPUTS)  # nothing is left over
     assert len(without_times(folder)) == 2 * 2 * 2
     for run in results["runs"]:
         assert run["finished"]

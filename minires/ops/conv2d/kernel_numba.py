@@ -37,7 +37,7 @@ from .op import Conv2dGeometry
 
 BLOCK = 2**15  # entries of a gathered block: large enough to reuse weights, small enough for L2
 PARTS = 16  # of a weight gradient, fewer where each would be large:
-PARTS_SIZE = 2**22  # entries of all parts together
+PARTS_SIZE = 2**21  # entries of all parts together
 
 
 @device_function
@@ -165,9 +165,10 @@ def _vectors(width: int, dtype: Any) -> int:
     return width // lanes(dtype)
 
 
-def _block(depth: int) -> int:
-    """Positions in a block whose rows have ``depth`` entries: a multiple of ROWS."""
-    return ROWS * min(max(BLOCK // (ROWS * depth), 4), 32)
+def _block(depth: int, least: int) -> int:
+    """Positions in a block whose rows have ``depth`` entries: a multiple of ROWS, and at least
+    ``least`` times ROWS, because each block passes over all the weights (or their sums)."""
+    return ROWS * min(max(BLOCK // (ROWS * depth), least), 32)
 
 
 def _forward_offsets(g: Conv2dGeometry) -> tuple[Any, Any]:
@@ -187,7 +188,7 @@ def conv2d_fwd(x: Any, w: Any, b: Any, y: Any, g: Conv2dGeometry) -> None:
     bias = np.zeros(g.c_out, y.dtype) if b is None else np.ascontiguousarray(b)
     _gather_gemm(
         x, *_forward_offsets(g), panels, _vectors(panels.shape[3], y.dtype), bias, y,
-        (g.h_out, g.w_out), g.stride, (0, 0), (1, 1), _block(depth),
+        (g.h_out, g.w_out), g.stride, (0, 0), (1, 1), _block(depth, 4),
     )  # fmt: skip
 
 
@@ -220,7 +221,7 @@ def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
             panels = pack_panels(chosen.reshape(g.groups, depth, -1))
             _gather_gemm(
                 gy, off_h, off_w, panels, _vectors(panels.shape[3], gx.dtype), bias, gx,
-                (n_h, n_w), (1, 1), (r_h, r_w), g.stride, _block(depth),
+                (n_h, n_w), (1, 1), (r_h, r_w), g.stride, _block(depth, 4),
             )  # fmt: skip
 
 
@@ -237,7 +238,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     parts = min(max(PARTS_SIZE // (g.groups * padded * count * width), 4), PARTS)
     sums = np.zeros((parts, g.groups, count, padded, width), gw.dtype)
     _gather_outer(
-        gy, x, *_forward_offsets(g), _vectors(width, gw.dtype), sums, g.stride, _block(padded)
+        gy, x, *_forward_offsets(g), _vectors(width, gw.dtype), sums, g.stride, _block(padded, 16)
     )
     total = sums.sum(axis=0).transpose(0, 2, 1, 3)  # (groups, depth, panels, width)
     total = total.reshape(g.groups, padded, -1)[:, :depth, :c_out]

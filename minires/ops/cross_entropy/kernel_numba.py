@@ -44,12 +44,11 @@ def _bwd_x(g, x, labels, smoothing, ignore, gx):  # type: ignore[no-untyped-def]
             peak = max(peak, x[row, k])
         total = 0.0
         for k in range(classes):
-            total += np.exp(x[row, k] - peak)
+            gx[row, k] = np.exp(x[row, k] - peak)
+            total += gx[row, k]
         for k in range(classes):
-            q = smoothing / classes
-            if k == labels[row]:
-                q += 1 - smoothing
-            gx[row, k] = (np.exp(x[row, k] - peak) / total - q) * g[row]
+            gx[row, k] = (gx[row, k] / total - smoothing / classes) * g[row]
+        gx[row, labels[row]] -= (1 - smoothing) * g[row]
 
 
 def cross_entropy_fwd(x: Any, labels: Any, smoothing: float, ignore: int, losses: Any) -> None:
