@@ -160,8 +160,7 @@ tile_outer_1 = _make_tile(1, along_rows=False, accumulate=True)
 tile_outer_2 = _make_tile(2, along_rows=False, accumulate=True)
 
 
-@intrinsic
-def copy(context, a, a_at, b, b_at, count):  # type: ignore[no-untyped-def]
+def _copy(context, a, a_at, b, b_at, count):  # type: ignore[no-untyped-def]
     """a[a_at : a_at + count] = b[b_at : b_at + count], for flat arrays, a vector at a time.
 
     For runs of a few dozen numbers; a plain loop becomes a call of memcpy, which costs more than
@@ -195,6 +194,9 @@ def copy(context, a, a_at, b, b_at, count):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return signature, generate
+
+
+copy: Any = intrinsic(_copy)
 
 
 def panel_width(columns: int, dtype: Any) -> int:
