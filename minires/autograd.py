@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .device import array_module
-from .errors import DTypeError, GraphError, NaNError, ShapeError, message
+from .errors import ArgumentError, DTypeError, GraphError, NaNError, ShapeError, message
 
 Place = tuple[str, int]
 
@@ -190,7 +190,13 @@ class Context:
         """Keep arrays through which no gradient flows."""
         self._constants = arrays
 
-    def _bind(self, args: Sequence[Any], arrays: Sequence[Any], outputs: Sequence[Any]) -> None:
+    def _bind(
+        self,
+        args: Sequence[Any],
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        outputs: Sequence[Any],
+    ) -> None:
         """Find which input or output each saved array is, and note its version."""
         for array in self._requested:
             if array is None:
@@ -201,11 +207,11 @@ class Context:
                     self._saved.append(("input", arg, arg._version.count))
                     break
             else:
-                for index, out in enumerate(outputs):
-                    if out._array is array:
+                for index, (out, made) in enumerate(zip(outputs, results)):
+                    if made is array:
                         # the tensor itself would make a cycle with its node; its parts do not
                         version = out._version
-                        self._saved.append(("output", array, version, version.count, index))
+                        self._saved.append(("output", out._array, version, version.count, index))
                         break
                 else:
                     raise GraphError(
@@ -254,6 +260,15 @@ class Context:
                 "Use an out-of-place operation there, such as y = y + x."
             )
 
+    def _keep_old(self, variable: Variable) -> None:
+        """Keep a copy of a saved input that is about to be overwritten by this very result."""
+        for position, (kind, *rest) in enumerate(self._saved):
+            if kind == "input" and rest[0] is variable:
+                old = Variable._wrap(variable._array.copy())
+                old._node, old._index = variable._node, variable._index
+                old._requires_grad = variable._requires_grad
+                self._saved[position] = ("input", old, 0)
+
     def release(self, place: Place) -> None:
         if self._saved or self._constants:
             self._saved, self._constants, self.released = [], (), place
@@ -283,21 +298,36 @@ class Function:
         needs = tuple(isinstance(a, Variable) and a.requires_grad for a in args)
         record = _grad_mode.get() and any(needs)
         arrays = [a._array if isinstance(a, Variable) else a for a in args]
+        for name, option in options.items():
+            if isinstance(option, Variable):  # no gradient could ever reach it
+                raise GraphError(
+                    f"{cls.__name__}: expected tensors as positional arguments, got one as {name}="
+                )
         ctx = Context(needs if record else (False,) * len(needs))
-        result = cls.forward(ctx, *arrays, **options)
+        with np.errstate(all="ignore"):  # inf and nan are results, as in IEEE; see detect_anomaly
+            result = cls.forward(ctx, *arrays, **options)
         many = isinstance(result, tuple)
-        outputs = [Variable._wrap(array) for array in (result if many else (result,))]
+        results = list(result) if many else [result]
+        outputs = [Variable._wrap(array) for array in results]
+        for out in outputs:
+            if not cls.view and any(out._array is array for array in arrays):
+                out._array = out._array.copy()  # an input handed through is no memory of its own
         if _anomaly.get():
             _check_forward(cls, arrays, outputs)
         if cls.view and memory(outputs[0]._array) is memory(args[0]._array):
             outputs[0]._become_view(args[0], (cls, args[1:], options))
         if record:
-            cls._record(ctx, args, arrays, outputs)
+            cls._record(ctx, args, arrays, results, outputs)
         return tuple(outputs) if many else outputs[0]
 
     @classmethod
     def _record(
-        cls, ctx: Context, args: Sequence[Any], arrays: Sequence[Any], outputs: Sequence[Variable]
+        cls,
+        ctx: Context,
+        args: Sequence[Any],
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        outputs: Sequence[Variable],
     ) -> None:
         metas = [_meta(a) if isinstance(a, Variable) else None for a in args]
         edges = [a._edge() if need else None for a, need in zip(args, ctx.needs_grad)]
@@ -305,14 +335,14 @@ class Function:
         for index, out in enumerate(outputs):
             if out._array.dtype.kind in "fc":
                 out._set_node(node, index)
-        ctx._bind(args, arrays, outputs)
+        ctx._bind(args, arrays, results, outputs)
 
     @classmethod
     def record(cls, ctx: Context, args: Sequence[Any], array: Any) -> Any:
         """A tensor on ``array``, recorded as this function's result of ``args``: for writes in
         place, which have no forward of their own."""
         output = Variable._wrap(array)
-        cls._record(ctx, args, (), [output])
+        cls._record(ctx, args, (), (), [output])
         return output
 
 
@@ -459,6 +489,11 @@ class Variable:
     # -- the graph
 
     def _set_node(self, node: Node, index: int) -> None:
+        if self._retains and self._node is not None:  # .grad is that of the newest value
+            table = self._node.hooks[self._index]
+            for key, hook in list(table.items()):
+                if isinstance(hook, _Keeper) and hook.variable() is self:
+                    HookHandle(node.hooks.setdefault(index, {}), table.pop(key))
         self._node, self._index = node, index
         self._requires_grad = True
         self._node_version = self._version.count
@@ -490,14 +525,17 @@ class Variable:
                     fresh = function.apply(fresh, *args, **options)
             assert fresh._node is not None
             self._set_node(fresh._node, fresh._index)
+        elif recorded and self._node is not None:  # overwritten by constants together with its base
+            self._node, self._requires_grad = None, False
 
     def _check_inplace(self, *sources: Any) -> bool:
         """Whether an in-place write must be recorded; refuses those that cannot be."""
         if not _grad_mode.get():
             return False
         base, _, recorded = self._view or (self, (), True)
-        if base.is_leaf and base.requires_grad:
-            what = "a view of a leaf" if base is not self else "a leaf"
+        leaf = next((v for v in (self, base) if v.is_leaf and v.requires_grad), None)
+        if leaf is not None:
+            what = "a leaf" if leaf is self else "a view of a leaf"
             raise GraphError(
                 f"in-place write at {show_place(caller())}: {what} that requires grad cannot be "
                 "changed in place, its gradient would have no meaning. Do it under "
@@ -516,17 +554,37 @@ class Variable:
     def _replace(self, new: Variable) -> None:
         """Write ``new``'s values here, in place, and continue from ``new``'s place on the tape."""
         record = self._check_inplace(new)
-        if new._array.shape != self._array.shape:
+        old = self._array
+        if new._array.shape != old.shape:
             raise ShapeError(
                 message(
                     "in-place operation",
-                    f"a result of this tensor's shape {self._array.shape}",
+                    f"a result of this tensor's shape {old.shape}",
                     new._array.shape,
                     fix="Use the out-of-place form.",
                 )
             )
-        self._array[...] = new._array
+        if new._array.dtype != old.dtype:
+            raise DTypeError(
+                message(
+                    "in-place operation",
+                    f"a result of this tensor's dtype {old.dtype}",
+                    str(new._array.dtype),
+                    fix="Use the out-of-place form.",
+                )
+            )
+        self._check_writeable()
+        if record and new._node is not None:
+            new._node.ctx._keep_old(self)
+        old[...] = new._array
         self._written(new if record else None)
+
+    def _check_writeable(self) -> None:
+        if not getattr(self._array.flags, "writeable", True):  # CuPy arrays always are
+            raise ArgumentError(
+                f"in-place write: this tensor of shape {self.shape} looks at read-only memory "
+                "(an expanded tensor, or a NumPy array marked so). Write to x.clone()."
+            )
 
     def _written(self, new: Variable | None) -> None:
         """The array was written in place; ``new`` carries the history of what is in it now."""
@@ -577,15 +635,7 @@ class Variable:
         if self._node is None or self._retains:
             return
         self._retains = True
-        me = weakref.ref(self)
-
-        def keep(gradient: Any) -> None:
-            variable = me()
-            if variable is not None:
-                kept = gradient.clone()
-                variable._grad = kept if variable._grad is None else variable._grad + kept
-
-        self.register_hook(keep)
+        self.register_hook(_Keeper(self))
 
     def backward(
         self,
@@ -627,6 +677,16 @@ class HookHandle:
         self.remove()
 
 
+class _Keeper:
+    """Stands among the hooks of a tensor that is not a leaf: its gradient is to be kept."""
+
+    def __init__(self, variable: Variable):
+        self.variable = weakref.ref(variable)  # the tensor holds its node, and that its hooks
+
+    def __call__(self, gradient: Any) -> None:
+        """The walk looks for these itself, to keep what the last hook made of the gradient."""
+
+
 class _CopyIntoView(Function):
     """base[view] = new: what a base becomes when one of its views is written in place."""
 
@@ -637,12 +697,15 @@ class _CopyIntoView(Function):
             seen = function.apply(seen, *args, **options)
         if not ctx.needs_grad[0]:
             return None, seen
-        rest = gy.clone()  # the base keeps its gradient outside the view
-        hole = rest
+        # the base keeps its gradient outside the view; where that is, the steps say themselves
+        # when they are taken on the numbers of the entries, in whatever memory layout
+        xp = array_module(gy._array)
+        inside = Variable._wrap(xp.arange(gy._array.size).reshape(gy.shape))
         for function, args, options in ctx.steps:
-            hole = function.apply(hole, *args, **options)
-        hole._replace(hole * 0)
-        return rest, seen
+            inside = function.apply(inside, *args, **options)
+        outside = xp.ones(gy._array.size, gy._array.dtype)
+        outside[inside._array.reshape(-1)] = 0
+        return gy * Variable._wrap(outside.reshape(gy.shape)), seen
 
 
 # **** the walk back ****
@@ -674,7 +737,7 @@ def grad(
     if grad_outputs is None:
         gys: list[Any] = [None] * len(outs)
     else:
-        gys = [grad_outputs] if isinstance(grad_outputs, Variable) else list(grad_outputs)
+        gys = list(grad_outputs) if isinstance(grad_outputs, tuple | list) else [grad_outputs]
     if len(gys) != len(outs):
         raise ShapeError(message("grad", f"{len(outs)} grad_outputs", len(gys)))
     for index, variable in enumerate(ins):
@@ -758,6 +821,8 @@ def walk(
     sums: dict[Node, list[Any]] = {}  # the gradients of each node's outputs, so far
     leaves: dict[int, tuple[Variable, list[Any]]] = {}  # the same for leaves, by id
     own: set[int] = set()  # arrays in sums and leaves that the walk added up itself
+    kept: list[tuple[Variable, Any]] = []  # what retain_grad asked for
+    exposed = {id(memory(g._array)) for g in gradients if isinstance(g, Variable)}
     heap: list[Node] = []
     wanted: dict[Any, Any] = {}
     if inputs is not None:
@@ -778,18 +843,27 @@ def walk(
         if present is None:
             slots[index] = gradient
         elif id(present._array) in own:  # nobody else has seen this array: no new memory
-            present._array += gradient._array
+            _accumulate(present, gradient)
         else:
             slots[index] = present + gradient
             if not create_graph:
                 own.add(id(slots[index]._array))
 
     def run_hooks(table: dict[int, Any] | None, gradient: Any) -> Any:
-        for hook in list((table or {}).values()):
+        if not table:
+            return gradient
+        keepers = []
+        for hook in list(table.values()):
+            if isinstance(hook, _Keeper):
+                keepers.append(hook.variable())
+                continue
+            exposed.add(id(memory(gradient._array)))  # the hook may hold on to it
             replaced = hook(gradient)
             if replaced is not None:
                 _check_gradient(replaced, gradient.shape, gradient._array.dtype, "hook")
                 gradient = replaced
+                exposed.add(id(memory(gradient._array)))
+        kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
         return gradient
 
     with set_grad_enabled(create_graph):
@@ -818,30 +892,37 @@ def walk(
                     deliver(edge, gx)
             if not retain:
                 node.ctx.release(here)
-        exposed = {id(memory(g._array)) for g in gradients if isinstance(g, Variable)}
-        if inputs is None:
-            for leaf, (total,) in leaves.values():
-                gradient = run_hooks(leaf._hooks, total)
-                if leaf._grad is None:
+        totals = [
+            (leaf, run_hooks(leaf._hooks, total))
+            for key, (leaf, (total,)) in leaves.items()
+            if inputs is None or key in wanted
+        ]
+        if inputs is None:  # nothing has failed until here, and no .grad has changed
+            for leaf, gradient in totals + kept:
+                present = leaf._grad
+                if present is None:
                     leaf._grad = _unaliased(gradient, exposed, create_graph)
-                elif create_graph:
-                    leaf._grad = leaf._grad + gradient
+                elif create_graph or not getattr(present._array.flags, "writeable", True):
+                    leaf._grad = present + gradient
                 else:
-                    leaf._grad._array += gradient._array
+                    _accumulate(present, gradient)
+                    present._version.bump()
             return []
+        for leaf, gradient in totals:
+            wanted[id(leaf)] = gradient
         result: list[Any] = []
         for variable in inputs:
             edge = variable._edge()
-            if isinstance(edge, tuple):
-                gradient = wanted[edge]
-            else:
-                gradient = leaves[id(edge)][1][0] if id(edge) in leaves else None
-                if gradient is not None:
-                    gradient = run_hooks(edge._hooks, gradient)
+            gradient = wanted[edge if isinstance(edge, tuple) else id(edge)]
             if gradient is not None:
                 gradient = _unaliased(gradient, exposed, create_graph)
             result.append(gradient)
         return result
+
+
+def _accumulate(total: Variable, gradient: Variable) -> None:
+    with np.errstate(all="ignore"):  # inf - inf is nan, as it is in a forward pass
+        total._array += gradient._array
 
 
 def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
@@ -863,22 +944,31 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
     }
     kept.update(id(memory(array)) for array in ctx._constants if array is not None)
     ctx._node = node
+    anomaly = _anomaly.get()
+    token = _anomaly.set(False)  # it is this node that is to be named, not what it is made of
     try:
         result = node.function.backward(ctx, *gys)
     except NotImplementedError as error:
         raise GraphError(f"{name} at {show_place(node.place)} has no derivative.") from error
     finally:
+        _anomaly.reset(token)
         ctx._node = None  # a node and its context would otherwise keep each other alive
-    gxs = list(result) if isinstance(result, tuple) else [result]
+    gxs: list[Any] = list(result) if isinstance(result, tuple) else [result]
     if len(gxs) != len(node.edges):
-        raise GraphError(f"{name}.backward returned {len(gxs)} gradients for {len(node.edges)}")
+        raise GraphError(
+            f"{name}.backward: expected {len(node.edges)} gradients (one per argument of "
+            f"forward, None where there is none), got {len(gxs)}"
+        )
     for index, (gx, edge, meta) in enumerate(zip(gxs, node.edges, node.metas)):
         if gx is None or edge is None or meta is None:
             continue
+        if not isinstance(gx, Variable):
+            expected = f"a tensor for argument {index}"
+            raise GraphError(message(f"{name}.backward", expected, type(gx).__name__))
         _check_gradient(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
         if id(memory(gx._array)) in kept:  # a saved array is no gradient: it may be the user's
-            gxs[index] = gx = gx.clone()
-        if _anomaly.get() and _has_nan(gx._array) and not any(_has_nan(g._array) for g in gys):
+            gxs[index] = gx = gx.clone()  # type: ignore[attr-defined]
+        if anomaly and _has_nan(gx._array) and not any(_has_nan(g._array) for g in gys):
             raise NaNError(
                 f"{name}, called at {show_place(node.place)}, made the first NaN of the "
                 f"backward pass, in the gradient of argument {index}."

@@ -133,7 +133,7 @@ def _kernel_module(op: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name != path:
+        if error.name not in (path, f"minires.ops.{op}"):  # a kernel that lacks something else
             raise
         raise KernelMissing(
             f"{op}: expected a kernel for {name!r}, got none ({path} does not exist). "

@@ -41,7 +41,7 @@ def set_state(state: dict[str, Any]) -> None:
     """
     try:
         _generator.bit_generator.state = state
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise CheckpointError(
             message("set_state", "a state from minires.random.get_state()", repr(error))
         ) from error

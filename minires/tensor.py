@@ -52,6 +52,8 @@ class Tensor(Variable):
 
     def __init__(self, data: Any, requires_grad: bool = False):
         super().__init__(_as_array(data), requires_grad)
+        if isinstance(data, Variable):
+            self._version = data._version  # the memory is the same, so writes to it are too
 
     # -- facts
 
@@ -65,6 +67,8 @@ class Tensor(Variable):
         array = value._array if isinstance(value, Variable) else _as_array(value)
         if array.shape != self._array.shape:
             raise ShapeError(message("data", f"an array of shape {self.shape}", array.shape))
+        if self.requires_grad and array.dtype.kind not in "fc":
+            raise DTypeError(message("data", "a floating-point array", str(array.dtype)))
         self._array = array
         self._version.bump()
 
@@ -90,7 +94,11 @@ class Tensor(Variable):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one entry of it."""
-        return self.shape if dim is None else self.shape[dim]
+        if dim is None:
+            return self.shape
+        if not -self.ndim <= dim < self.ndim:
+            raise ShapeError(message("size", f"a dim of {self.ndim}", dim, f"shape {self.shape}"))
+        return self.shape[dim]
 
     def dim(self) -> int:
         return self._array.ndim
@@ -269,8 +277,11 @@ def _blank(cls: type[Tensor]) -> Tensor:
     return cls.__new__(cls)
 
 
-def _as_array(data: Any) -> Any:
-    """An array of a dtype that minires takes; arrays are shared, everything else is copied."""
+def _as_array(data: Any, dtype: Any = None) -> Any:
+    """An array of a dtype that minires takes; arrays are shared, everything else is copied.
+
+    ``dtype`` is for numbers that are not in an array yet, whose digits a detour would cost.
+    """
     if isinstance(data, Variable):
         return data._array
     if hasattr(data, "__cuda_array_interface__"):
@@ -282,7 +293,7 @@ def _as_array(data: Any) -> Any:
             array = np.array(data)
         except ValueError as error:
             raise ShapeError(message("tensor", "rows of equal length", str(error))) from error
-        if array.dtype == np.float64:
+        if array.dtype == np.float64 and dtype is None:
             array = array.astype(np.float32)  # a Python float carries no precision of its own
     if array.dtype not in _DTYPES or not array.dtype.isnative:
         raise DTypeError(
@@ -303,6 +314,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         DTypeError: it is none, or one that minires does not take.
     """
     try:
+        if dtype is None:  # which is float64 to NumPy
+            raise TypeError("None is not a dtype")
         result = np.dtype(dtype)
     except TypeError as error:
         raise DTypeError(message("dtype", "a dtype such as 'float32'", repr(dtype))) from error
@@ -325,7 +338,7 @@ def tensor(
         ShapeError: rows of unequal length.
         DTypeError: text, objects, float16, or another dtype that minires does not take.
     """
-    array = _as_array(data)
+    array = _as_array(data, dtype)
     if array is data or isinstance(data, Variable | np.generic):
         array = array.copy()
     if dtype is not None:
@@ -379,8 +392,7 @@ def full(
     device: str | Device = CPU,
 ) -> Tensor:
     """A tensor of this shape with the same value everywhere."""
-    sizes = _shape([shape] if isinstance(shape, int) else shape)
-    return _make(np.full(sizes, fill_value, as_dtype(dtype)), requires_grad, device)
+    return _make(np.full(_shape([shape]), fill_value, as_dtype(dtype)), requires_grad, device)
 
 
 def zeros(
@@ -408,6 +420,8 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
     """``start, start + step, ...`` below ``end``; with one argument, from 0 up to it."""
     if end is None:
         start, end = 0, start
+    if step == 0:
+        raise ArgumentError(message("arange", "step other than 0", step))
     if dtype is None:
         whole = all(isinstance(value, int | np.integer) for value in (start, end, step))
         dtype = np.int64 if whole else np.float32
@@ -456,6 +470,13 @@ def _generator(generator: np.random.Generator | None) -> np.random.Generator:
     return random.generator() if generator is None else generator
 
 
+def _float(name: str, dtype: Any) -> np.dtype[Any]:
+    result = as_dtype(dtype)
+    if result.kind != "f":
+        raise DTypeError(message(name, "float32 or float64", str(result)))
+    return result
+
+
 def randn(
     *shape: Any,
     dtype: Any = np.float32,
@@ -464,7 +485,7 @@ def randn(
     generator: np.random.Generator | None = None,
 ) -> Tensor:
     """Draws from the standard normal distribution, by ``generator`` or the global one."""
-    draws = _generator(generator).standard_normal(_shape(shape), dtype=as_dtype(dtype))  # type: ignore[arg-type]
+    draws = _generator(generator).standard_normal(_shape(shape), _float("randn", dtype))  # type: ignore[arg-type]
     return _make(draws, requires_grad, device)
 
 
@@ -476,7 +497,7 @@ def rand(
     generator: np.random.Generator | None = None,
 ) -> Tensor:
     """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one."""
-    draws = _generator(generator).random(_shape(shape), dtype=as_dtype(dtype))  # type: ignore[arg-type]
+    draws = _generator(generator).random(_shape(shape), _float("rand", dtype))  # type: ignore[arg-type]
     return _make(draws, requires_grad, device)
 
 

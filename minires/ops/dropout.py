@@ -30,8 +30,8 @@ def dropout(
         ArgumentError: p out of range.
     """
     real("dropout", x)
-    if not 0 <= p <= 1:
-        raise ArgumentError(message("dropout", "p in 0..1", p))
+    if not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise ArgumentError(message("dropout", "p in 0..1", repr(p)))
     if not training or p == 0:
         return x
     source = random.generator() if generator is None else generator

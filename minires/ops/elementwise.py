@@ -40,6 +40,8 @@ class Expand(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
         ctx.shape = x.shape
+        if x.size == np.prod(shape, dtype=int):  # nothing is repeated: keep it writeable
+            return x.reshape(shape)
         return array_module(x).broadcast_to(x, shape)
 
     @staticmethod
@@ -64,11 +66,17 @@ def operand(name: str, value: Any, like: Variable) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.item()
     if isinstance(value, bool | int | float | complex):
-        kind = like._array.dtype.kind
-        if isinstance(value, float) and kind not in "fc":
+        dtype = like._array.dtype
+        if isinstance(value, float) and dtype.kind not in "fc":
             raise DTypeError(
-                f"{name}: a {like._array.dtype} tensor and the float {value!r} do not mix. "
+                f"{name}: a {dtype} tensor and the float {value!r} do not mix. "
                 "Convert the tensor with .float()."
+            )
+        fits = dtype.kind not in "iu" or np.iinfo(dtype).min <= value.real <= np.iinfo(dtype).max
+        if not fits:
+            raise DTypeError(
+                f"{name}: a {dtype} tensor and the number {value!r} do not mix. "
+                "Convert the tensor first, as in x.long() or x.float()."
             )
         return value
     raise DTypeError(message(name, "a tensor, an array or a number", type(value).__name__))
@@ -94,6 +102,8 @@ def check_same(name: str, *tensors: Variable) -> None:
 def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
     """Both operands checked: one dtype, one device, shapes that broadcast."""
     like = x if isinstance(x, Variable) else y
+    if not isinstance(like, Variable):
+        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
     x, y = operand(name, x, like), operand(name, y, like)
     if isinstance(x, Variable) and isinstance(y, Variable):
         check_same(name, x, y)
@@ -154,8 +164,7 @@ class Div(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y, both=ctx.needs_grad[1])
-        with np.errstate(divide="ignore", invalid="ignore"):  # inf and nan, as in PyTorch
-            return x / y
+        return x / y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -169,23 +178,26 @@ class Pow(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y, both=True)
-        with np.errstate(divide="ignore", invalid="ignore"):  # inf and nan, as in PyTorch
-            return x**y
+        return x**y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         x, y = saved_operands(ctx)
         gx = gz = None
+        slope: Any
         if ctx.needs_grad[0]:
             # at exponent 0 the derivative is 0 even where x is 0, and not 0 * 0 ** -1
             if isinstance(y, Tensor):
                 zero = y == 0
                 slope = where(zero, 0, y * x ** where(zero, 1, y - 1))
             else:
-                slope = x * 0 if y == 0 else y * x ** (y - 1)
+                slope = 0 if y == 0 else y * x ** (y - 1)
             gx = sum_to(gy * slope, ctx.shapes[0])
         if ctx.needs_grad[1]:
-            logarithm = x.log() if isinstance(x, Tensor) else float(np.log(x))
+            base = x if isinstance(x, Tensor) else Tensor(array_module(y.data).asarray(x, y.dtype))
+            # 0 ** y is 0 next to y > 0 (and 1 at 0 only): its slope is 0, and not 0 * -inf
+            flat = (base == 0) & (y >= 0)
+            logarithm = where(flat, 0, where(flat, 1, base).log())
             gz = sum_to(gy * x**y * logarithm, ctx.shapes[1])
         return gx, gz
 
@@ -228,7 +240,8 @@ class Where(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any, condition: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
-        ctx.save_constants(condition)
+        if any(ctx.needs_grad):
+            ctx.save_constants(condition.copy())  # the user may write into theirs
         return array_module(condition).where(condition, x, y)
 
     @staticmethod
@@ -270,8 +283,7 @@ class Log(Function):
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         ctx.save(x)
-        with np.errstate(divide="ignore", invalid="ignore"):  # -inf and nan, as in PyTorch
-            return array_module(x).log(x)
+        return array_module(x).log(x)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -282,8 +294,7 @@ class Log(Function):
 class Sqrt(Function):
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
-        with np.errstate(invalid="ignore"):
-            y = array_module(x).sqrt(x)
+        y = array_module(x).sqrt(x)
         ctx.save(y)
         return y
 
@@ -370,7 +381,10 @@ def add(x: Any, y: Any) -> Tensor:
 @tensor_method("__sub__", "sub")
 def sub(x: Any, y: Any) -> Tensor:
     """``x - y``, broadcast."""
-    return Sub.apply(*binary_operands("sub", x, y))
+    x, y = binary_operands("sub", x, y)
+    if all(isinstance(v, bool) or getattr(v, "dtype", None) == np.bool_ for v in (x, y)):
+        raise DTypeError("sub: expected numbers, got two bools. Use x ^ y, or x.int() - y.int().")
+    return Sub.apply(x, y)
 
 
 @tensor_method("__mul__", "mul")
@@ -393,7 +407,13 @@ def div(x: Any, y: Any) -> Tensor:
 @tensor_method("__pow__", "pow")
 def pow(x: Any, y: Any) -> Tensor:
     """``x ** y``, broadcast. The gradient for ``y`` is NaN where ``x`` is negative."""
-    return Pow.apply(*binary_operands("pow", x, y))
+    x, y = binary_operands("pow", x, y)
+    kinds = {v.dtype.kind for v in (x, y) if isinstance(v, Tensor)}
+    if not kinds & set("fc") and ((y.data if isinstance(y, Tensor) else np.asarray(y)) < 0).any():
+        raise DTypeError(
+            "pow: an integer to a negative power is no integer. Convert with .float()."
+        )
+    return Pow.apply(x, y)
 
 
 for _name, _function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "pow": pow}.items():
@@ -410,10 +430,18 @@ for _name, _function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "po
     tensor_method(f"__i{_name}__", f"{'div' if _name == 'truediv' else _name}_")(_inplace)
 
 
+def _numbers(name: str, x: Any, fix: str = "") -> Tensor:
+    """``x``, if it is a tensor of something other than bools."""
+    if not isinstance(x, Variable) or x._array.dtype == np.bool_:
+        got = "bools" if isinstance(x, Variable) else type(x).__name__
+        raise DTypeError(message(name, "a tensor of numbers", got, fix=fix))
+    return x  # type: ignore[return-value]
+
+
 @tensor_method("__neg__", "neg")
 def neg(x: Tensor) -> Tensor:
     """``-x``."""
-    return Neg.apply(x)
+    return Neg.apply(_numbers("neg", x, "Use ~x."))
 
 
 @tensor_method("__pos__")
@@ -424,7 +452,7 @@ def _pos(x: Tensor) -> Tensor:
 @tensor_method("__abs__", "abs")
 def abs_(x: Tensor) -> Tensor:
     """The absolute value; its derivative at 0 is taken as 0."""
-    return Abs.apply(x)
+    return Abs.apply(_numbers("abs", x))
 
 
 @tensor_method("exp")
@@ -462,6 +490,11 @@ def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tenso
     """Values below ``min`` raised to it, above ``max`` lowered to it; no gradient out there."""
     if min is None and max is None:
         raise ArgumentError("clip: expected min, max or both, got neither")
+    for bound in (min, max):
+        if bound is not None and not isinstance(operand("clip", bound, x), bool | int | float):
+            raise DTypeError(
+                message("clip", "numbers as bounds", type(bound).__name__, fix="Use maximum().")
+            )
     if min is not None and max is not None and min > max:
         raise ArgumentError(message("clip", "min <= max", f"{min} and {max}"))
     return Clip.apply(x, min, max)
@@ -492,14 +525,16 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
         x = Tensor(x)
     like = x if isinstance(x, Variable) else y
     xp = array_module(like._array)
-    # a number takes the dtype of the tensor beside it
-    x, y = (
-        v
-        if isinstance(v, Variable)
-        else Tensor(xp.asarray(operand("where", v, like), like._array.dtype))
-        for v in (x, y)
+    x, y = operand("where", x, like), operand("where", y, like)
+    x, y = (  # a number takes the dtype of the tensor beside it
+        v if isinstance(v, Variable) else Tensor(xp.asarray(v, like._array.dtype)) for v in (x, y)
     )
     check_same("where", x, y)
+    try:
+        np.broadcast_shapes(x.shape, y.shape, mask.shape)
+    except ValueError:
+        shapes = f"{mask.shape}, {x.shape} and {y.shape}"
+        raise ShapeError(message("where", "shapes that broadcast", shapes)) from None
     return Where.apply(x, y, mask)
 
 
@@ -547,7 +582,10 @@ def _integer(name: str, function: Any) -> Any:
             raise DTypeError(message(name, "a bool or integer tensor", str(like._array.dtype)))
         x, y = binary_operands(name, x, y)
         left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
-        return Tensor(function(left, right))
+        if name in "//%" and like._array.dtype.kind in "iub" and not np.all(right):
+            raise ArgumentError(f"{name}: integer division by zero. Convert with .float() for inf.")
+        with np.errstate(all="ignore"):
+            return Tensor(function(left, right))
 
     return compute
 
@@ -651,7 +689,14 @@ for _method, _dtype in (
 
 @tensor_method("fill_")
 def fill_(x: Tensor, value: float) -> Tensor:
-    """Set every entry to ``value``, in place."""
+    """Set every entry to ``value`` (a number, or a tensor of one), in place.
+
+    Raises:
+        DTypeError: a float into an integer tensor.
+    """
+    value = operand("fill_", value, x)
+    if isinstance(value, Variable):
+        return copy_(x, value)
     x._replace(Tensor(array_module(x.data).full(x.shape, value, x.dtype)))
     return x
 
@@ -664,9 +709,19 @@ def zero_(x: Tensor) -> Tensor:
 
 @tensor_method("copy_")
 def copy_(x: Tensor, source: Any) -> Tensor:
-    """Write ``source``'s values here, in place, broadcast and cast as needed."""
+    """Write ``source``'s values here, in place, broadcast and cast as needed.
+
+    Raises:
+        ShapeError: ``source`` does not broadcast to this tensor's shape.
+    """
     source = source if isinstance(source, Tensor) else Tensor(source)
     if source.shape != x.shape:
+        try:
+            np.broadcast_to(np.empty(source.shape, bool), x.shape)
+        except ValueError:
+            raise ShapeError(
+                message("copy_", f"a source that broadcasts to {x.shape}", source.shape)
+            ) from None
         source = Expand.apply(source, x.shape)
     x._replace(astype(source, x.dtype).clone())
     return x

@@ -43,7 +43,7 @@ def matmul(x: Any, y: Any) -> Tensor:
     Raises:
         ShapeError: inner sizes that differ, scalars, or leading sizes that do not broadcast.
     """
-    like = x if isinstance(x, Tensor) else y
+    like = x if isinstance(x, Tensor) else real("matmul", y)
     x, y = real("matmul", operand("matmul", x, like)), real("matmul", operand("matmul", y, like))
     check_same("matmul", x, y)
     a, b = x.shape, y.shape
@@ -85,6 +85,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     Raises:
         ShapeError: sizes that do not fit.
     """
+    real("linear", x)
     if w.ndim != 2 or (b is not None and b.shape != w.shape[:1]):
         raise ShapeError(
             message(

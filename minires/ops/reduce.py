@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,6 +16,24 @@ from ..tensor import Tensor, tensor_method
 from .elementwise import Expand, real
 
 Dims = int | tuple[int, ...] | list[int] | None
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def numpy_names(function: F) -> F:
+    """Let a function of ``dim`` and ``keepdim`` take NumPy's ``axis`` and ``keepdims`` as well."""
+
+    @functools.wraps(function)
+    def call(x: Any, *args: Any, **options: Any) -> Any:
+        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+            if theirs in options:
+                if ours in options:
+                    raise ArgumentError(
+                        f"{function.__name__}: expected {ours} or {theirs}, got both"
+                    )
+                options[ours] = options.pop(theirs)
+        return function(x, *args, **options)
+
+    return call  # type: ignore[return-value]
 
 
 def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
@@ -21,16 +41,18 @@ def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
 
     Raises:
         ShapeError: a dimension that ``x`` does not have, or one named twice.
+        ArgumentError: not integers.
     """
     if dim is None:
         return tuple(range(x.ndim))
-    entries = (dim,) if isinstance(dim, int | np.integer) else tuple(dim)
+    entries = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
     result = []
     for entry in entries:
+        if not isinstance(entry, int | np.integer):
+            raise ArgumentError(message(name, "dim an integer or a tuple of them", repr(dim)))
         if not -x.ndim <= entry < x.ndim:
-            raise ShapeError(
-                message(name, f"dim in {-x.ndim}..{x.ndim - 1}", entry, f"shape {x.shape}")
-            )
+            allowed = f"dim in {-x.ndim}..{x.ndim - 1}" if x.ndim else "no dim for a scalar"
+            raise ShapeError(message(name, allowed, entry, f"shape {x.shape}"))
         result.append(int(entry) % x.ndim)
     if len(set(result)) != len(result):
         raise ShapeError(message(name, "each dim once", dim, f"shape {x.shape}"))
@@ -137,6 +159,7 @@ class Extremum(NamedTuple):
 
 
 @tensor_method("sum")
+@numpy_names
 def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The sum over ``dim`` (all dimensions by default); bools and integers are counted as int64."""
     axes = dims("sum", x, dim)
@@ -146,6 +169,7 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 @tensor_method("mean")
+@numpy_names
 def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The mean over ``dim`` (all dimensions by default).
 
@@ -161,12 +185,14 @@ def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 @tensor_method("var")
+@numpy_names
 def var(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
     """The variance over ``dim``: squared distances from the mean, over ``n - correction``.
 
     Raises:
         ShapeError: fewer than ``correction + 1`` entries.
     """
+    real("var", x)
     axes = dims("var", x, dim)
     count = int(np.prod([x.shape[axis] for axis in axes]))
     if count <= correction:
@@ -184,12 +210,14 @@ def var(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = Fal
 
 
 @tensor_method("std")
+@numpy_names
 def std(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
     """The square root of :func:`var`."""
     return var(x, dim, correction=correction, keepdim=keepdim).sqrt()
 
 
 @tensor_method("amax")
+@numpy_names
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The largest values over ``dim``; equal ones share the gradient evenly."""
     axes = dims("amax", x, dim)
@@ -198,6 +226,7 @@ def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 @tensor_method("amin")
+@numpy_names
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The smallest values over ``dim``; equal ones share the gradient evenly."""
     axes = dims("amin", x, dim)
@@ -208,15 +237,19 @@ def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
     if dim is None:
         return (amax if name == "max" else amin)(x)
-    if not isinstance(dim, int):
-        raise ArgumentError(message(name, "one dim", repr(dim), fix=f"Use a{name} for several."))
-    (axis,) = dims(name, x, dim)
+    axis = _one(name, x, dim)
     index = _arg(name, x, axis, True)
     values = TakeAlong.apply(x, index, axis)
     if not keepdim:
         shape = tuple(n for i, n in enumerate(x.shape) if i != axis)
         return Extremum(values.reshape(shape), Tensor(index.reshape(shape)))
     return Extremum(values, Tensor(index))
+
+
+def _one(name: str, x: Tensor, dim: Any) -> int:
+    if not isinstance(dim, int | np.integer):
+        raise ArgumentError(message(name, "one dim, an integer", repr(dim)))
+    return dims(name, x, int(dim))[0]
 
 
 def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
@@ -226,32 +259,37 @@ def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
 
 
 @tensor_method("max")
+@numpy_names
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The largest entry; with ``dim``, ``(values, indices)`` along it, ties to the first."""
     return _extremum("max", x, dim, keepdim)
 
 
 @tensor_method("min")
+@numpy_names
 def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest entry; with ``dim``, ``(values, indices)`` along it, ties to the first."""
     return _extremum("min", x, dim, keepdim)
 
 
 @tensor_method("argmax")
+@numpy_names
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the largest entry stands (the first, if several do), as int64."""
-    axis = None if dim is None else dims("argmax", x, dim)[0]
+    axis = None if dim is None else _one("argmax", x, dim)
     return Tensor(_arg("max", x, axis, keepdim))
 
 
 @tensor_method("argmin")
+@numpy_names
 def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the smallest entry stands (the first, if several do), as int64."""
-    axis = None if dim is None else dims("argmin", x, dim)[0]
+    axis = None if dim is None else _one("argmin", x, dim)
     return Tensor(_arg("min", x, axis, keepdim))
 
 
 @tensor_method("logsumexp")
+@numpy_names
 def logsumexp(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over ``dim``, without overflow."""
     real("logsumexp", x)
@@ -272,17 +310,19 @@ def _truth(name: str) -> Any:
     return reduce
 
 
-any = tensor_method("any")(_truth("any"))
-all = tensor_method("all")(_truth("all"))
+any = tensor_method("any")(numpy_names(_truth("any")))
+all = tensor_method("all")(numpy_names(_truth("all")))
 
 
 @tensor_method("softmax")
+@numpy_names
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
     """exp(x) over its sum along ``dim``."""
     return log_softmax(x, dim).exp()
 
 
 @tensor_method("log_softmax")
+@numpy_names
 def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     """x - logsumexp(x) along ``dim``: the logarithm of softmax, without overflow."""
     real("log_softmax", x)

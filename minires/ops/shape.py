@@ -48,7 +48,14 @@ class GetItem(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, index: Any) -> Any:
         ctx.shape = x.shape
-        ctx.save_constants(index)
+        if _is_basic(index):
+            if not isinstance(index, tuple):
+                index = (index,)
+            if not builtins.any(part is Ellipsis for part in index):
+                index = (*index, Ellipsis)  # one entry is then a view too, and no NumPy scalar
+            ctx.save_constants(index)
+        elif ctx.needs_grad[0]:
+            ctx.save_constants(_own(index))
         return x[index]
 
     @staticmethod
@@ -81,13 +88,20 @@ class SetItem(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         index, shape = ctx.index, ctx.shape
+        xp = array_module(gy.data)
         gx = gvalues = None
         if ctx.needs_grad[0]:
-            keep = array_module(gy.data).ones(gy.shape, gy.dtype)
+            keep = xp.ones(gy.shape, gy.dtype)
             keep[index] = 0
             gx = gy * Tensor(keep)
         if ctx.needs_grad[1]:
-            gvalues = _fit_back(GetItem.apply(gy, index), shape)
+            gvalues = GetItem.apply(gy, index)
+            if not _is_basic(index):  # of several values for one entry, the last one stays
+                order = xp.arange(gvalues.numel()).reshape(gvalues.shape)
+                winner = xp.zeros(gy.shape, order.dtype)
+                winner[index] = order
+                gvalues = gvalues * Tensor((winner[index] == order).astype(gy.dtype))
+            gvalues = _fit_back(gvalues, shape)
         return gx, gvalues
 
 
@@ -153,8 +167,11 @@ def _clean(index: Any) -> Any:
         if index._array.dtype.kind not in "iub":
             raise DTypeError(message("index", "an integer or bool tensor", str(index._array.dtype)))
         return index._array
-    if isinstance(index, list):
-        return np.asarray(index, dtype=np.int64 if not index else None)
+    if isinstance(index, list | range):
+        index = np.asarray(index, dtype=None if len(index) else np.int64)
+    if isinstance(index, str | float) or getattr(index, "dtype", np.dtype(int)).kind not in "iub":
+        given = getattr(index, "dtype", repr(index))
+        raise DTypeError(message("index", "integers, slices or bools", str(given)))
     return index
 
 
@@ -167,6 +184,13 @@ def _is_basic(index: Any) -> bool:
         or (isinstance(p, int | np.integer) and not isinstance(p, bool))
         for p in parts
     )
+
+
+def _own(index: Any) -> Any:
+    """An index whose arrays the user cannot write into before the backward pass."""
+    if isinstance(index, tuple):
+        return tuple(_own(part) for part in index)
+    return index.copy() if hasattr(index, "copy") else index
 
 
 @tensor_method("__getitem__")
@@ -190,6 +214,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     index = _clean(index)
     value = operand("assignment", value, x)
     record = x._check_inplace(value)
+    x._check_writeable()
     array = x._array
     if isinstance(value, Variable):
         check_same("assignment", x, value)
@@ -198,10 +223,6 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     except IndexError as error:
         raise ShapeError(f"index: {error} (shape {x.shape})") from error
     except ValueError as error:
-        if not array.flags.writeable:
-            raise ArgumentError(
-                "assignment: this tensor's memory is read-only. Write to x.clone()."
-            ) from error
         raise ShapeError(
             message(
                 "assignment",
@@ -219,7 +240,7 @@ def _assigned(x: Tensor, value: Any, index: Any) -> Tensor:
     """A stand-in for ``x`` after the write, whose history is SetItem(x before it, value)."""
     needs = (x.requires_grad, isinstance(value, Variable) and value.requires_grad)
     ctx = Context(needs)
-    ctx.index, ctx.shape = index, getattr(value, "shape", ())
+    ctx.index, ctx.shape = _own(index), getattr(value, "shape", ())
     return SetItem.record(ctx, (x, value), x._array)
 
 
@@ -455,7 +476,7 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
     if builtins.any(a < 0 or b < 0 for a, b in pairs):
         x = GetItem.apply(x, cut)
     grow = tuple((builtins.max(a, 0), builtins.max(b, 0)) for a, b in pairs)
-    return Pad.apply(x, grow, float(value)) if x.dtype.kind == "f" else Pad.apply(x, grow, value)
+    return Pad.apply(x, grow, operand("pad", value, x))
 
 
 # **** devices ****

@@ -1,0 +1,96 @@
+"""Devices, backends, and what is said about kernels that do not exist."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import device
+from minires.device import CPU, Device
+from minires.errors import ArgumentError, KernelMissing
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cpu", Device("cpu")),
+        ("cpu:0", Device("cpu")),
+        ("cuda", Device("cuda", 0)),
+        ("cuda:3", Device("cuda", 3)),
+        (Device("cuda", 1), Device("cuda", 1)),
+    ],
+)
+def test_parse(name, expected):
+    parsed = Device.parse(name)
+    assert parsed == expected
+    assert Device.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gpu", "unknown device 'gpu'"),
+        ("cudo", "did you mean cuda"),
+        ("cuda:", "unknown device"),
+        ("cuda:-1", "unknown device"),
+        ("CPU", "unknown device"),
+        (None, "unknown device 'None'"),
+        ("cpu:1", "there is one cpu"),
+    ],
+)
+def test_names_that_are_no_device(name, words):
+    with pytest.raises(ArgumentError, match=words):
+        Device.parse(name)
+
+
+def test_arrays_know_their_device():
+    array = np.ones(2)
+    assert device.device_of(array) == CPU
+    assert device.device_of(np.float32(1)) == CPU
+    assert device.array_module(array) is np
+    assert device.move(array, CPU) is array
+    assert str(mr.ones(1).device) == "cpu"
+    assert device.available()[0] == CPU
+    device.synchronize()
+
+
+def test_backend_picks_the_kernels():
+    x = np.ones(1)
+    assert device.kernels("relu", x).__name__ == "minires.ops.relu.kernel_numba"
+    with mr.backend("numpy"):
+        assert device.kernels("relu", x).__name__ == "minires.ops.relu.kernel_numpy"
+        with mr.backend("auto"):
+            assert device.kernels("relu", x).__name__.endswith("kernel_numba")
+        seen = []
+        thread = threading.Thread(
+            target=lambda: seen.append(device.kernels("relu", x).__name__.endswith("kernel_numba"))
+        )
+        thread.start()
+        thread.join()
+        assert seen == [True], "the choice is this thread's own"
+    with pytest.raises(ZeroDivisionError), mr.backend("numpy"):
+        raise ZeroDivisionError
+    assert device.kernels("relu", x).__name__.endswith("kernel_numba")
+
+
+def test_unknown_backend():
+    with pytest.raises(ArgumentError, match="unknown backend 'nunpy': did you mean numpy"):
+        mr.backend("nunpy").__enter__()
+
+
+def test_a_missing_kernel_says_which():
+    with pytest.raises(KernelMissing) as error:
+        device._kernel_module("relu", "tpu")
+    assert str(error.value) == (
+        "relu: expected a kernel for 'tpu', got none (minires.ops.relu.kernel_tpu does not exist). "
+        'Move the tensors with .to("cpu").'
+    )
+    with pytest.raises(KernelMissing, match="no_such_op: expected a kernel for 'numba', got none"):
+        device.kernels("no_such_op", np.ones(1))
+
+
+def test_peak_memory_counts_bytes():
+    assert 10_000_000 < device.peak_memory() < 10**12

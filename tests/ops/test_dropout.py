@@ -1,0 +1,67 @@
+"""Dropout: what is kept is scaled, what is dropped gets no gradient, the seed decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires.errors import ArgumentError, DTypeError
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_kept_entries_are_scaled(p, dtype):
+    x = mr.from_numpy(np.arange(1, 10_001).reshape(100, 100).astype(dtype)).requires_grad_()
+    before = x.data.copy()
+    y = mr.dropout(x, p)
+    assert y.dtype == dtype
+    kept = y.data != 0
+    np.testing.assert_allclose(y.data[kept], x.data[kept] / (1 - p), rtol=1e-6)
+    assert abs(kept.mean() - (1 - p)) < 0.02
+    (g,) = mr.grad(y.sum(), x)
+    np.testing.assert_allclose(g.data, kept / (1 - p), rtol=1e-6)
+    assert g.dtype == dtype
+    np.testing.assert_array_equal(x.data, before)
+
+
+def test_the_seed_decides():
+    x = mr.ones(50)
+    mr.manual_seed(4)
+    first = mr.dropout(x).tolist()
+    assert mr.dropout(x).tolist() != first
+    mr.manual_seed(4)
+    assert mr.dropout(x).tolist() == first
+    one, other = (mr.dropout(x, generator=np.random.default_rng(9)).tolist() for _ in range(2))
+    assert one == other
+
+
+def test_off():
+    x = mr.ones(3)
+    assert mr.dropout(x, 0.5, training=False) is x
+    assert mr.dropout(x, 0) is x
+    assert mr.dropout(x, 1).tolist() == [0, 0, 0]
+    assert mr.dropout(x, 1.0).tolist() == [0, 0, 0]
+
+
+def test_shapes_and_layouts():
+    assert mr.dropout(mr.ones(0, 3)).shape == (0, 3)
+    assert mr.dropout(mr.tensor(1.0)).shape == ()
+    x = mr.from_numpy(np.ones((4, 6))[::2, ::-1])
+    assert set(np.unique(mr.dropout(x, 0.5).data)) <= {0.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "words"),
+    [
+        (lambda: mr.dropout(mr.ones(2), -0.1), ArgumentError, r"dropout: expected p in 0\.\.1"),
+        (lambda: mr.dropout(mr.ones(2), 1.1), ArgumentError, "got 1.1"),
+        (lambda: mr.dropout(mr.ones(2), float("nan")), ArgumentError, "got nan"),
+        (lambda: mr.dropout(mr.ones(2), "0.5"), ArgumentError, "got '0.5'"),
+        (lambda: mr.dropout(mr.ones(2), 2, training=False), ArgumentError, "got 2"),
+        (lambda: mr.dropout(mr.tensor([1])), DTypeError, "dropout: expected a floating-point"),
+    ],
+)
+def test_errors(act, error, words):
+    with pytest.raises(error, match=words):
+        act()

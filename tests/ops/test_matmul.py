@@ -1,0 +1,156 @@
+"""Matrix products: every combination of dimensions, derivatives, nothing-sized, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires.errors import DTypeError, ShapeError
+from minires.gradcheck import check, check2
+
+SHAPES = [
+    ((2, 3), (3, 4)),
+    ((3,), (3,)),
+    ((3,), (3, 2)),
+    ((2, 3), (3,)),
+    ((1, 1), (1, 1)),
+    ((2, 2, 3), (2, 3, 2)),
+    ((2, 2, 3), (3, 2)),
+    ((2, 3), (2, 3, 2)),
+    ((2, 1, 2, 3), (3, 3, 1)),
+    ((3,), (2, 3, 2)),
+    ((2, 2, 3), (3,)),
+]
+LAYOUTS = {
+    "contiguous": np.copy,
+    "transposed": lambda a: a.swapaxes(-1, -2).copy().swapaxes(-1, -2),
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "reversed": lambda a: np.flip(a).copy()[(slice(None, None, -1),) * a.ndim],
+}
+
+
+def draw(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(s) for s in shapes]
+
+
+def leaves(arrays):
+    return [mr.from_numpy(a).requires_grad_() for a in arrays]
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_values_and_derivatives(shapes):
+    arrays = draw(*shapes)
+    before = [a.copy() for a in arrays]
+    y = mr.matmul(*leaves(arrays))
+    expected = np.matmul(*arrays)
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y.detach().data, expected, rtol=1e-13)
+    check(mr.matmul, leaves(arrays)).assert_ok()
+    check2(mr.matmul, leaves(arrays)).assert_ok()
+    for array, old in zip(arrays, before):
+        np.testing.assert_array_equal(array, old)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_and_float32(layout):
+    a, b = map(LAYOUTS[layout], draw((3, 4, 5), (5, 6)))
+    np.testing.assert_allclose((mr.from_numpy(a) @ mr.from_numpy(b)).data, a @ b, rtol=1e-12)
+    x, w = leaves([a.astype("float32"), b.astype("float32")])
+    y = x @ w
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y.detach().data, a @ b, rtol=1e-5, atol=1e-5)
+    assert {g.dtype for g in mr.grad(y.sum(), [x, w])} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((0, 3), (3, 2)), ((2, 0), (0, 3)), ((2, 3), (3, 0)), ((0, 2, 3), (3, 2)), ((0,), (0,))],
+    ids=str,
+)
+def test_zero_size(shapes):
+    x, w = (mr.zeros(s, requires_grad=True) for s in shapes)
+    y = x @ w
+    assert y.shape == np.matmul(x.detach().data, w.detach().data).shape
+    assert not y.detach().data.any()
+    for g, v in zip(mr.grad(y.sum(), [x, w]), (x, w)):
+        assert g.shape == v.shape
+        assert not g.data.any()
+
+
+def test_arrays_on_either_side():
+    a = np.float32([[1, 2], [3, 4]])
+    x = mr.tensor([1.0, 10.0])
+    assert (a @ x).tolist() == [21, 43]
+    assert (x @ a).tolist() == [31, 42]
+    assert isinstance(a @ x, mr.Tensor)
+    assert x.matmul(x).item() == 101
+
+
+def test_infinities_come_without_warnings():
+    x = mr.tensor([[np.inf, 1.0]])
+    assert np.isnan((x @ mr.tensor([[0.0], [1.0]])).item())
+    assert ((x * 0 + 1e38) @ (x.T * 0 + 1e38)).isfinite().any().item() is False
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear(lead, bias):
+    arrays = draw((*lead, 3), (2, 3), (2,))[: 3 if bias else 2]
+    y = mr.linear(*leaves(arrays))
+    expected = arrays[0] @ arrays[1].T + (arrays[2] if bias else 0)
+    np.testing.assert_allclose(y.detach().data, expected, rtol=1e-13)
+    check(mr.linear, leaves(arrays)).assert_ok()
+    check2(mr.linear, leaves(arrays)).assert_ok()
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "words"),
+    [
+        (
+            lambda: mr.ones(2, 3) @ mr.ones(2, 3),
+            ShapeError,
+            r"matmul: expected x\.shape\[-1\] == y\.shape\[-2\], got 3 and 2 \(\(2, 3\) @ \(2, 3\)",
+        ),
+        (lambda: mr.ones(3) @ mr.ones(2), ShapeError, "got 3 and 2"),
+        (lambda: mr.ones(2, 3) @ mr.ones(2), ShapeError, "got 3 and 2"),
+        (lambda: mr.tensor(1.0) @ mr.ones(2), ShapeError, "at least one dimension each"),
+        (lambda: mr.ones(2) @ 3, DTypeError, "matmul: expected a tensor, got int"),
+        (lambda: mr.matmul(np.ones(2), np.ones(2)), DTypeError, "expected a tensor, got ndarray"),
+        (
+            lambda: mr.ones(2, 1, 3) @ mr.ones(3, 3, 1),
+            ShapeError,
+            "leading sizes that broadcast",
+        ),
+        (lambda: mr.tensor([1]) @ mr.tensor([1]), DTypeError, "floating-point tensor, got int64"),
+        (lambda: mr.ones(2) @ mr.ones(2, dtype="float64"), DTypeError, "float32 .* float64"),
+        (lambda: mr.linear(mr.ones(2, 3), mr.ones(4, 2)), ShapeError, "got 3 and 2"),
+        (
+            lambda: mr.linear(mr.ones(2, 3, 4, 4), mr.ones(5, 48)),
+            ShapeError,
+            r"Flatten feature maps first: x\.flatten\(1\)",
+        ),
+        (lambda: mr.linear(mr.ones(3), mr.ones(3)), ShapeError, r"w \(out, in\) and b \(out,\)"),
+        (lambda: mr.linear(mr.ones(3), mr.ones(2, 3), mr.ones(3)), ShapeError, r"b \(3,\)"),
+        (lambda: mr.linear(mr.tensor(1.0), mr.ones(2, 3)), ShapeError, "got a scalar"),
+        (lambda: mr.linear(np.ones(3), mr.ones(2, 3)), DTypeError, "linear: expected a tensor"),
+    ],
+)
+def test_errors(act, error, words):
+    with pytest.raises(error, match=words):
+        act()
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_parity(shapes):
+    torch = pytest.importorskip("torch")
+    arrays = draw(*shapes, seed=2)
+    inputs = leaves(arrays)
+    others = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, theirs = inputs[0] @ inputs[1], others[0] @ others[1]
+    gy = np.asarray(np.random.default_rng(3).standard_normal(y.shape))
+    np.testing.assert_allclose(y.detach().data, theirs.detach().numpy(), rtol=1e-12)
+    expected = torch.autograd.grad(theirs, others, torch.tensor(gy))
+    for g, t in zip(mr.grad(y, inputs, mr.from_numpy(gy)), expected):
+        np.testing.assert_allclose(g.data, t.numpy(), rtol=1e-12)
