@@ -23,6 +23,10 @@ class ShapeError(MiniresError, ValueError):
     """Sizes that do not fit together."""
 
 
+class BoundsError(ShapeError, IndexError):
+    """An index that a tensor does not have."""
+
+
 class ArgumentError(MiniresError, ValueError):
     """An argument whose value is not allowed, or a name that does not exist."""
 

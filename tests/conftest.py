@@ -70,5 +70,5 @@ def pytest_collection_modifyitems(items):
     if len(device.available()) < 2:
         skip = pytest.mark.skip(reason="needs a CUDA device")
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(skip)

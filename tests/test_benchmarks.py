@@ -24,6 +24,7 @@ SCRIPTS = sorted([*FOLDER.glob("ops/bench_*.py"), FOLDER / "plain_vs_residual.py
 @pytest.fixture
 def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "harness", raising=False)  # the tests' own, of that name
     yield importlib.import_module("harness")
     for name in ("harness", "floors", "shapes"):
         sys.modules.pop(name, None)

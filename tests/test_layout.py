@@ -72,14 +72,16 @@ def test_imports_point_downward(path):
 
 @pytest.mark.parametrize("name", CORE)
 def test_core_names_no_operation(name):
-    path = PACKAGE / f"{name}.py"
-    assert "ops" not in set(imports(path))
-    functions = {
-        node.name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef)
-    }
-    assert not functions & {"conv2d", "relu", "add", "matmul", "batch_norm"}
+    paths = [p for p in modules() if room(p) == name]
+    assert paths
+    for path in paths:
+        assert "ops" not in set(imports(path))
+        functions = {
+            node.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.FunctionDef)
+        }
+        assert not functions & {"conv2d", "relu", "add", "matmul", "batch_norm"}
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -118,9 +120,9 @@ def test_ops_are_these():
 def test_files_stay_readable(path):
     """A file is one room with one purpose. Raise a limit only with a reason."""
     limits = {
-        "autograd.py": 800,  # the tape, the walk and in-place rules belong together
-        "elementwise.py": 700,  # a list of one-line derivatives
-        "shape.py": 600,  # a list of views and joins
+        "elementwise.py": 600,  # a list of one-line derivatives
+        "figures.py": 550,  # three figures and what they share
+        "tensor.py": 550,  # the class, and the ways to make one
     }
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limits.get(path.name, 500)
 

@@ -3,15 +3,14 @@
 from .avg_pool2d import adaptive_avg_pool2d, avg_pool2d
 from .batch_norm import batch_norm
 from .conv2d import conv2d
+from .convert import astype, clone
 from .cross_entropy import cross_entropy
 from .dropout import dropout
 from .elementwise import abs_ as abs
 from .elementwise import (
     add,
     allclose,
-    astype,
     clip,
-    clone,
     div,
     exp,
     isfinite,
@@ -67,4 +66,6 @@ from .shape import (
     unsqueeze,
 )
 
-__all__ = [name for name in globals() if not name.startswith("_")]
+__all__ = [  # the functions, not the modules that hold them
+    name for name, value in globals().items() if callable(value) and not name.startswith("_")
+]

@@ -1,4 +1,4 @@
-"""Checks and conversions that several hand-written operations share."""
+"""What operations share: checks of operands and options, memory layouts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError, message
+from ..autograd import Variable
+from ..device import device_of
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
+from ..tensor import Tensor
 
 Pair = tuple[int, int]
 
@@ -67,3 +70,72 @@ def as_laid_out(array: Any, like: Any) -> Any:
     target = array.transpose(order).copy(order="C")
     back = [order.index(i) for i in range(len(order))]
     return target.transpose(back)
+
+
+def operand(name: str, value: Any, like: Variable) -> Any:
+    """``value`` as an operand beside the tensor ``like``: a tensor, or a plain Python number."""
+    if isinstance(value, Variable):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim:
+        return Tensor(value)
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.item()
+    if isinstance(value, bool | int | float | complex):
+        dtype = like._array.dtype
+        if isinstance(value, float) and dtype.kind not in "fc":
+            raise DTypeError(
+                f"{name}: a {dtype} tensor and the float {value!r} do not mix. "
+                "Convert the tensor with .float()."
+            )
+        fits = dtype.kind not in "iu" or np.iinfo(dtype).min <= value.real <= np.iinfo(dtype).max
+        if not fits:
+            raise DTypeError(
+                f"{name}: a {dtype} tensor and the number {value!r} do not mix. "
+                "Convert the tensor first, as in x.long() or x.float()."
+            )
+        return value
+    raise DTypeError(message(name, "a tensor, an array or a number", type(value).__name__))
+
+
+def check_same(name: str, *tensors: Variable) -> None:
+    """All on one device and of one dtype, or an error that says how to make them so."""
+    first = tensors[0]._array
+    for other in tensors[1:]:
+        array = other._array
+        if type(array) is not type(first):
+            raise DeviceError(
+                f"{name}: expected tensors on one device, got {device_of(first)} and "
+                f"{device_of(array)}. Move one, as in x.to('{device_of(first)}')."
+            )
+        if array.dtype != first.dtype:
+            raise DTypeError(
+                f"{name}: expected one dtype, got {first.dtype} {first.shape} and "
+                f"{array.dtype} {array.shape}. Cast one, as in x.astype('{first.dtype}')."
+            )
+
+
+def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
+    """Both operands checked: one dtype, one device, shapes that broadcast."""
+    like = x if isinstance(x, Variable) else y
+    if not isinstance(like, Variable):
+        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
+    x, y = operand(name, x, like), operand(name, y, like)
+    if isinstance(x, Variable) and isinstance(y, Variable):
+        check_same(name, x, y)
+        a, b = x._array.shape, y._array.shape
+        if a != b:
+            for m, n in zip(reversed(a), reversed(b)):
+                if m != n and m != 1 and n != 1:
+                    raise ShapeError(message(name, "shapes that broadcast", f"{a} and {b}"))
+    return x, y
+
+
+def real(name: str, x: Any) -> Tensor:
+    """``x``, if it is a floating-point tensor; an error with advice if not."""
+    if not isinstance(x, Variable):
+        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
+    if x._array.dtype.kind not in "fc":
+        raise DTypeError(
+            message(name, "a floating-point tensor", str(x._array.dtype), fix="Use x.float().")
+        )
+    return x  # type: ignore[return-value]

@@ -8,7 +8,8 @@ from .. import random
 from ..device import array_module
 from ..errors import ArgumentError, message
 from ..tensor import Tensor
-from .elementwise import mul, real
+from .checks import real
+from .elementwise import mul
 
 
 def dropout(

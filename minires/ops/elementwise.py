@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, Variable
-from ..device import array_module, device_of
-from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
-from ..tensor import Tensor, as_dtype, tensor_method
+from ..autograd import Function, Variable, check_inplace, replace
+from ..device import array_module
+from ..errors import ArgumentError, DTypeError, ShapeError, message
+from ..tensor import Tensor, tensor_method
+from .checks import binary_operands, check_same, operand, real
 
 
 class SumTo(Function):
@@ -52,67 +53,6 @@ class Expand(Function):
 def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Sum ``x`` down to ``shape``, undoing a broadcast from ``shape`` to ``x.shape``."""
     return x if x.shape == shape else SumTo.apply(x, shape)
-
-
-# **** what may be combined ****
-
-
-def operand(name: str, value: Any, like: Variable) -> Any:
-    """``value`` as an operand beside the tensor ``like``: a tensor, or a plain Python number."""
-    if isinstance(value, Variable):
-        return value
-    if isinstance(value, np.ndarray) and value.ndim:
-        return Tensor(value)
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.item()
-    if isinstance(value, bool | int | float | complex):
-        dtype = like._array.dtype
-        if isinstance(value, float) and dtype.kind not in "fc":
-            raise DTypeError(
-                f"{name}: a {dtype} tensor and the float {value!r} do not mix. "
-                "Convert the tensor with .float()."
-            )
-        fits = dtype.kind not in "iu" or np.iinfo(dtype).min <= value.real <= np.iinfo(dtype).max
-        if not fits:
-            raise DTypeError(
-                f"{name}: a {dtype} tensor and the number {value!r} do not mix. "
-                "Convert the tensor first, as in x.long() or x.float()."
-            )
-        return value
-    raise DTypeError(message(name, "a tensor, an array or a number", type(value).__name__))
-
-
-def check_same(name: str, *tensors: Variable) -> None:
-    """All on one device and of one dtype, or an error that says how to make them so."""
-    first = tensors[0]._array
-    for other in tensors[1:]:
-        array = other._array
-        if type(array) is not type(first):
-            raise DeviceError(
-                f"{name}: expected tensors on one device, got {device_of(first)} and "
-                f"{device_of(array)}. Move one, as in x.to('{device_of(first)}')."
-            )
-        if array.dtype != first.dtype:
-            raise DTypeError(
-                f"{name}: expected one dtype, got {first.dtype} {first.shape} and "
-                f"{array.dtype} {array.shape}. Cast one, as in x.astype('{first.dtype}')."
-            )
-
-
-def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
-    """Both operands checked: one dtype, one device, shapes that broadcast."""
-    like = x if isinstance(x, Variable) else y
-    if not isinstance(like, Variable):
-        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
-    x, y = operand(name, x, like), operand(name, y, like)
-    if isinstance(x, Variable) and isinstance(y, Variable):
-        check_same(name, x, y)
-        a, b = x._array.shape, y._array.shape
-        if a != b:
-            for m, n in zip(reversed(a), reversed(b)):
-                if m != n and m != 1 and n != 1:
-                    raise ShapeError(message(name, "shapes that broadcast", f"{a} and {b}"))
-    return x, y
 
 
 def _shape(x: Any) -> tuple[int, ...]:
@@ -361,17 +301,6 @@ class Clip(Function):
 # **** the public functions ****
 
 
-def real(name: str, x: Any) -> Tensor:
-    """``x``, if it is a floating-point tensor; an error with advice if not."""
-    if not isinstance(x, Variable):
-        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
-    if x._array.dtype.kind not in "fc":
-        raise DTypeError(
-            message(name, "a floating-point tensor", str(x._array.dtype), fix="Use x.float().")
-        )
-    return x  # type: ignore[return-value]
-
-
 @tensor_method("__add__", "add")
 def add(x: Any, y: Any) -> Tensor:
     """``x + y``, broadcast."""
@@ -422,8 +351,8 @@ for _name, _function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "po
         return function(other, self)
 
     def _inplace(self: Tensor, other: Any, function: Any = _function) -> Tensor:
-        self._check_inplace(other)
-        self._replace(function(self, other))
+        check_inplace(self, other)
+        replace(self, function(self, other))
         return self
 
     tensor_method(f"__r{_name}__")(_reflected)
@@ -632,103 +561,3 @@ def allclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bo
     x, y = binary_operands("allclose", x, y)
     left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
     return bool(array_module(left).allclose(left, right, rtol=rtol, atol=atol))
-
-
-# **** copies and conversions ****
-
-
-class Clone(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        return x.copy(order="K")
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        return gy
-
-
-class Cast(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any, dtype: Any) -> Any:
-        ctx.dtype = x.dtype
-        return x.astype(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        return gy.astype(ctx.dtype), None
-
-
-@tensor_method("clone")
-def clone(x: Tensor) -> Tensor:
-    """A copy of the values in new memory; gradients flow through it."""
-    return Clone.apply(x)
-
-
-@tensor_method("astype")
-def astype(x: Tensor, dtype: Any) -> Tensor:
-    """The values in another dtype. Gradients flow between floating-point dtypes.
-
-    Raises:
-        DTypeError: ``dtype`` is not one that minires takes.
-    """
-    dtype = as_dtype(dtype)
-    if dtype == x.dtype:
-        return x
-    return Cast.apply(x, dtype) if dtype.kind in "fc" else Tensor(x.data.astype(dtype))
-
-
-for _method, _dtype in (
-    ("float", np.float32),
-    ("double", np.float64),
-    ("long", np.int64),
-    ("int", np.int32),
-    ("bool", np.bool_),
-):
-    tensor_method(_method)(lambda x, dtype=_dtype: astype(x, dtype))
-
-
-@tensor_method("fill_")
-def fill_(x: Tensor, value: float) -> Tensor:
-    """Set every entry to ``value`` (a number, or a tensor of one), in place.
-
-    Raises:
-        DTypeError: a float into an integer tensor.
-    """
-    value = operand("fill_", value, x)
-    if isinstance(value, Variable):
-        return copy_(x, value)
-    x._replace(Tensor(array_module(x.data).full(x.shape, value, x.dtype)))
-    return x
-
-
-@tensor_method("zero_")
-def zero_(x: Tensor) -> Tensor:
-    """Set every entry to 0, in place."""
-    return fill_(x, 0)
-
-
-@tensor_method("copy_")
-def copy_(x: Tensor, source: Any) -> Tensor:
-    """Write ``source``'s values here, in place, broadcast and cast as needed.
-
-    Raises:
-        ShapeError: ``source`` does not broadcast to this tensor's shape.
-    """
-    source = source if isinstance(source, Tensor) else Tensor(source)
-    if source.shape != x.shape:
-        try:
-            np.broadcast_to(np.empty(source.shape, bool), x.shape)
-        except ValueError:
-            raise ShapeError(
-                message("copy_", f"a source that broadcasts to {x.shape}", source.shape)
-            ) from None
-        source = Expand.apply(source, x.shape)
-    x._replace(astype(source, x.dtype).clone())
-    return x
-
-
-@tensor_method("clip_", "clamp_")
-def clip_(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    """:func:`clip`, in place."""
-    x._replace(clip(x, min, max))
-    return x

@@ -7,7 +7,8 @@ from typing import Any
 from ..autograd import Function
 from ..errors import ShapeError, message
 from ..tensor import Tensor, tensor_method
-from .elementwise import add, check_same, operand, real, sum_to
+from .checks import check_same, operand, real
+from .elementwise import add, sum_to
 
 
 class MatMul(Function):

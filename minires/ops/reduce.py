@@ -13,7 +13,8 @@ from ..autograd import Function
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
-from .elementwise import Expand, real
+from .checks import real
+from .elementwise import Expand
 
 Dims = int | tuple[int, ...] | list[int] | None
 F = TypeVar("F", bound=Callable[..., Any])

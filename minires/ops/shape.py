@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Context, Function, Variable
+from ..autograd import Context, Function, Variable, check_inplace, check_writeable, written
 from ..device import array_module
-from ..errors import ArgumentError, DTypeError, ShapeError, message
+from ..errors import ArgumentError, BoundsError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
-from .elementwise import Expand, astype, check_same, operand
+from .checks import check_same, operand
+from .elementwise import Expand
 from .reduce import dims
 
 
@@ -205,7 +206,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     try:
         return GetItem.apply(x, index)
     except IndexError as error:
-        raise ShapeError(f"index: {error} (shape {x.shape})") from error
+        raise BoundsError(f"index: {error} (shape {x.shape})") from error
 
 
 @tensor_method("__setitem__")
@@ -213,15 +214,15 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     """``x[index] = value``, in place, with gradients for what stays and for ``value``."""
     index = _clean(index)
     value = operand("assignment", value, x)
-    record = x._check_inplace(value)
-    x._check_writeable()
+    record = check_inplace(x, value)
+    check_writeable(x)
     array = x._array
     if isinstance(value, Variable):
         check_same("assignment", x, value)
     try:
         array[index] = value._array if isinstance(value, Variable) else value
     except IndexError as error:
-        raise ShapeError(f"index: {error} (shape {x.shape})") from error
+        raise BoundsError(f"index: {error} (shape {x.shape})") from error
     except ValueError as error:
         raise ShapeError(
             message(
@@ -231,9 +232,9 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
             )
         ) from error
     if not record:
-        x._written(None)
+        written(x, None)
         return
-    x._written(_assigned(x, value, index))
+    written(x, _assigned(x, value, index))
 
 
 def _assigned(x: Tensor, value: Any, index: Any) -> Tensor:
@@ -477,50 +478,3 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
         x = GetItem.apply(x, cut)
     grow = tuple((builtins.max(a, 0), builtins.max(b, 0)) for a, b in pairs)
     return Pad.apply(x, grow, operand("pad", value, x))
-
-
-# **** devices ****
-
-
-class Move(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any, device: Any) -> Any:
-        from ..device import device_of, move
-
-        ctx.device = device_of(x)
-        return move(x, device)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        return Move.apply(gy, ctx.device), None
-
-
-@tensor_method("to")
-def to(x: Tensor, target: Any) -> Tensor:
-    """This tensor on a device (``"cpu"``, ``"cuda"``) or in a dtype; itself if it is so already.
-
-    Raises:
-        DeviceError: the device is not there; says what to install.
-    """
-    from ..device import Device
-
-    if isinstance(target, Variable):
-        return to(to(x, target.dtype), target.device)  # type: ignore[attr-defined]
-    if isinstance(target, Device) or (
-        isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
-    ):
-        device = Device.parse(target)
-        return x if x.device == device else Move.apply(x, device)
-    return astype(x, target)
-
-
-@tensor_method("cpu")
-def cpu(x: Tensor) -> Tensor:
-    """This tensor in main memory."""
-    return to(x, "cpu")
-
-
-@tensor_method("cuda")
-def cuda(x: Tensor, index: int = 0) -> Tensor:
-    """This tensor on a GPU."""
-    return to(x, f"cuda:{index}")

@@ -17,8 +17,7 @@ from ...autograd import Function
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, pair
-from ..elementwise import real
+from ..checks import Pair, images, nhwc, pair, real
 from ..max_pool2d.op import pooled_size
 from ..shape import channels_last
 

@@ -25,7 +25,7 @@ from ...autograd import Function, enable_grad, grad, is_grad_enabled
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor, ones, zeros
-from ..elementwise import check_same, real
+from ..checks import check_same, real
 from ..shape import channels_last
 
 

@@ -30,8 +30,7 @@ from ...autograd import Function
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import Pair, nhwc, pair
-from ..elementwise import check_same, real
+from ..checks import Pair, check_same, nhwc, pair, real
 from ..reduce import sum
 from ..shape import channels_last
 

@@ -21,7 +21,7 @@ from ...autograd import Function
 from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, unknown
 from ...tensor import Tensor
-from ..elementwise import check_same, real
+from ..checks import check_same, real
 from ..reduce import log_softmax, softmax
 
 
@@ -108,7 +108,7 @@ def _check_labels(labels: Tensor, x: Tensor, ignore_index: int) -> Any:
                 "Labels count from 0." if int(array[at]) == c else "",
             )
         )
-    return array.astype(np.int64, copy=False)
+    return array.astype(np.int64)  # a copy: the caller may reuse theirs before the backward
 
 
 def _warn_about_probabilities(x: Tensor) -> None:

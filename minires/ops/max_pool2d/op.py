@@ -16,8 +16,7 @@ from ...autograd import Function
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, pair
-from ..elementwise import real
+from ..checks import Pair, images, nhwc, pair, real
 from ..shape import channels_last
 
 

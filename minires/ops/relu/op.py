@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd import Function
+from ...autograd import Function, replace
 from ...device import array_module, kernels
 from ...tensor import Tensor, tensor_method
-from ..checks import as_laid_out, dense, flat
-from ..elementwise import real
+from ..checks import as_laid_out, dense, flat, real
 
 
 class ReLU(Function):
@@ -65,5 +64,5 @@ def relu(x: Tensor) -> Tensor:
 @tensor_method("relu_")
 def relu_(x: Tensor) -> Tensor:
     """:func:`relu`, in place."""
-    x._replace(relu(x))
+    replace(x, relu(x))
     return x

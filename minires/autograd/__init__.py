@@ -1,0 +1,27 @@
+"""Reverse-mode automatic differentiation: the tape, and the walk back over it.
+
+A :class:`Function` computes on arrays in ``forward`` and on tensors in ``backward``. Applying one
+to variables of which some require a gradient makes a :class:`Node`; its edges point to the nodes
+(or leaves) that made the inputs. :func:`backward` walks the nodes from the newest to the oldest,
+which is a topological order because an input always exists before what is computed from it.
+
+Because ``backward`` is written with tensor operations, a gradient is itself differentiable
+(``create_graph=True``). Nothing here knows any operation, nor what a tensor can do beyond ``+``
+and ``clone()``; :mod:`minires.tensor` builds the public class on :class:`Variable`.
+
+In reading order: :mod:`.tape`, :mod:`.variable`, :mod:`.function`, :mod:`.inplace`, :mod:`.walk`;
+:mod:`.modes` and :mod:`.place` are small helpers.
+"""
+
+from .function import Context, Function
+from .inplace import check_inplace, check_writeable, replace, written
+from .modes import (
+    detect_anomaly,
+    enable_grad,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .place import caller, show_place
+from .variable import HookHandle, Variable
+from .walk import grad, walk

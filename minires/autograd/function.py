@@ -1,0 +1,215 @@
+"""Functions: operations with a derivative, and what one application remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..device import array_module
+from ..errors import GraphError, NaNError
+from .modes import _anomaly, _grad_mode
+from .place import Place, caller, show_place
+from .tape import Node, Version, memory, meta
+from .variable import Variable
+
+
+class Context:
+    """What one application of a Function remembers for its backward.
+
+    ``needs_grad[i]`` says whether argument ``i`` wants a gradient. :meth:`save` keeps inputs and
+    outputs, which come back from :attr:`saved` as tensors; :meth:`save_constants` keeps arrays
+    that are not differentiated (masks, indices). Both are released after the backward pass; small
+    facts such as a shape or a geometry are plain attributes and stay.
+    """
+
+    def __init__(self, needs_grad: tuple[bool, ...]):
+        self.needs_grad = needs_grad
+        self.released: Place | None = None
+        self._requested: tuple[Any, ...] = ()
+        self._saved: list[tuple[Any, ...]] = []
+        self._constants: tuple[Any, ...] = ()
+        self._node: Node | None = None
+
+    if TYPE_CHECKING:  # small facts are attributes of any name
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    def save(self, *arrays: Any) -> None:
+        """Keep these inputs or outputs of forward (the very arrays, or None)."""
+        self._requested = arrays
+
+    def save_constants(self, *arrays: Any) -> None:
+        """Keep arrays through which no gradient flows."""
+        self._constants = arrays
+
+    def _bind(
+        self,
+        args: Sequence[Any],
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        outputs: Sequence[Any],
+    ) -> None:
+        """Find which input or output each saved array is, and note its version."""
+        for array in self._requested:
+            if array is None:
+                self._saved.append(("none",))
+                continue
+            for arg, candidate in zip(args, arrays):
+                if candidate is array and isinstance(arg, Variable):
+                    self._saved.append(("input", arg, arg._version.count))
+                    break
+            else:
+                for index, (out, made) in enumerate(zip(outputs, results)):
+                    if made is array:
+                        # the tensor itself would make a cycle with its node; its parts do not
+                        version = out._version
+                        self._saved.append(("output", out._array, version, version.count, index))
+                        break
+                else:
+                    raise GraphError(
+                        "Context.save takes inputs and outputs of forward; keep other arrays "
+                        "with save_constants"
+                    )
+        self._requested = ()
+
+    @property
+    def saved(self) -> tuple[Any, ...]:
+        """The saved inputs and outputs, as tensors that know where they came from.
+
+        Raises:
+            GraphError: one of them was changed in place since; names both lines.
+        """
+        assert self._node is not None
+        result: list[Any] = []
+        for kind, *rest in self._saved:
+            if kind == "none":
+                result.append(None)
+            elif kind == "input":
+                variable, count = rest
+                self._check(variable._version, count, variable.shape)
+                result.append(variable)
+            else:
+                array, version, count, index = rest
+                self._check(version, count, array.shape)
+                variable = Variable._wrap(array)
+                variable._version = version
+                variable._set_node(self._node, index)
+                result.append(variable)
+        return tuple(result)
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        return self._constants
+
+    def _check(self, version: Version, count: int, shape: tuple[int, ...]) -> None:
+        if version.count != count:
+            node = self._node
+            assert node is not None
+            raise GraphError(
+                f"{node.function.__name__} saved a tensor of shape {shape} (version {count}) at "
+                f"{show_place(node.place)}; it was changed in place at "
+                f"{show_place(version.place)} (version {version.count}). "
+                "Use an out-of-place operation there, such as y = y + x."
+            )
+
+    def _keep_old(self, variable: Variable) -> None:
+        """Keep a copy of a saved input that is about to be overwritten by this very result."""
+        for position, (kind, *rest) in enumerate(self._saved):
+            if kind == "input" and rest[0] is variable:
+                old = Variable._wrap(variable._array.copy())
+                old._node, old._index = variable._node, variable._index
+                old._requires_grad = variable._requires_grad
+                self._saved[position] = ("input", old, 0)
+
+    def release(self, place: Place) -> None:
+        if self._saved or self._constants:
+            self._saved, self._constants, self.released = [], (), place
+
+
+class Function:
+    """An operation with a derivative.
+
+    Subclasses define two static methods: ``forward(ctx, *arrays, **options)``, which computes on
+    arrays and returns an array or a tuple of arrays, and ``backward(ctx, *gys)``, which gets and
+    returns tensors, one per positional argument of forward (None where there is no gradient).
+    """
+
+    view: ClassVar[bool] = False  # forward returns a view of its first argument where it can
+
+    @staticmethod
+    def forward(ctx: Context, *arrays: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def backward(ctx: Context, *gys: Any) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def apply(cls, *args: Any, **options: Any) -> Any:
+        """Run forward, and record it if a gradient may be wanted."""
+        needs = tuple(isinstance(a, Variable) and a.requires_grad for a in args)
+        record = _grad_mode.get() and any(needs)
+        arrays = [a._array if isinstance(a, Variable) else a for a in args]
+        for name, option in options.items():
+            if isinstance(option, Variable):  # no gradient could ever reach it
+                raise GraphError(
+                    f"{cls.__name__}: expected tensors as positional arguments, got one as {name}="
+                )
+        ctx = Context(needs if record else (False,) * len(needs))
+        with np.errstate(all="ignore"):  # inf and nan are results, as in IEEE; see detect_anomaly
+            result = cls.forward(ctx, *arrays, **options)
+        many = isinstance(result, tuple)
+        results = list(result) if many else [result]
+        outputs = [Variable._wrap(array) for array in results]
+        for out in outputs:
+            if not cls.view and any(out._array is array for array in arrays):
+                out._array = out._array.copy()  # an input handed through is no memory of its own
+        if _anomaly.get():
+            _check_forward(cls, arrays, outputs)
+        if cls.view and memory(outputs[0]._array) is memory(args[0]._array):
+            outputs[0]._become_view(args[0], (cls, args[1:], options))
+        if record:
+            cls._record(ctx, args, arrays, results, outputs)
+        return tuple(outputs) if many else outputs[0]
+
+    @classmethod
+    def _record(
+        cls,
+        ctx: Context,
+        args: Sequence[Any],
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        outputs: Sequence[Variable],
+    ) -> None:
+        metas = [meta(a) if isinstance(a, Variable) else None for a in args]
+        edges = [a._edge() if need else None for a, need in zip(args, ctx.needs_grad)]
+        node = Node(cls, ctx, edges, metas, [meta(out) for out in outputs])
+        for index, out in enumerate(outputs):
+            if out._array.dtype.kind in "fc":
+                out._set_node(node, index)
+        ctx._bind(args, arrays, results, outputs)
+
+    @classmethod
+    def record(cls, ctx: Context, args: Sequence[Any], array: Any) -> Any:
+        """A tensor on ``array``, recorded as this function's result of ``args``: for writes in
+        place, which have no forward of their own."""
+        output = Variable._wrap(array)
+        cls._record(ctx, args, (), (), [output])
+        return output
+
+
+def has_nan(array: Any) -> bool:
+    return array.dtype.kind in "fc" and bool(array_module(array).isnan(array).any())
+
+
+def _check_forward(cls: type, arrays: Sequence[Any], outputs: Sequence[Variable]) -> None:
+    if any(has_nan(out._array) for out in outputs) and not any(
+        hasattr(a, "dtype") and has_nan(a) for a in arrays
+    ):
+        raise NaNError(
+            f"{cls.__name__} made the first NaN of the forward pass at {show_place(caller())}: "
+            "its inputs had none."
+        )

@@ -1,0 +1,51 @@
+"""Modes that hold for a thread: recording, and the search for NaN."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+
+_grad_mode: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_grad", default=True)
+_anomaly: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_anomaly", default=False)
+
+
+class _Mode(contextlib.ContextDecorator):
+    """Set a context variable inside ``with`` or a decorated function; nests, per thread."""
+
+    def __init__(self, variable: contextvars.ContextVar[bool], value: bool):
+        self._variable, self._value = variable, value
+        self._tokens: list[contextvars.Token[bool]] = []
+
+    def _recreate_cm(self) -> _Mode:  # a decorated function may run in several threads at once
+        return _Mode(self._variable, self._value)
+
+    def __enter__(self) -> None:
+        self._tokens.append(self._variable.set(self._value))
+
+    def __exit__(self, *exc: object) -> None:
+        self._variable.reset(self._tokens.pop())
+
+
+def no_grad() -> _Mode:
+    """Record nothing: results inside do not require gradients. Context manager or decorator."""
+    return _Mode(_grad_mode, False)
+
+
+def enable_grad() -> _Mode:
+    """Record again, inside :func:`no_grad`."""
+    return _Mode(_grad_mode, True)
+
+
+def set_grad_enabled(mode: bool) -> _Mode:
+    """:func:`enable_grad` or :func:`no_grad`, by a flag."""
+    return _Mode(_grad_mode, bool(mode))
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded in this thread."""
+    return _grad_mode.get()
+
+
+def detect_anomaly() -> _Mode:
+    """Stop at the first operation that makes a NaN, forward or backward, and name its line."""
+    return _Mode(_anomaly, True)

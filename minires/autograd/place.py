@@ -1,0 +1,36 @@
+"""Which line of the user's code is being run: what messages name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+Place = tuple[str, int]
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ENGINE = tuple(
+    os.path.join(_PACKAGE, part)
+    for part in ("autograd" + os.sep, "tensor.py", "derivatives.py", "ops" + os.sep, "nn" + os.sep)
+)
+_is_engine: dict[str, bool] = {}
+
+
+def caller() -> Place:
+    """File and line of the nearest frame outside the engine: the line to name in a message."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_code.co_filename
+        if name not in _is_engine:
+            _is_engine[name] = name.startswith(_ENGINE) or name == contextlib.__file__
+        if not _is_engine[name]:
+            break
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def show_place(place: Place) -> str:
+    """``net.py:40``, relative to the working directory where that is shorter."""
+    name, line = place
+    near = os.path.relpath(name) if os.path.isabs(name) else name
+    return f"{name if near.startswith('..') else near}:{line}"

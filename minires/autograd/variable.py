@@ -1,0 +1,247 @@
+"""The variable: an array with a place on the tape."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import DTypeError, GraphError, message
+from .modes import _grad_mode, enable_grad
+from .tape import Node, Version, check_gradient
+
+
+class Variable:
+    """An array with a place on the tape. :class:`minires.Tensor` is this with operations."""
+
+    __slots__ = (
+        "__weakref__",
+        "_array",
+        "_grad",
+        "_hooks",
+        "_index",
+        "_node",
+        "_node_version",
+        "_requires_grad",
+        "_retains",
+        "_version",
+        "_view",
+    )
+    _class: ClassVar[type[Variable]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not hasattr(Variable, "_class"):
+            Variable._class = cls  # the first subclass, Tensor, is what operations return
+
+    def __init__(self, array: Any, requires_grad: bool = False):
+        self._array = array
+        self._version = Version()
+        self._node: Node | None = None
+        self._index = 0
+        self._node_version = 0
+        self._view: tuple[Variable, tuple[Any, ...], bool] | None = None
+        self._requires_grad = False
+        self._retains = False
+        self._grad: Variable | None = None
+        self._hooks: dict[int, Callable[[Any], Any]] | None = None
+        if requires_grad:
+            self.requires_grad = True
+
+    @staticmethod
+    def _wrap(array: Any) -> Any:
+        """A new tensor on this array, outside the graph."""
+        variable = Variable._class.__new__(Variable._class)
+        if not hasattr(array, "shape") or isinstance(array, np.generic):
+            array = np.asarray(array)  # NumPy reductions return scalars
+        Variable.__init__(variable, array)
+        return variable
+
+    # -- facts
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._array.shape
+
+    @property
+    def is_leaf(self) -> bool:
+        """Made by the user (or detached), not by a recorded operation."""
+        self._refresh()
+        return self._node is None
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The recorded operation that made this tensor, or None for a leaf."""
+        self._refresh()
+        return self._node
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to this tensor; settable on leaves."""
+        if self._view is not None:
+            self._refresh()
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and self._array.dtype.kind != "f":
+            raise DTypeError(
+                message(
+                    "requires_grad",
+                    "a floating-point tensor",
+                    str(self._array.dtype),
+                    fix="Only real numbers have derivatives; convert with .float().",
+                )
+            )
+        if not self.is_leaf and not value:
+            raise GraphError(
+                f"requires_grad: expected a leaf, got the result of {self._node!r}. "
+                "Use .detach() for a copy without history."
+            )
+        self._requires_grad = bool(value)
+
+    @property
+    def grad(self) -> Any:
+        """The gradient that backward passes have added up here, or None."""
+        if self._grad is None and self._requires_grad and not self._retains and self._node:
+            warnings.warn(
+                f"this tensor is the result of {self._node!r}; its grad is not kept. "
+                "Call .retain_grad() on it before backward().",
+                UserWarning,
+                stacklevel=2,
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Variable | None) -> None:
+        if value is not None:
+            if not isinstance(value, Variable):
+                raise DTypeError(message("grad", "a Tensor or None", type(value).__name__))
+            check_gradient(value, self._array.shape, self._array.dtype, "grad")
+        self._grad = value
+
+    # -- the graph
+
+    def _set_node(self, node: Node, index: int) -> None:
+        if self._retains and self._node is not None:  # .grad is that of the newest value
+            table = self._node.hooks[self._index]
+            for key, hook in list(table.items()):
+                if isinstance(hook, Keeper) and hook.variable() is self:
+                    HookHandle(node.hooks.setdefault(index, {}), table.pop(key))
+        self._node, self._index = node, index
+        self._requires_grad = True
+        self._node_version = self._version.count
+
+    def _edge(self) -> Any:
+        self._refresh()
+        return self if self._node is None else (self._node, self._index)
+
+    def _become_view(self, source: Variable, step: tuple[Any, ...]) -> None:
+        """Note that this variable looks at ``source``'s memory, through ``step``."""
+        self._version = source._version
+        self._node_version = source._version.count
+        if source._view is None:
+            self._view = (source, (step,), _grad_mode.get())
+        else:
+            base, steps, recorded = source._view
+            self._view = (base, (*steps, step), recorded and _grad_mode.get())
+
+    def _refresh(self) -> None:
+        """After an in-place write to its memory, a view's history starts anew from its base."""
+        if self._view is None or self._node_version == self._version.count:
+            return
+        base, steps, recorded = self._view
+        self._node_version = self._version.count
+        if recorded and base.requires_grad:
+            fresh = base
+            with enable_grad():
+                for function, args, options in steps:
+                    fresh = function.apply(fresh, *args, **options)
+            assert fresh._node is not None
+            self._set_node(fresh._node, fresh._index)
+        elif recorded and self._node is not None:  # overwritten by constants together with its base
+            self._node, self._requires_grad = None, False
+
+    def bump_version(self) -> None:
+        """Say that ``.data`` was written in place; saved tensors then know they are stale."""
+        self._version.bump()
+
+    def register_hook(self, hook: Callable[[Any], Any]) -> HookHandle:
+        """Call ``hook(grad)`` when this tensor's gradient is complete; a result replaces it.
+
+        Raises:
+            GraphError: the tensor does not require grad.
+        """
+        if not self.requires_grad:
+            raise GraphError("register_hook: expected a tensor that requires grad, got one not")
+        if self._node is None:
+            if self._hooks is None:
+                self._hooks = {}
+            table = self._hooks
+        else:
+            table = self._node.hooks.setdefault(self._index, {})
+        return HookHandle(table, hook)
+
+    def retain_grad(self) -> None:
+        """Keep ``.grad`` of a tensor that is not a leaf."""
+        if not self.requires_grad:
+            raise GraphError("retain_grad: expected a tensor that requires grad, got one not")
+        if self._node is None or self._retains:
+            return
+        self._retains = True
+        self.register_hook(Keeper(self))
+
+    def backward(
+        self,
+        gradient: Any = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+    ) -> None:
+        """Add the gradient of this tensor to ``.grad`` of every leaf behind it.
+
+        Args:
+            gradient: the upstream gradient, of this tensor's shape; needed unless it is a scalar.
+            retain_graph: keep what the graph saved, for another backward. Default: create_graph.
+            create_graph: record the backward pass itself, for higher derivatives.
+
+        Raises:
+            ShapeError: not a scalar and no ``gradient``, or one of another shape.
+            GraphError: nothing requires grad, or the graph was released by an earlier backward.
+        """
+        from .walk import walk
+
+        walk([self], [gradient], None, retain_graph, create_graph)
+
+
+class HookHandle:
+    """Takes a hook away again: ``handle.remove()``, or leaving a ``with handle:`` block."""
+
+    _keys: ClassVar[Iterator[int]] = itertools.count()
+
+    def __init__(self, table: dict[int, Any], hook: Any):
+        self._table = table
+        self._key = next(HookHandle._keys)
+        table[self._key] = hook
+
+    def remove(self) -> None:
+        self._table.pop(self._key, None)
+
+    def __enter__(self) -> HookHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+class Keeper:
+    """Stands among the hooks of a tensor that is not a leaf: its gradient is to be kept."""
+
+    def __init__(self, variable: Variable):
+        self.variable = weakref.ref(variable)  # the tensor holds its node, and that its hooks
+
+    def __call__(self, gradient: Any) -> None:
+        """The walk looks for these itself, to keep what the last hook made of the gradient."""

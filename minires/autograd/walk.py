@@ -1,0 +1,286 @@
+"""The walk back over the tape."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..device import array_module
+from ..errors import GraphError, NaNError, ShapeError, message
+from .function import has_nan
+from .modes import _anomaly, set_grad_enabled
+from .place import Place, caller, show_place
+from .tape import Node, check_gradient, memory
+from .variable import Keeper, Variable
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """Gradients of ``outputs`` with respect to ``inputs``, without touching any ``.grad``.
+
+    Args:
+        outputs: a tensor or a sequence of them.
+        inputs: a tensor or a sequence of them, leaves or not.
+        grad_outputs: upstream gradients, one per output; may be left out for scalars.
+        retain_graph: keep what the graph saved. Default: the value of ``create_graph``.
+        create_graph: make the gradients differentiable in turn.
+        allow_unused: give None for an input that no output depends on, instead of an error.
+
+    Returns:
+        A tuple with one gradient per input.
+    """
+    outs = [outputs] if isinstance(outputs, Variable) else list(outputs)
+    ins = [inputs] if isinstance(inputs, Variable) else list(inputs)
+    if grad_outputs is None:
+        gys: list[Any] = [None] * len(outs)
+    else:
+        gys = list(grad_outputs) if isinstance(grad_outputs, tuple | list) else [grad_outputs]
+    if len(gys) != len(outs):
+        raise ShapeError(message("grad", f"{len(outs)} grad_outputs", len(gys)))
+    for index, variable in enumerate(ins):
+        if not variable.requires_grad:
+            raise GraphError(
+                f"grad: input {index} of shape {variable.shape} does not require grad. "
+                "Make it with requires_grad=True, or call .requires_grad_() before using it."
+            )
+    result = walk(outs, gys, ins, retain_graph, create_graph)
+    for index, gradient in enumerate(result):
+        if gradient is None and not allow_unused:
+            raise GraphError(
+                f"grad: input {index} of shape {ins[index].shape} was not used to compute the "
+                "outputs. Leave it out, or pass allow_unused=True to get None for it."
+            )
+    return tuple(result)
+
+
+def _start(output: Variable, gradient: Any) -> Any:
+    if not output.requires_grad:
+        raise GraphError(
+            f"backward: no tensor behind this result of shape {output.shape} has "
+            "requires_grad=True. Did you call detach() or numpy(), or build it under no_grad()?"
+        )
+    if gradient is None:
+        if output._array.size != 1:
+            raise ShapeError(
+                f"backward() needs a scalar; got shape {output.shape}. Reduce it (.mean()) or "
+                "pass gradient= of that shape."
+            )
+        return Variable._wrap(array_module(output._array).ones_like(output._array))
+    if not isinstance(gradient, Variable):
+        gradient = Variable._wrap(np.asarray(gradient, dtype=output._array.dtype))
+    check_gradient(gradient, output._array.shape, output._array.dtype, "backward")
+    return gradient
+
+
+def _leading_nodes(starts: list[Node], targets: set[Any]) -> set[Node]:
+    """The nodes from which some target can be reached; the walk may skip all others."""
+    found: set[Node] = set()
+    seen: set[Node] = set()
+    order: list[Node] = []
+    stack = list(starts)
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        order.append(node)
+        stack += [edge[0] for edge in node.edges if isinstance(edge, tuple)]
+    for node in sorted(order, key=lambda n: n.order):  # the oldest first
+        for edge in node.edges:
+            if edge is None:
+                continue
+            key = edge if isinstance(edge, tuple) else id(edge)
+            if key in targets or (isinstance(edge, tuple) and edge[0] in found):
+                found.add(node)
+                break
+    return found
+
+
+def walk(
+    outputs: Sequence[Variable],
+    gradients: Sequence[Any],
+    inputs: Sequence[Variable] | None,
+    retain_graph: bool | None,
+    create_graph: bool,
+) -> list[Any]:
+    """The backward pass, iterative. With ``inputs`` their gradients are returned, else the leaves'
+    are added to ``.grad``. Releases what nodes saved as it goes, unless told to retain it."""
+    retain = create_graph if retain_graph is None else retain_graph
+    here = caller()
+    sums: dict[Node, list[Any]] = {}  # the gradients of each node's outputs, so far
+    leaves: dict[int, tuple[Variable, list[Any]]] = {}  # the same for leaves, by id
+    own: set[int] = set()  # arrays in sums and leaves that the walk added up itself
+    kept: list[tuple[Variable, Any]] = []  # what retain_grad asked for
+    exposed = {id(memory(g._array)) for g in gradients if isinstance(g, Variable)}
+    heap: list[Node] = []
+    wanted: dict[Any, Any] = {}
+    if inputs is not None:
+        for variable in inputs:
+            edge = variable._edge()
+            wanted[edge if isinstance(edge, tuple) else id(edge)] = None
+
+    def deliver(edge: Any, gradient: Any) -> None:
+        if isinstance(edge, tuple):
+            node, index = edge
+            if node not in sums:
+                sums[node] = [None] * len(node.outputs)
+                heapq.heappush(heap, node)
+            slots = sums[node]
+        else:
+            index, slots = 0, leaves.setdefault(id(edge), (edge, [None]))[1]
+        present = slots[index]
+        if present is None:
+            slots[index] = gradient
+        elif id(present._array) in own:  # nobody else has seen this array: no new memory
+            _accumulate(present, gradient)
+        else:
+            slots[index] = present + gradient
+            if not create_graph:
+                own.add(id(slots[index]._array))
+
+    def run_hooks(table: dict[int, Any] | None, gradient: Any) -> Any:
+        if not table:
+            return gradient
+        keepers = []
+        for hook in list(table.values()):
+            if isinstance(hook, Keeper):
+                keepers.append(hook.variable())
+                continue
+            exposed.add(id(memory(gradient._array)))  # the hook may hold on to it
+            replaced = hook(gradient)
+            if replaced is not None:
+                check_gradient(replaced, gradient.shape, gradient._array.dtype, "hook")
+                gradient = replaced
+                exposed.add(id(memory(gradient._array)))
+        kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
+        return gradient
+
+    with set_grad_enabled(create_graph):
+        starts = []
+        for output, given in zip(outputs, gradients):
+            gradient = _start(output, given)
+            edge = output._edge()
+            if isinstance(edge, tuple):
+                starts.append(edge[0])
+            deliver(edge, gradient)
+        leading = None if inputs is None else _leading_nodes(starts, set(wanted))
+        while heap:
+            node = heapq.heappop(heap)
+            gys = sums.pop(node)
+            for index, gradient in enumerate(gys):
+                if gradient is None:
+                    continue
+                own.discard(id(gradient._array))
+                gys[index] = gradient = run_hooks(node.hooks.get(index), gradient)
+                if (node, index) in wanted:
+                    wanted[node, index] = gradient
+            if leading is not None and node not in leading:
+                continue
+            for edge, gx in zip(node.edges, _backward_of(node, gys, here)):
+                if edge is not None and gx is not None:
+                    deliver(edge, gx)
+            if not retain:
+                node.ctx.release(here)
+        totals = [
+            (leaf, run_hooks(leaf._hooks, total))
+            for key, (leaf, (total,)) in leaves.items()
+            if inputs is None or key in wanted
+        ]
+        if inputs is None:  # nothing has failed until here, and no .grad has changed
+            for leaf, gradient in totals + kept:
+                present = leaf._grad
+                if present is None:
+                    leaf._grad = _unaliased(gradient, exposed, create_graph)
+                elif create_graph or not getattr(present._array.flags, "writeable", True):
+                    leaf._grad = present + gradient
+                else:
+                    _accumulate(present, gradient)
+                    present._version.bump()
+            return []
+        for leaf, gradient in totals:
+            wanted[id(leaf)] = gradient
+        result: list[Any] = []
+        for variable in inputs:
+            edge = variable._edge()
+            gradient = wanted[edge if isinstance(edge, tuple) else id(edge)]
+            if gradient is not None:
+                gradient = _unaliased(gradient, exposed, create_graph)
+            result.append(gradient)
+        return result
+
+
+def _accumulate(total: Variable, gradient: Variable) -> None:
+    with np.errstate(all="ignore"):  # inf - inf is nan, as it is in a forward pass
+        total._array += gradient._array
+
+
+def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
+    """Call a node's backward, and hold what it returns to its contract."""
+    ctx, name = node.ctx, node.function.__name__
+    if ctx.released is not None:
+        raise GraphError(
+            f"the values that {name} saved at {show_place(node.place)} were released by the "
+            f"first backward at {show_place(ctx.released)}; a second one came at "
+            f"{show_place(here)}. Compute the result again, or pass retain_graph=True."
+        )
+    for index, (shape, dtype, xp) in enumerate(node.outputs):
+        if gys[index] is None:
+            gys[index] = Variable._wrap(xp.zeros(shape, dtype))
+    kept = {
+        id(memory(item[1]._array if item[0] == "input" else item[1]))
+        for item in ctx._saved
+        if item[0] != "none"
+    }
+    kept.update(id(memory(array)) for array in ctx._constants if array is not None)
+    ctx._node = node
+    anomaly = _anomaly.get()
+    token = _anomaly.set(False)  # it is this node that is to be named, not what it is made of
+    try:
+        result = node.function.backward(ctx, *gys)
+    except NotImplementedError as error:
+        raise GraphError(f"{name} at {show_place(node.place)} has no derivative.") from error
+    finally:
+        _anomaly.reset(token)
+        ctx._node = None  # a node and its context would otherwise keep each other alive
+    gxs: list[Any] = list(result) if isinstance(result, tuple) else [result]
+    if len(gxs) != len(node.edges):
+        raise GraphError(
+            f"{name}.backward: expected {len(node.edges)} gradients (one per argument of "
+            f"forward, None where there is none), got {len(gxs)}"
+        )
+    for index, (gx, edge, meta) in enumerate(zip(gxs, node.edges, node.metas)):
+        if gx is None or edge is None or meta is None:
+            continue
+        if not isinstance(gx, Variable):
+            expected = f"a tensor for argument {index}"
+            raise GraphError(message(f"{name}.backward", expected, type(gx).__name__))
+        check_gradient(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
+        if id(memory(gx._array)) in kept:  # a saved array is no gradient: it may be the user's
+            gxs[index] = gx = gx.clone()  # type: ignore[attr-defined]
+        if anomaly and has_nan(gx._array) and not any(has_nan(g._array) for g in gys):
+            raise NaNError(
+                f"{name}, called at {show_place(node.place)}, made the first NaN of the "
+                f"backward pass, in the gradient of argument {index}."
+            )
+    return gxs
+
+
+def _unaliased(gradient: Any, exposed: set[int], create_graph: bool) -> Any:
+    """A gradient the user may change without changing another one (or anything else)."""
+    array = gradient._array
+    root = memory(array)
+    fresh = id(root) not in exposed and root.flags.writeable and root.size == array.size
+    if not fresh:
+        gradient = gradient.clone()
+        root = memory(gradient._array)
+    exposed.add(id(root))
+    return gradient if create_graph else gradient.detach()

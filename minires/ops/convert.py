@@ -1,0 +1,153 @@
+"""Copies of a tensor: in new memory, in another dtype, on another device, into another tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Function, Variable, replace
+from ..device import Device, array_module, device_of, move
+from ..errors import ShapeError, message
+from ..tensor import Tensor, as_dtype, tensor_method
+from .checks import operand
+from .elementwise import Expand, clip
+
+
+class Clone(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x.copy(order="K")
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return gy
+
+
+class Cast(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, dtype: Any) -> Any:
+        ctx.dtype = x.dtype
+        return x.astype(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return gy.astype(ctx.dtype), None
+
+
+@tensor_method("clone")
+def clone(x: Tensor) -> Tensor:
+    """A copy of the values in new memory; gradients flow through it."""
+    return Clone.apply(x)
+
+
+@tensor_method("astype")
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """The values in another dtype. Gradients flow between floating-point dtypes.
+
+    Raises:
+        DTypeError: ``dtype`` is not one that minires takes.
+    """
+    dtype = as_dtype(dtype)
+    if dtype == x.dtype:
+        return x
+    return Cast.apply(x, dtype) if dtype.kind in "fc" else Tensor(x.data.astype(dtype))
+
+
+for _method, _dtype in (
+    ("float", np.float32),
+    ("double", np.float64),
+    ("long", np.int64),
+    ("int", np.int32),
+    ("bool", np.bool_),
+):
+    tensor_method(_method)(lambda x, dtype=_dtype: astype(x, dtype))
+
+
+@tensor_method("fill_")
+def fill_(x: Tensor, value: float) -> Tensor:
+    """Set every entry to ``value`` (a number, or a tensor of one), in place.
+
+    Raises:
+        DTypeError: a float into an integer tensor.
+    """
+    value = operand("fill_", value, x)
+    if isinstance(value, Variable):
+        return copy_(x, value)
+    replace(x, Tensor(array_module(x.data).full(x.shape, value, x.dtype)))
+    return x
+
+
+@tensor_method("zero_")
+def zero_(x: Tensor) -> Tensor:
+    """Set every entry to 0, in place."""
+    return fill_(x, 0)
+
+
+@tensor_method("copy_")
+def copy_(x: Tensor, source: Any) -> Tensor:
+    """Write ``source``'s values here, in place, broadcast and cast as needed.
+
+    Raises:
+        ShapeError: ``source`` does not broadcast to this tensor's shape.
+    """
+    source = source if isinstance(source, Tensor) else Tensor(source)
+    if source.shape != x.shape:
+        try:
+            np.broadcast_to(np.empty(source.shape, bool), x.shape)
+        except ValueError:
+            raise ShapeError(
+                message("copy_", f"a source that broadcasts to {x.shape}", source.shape)
+            ) from None
+        source = Expand.apply(source, x.shape)
+    replace(x, astype(source, x.dtype).clone())
+    return x
+
+
+@tensor_method("clip_", "clamp_")
+def clip_(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """:func:`clip`, in place."""
+    replace(x, clip(x, min, max))
+    return x
+
+
+class Move(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, device: Any) -> Any:
+
+        ctx.device = device_of(x)
+        return move(x, device)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return Move.apply(gy, ctx.device), None
+
+
+@tensor_method("to")
+def to(x: Tensor, target: Any) -> Tensor:
+    """This tensor on a device (``"cpu"``, ``"cuda"``) or in a dtype; itself if it is so already.
+
+    Raises:
+        DeviceError: the device is not there; says what to install.
+    """
+
+    if isinstance(target, Variable):
+        return to(to(x, target.dtype), target.device)  # type: ignore[attr-defined]
+    if isinstance(target, Device) or (
+        isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
+    ):
+        device = Device.parse(target)
+        return x if x.device == device else Move.apply(x, device)
+    return astype(x, target)
+
+
+@tensor_method("cpu")
+def cpu(x: Tensor) -> Tensor:
+    """This tensor in main memory."""
+    return to(x, "cpu")
+
+
+@tensor_method("cuda")
+def cuda(x: Tensor, index: int = 0) -> Tensor:
+    """This tensor on a GPU."""
+    return to(x, f"cuda:{index}")
