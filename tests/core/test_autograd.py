@@ -109,7 +109,7 @@ def test_several_roots():
 
 def test_a_chain_of_100_000_operations():
     x = leaf([1.0])
-    start = time.perf_counter()
+    start = time.process_time()
     y = x
     for _ in range(100_000):
         y = y + 1
@@ -118,7 +118,7 @@ def test_a_chain_of_100_000_operations():
     node = weakref.ref(y.grad_fn.ctx)
     del y
     assert node() is None, "dropping the last tensor frees the whole graph at once"
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_chain_whose_nodes_save_their_inputs_is_dropped_without_recursion():
