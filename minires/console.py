@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -19,35 +19,23 @@ from rich.table import Table
 from rich.text import Text
 
 
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+class _Display:
+    """Progress bars that are on screen while the ``with`` block runs."""
 
-
-class StudyDisplay:
-    """Two bars, the whole study and the network in training, and a line for each one done.
-
-    The bar of the whole counts multiply-adds, so that its time left knows that deep networks
-    take longer.
-    """
-
-    def __init__(self, console: Console, first_use: bool) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = _bars(console)
-        self._first_use = first_use
-        self._whole: TaskID | None = None
-        self._network: TaskID | None = None
-        self._name, self._epochs = "", 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
 
-    def __enter__(self) -> StudyDisplay:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -58,6 +46,21 @@ class StudyDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+
+
+class StudyDisplay(_Display):
+    """Two bars, the whole study and the network in training, and a line for each one done.
+
+    The bar of the whole counts multiply-adds, so that its time left knows that deep networks
+    take longer.
+    """
+
+    def __init__(self, console: Console, first_use: bool) -> None:
+        super().__init__(console)
+        self._first_use = first_use
+        self._whole: TaskID | None = None
+        self._network: TaskID | None = None
+        self._name, self._epochs = "", 0
 
     def plan(self, total: int, done: int) -> None:
         self._whole = self._progress.add_task("whole study", total=total, completed=done)
@@ -96,27 +99,14 @@ class StudyDisplay:
         )
 
 
-class TrainingDisplay:
+class TrainingDisplay(_Display):
     """One bar over the steps of a training run, and a line for each epoch."""
 
     def __init__(self, console: Console, name: str, epochs: int, steps: int) -> None:
-        self._console = console
+        super().__init__(console)
         self._epochs = epochs
-        self._progress = _bars(console)
         self._task = self._progress.add_task(name, total=epochs * steps)
         self._steps = steps
-
-    def __enter__(self) -> TrainingDisplay:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def skip(self, epochs: int) -> None:
         """Count epochs that were done before."""
