@@ -82,7 +82,13 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'minires' has no attribute {name!r}")
+        import difflib
+
+        near = difflib.get_close_matches(
+            name, [known for known in __dir__() if known[0] != "_"], n=2, cutoff=0.75
+        )
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise AttributeError(f"module 'minires' has no attribute {name!r}{hint}")
     module = importlib.import_module(_LAZY[name], __name__)
     return module if _LAZY[name] == f".{name}" else getattr(module, name)
 

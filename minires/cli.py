@@ -84,27 +84,30 @@ def _command() -> str:
 @app.command(epilog="Example: [bold]minires depth --dataset fashion-mnist --depths 20,56[/bold]")
 def depth(
     dataset: Annotated[
-        str | None, typer.Option(help="digits, mnist, fashion-mnist or cifar10.  [digits]")
+        str | None, typer.Option(help="digits, mnist, fashion-mnist or cifar10 (default: digits).")
     ] = None,
     depths: Annotated[
-        str | None, typer.Option(help="Depths 6n+2, separated by commas.  [8,20,32,56]")
+        str | None, typer.Option(help="Depths 6n+2, separated by commas (default: 8,20,32,56).")
     ] = None,
     kinds: Annotated[
-        str | None, typer.Option(help="plain, residual or both.  [plain,residual]")
+        str | None, typer.Option(help="plain, residual or both (default: plain,residual).")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="One run per seed, separated by commas.  [0]")
+        str | None, typer.Option(help="One run per seed, separated by commas (default: 0).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs per network.  [by protocol]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs per network (default: by protocol).")
+    ] = None,
     shortcut: Annotated[
-        str | None, typer.Option(help="A (zero-padded identity) or B (projection).  [A]")
+        str | None, typer.Option(help="A (zero-padded identity) or B (projection) (default: A).")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="quick, or paper (He et al. 2015, Sec. 4.2).  [quick]")
+        str | None,
+        typer.Option(help="quick, or paper (He et al. 2015, Sec. 4.2) (default: quick)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first N images only.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [runs/depth-<date>]")
+        Path | None, typer.Option(help="Folder for the results (default: runs/depth-<date>).")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the study in this folder.", metavar="RUN")
@@ -122,7 +125,7 @@ def depth(
     given: dict[str, Any] = {
         "dataset": dataset,
         "depths": None if depths is None else _numbers("depths", depths),
-        "kinds": None if kinds is None else tuple(kinds.split(",")),
+        "kinds": None if kinds is None else tuple(k.strip() for k in kinds.split(",")),
         "seeds": None if seeds is None else _numbers("seeds", seeds),
         "shortcut": shortcut,
         "limit": limit,
@@ -136,9 +139,9 @@ def depth(
         from minires.errors import unknown
 
         raise unknown("protocol", protocol, PROTOCOLS)
-    folder = resume
+    display = StudyDisplay(console, _first_use())
     try:
-        with StudyDisplay(console, _first_use()) as display:
+        with display:
             if resume is not None:
                 if out is not None and out.resolve() != resume.resolve():
                     raise ArgumentError("--out and --resume name different folders; give one.")
@@ -151,24 +154,24 @@ def depth(
             else:
                 recipe = PROTOCOLS[protocol or "quick"].with_epochs(epochs)
                 config = StudyConfig(**given, protocol=recipe)
-                folder = _new_folder() if out is None else out
-                results, folder = run_study(config, folder, command=_command(), progress=display)
+                results, folder = run_study(config, out, command=_command(), progress=display)
     except KeyboardInterrupt:
-        errors.print(
-            f"\nStopped. Go on with: {shlex.join(_resume_command(folder))}", soft_wrap=True
-        )
+        begun = display.folder
+        if begun is not None and (begun / "results.json").exists():
+            advice = f"Go on with: {shlex.join(_resume_command(begun))}"
+        else:
+            advice = "Nothing was saved yet: run the same command again."
+        errors.print(f"\nStopped. {_escape(advice)}", soft_wrap=True, highlight=False)
         raise SystemExit(130) from None
     print_table(results, console)
-    console.print(f"\nReport: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(
+        f"\nReport: {_escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True
+    )
+    if any("diverged" in run for run in results["runs"]):
+        _fail("not every network could be trained to the end; see the notes above.")
 
 
-def _new_folder() -> Path:
-    from datetime import datetime
-
-    return Path(f"runs/depth-{datetime.now():%Y-%m-%d-%H%M%S}")
-
-
-def _resume_command(folder: Path | None) -> list[str]:
+def _resume_command(folder: Path) -> list[str]:
     """The same command with ``--resume``."""
     arguments, skip = [], False
     for argument in sys.argv[1:]:
@@ -206,7 +209,7 @@ def train(
     limit: Annotated[int | None, typer.Option(help="Train on the first N images.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [runs/<model>-<dataset>]")
+        Path | None, typer.Option(help="Folder for the results (default: runs/<model>-<dataset>).")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the folder.")] = False,
     list_names: Annotated[bool, typer.Option("--list", help="List the zoo and stop.")] = False,
@@ -247,12 +250,13 @@ def train(
             display.skip(prepared.epochs_done)
             history = prepared.run(on_step=display.step, on_epoch=display.epoch)
     except KeyboardInterrupt:
-        errors.print("\nStopped after the last finished epoch. Go on with --resume.")
+        errors.print("\nStopped. The same command with --resume goes on.")
         raise SystemExit(130) from None
-    best = min(history, key=lambda row: row["test_error"])
+    last, best = history[-1], min(history, key=lambda row: row["test_error"])
     console.print(
-        f"Best test error {100 * best['test_error']:.2f} % (epoch {best['epoch']}). "
-        f"Results in {folder}",
+        f"Final test error {100 * last['test_error']:.2f} %; the lowest on the way was "
+        f"{100 * best['test_error']:.2f} % (epoch {best['epoch']}). "
+        f"Results in {_escape(str(folder))}",
         highlight=False,
         soft_wrap=True,
     )
@@ -260,23 +264,24 @@ def train(
 
 @data_app.command("list", epilog="Example: [bold]minires data list[/bold]")
 def data_list() -> None:
-    """The data sets, and which of them are on this machine."""
+    """The data sets, and which of them are here; ``minires data get`` fetches the others."""
     from rich.table import Table
 
     from minires import data
     from minires.errors import DataError
 
     table = Table(title=f"Data sets (looked for in {data.data_root()})", title_justify="left")
-    for column in ("name", "title", "image", "classes", "here", "licence"):
-        table.add_column(column)
+    for column in ("name", "here", "image", "classes", "title", "licence"):
+        table.add_column(column, no_wrap=column in ("name", "here", "image"))
     for name, source in data.DATASETS.items():
         try:
+            data.load(name)
             data.load(name, train=False)
             here = "yes"
-        except DataError:
-            here = f"no: minires data get {name}"
+        except DataError as error:
+            here = "no" if "searched" in str(error) else "damaged"
         shape = " × ".join(map(str, source.shape))
-        table.add_row(name, source.title, shape, str(len(source.classes)), here, source.licence)
+        table.add_row(name, here, shape, str(len(source.classes)), source.title, source.licence)
     console.print(table)
 
 
@@ -284,7 +289,7 @@ def data_list() -> None:
 def data_get(
     name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")],
     root: Annotated[
-        Path | None, typer.Option(help="Folder.  [$MINIRES_DATA or ~/.cache/minires]")
+        Path | None, typer.Option(help="Folder (default: $MINIRES_DATA or ~/.cache/minires).")
     ] = None,
     mirror: Annotated[
         list[str] | None, typer.Option(help="Address to try instead; may be repeated.")
@@ -296,7 +301,7 @@ def data_get(
     from minires import data
 
     folder = data.get(name, root, mirror, progress, timeout=timeout)
-    console.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"{name} is in {_escape(str(folder))}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: [bold]minires info[/bold]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,8 +62,10 @@ class StudyDisplay(_Display):
         self._whole: TaskID | None = None
         self._network: TaskID | None = None
         self._name, self._epochs = "", 0
+        self.folder: Path | None = None  # where the study's results are, once it has begun
 
-    def plan(self, total: int, done: int) -> None:
+    def plan(self, folder: Path, total: int, done: int) -> None:
+        self.folder = folder
         self._whole = self._progress.add_task("whole study", total=total, completed=done)
 
     def network(self, name: str, epochs: int, done: int, steps: int) -> None:

@@ -48,10 +48,10 @@ def cpu() -> str:
 
 
 def commit() -> str | None:
-    """The commit that minires was installed from, with ``+`` if files differ from it; None if
-    it did not come from a git checkout."""
+    """The commit of the code that runs, with ``+`` if files differ from it; None if it did not
+    come from a git checkout, or the checkout has moved on since."""
     source = _source_folder()
-    if source is None or not (source / ".git").exists():
+    if source is None or not (source / ".git").exists() or not _is_this_code(source):
         return None
     try:
         head = _git(source, "rev-parse", "--short=12", "HEAD")
@@ -71,6 +71,19 @@ def _source_folder() -> Path | None:
         return None
     url = urlparse(json.loads(text)["url"]) if text else None
     return Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
+
+
+def _is_this_code(source: Path) -> bool:
+    """Whether the running package is, file by file, that of the source folder as it is now."""
+    here, there = Path(__file__).resolve().parent, source / "minires"
+    if here == there:
+        return True
+    names = [
+        sorted(p.relative_to(folder) for p in folder.rglob("*.py")) for folder in (here, there)
+    ]
+    return names[0] == names[1] and all(
+        (here / name).read_bytes() == (there / name).read_bytes() for name in names[0]
+    )
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -7,6 +7,7 @@ that is not differentiation or arithmetic: creation, conversion, printing, copyi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,8 @@ from . import random
 from .autograd import Variable, show_place
 from .device import CPU, Device, array_module, device_of, move
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+
+MOST = 2**56  # entries: NumPy counts bytes in 63 bits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -375,6 +378,8 @@ def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
         shape = tuple(size.__index__() for size in sizes)
     except (AttributeError, TypeError):
         raise ShapeError(message("shape", "integers", repr(tuple(sizes)))) from None
+    if math.prod(shape) > MOST:
+        raise MemoryError(f"a tensor of shape {shape} has {math.prod(shape):.1e} entries")
     if any(size < 0 for size in shape):
         raise ShapeError(message("shape", "sizes >= 0", shape))
     return shape

@@ -84,7 +84,7 @@ def test_train_lists_trains_and_resumes(capsys, tmp_path):
     code, out, err = run(capsys, *base, "--epochs", "2")
     assert code == 0, err
     assert "epoch   2/2" in out
-    assert "Best test error" in out
+    assert "Final test error" in out
     history = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert len(history) == 3
     code, _, err = run(capsys, *base, "--epochs", "2")
@@ -198,6 +198,59 @@ def test_unwritable_output_folder(capsys, tmp_path):
         assert code == 1
         assert err.startswith("error: ")
         assert str(tmp_path / "file") in err
+
+
+def test_help_shows_the_defaults(capsys):
+    _, out, _ = run(capsys, "depth", "--help")
+    text = " ".join(out.replace("│", " ").split())
+    for default in ("digits", "8,20,32,56", "plain,residual", "0", "by protocol", "A", "quick"):
+        assert f"(default: {default})" in text
+    assert "(default: runs/depth-<date>)" in text
+
+
+def test_interrupted_before_anything_was_saved(tmp_path):
+    code = (
+        "import minires.study.runner as runner\n"
+        "def stop(*args): raise KeyboardInterrupt\n"
+        "runner._load = stop\n"
+        "from minires.cli import main\n"
+        "main(['depth', '--depths', '8'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 130
+    assert "run the same command again" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_interrupted_in_its_first_epoch_resumes(capsys, tmp_path):
+    from minires.train.job import TrainingJob
+
+    class Stop(BaseException): ...
+
+    def stop(step, loss):
+        raise Stop
+
+    options = {"limit": 64, "batch_size": 32, "epochs": 1}
+    with pytest.raises(Stop):
+        TrainingJob(model="cifar_resnet8", **options).prepare(tmp_path).run(on_step=stop)
+    code, out, err = run(
+        *(capsys, "train", "cifar_resnet8", "--limit", "64", "--batch-size", "32"),
+        *("--epochs", "1", "--out", str(tmp_path), "--resume"),
+    )
+    assert code == 0, err
+    assert "Final test error" in out
+
+
+def test_brackets_in_a_path_are_printed(capsys, tmp_path):
+    folder = tmp_path / "a [bold]b[/bold]"
+    code, out, err = run(
+        *(capsys, "train", "cifar_resnet8", "--limit", "32", "--batch-size", "32"),
+        *("--epochs", "1", "--out", str(folder)),
+    )
+    assert code == 0, err
+    assert "a [bold]b[/bold]" in out
 
 
 def test_every_option_has_help():

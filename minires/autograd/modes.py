@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+from typing import Any
 
 _grad_mode: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_grad", default=True)
 _anomaly: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_anomaly", default=False)
@@ -36,9 +37,21 @@ def enable_grad() -> _Mode:
     return _Mode(_grad_mode, True)
 
 
-def set_grad_enabled(mode: bool) -> _Mode:
-    """:func:`enable_grad` or :func:`no_grad`, by a flag."""
-    return _Mode(_grad_mode, bool(mode))
+class set_grad_enabled(_Mode):
+    """Record or not, by a flag: from this line on, or inside ``with`` only."""
+
+    def __init__(self, mode: bool):
+        super().__init__(_grad_mode, bool(mode))
+        self._before = _grad_mode.get()
+        _grad_mode.set(bool(mode))
+
+    def __call__(self, function: Any) -> Any:  # as a decorator it acts inside the function only
+        _grad_mode.set(self._before)
+        return super().__call__(function)
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        _grad_mode.set(self._before)
 
 
 def is_grad_enabled() -> bool:

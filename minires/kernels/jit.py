@@ -7,12 +7,12 @@ process when two Python threads launch at once, and two kernels that share the c
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 config: Any = numba.config  # its settings are made at run time
 
 _launching = threading.RLock()
-_launched_here = False
+_started = False  # the threads that kernels run on, in this process
 _broken_by_fork = False
 
 
@@ -57,7 +57,6 @@ def kernel(function: Callable[..., None] | None = None, *, fastmath: bool = True
 
     @functools.wraps(function)
     def launch(*args: Any) -> None:
-        global _launched_here
         if _broken_by_fork:
             raise DeviceError(
                 f"{function.__name__}: expected to run in the process that started the kernel "
@@ -65,39 +64,66 @@ def kernel(function: Callable[..., None] | None = None, *, fastmath: bool = True
                 "multiprocessing.get_context('spawn'), or use threads."
             )
         with _launching:
-            if _launched_here:
+            _start_threads()
+            try:
                 compiled(*args)
-                return
-            with _patient_threads():
-                compiled(*args)
-            _launched_here = True
+            except OSError as error:  # a kernel itself makes none: it is the cache
+                raise DeviceError(
+                    f"{function.__name__}: cannot keep compiled kernels in {cache_folder()} "
+                    f"({error.strerror}). Free space there, or set NUMBA_CACHE_DIR."
+                ) from error
 
     launch.compiled = compiled  # type: ignore[attr-defined]
     return launch
 
 
-@contextlib.contextmanager
-def _patient_threads() -> Iterator[None]:
-    """Let OpenMP start its threads with the passive wait policy, unless the user chose one.
+def _start_threads() -> None:
+    """Start the threads that kernels run on, before anything else makes Numba do so.
+
+    OpenMP gets the passive wait policy, unless the user chose one.
 
     By default idle threads spin for milliseconds. On a machine that does anything else besides,
     a spinning thread then holds the core that the working one waits for, and small kernels
     become up to fifty times slower; sleeping threads cost a few microseconds a launch. The
     policy is read once, when the threads start: the variable is gone again afterwards.
     """
-    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
-        yield
+    global _started
+    if _started:
         return
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    chosen = "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ
+    if not chosen:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     try:
-        yield
+        numba.get_num_threads()  # asking starts them
     finally:
-        del os.environ["OMP_WAIT_POLICY"]
+        if not chosen:
+            del os.environ["OMP_WAIT_POLICY"]
+    _started = True
 
 
 def device_function(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call."""
     return _compile(function, parallel=False, fastmath=True)
+
+
+@functools.cache
+def _cache_is_usable() -> bool:
+    """Whether the cache folder can be written; warns if not. (Numba would quietly take another
+    one, which knows nothing of the code that kernels share.)"""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        warnings.warn(
+            f"compiled kernels cannot be kept in {folder}: they will be compiled anew in every "
+            "process. Set NUMBA_CACHE_DIR to a folder that can be written.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return writable
 
 
 def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> Any:
@@ -108,7 +134,7 @@ def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> An
         return numba.njit(
             function,
             parallel=parallel,
-            cache=True,
+            cache=_cache_is_usable(),
             nogil=True,
             error_model="numpy",
             fastmath=set(FASTMATH) if fastmath else False,
@@ -120,7 +146,10 @@ def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> An
 def _after_fork() -> None:
     global _broken_by_fork, _launching
     _launching = threading.RLock()
-    _broken_by_fork = _launched_here and numba.threading_layer() == "omp"
+    try:
+        _broken_by_fork = numba.threading_layer() == "omp"
+    except ValueError:  # no threads were started before the fork, by minires or anyone
+        _broken_by_fork = False
 
 
 if hasattr(os, "register_at_fork"):
@@ -143,9 +172,11 @@ def set_num_threads(n: int) -> None:
                 fix="Set NUMBA_NUM_THREADS before starting Python for more.",
             )
         )
+    _start_threads()
     numba.set_num_threads(n)
 
 
 def get_num_threads() -> int:
     """How many threads kernels run on."""
+    _start_threads()
     return numba.get_num_threads()

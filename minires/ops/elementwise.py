@@ -497,7 +497,7 @@ for _dunder, _symbol, _ufunc in (
     ("__eq__", "==", lambda x, y: x == y),
     ("__ne__", "!=", lambda x, y: x != y),
 ):
-    tensor_method(_dunder)(_comparison(_symbol, _ufunc))
+    tensor_method(_dunder, _dunder.strip("_"))(_comparison(_symbol, _ufunc))
 
 
 def _integer(name: str, function: Any) -> Any:

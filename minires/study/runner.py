@@ -8,33 +8,25 @@ All files are replaced atomically, so whatever moment the process dies at, the f
 from __future__ import annotations
 
 import contextlib
-import json
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from minires import data, environment
-from minires.errors import ArgumentError, CheckpointError, message, unknown
+from minires.errors import ArgumentError, CheckpointError, NaNError, message, unknown
 from minires.models import cifar_plain, cifar_resnet
 from minires.models.cifar import blocks_per_stage
 from minires.nn import Module, summary
 from minires.random import manual_seed
-from minires.study import figures, measures, protocols, report, tables
-from minires.train import (
-    check_writable,
-    evaluate,
-    fit,
-    read_progress,
-    write_json_atomic,
-)
+from minires.study import figures, measures, protocols, report, store, tables
+from minires.study.store import Results
+from minires.train import evaluate, fit, read_progress
 
-FORMAT = 1
 KINDS = ("plain", "residual")
 EVALUATION_BATCH = 500
-
-Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,8 @@ class StudyConfig:
             if kind not in KINDS:
                 raise unknown("kind of network", kind, KINDS)
         for seed in self.seeds:
-            if seed < 0:
-                raise ArgumentError(message("study", "seeds >= 0", seed))
+            if not 0 <= seed < 2**64:
+                raise ArgumentError(message("study", "seeds in 0..2**64 - 1", seed))
         if self.shortcut not in ("A", "B"):
             raise unknown("shortcut", self.shortcut, ("A", "B"))
 
@@ -78,8 +70,8 @@ class StudyConfig:
 class Progress(Protocol):
     """Told how a study goes on; the command line draws it."""
 
-    def plan(self, total: int, done: int) -> None:
-        """The whole study's work in multiply-adds, and how much of it was done before."""
+    def plan(self, folder: Path, total: int, done: int) -> None:
+        """Where the results go; the whole work in multiply-adds, and how much is done already."""
 
     def network(self, name: str, epochs: int, done: int, steps: int) -> None:
         """Training of a network begins, or goes on after ``done`` epochs of ``steps`` steps."""
@@ -95,7 +87,7 @@ class Progress(Protocol):
 
 
 class _Silent:
-    def plan(self, total: int, done: int) -> None: ...
+    def plan(self, folder: Path, total: int, done: int) -> None: ...
     def network(self, name: str, epochs: int, done: int, steps: int) -> None: ...
     def step(self, work: int) -> None: ...
     def epoch(self, row: dict[str, Any]) -> None: ...
@@ -127,15 +119,9 @@ def run_study(
     config.check()
     train, test = _load(config)
     created = datetime.now()
-    path = Path(folder or f"runs/depth-{created:%Y-%m-%d-%H%M%S}")
-    if (path / "results.json").exists():
-        raise CheckpointError(
-            f"study: {path} holds a study already. Go on with it by --resume {path}, or choose "
-            "another folder."
-        )
-    check_writable(path / "results.json")
+    path = store.new_folder() if folder is None else Path(folder)
     results: Results = {
-        "format": FORMAT,
+        "format": store.FORMAT,
         "created": f"{created:%Y-%m-%dT%H:%M:%S}",
         "command": command,
         "config": {
@@ -150,7 +136,14 @@ def run_study(
         "environment": environment.describe(),
         "runs": [],
     }
-    return _go_on(config, results, path, train, test, progress or _Silent()), path
+    with store.claimed(path):
+        if (path / store.FILE).exists():
+            raise CheckpointError(
+                f"study: {path} holds a study already. Go on with it by --resume {path}, or "
+                "choose another folder."
+            )
+        store.save(results, path)
+        return _go_on(config, results, path, train, test, progress or _Silent()), path
 
 
 def resume_study(
@@ -169,7 +162,8 @@ def resume_study(
         CheckpointError: no study there, a damaged file, or settings that differ.
     """
     path = Path(folder)
-    results, config = _read(path)
+    results = store.load(path)
+    config = _config(results)
     for name, value in (expect or {}).items():
         if name == "protocol":
             have: Any = config.protocol.name
@@ -195,47 +189,47 @@ def resume_study(
                 len(train),
             )
         )
-    check_writable(path / "results.json")
-    return _go_on(config, results, path, train, test, progress or _Silent()), path
+    with store.claimed(path):
+        results = store.load(path)  # once more: another process may just have finished it
+        _note_other_versions(results)
+        return _go_on(config, results, path, train, test, progress or _Silent()), path
 
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _read(path: Path) -> tuple[Results, StudyConfig]:
-    file = path / "results.json"
-    if not file.exists():
-        raise CheckpointError(
-            f"resume: expected a study in {path}, got no results.json there. Give the folder that "
-            "minires depth wrote, such as runs/depth-2026-01-31-120000."
+def _config(results: Results) -> StudyConfig:
+    """The configuration that a stored study describes."""
+    stored = results["config"]
+    config = StudyConfig(
+        dataset=stored["dataset"],
+        depths=tuple(stored["depths"]),
+        kinds=tuple(stored["kinds"]),
+        seeds=tuple(stored["seeds"]),
+        shortcut=stored["shortcut"],
+        protocol=protocols.Protocol.from_json(stored["protocol"]),
+        limit=stored["limit"],
+    )
+    config.check()
+    return config
+
+
+def _note_other_versions(results: Results) -> None:
+    """Say, and keep, that a study goes on with other versions than it was started with."""
+    now = environment.describe()
+    before = [results["environment"], *results.get("resumed_with", [])][-1]
+    differ = [key for key in now if key != "commit" and now[key] != before.get(key)]
+    if now != before:
+        results.setdefault("resumed_with", []).append(now)
+    if differ:
+        changes = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in differ)
+        warnings.warn(
+            f"the study was started with other versions ({changes}): the numbers to come may "
+            "differ in their last digits from those of an uninterrupted run.",
+            UserWarning,
+            stacklevel=3,
         )
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-        if results["format"] != FORMAT:
-            raise CheckpointError(message(f"resume {file}", f"format {FORMAT}", results["format"]))
-        stored = results["config"]
-        config = StudyConfig(
-            dataset=stored["dataset"],
-            depths=tuple(stored["depths"]),
-            kinds=tuple(stored["kinds"]),
-            seeds=tuple(stored["seeds"]),
-            shortcut=stored["shortcut"],
-            protocol=protocols.Protocol.from_json(stored["protocol"]),
-            limit=stored["limit"],
-        )
-        config.check()
-        for run in results["runs"]:
-            if not {"kind", "depth", "seed", "finished", "epochs"} <= run.keys():
-                raise KeyError("runs")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"resume: {file} is damaged ({type(error).__name__}: {error}). Its runs cannot be "
-            "trusted; start a new study."
-        ) from error
-    return results, config
 
 
 def _load(config: StudyConfig) -> tuple[data.Dataset, data.Dataset]:
@@ -257,8 +251,9 @@ def _go_on(
     costs = {key: _multiply_adds(config, key, train.shape) for key in planned}
     per_network = config.protocol.epochs * steps
     known = {(run["depth"], run["kind"], run["seed"]): run for run in results["runs"]}
-    finished = {key for key, run in known.items() if run["finished"]}
+    finished = {key for key, run in known.items() if run["finished"] or "diverged" in run}
     progress.plan(
+        path,
         sum(cost * per_network for cost in costs.values()),
         sum(costs[key] * per_network for key in finished),
     )
@@ -269,7 +264,12 @@ def _go_on(
         if run is None:
             run = {"kind": key[1], "depth": key[0], "seed": key[2], "finished": False, "epochs": []}
             results["runs"].append(run)
-        _train_one(config, run, costs[key], steps, results, path, train, test, progress)
+        try:
+            _train_one(config, run, costs[key], steps, results, path, train, test, progress)
+        except NaNError as error:  # the other networks' results are worth having all the same
+            run["diverged"] = str(error)
+            store.save(results, path)
+            warnings.warn(f"{key[1]}-{key[0]}: {error}", UserWarning, stacklevel=2)
     write_outputs(results, path)
     with contextlib.suppress(OSError):  # empty by now, unless the user keeps something there
         (path / "checkpoints").rmdir()
@@ -332,6 +332,12 @@ def _train_one(
     history: list[dict[str, Any]] = []
     if checkpoint.exists():
         history = list(read_progress(checkpoint)["history"])
+    elif run["epochs"]:
+        warnings.warn(
+            f"{checkpoint} is missing: {name} starts again from its first epoch.",
+            UserWarning,
+            stacklevel=2,
+        )
     if rule is not None:
         for row in history:
             rule.observe(row["train_error"])
@@ -342,10 +348,10 @@ def _train_one(
         if rule is not None:
             rule.observe(row["train_error"])
         run["epochs"] = history
-        write_json_atomic(path / "results.json", results)
+        store.save(results, path)
         progress.epoch(row)
 
-    write_json_atomic(path / "results.json", results)
+    store.save(results, path)
     fit(
         model,
         loader,
@@ -367,6 +373,6 @@ def _train_one(
     run["test_error"], run["test_loss"] = final_test.error, final_test.loss
     run["seconds"] = sum(row["seconds"] for row in history) + time.perf_counter() - start
     run["finished"] = True
-    write_json_atomic(path / "results.json", results)
+    store.save(results, path)
     checkpoint.unlink()  # all that is wanted of it is in the results now
     progress.finished(run)

@@ -14,11 +14,12 @@ from minires.errors import ArgumentError, CheckpointError, message, unknown
 from minires.nn import Module
 from minires.random import manual_seed
 from minires.train.checkpoint import read_progress
-from minires.train.files import check_writable, write_atomic
+from minires.train.files import check_writable, write_atomic, write_json_atomic
 from minires.train.loop import fit
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")
+STARTED = "job.json"  # what a run was asked to do; there from its start
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ class TrainingJob:
                     "another folder by --out."
                 )
             done = len(read_progress(checkpoint)["history"])
-        elif resume:
+        elif resume and not (folder / STARTED).exists():
             raise CheckpointError(
-                f"train: expected {checkpoint} to resume from, got no such file. Leave out "
-                "--resume to start, or name the folder by --out."
+                f"train: expected a run to resume in {folder}, got none. Leave out --resume to "
+                "start, or name the folder by --out."
             )
         normalize = data.Normalize(train.mean(), [s or 1.0 for s in train.std()])
         augment: Any = normalize
@@ -146,6 +147,7 @@ class Prepared:
     ) -> list[dict[str, Any]]:
         """Train to the end; returns one row per epoch, and keeps them in ``history.csv``."""
         history: list[dict[str, Any]] = []
+        write_json_atomic(self.folder / STARTED, asdict(self.job))
 
         def after_epoch(row: dict[str, Any]) -> None:
             self._write_history(history)

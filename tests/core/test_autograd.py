@@ -1030,3 +1030,23 @@ def test_parity_of_retained_and_hooked_gradients():
     theirs = program(torch, lambda v: torch.tensor(v, dtype=torch.float64, requires_grad=True))
     for a, b in zip(mine, theirs):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+
+
+def test_set_grad_enabled_acts_at_once_or_in_a_block():
+    x = leaf([1.0])
+    mr.set_grad_enabled(False)
+    try:
+        assert not (x * 2).requires_grad
+    finally:
+        mr.set_grad_enabled(True)
+    with mr.set_grad_enabled(False):
+        assert not mr.is_grad_enabled()
+    assert mr.is_grad_enabled()
+
+    @mr.set_grad_enabled(False)
+    def quiet():
+        return mr.is_grad_enabled()
+
+    assert mr.is_grad_enabled()
+    assert quiet() is False
+    assert mr.is_grad_enabled()

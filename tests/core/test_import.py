@@ -6,6 +6,8 @@ import statistics
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ["numba", "cupy", "matplotlib", "rich", "typer", "safetensors", "torch", "sklearn"]
 
 
@@ -58,3 +60,10 @@ def test_parts_are_imported_when_they_are_named():
         "Linear True",
         "module 'minires' has no attribute 'no_such_name'",
     ]
+
+
+def test_a_misspelt_name_gets_the_nearest():
+    import minires as mr
+
+    with pytest.raises(AttributeError, match="did you mean tensor"):
+        mr.tensro  # noqa: B018

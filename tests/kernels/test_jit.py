@@ -66,6 +66,45 @@ def test_the_environment_is_left_as_it_was():
     assert done.stdout.strip() == "None"
 
 
+@pytest.mark.parametrize("first", ["mr.get_num_threads()", "mr.set_num_threads(1)", "describe()"])
+def test_threads_start_patient_whoever_starts_them(first):
+    """The variable is set while libgomp is loaded, which is when it is read, and gone after."""
+    code = (
+        "import os, sys\n"
+        "import minires as mr\n"
+        "from minires.environment import describe\n"
+        "from minires.kernels import jit\n"
+        "seen = []\n"
+        "real = jit.numba.get_num_threads\n"
+        "def spy():\n"
+        "    seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "    return real()\n"
+        "jit.numba.get_num_threads = spy\n"
+        f"{first}\n"
+        "print(seen[0], os.environ.get('OMP_WAIT_POLICY'))\n"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True
+    )
+    assert done.stdout.split() == ["PASSIVE", "None"]
+
+
+def test_a_cache_that_cannot_be_written_is_mentioned(tmp_path):
+    (tmp_path / "file").write_text("")
+    code = "import minires as mr; mr.relu(mr.ones(2)); print('done')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file")},
+        check=True,
+    )
+    assert done.stdout.strip() == "done"
+    assert "cannot be kept in" in done.stderr
+    assert "NUMBA_CACHE_DIR" in done.stderr
+
+
 def test_many_threads_may_call_kernels_at_once():
     x, w = arrays((3, 4, 9, 8), (5, 4, 3, 3))
     expected = mr.conv2d(mr.tensor(x), mr.tensor(w), padding=1).data
@@ -84,12 +123,13 @@ def test_many_threads_may_call_kernels_at_once():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_gets_an_error_and_not_a_hang():
+@pytest.mark.parametrize("first", ["mr.relu(mr.ones(3))", "mr.get_num_threads()"])
+def test_a_forked_child_gets_an_error_and_not_a_hang(first):
     code = (
         "import os, sys, warnings\n"
         "warnings.simplefilter('ignore')\n"
         "import minires as mr\n"
-        "mr.relu(mr.ones(3))\n"
+        f"{first}\n"
         "import numba\n"
         "layer = numba.threading_layer()\n"
         "child = os.fork()\n"

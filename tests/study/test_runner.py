@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -16,10 +17,11 @@ import pytest
 from harness import raises
 
 import minires as mr
-from minires.errors import ArgumentError, CheckpointError
+from minires.errors import ArgumentError, CheckpointError, NaNError
 from minires.models import cifar_plain
-from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study
+from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, runner, store
 from minires.study.measures import conv_names, gradient_norms
+from minires.train import fit
 
 SMALL = StudyConfig(depths=(8,), limit=96, protocol=PROTOCOLS["quick"].with_epochs(2), seeds=(0, 1))
 OUTPUTS = [
@@ -40,7 +42,7 @@ class StopAfter:
     def __init__(self, steps):
         self.left = steps
 
-    def plan(self, total, done): ...
+    def plan(self, folder, total, done): ...
     def network(self, name, epochs, done, steps): ...
     def epoch(self, row): ...
     def finished(self, run): ...
@@ -196,7 +198,7 @@ ERRORS = {
     "kind": ({"kinds": ("plan",)}, ["unknown kind of network 'plan'", "did you mean plain"]),
     "shortcut": ({"shortcut": "C"}, ["unknown shortcut 'C'", "A, B"]),
     "dataset": ({"dataset": "digit"}, ["'digit'", "digits"]),
-    "seeds": ({"seeds": (-1,)}, ["seeds >= 0"]),
+    "seeds": ({"seeds": (-1,)}, ["seeds in 0..2**64 - 1"]),
     "none": ({"depths": ()}, ["at least one of depths"]),
     "twice": ({"depths": (8, 8)}, ["each of depths once"]),
     "limit": ({"limit": 5000}, ["1500"]),
@@ -209,6 +211,68 @@ def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, cas
     with raises(ArgumentError, *words):
         run_study(StudyConfig(**options), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    with store.claimed(tmp_path), raises(CheckpointError, "another process works in"):
+        run_study(SMALL, tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_studies_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {store.new_folder() for _ in range(5)}
+    assert len(folders) == 5
+
+
+def test_a_changed_number_is_noticed(finished, tmp_path):
+    _, folder = finished
+    text = (folder / "results.json").read_text()
+    results = json.loads(text)
+    results["runs"][0]["train_error"] = 0.5
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with raises(CheckpointError, "is damaged", "checksum"):
+        resume_study(tmp_path)
+
+
+def test_a_diverging_network_does_not_cost_the_others_their_results(tmp_path, monkeypatch):
+    def diverge(model, *args, **options):
+        if "plain" in str(options["checkpoint"]):
+            raise NaNError("epoch 1: the loss is nan")
+        return fit(model, *args, **options)
+
+    monkeypatch.setattr(runner, "fit", diverge)
+    config = dataclasses.replace(SMALL, seeds=(0,))
+    with pytest.warns(UserWarning, match="plain-8: epoch 1: the loss is nan"):
+        results, _ = run_study(config, tmp_path)
+    plain, residual = results["runs"]
+    assert plain["diverged"] == "epoch 1: the loss is nan"
+    assert residual["finished"]
+    assert (tmp_path / "report.html").exists()
+    again, _ = resume_study(tmp_path)  # by determinism it would diverge again: it is left alone
+    assert again["runs"] == results["runs"]
+
+
+def test_a_lost_checkpoint_is_mentioned(finished, tmp_path):
+    results, _ = finished
+    with pytest.raises(Stop):
+        run_study(SMALL, tmp_path, progress=StopAfter(2))
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        checkpoint.unlink()
+    with pytest.warns(UserWarning, match="is missing: plain-8 seed 0 starts again"):
+        resumed, _ = resume_study(tmp_path)
+    assert final_numbers(resumed) == final_numbers(results)
+
+
+def test_other_versions_are_mentioned_and_kept(finished, tmp_path):
+    results, _ = finished
+    old = json.loads(json.dumps(results))
+    old["environment"]["numpy"] = "1.0"
+    store.save(old, tmp_path)
+    with pytest.warns(UserWarning, match="numpy 1.0 → "):
+        resumed, _ = resume_study(tmp_path)
+    assert resumed["environment"]["numpy"] == "1.0"
+    assert resumed["resumed_with"][0]["numpy"] == np.__version__
 
 
 def test_an_unwritable_folder_is_named(tmp_path):
