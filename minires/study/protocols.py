@@ -73,7 +73,7 @@ class Protocol:
 PROTOCOLS = {
     "quick": Protocol(
         name="quick",
-        epochs=12,
+        epochs=10,
         batch_size=128,
         lr=0.1,
         momentum=0.9,
