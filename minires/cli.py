@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from minires.errors import ArgumentError, MiniresError, message
+from minires.errors import ArgumentError, DataError, DeviceError, MiniresError, message, unknown
 
 app = typer.Typer(
     help="Residual networks from scratch: the plain-versus-residual study, training, data.",
@@ -53,18 +54,12 @@ def _messages() -> Iterator[None]:
 
 def _note(text: Warning | str, *where: object, **options: object) -> None:
     """A warning, as one line of advice without its place in the code."""
-    errors.print(f"[yellow]note:[/yellow] {_escape(str(text))}", soft_wrap=True, highlight=False)
+    errors.print(f"[yellow]note:[/yellow] {escape(str(text))}", soft_wrap=True, highlight=False)
 
 
 def _fail(text: str) -> None:
-    errors.print(f"[bold red]error:[/bold red] {_escape(text)}", soft_wrap=True, highlight=False)
+    errors.print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
     raise SystemExit(1)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -136,8 +131,6 @@ def depth(
 
         given["dataset"] = find_source(dataset).name
     if protocol is not None and protocol not in PROTOCOLS:
-        from minires.errors import unknown
-
         raise unknown("protocol", protocol, PROTOCOLS)
     display = StudyDisplay(console, _first_use())
     try:
@@ -161,11 +154,11 @@ def depth(
             advice = f"Go on with: {shlex.join(_resume_command(begun))}"
         else:
             advice = "Nothing was saved yet: run the same command again."
-        errors.print(f"\nStopped. {_escape(advice)}", soft_wrap=True, highlight=False)
+        errors.print(f"\nStopped. {escape(advice)}", soft_wrap=True, highlight=False)
         raise SystemExit(130) from None
     print_table(results, console)
     console.print(
-        f"\nReport: {_escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True
+        f"\nReport: {escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True
     )
     if any("diverged" in run for run in results["runs"]):
         _fail("not every network could be trained to the end; see the notes above.")
@@ -256,7 +249,7 @@ def train(
     console.print(
         f"Final test error {100 * last['test_error']:.2f} %; the lowest on the way was "
         f"{100 * best['test_error']:.2f} % (epoch {best['epoch']}). "
-        f"Results in {_escape(str(folder))}",
+        f"Results in {escape(str(folder))}",
         highlight=False,
         soft_wrap=True,
     )
@@ -268,7 +261,6 @@ def data_list() -> None:
     from rich.table import Table
 
     from minires import data
-    from minires.errors import DataError
 
     table = Table(title=f"Data sets (looked for in {data.data_root()})", title_justify="left")
     for column in ("name", "here", "image", "classes", "title", "licence"):
@@ -301,7 +293,7 @@ def data_get(
     from minires import data
 
     folder = data.get(name, root, mirror, progress, timeout=timeout)
-    console.print(f"{name} is in {_escape(str(folder))}", highlight=False, soft_wrap=True)
+    console.print(f"{name} is in {escape(str(folder))}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: [bold]minires info[/bold]")
@@ -312,7 +304,6 @@ def info() -> None:
     import numpy as np
 
     from minires import data, device, environment
-    from minires.errors import DeviceError
     from minires.kernels import jit, tile
     from minires.ops.relu.kernel_numba import relu_fwd
 

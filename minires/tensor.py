@@ -15,8 +15,8 @@ import numpy as np
 
 from . import random
 from .autograd import Variable, show_place
-from .device import CPU, Device, array_module, device_of, move
-from .errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+from .device import CPU, Device, array_module, cupy, device_of, move
+from .errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, message
 
 MOST = 2**56  # entries: NumPy counts bytes in 63 bits
 
@@ -142,8 +142,6 @@ class Tensor(Variable):
 
     def _on_cpu(self, what: str) -> np.ndarray[Any, Any]:
         if self.device != CPU:
-            from .errors import DeviceError
-
             raise DeviceError(message(what, "a tensor on cpu", str(self.device), fix="Use .cpu()."))
         return self._array
 
@@ -365,8 +363,6 @@ def from_dlpack(source: Any) -> Tensor:
     if not hasattr(source, "__dlpack_device__"):
         raise DTypeError(message("from_dlpack", "an object with __dlpack__", type(source).__name__))
     if source.__dlpack_device__()[0] == 2:  # kDLCUDA
-        from .device import cupy
-
         return Tensor(cupy().from_dlpack(source))
     return Tensor(np.from_dlpack(source))
 

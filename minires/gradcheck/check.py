@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..autograd import grad, no_grad
+from ..autograd import enable_grad, grad, no_grad
 from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message
+from ..ops import concatenate
 from ..tensor import Tensor, zeros_like
 from .report import ArgumentResult, Report
 
@@ -93,9 +94,6 @@ def check2(
 
     def product(*arguments: Tensor) -> Tensor:
         *points, upstream = arguments
-        from ..autograd import enable_grad
-        from ..ops import concatenate
-
         with enable_grad():
             found = grad(f(*points), points, upstream, create_graph=True, allow_unused=True)
         parts = [(zeros_like(x) if g is None else g).reshape(-1) for g, x in zip(found, points)]

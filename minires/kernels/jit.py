@@ -49,11 +49,9 @@ def _shared_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def kernel(function: Callable[..., None] | None = None, *, fastmath: bool = True) -> Any:
+def kernel(function: Callable[..., None]) -> Any:
     """Compile a function whose outer loop is a ``prange``, as a kernel that fills its outputs."""
-    if function is None:
-        return functools.partial(kernel, fastmath=fastmath)
-    compiled = _compile(function, parallel=True, fastmath=fastmath)
+    compiled = _compile(function, parallel=True)
 
     @functools.wraps(function)
     def launch(*args: Any) -> None:
@@ -103,7 +101,7 @@ def _start_threads() -> None:
 
 def device_function(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call."""
-    return _compile(function, parallel=False, fastmath=True)
+    return _compile(function, parallel=False)
 
 
 @functools.cache
@@ -126,7 +124,7 @@ def _cache_is_usable() -> bool:
     return writable
 
 
-def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> Any:
+def _compile(function: Callable[..., Any], parallel: bool) -> Any:
     # Numba reads the folder when it decorates, and it is a setting of the whole process:
     # other people's kernels must keep theirs.
     others, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
@@ -137,7 +135,7 @@ def _compile(function: Callable[..., Any], parallel: bool, fastmath: bool) -> An
             cache=_cache_is_usable(),
             nogil=True,
             error_model="numpy",
-            fastmath=set(FASTMATH) if fastmath else False,
+            fastmath=set(FASTMATH),
         )
     finally:
         config.CACHE_DIR = others

@@ -13,7 +13,7 @@ from ..device import array_module
 from ..errors import ArgumentError, BoundsError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from .checks import check_same, operand
-from .elementwise import Expand
+from .elementwise import Expand, sum_to
 from .reduce import dims
 
 
@@ -108,8 +108,6 @@ class SetItem(Function):
 
 def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Undo what assignment does to fit values: broadcasting, and dropping leading ones."""
-    from .elementwise import sum_to
-
     while len(shape) > gradient.ndim:
         gradient = gradient.reshape((1, *gradient.shape))
     return sum_to(gradient, shape)

@@ -347,7 +347,6 @@ def _train_one(
     def after_epoch(row: dict[str, Any]) -> None:
         if rule is not None:
             rule.observe(row["train_error"])
-        run["epochs"] = history
         store.save(results, path)
         progress.epoch(row)
 

@@ -60,9 +60,11 @@ def claimed(path: Path) -> Iterator[None]:
             raise CheckpointError(
                 f"study: another process works in {path}. Wait for it, or choose another folder."
             ) from None
-        yield
-        with contextlib.suppress(FileNotFoundError):  # the user may have removed the folder
-            os.unlink(path / LOCK)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # the user may have removed the folder
+                os.unlink(path / LOCK)
 
 
 def save(results: Results, path: Path) -> None:
