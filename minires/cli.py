@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _messages() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("once", UserWarning)
-            warnings.showwarning = _note  # type: ignore[assignment]
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _notes()
             yield
     except MiniresError as error:
         _fail(str(error))
@@ -52,9 +52,20 @@ def _messages() -> Iterator[None]:
         _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 
-def _note(text: Warning | str, *where: object, **options: object) -> None:
-    """A warning, as one line of advice without its place in the code."""
-    errors.print(f"[yellow]note:[/yellow] {escape(str(text))}", soft_wrap=True, highlight=False)
+def _notes() -> Any:
+    """Shows each warning once, as one line of advice without its place in the code.
+
+    Python's own "once" forgets what it has shown whenever a compiler resets the filters.
+    """
+    shown: set[str] = set()
+
+    def note(text: Warning | str, *where: object, **options: object) -> None:
+        if str(text) not in shown:
+            shown.add(str(text))
+            line = f"[yellow]note:[/yellow] {escape(str(text))}"
+            errors.print(line, soft_wrap=True, highlight=False)
+
+    return note
 
 
 def _fail(text: str) -> None:
