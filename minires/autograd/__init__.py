@@ -10,7 +10,7 @@ Because ``backward`` is written with tensor operations, a gradient is itself dif
 and ``clone()``; :mod:`minires.tensor` builds the public class on :class:`Variable`.
 
 In reading order: :mod:`.tape`, :mod:`.variable`, :mod:`.function`, :mod:`.inplace`, :mod:`.walk`;
-:mod:`.modes` and :mod:`.place` are small helpers.
+:mod:`.modes`, :mod:`.place` and :mod:`.observe` are small helpers.
 """
 
 from .function import Context, Function
@@ -22,6 +22,7 @@ from .modes import (
     no_grad,
     set_grad_enabled,
 )
+from .observe import Observer, in_complex_step, switch, watch
 from .place import caller, show_place
 from .variable import HookHandle, Variable
 from .walk import grad, walk

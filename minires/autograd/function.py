@@ -10,6 +10,7 @@ import numpy as np
 from ..device import array_module
 from ..errors import GraphError, NaNError
 from .modes import _anomaly, _grad_mode
+from .observe import _observer
 from .place import Place, caller, show_place
 from .tape import Node, Version, memory, meta
 from .variable import Variable
@@ -124,6 +125,11 @@ class Context:
                 old._requires_grad = variable._requires_grad
                 self._saved[position] = ("input", old, 0)
 
+    def kept(self) -> list[Any]:
+        """Every array that is kept for the backward pass."""
+        saved = [item[1]._array if item[0] == "input" else item[1] for item in self._saved if item[1:]]
+        return saved + [array for array in self._constants if array is not None]
+
     def release(self, place: Place) -> None:
         if self._saved or self._constants:
             self._saved, self._constants, self.released = [], (), place
@@ -138,6 +144,9 @@ class Function:
     """
 
     view: ClassVar[bool] = False  # forward returns a view of its first argument where it can
+    # forward is analytic on complex arrays (on the reference kernels), and makes every choice by
+    # the real part: gradients can then be checked by a complex step, to the last digits
+    complex_safe: ClassVar[bool] = False
 
     @staticmethod
     def forward(ctx: Context, *arrays: Any, **options: Any) -> Any:
@@ -153,6 +162,9 @@ class Function:
         needs = tuple(isinstance(a, Variable) and a.requires_grad for a in args)
         record = _grad_mode.get() and any(needs)
         arrays = [a._array if isinstance(a, Variable) else a for a in args]
+        observer = _observer.get()
+        if observer is not None:
+            arrays = observer.enter(cls, arrays)
         for name, option in options.items():
             if isinstance(option, Variable):  # no gradient could ever reach it
                 raise GraphError(

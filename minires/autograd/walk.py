@@ -235,12 +235,7 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
     for index, (shape, dtype, xp) in enumerate(node.outputs):
         if gys[index] is None:
             gys[index] = Variable._wrap(xp.zeros(shape, dtype))
-    kept = {
-        id(memory(item[1]._array if item[0] == "input" else item[1]))
-        for item in ctx._saved
-        if item[0] != "none"
-    }
-    kept.update(id(memory(array)) for array in ctx._constants if array is not None)
+    kept = {id(memory(array)) for array in ctx.kept()}
     ctx._node = node
     anomaly = _anomaly.get()
     token = _anomaly.set(False)  # it is this node that is to be named, not what it is made of

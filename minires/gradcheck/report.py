@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..errors import GradcheckError
+
+MOST_SKIPPED = 0.05  # a check of which more than this share was skipped at kinks has failed
 
 
 @dataclass(frozen=True)
@@ -17,88 +17,145 @@ class ArgumentResult:
     Attributes:
         name: of the argument.
         shape: its shape.
-        entries: how many entries of the Jacobian were compared.
+        entries: how many entries of the Jacobian were compared (or how many probes).
         failures: how many of them disagree.
-        worst: the place of the worst one: (index in the output, index in the argument).
+        skipped: how many sit on a kink where no derivative exists to compare with.
+        output: where the worst entry stands in the output; () for a probe.
+        index: where it stands in the argument; () for a probe.
         analytic, numeric: the two values there.
-        error: |analytic - numeric| / (atol + rtol * |numeric|) there; above 1 is a failure.
+        error: |analytic - numeric| there over what is allowed; above 1 is a failure.
+        relative: the worst |analytic - numeric| over the largest entry of the Jacobian.
+        reference: how the numerical derivative was taken, as in "complex step".
+        pattern: what the failing entries have in common, in words; "" if nothing fails.
+        rounding: the worst error of the float32 kernels over the accumulated rounding error of
+            their sums, where the input was float32 (else None); above ``ROUNDING_LIMIT`` fails.
+        probes: "" when every entry was compared, else what random probes can and cannot see.
     """
 
     name: str
     shape: tuple[int, ...]
     entries: int
     failures: int
-    worst: tuple[tuple[int, ...], tuple[int, ...]]
+    skipped: int
+    output: tuple[int, ...]
+    index: tuple[int, ...]
     analytic: float
     numeric: float
     error: float
+    relative: float
+    reference: str
+    pattern: str = ""
+    rounding: float | None = None
+    probes: str = ""
 
-    @staticmethod
-    def compare(
-        name: str,
-        shape: tuple[int, ...],
-        output: tuple[int, ...],
-        analytic: NDArray[np.float64],
-        numeric: NDArray[np.float64],
-        rtol: float,
-        atol: float,
-    ) -> ArgumentResult:
-        """Compare two Jacobians, (output size, argument size). NaN disagrees with everything."""
-        errors = np.abs(analytic - numeric) / (atol + rtol * np.abs(numeric))
-        errors = np.where(np.isnan(errors), np.inf, errors)
-        if not errors.size:
-            return ArgumentResult(name, shape, 0, 0, ((), ()), 0.0, 0.0, 0.0)
-        row, column = np.unravel_index(int(errors.argmax()), errors.shape)
-        place = (
-            tuple(int(i) for i in np.unravel_index(row, output)) if output else (),
-            tuple(int(i) for i in np.unravel_index(column, shape)) if shape else (),
-        )
-        return ArgumentResult(
-            name,
-            shape,
-            errors.size,
-            int((errors > 1).sum()),
-            place,
-            float(analytic[row, column]),
-            float(numeric[row, column]),
-            float(errors[row, column]),
-        )
+    @property
+    def ok(self) -> bool:
+        """Nothing disagrees, few entries were skipped, and float32 rounds as it should."""
+        return not (self.failures or self.too_many_skipped or self.rounds_badly)
+
+    @property
+    def too_many_skipped(self) -> bool:
+        return self.skipped > MOST_SKIPPED * (self.entries + self.skipped)
+
+    @property
+    def rounds_badly(self) -> bool:
+        return self.rounding is not None and not self.rounding <= ROUNDING_LIMIT
+
+    @property
+    def ratio(self) -> float:
+        """analytic / numeric at the worst entry."""
+        return self.analytic / self.numeric if self.numeric else float("inf")
+
+    def verdict(self) -> str:
+        """This argument in one line."""
+        what = "probes" if self.probes else "entries"
+        if self.failures:
+            text = f"{self.failures} of {self.entries} {what} disagree"
+        elif self.too_many_skipped:
+            text = f"only {self.entries} of {self.entries + self.skipped} {what} could be checked"
+        elif self.rounds_badly:
+            text = f"float32 errs by {self.rounding:.1f} units of rounding"
+        else:
+            text = f"ok {self.relative:.1e}, {self.entries:,} {what}"
+        return f"{self.name} {list(self.shape)}: {text}"
 
     def __str__(self) -> str:
-        if not self.failures:
-            return f"{self.name} {self.shape}: ok, {self.entries} entries"
-        ratio = self.analytic / self.numeric if self.numeric else float("inf")
-        output, argument = self.worst
-        return (
-            f"{self.name} {self.shape}: {self.failures} of {self.entries} entries disagree\n"
-            f"  worst   ∂output{list(output)} / ∂{self.name}{list(argument)}  "
-            f"analytic {self.analytic:.6g}  numeric {self.numeric:.6g}  ratio {ratio:.4g}"
+        lines = [self.verdict()]
+        if self.failures and self.probes:
+            lines.append(
+                f"  worst    vᵀJu  analytic {self.analytic:.6g}  numeric {self.numeric:.6g}  "
+                f"ratio {self.ratio:.5g}"
+            )
+        elif self.failures:
+            lines.append(
+                f"  worst    ∂output{list(self.output)} / ∂{self.name}{list(self.index)}  "
+                f"analytic {self.analytic:.6g}  numeric {self.numeric:.6g}  "
+                f"ratio {self.ratio:.5g}"
+            )
+        if self.pattern:
+            lines.append(f"  pattern  {self.pattern}")
+        lines.append(
+            f"  checked  {self.entries:,}, kink-skipped {self.skipped:,}  "
+            f"reference {self.reference}"
+            + (f"  float32 {self.rounding:.2f} units" if self.rounding is not None else "")
         )
+        if self.probes:
+            lines.append(f"  probes   {self.probes}")
+        return "\n".join(lines)
+
+
+# The float32 kernels may differ from the float64 reference by this many times
+# sqrt(n) * eps * sum(|products|), n the number of products: rounding errors add up like a random
+# walk, and a few of its standard deviations are allowed.
+ROUNDING_LIMIT = 8.0
 
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a check; ``bool(report)`` says whether all is well."""
+    """The outcome of a check; ``bool(report)`` says whether all is well.
+
+    Attributes:
+        function: its name.
+        arguments: one result for each.
+        faults: what is wrong besides numbers, as in "backward writes into its upstream gradient".
+        notes: what the reader should know, as in "input 0 is float32: checked in float64".
+        backend: where the function ran: "numpy", "numba" or a CUDA device.
+    """
 
     function: str
     arguments: tuple[ArgumentResult, ...]
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    backend: str = ""
 
     @property
     def ok(self) -> bool:
-        return all(argument.failures == 0 for argument in self.arguments)
+        return not self.faults and all(argument.ok for argument in self.arguments)
 
     def __bool__(self) -> bool:
         return self.ok
 
+    @property
+    def worst(self) -> ArgumentResult:
+        """The argument with the largest error."""
+        return max(self.arguments, key=lambda argument: (not argument.ok, argument.error))
+
     def __str__(self) -> str:
-        lines = [f"{self.function}: {'ok' if self.ok else 'gradients disagree'}"]
-        # the worst offender first
-        for argument in sorted(self.arguments, key=lambda a: -a.error):
+        where = f" on {self.backend}" if self.backend else ""
+        lines = [f"{self.function}{where}: {'ok' if self.ok else 'the gradient is wrong'}"]
+        lines += [f"fault: {fault}" for fault in self.faults]
+        # the worst offender first, then the verdicts on the others
+        for argument in sorted(self.arguments, key=lambda a: (a.ok, -a.error)):
             lines.append(str(argument))
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "ok": self.ok}
+
     def assert_ok(self) -> None:
-        """Raise if any entry disagrees.
+        """Raise if anything disagrees.
 
         Raises:
             GradcheckError: with the worst offender, and the verdict on every argument.

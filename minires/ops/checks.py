@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Variable
+from ..autograd import Variable, in_complex_step
 from ..device import device_of
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ..tensor import Tensor
@@ -107,7 +107,7 @@ def check_same(name: str, *tensors: Variable) -> None:
                 f"{name}: expected tensors on one device, got {device_of(first)} and "
                 f"{device_of(array)}. Move one, as in x.to('{device_of(first)}')."
             )
-        if array.dtype != first.dtype:
+        if array.dtype != first.dtype and not in_complex_step():
             raise DTypeError(
                 f"{name}: expected one dtype, got {first.dtype} {first.shape} and "
                 f"{array.dtype} {array.shape}. Cast one, as in x.astype('{first.dtype}')."

@@ -1,0 +1,82 @@
+"""Watching a function run: which operations it is made of, and how those with kinks chose.
+
+A numerical derivative is right only while nothing on the way switches: a ReLU that opens, a
+maximum that moves, between two points of a difference. Operations that choose say so here with
+:func:`switch`; it costs nothing unless somebody watches. ``minires.gradcheck`` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+_observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar(
+    "minires_observer", default=None
+)
+
+
+class Observer:
+    """What one evaluation showed of itself.
+
+    Attributes:
+        unsafe: names of the functions on the path that are not ``complex_safe``.
+        switches: for each choice made, in order: the operation's name and a digest of what it
+            chose. Two evaluations with equal switches lie on one smooth piece of the function.
+    """
+
+    def __init__(self, complex_step: bool = False) -> None:
+        self.complex_step = complex_step
+        self.unsafe: set[str] = set()
+        self.switches: list[tuple[str, bytes]] = []
+
+    def enter(self, function: Any, arrays: Sequence[Any]) -> list[Any]:
+        """Called with each function and its arguments; returns the arguments to use.
+
+        In a complex step a float64 constant meets complex arrays: it becomes complex too.
+        """
+        if not function.complex_safe:
+            self.unsafe.add(function.__name__)
+        dtypes = [getattr(array, "dtype", None) for array in arrays]
+        if not self.complex_step or np.complex128 not in dtypes:
+            return list(arrays)
+        return [
+            array.astype(np.complex128) if dtype == np.float64 else array
+            for array, dtype in zip(arrays, dtypes)
+        ]
+
+
+@contextlib.contextmanager
+def watch(complex_step: bool = False) -> Iterator[Observer]:
+    """Observe what runs inside. With ``complex_step``, float64 and complex128 tensors mix."""
+    observer = Observer(complex_step)
+    token = _observer.set(observer)
+    try:
+        yield observer
+    finally:
+        _observer.reset(token)
+
+
+def in_complex_step() -> bool:
+    """Whether a derivative is being taken by a complex step, where dtypes may mix."""
+    observer = _observer.get()
+    return observer is not None and observer.complex_step
+
+
+def switch(name: str, chosen: Callable[[], Any]) -> None:
+    """Tell whoever watches how an operation with kinks chose.
+
+    Args:
+        name: of the operation, as in "relu".
+        chosen: makes the array of choices, a mask or indices; not called unless watched.
+    """
+    observer = _observer.get()
+    if observer is None:
+        return
+    array = chosen()
+    array = np.ascontiguousarray(array.get() if hasattr(array, "get") else array)
+    observer.switches.append((name, hashlib.blake2b(array.data, digest_size=8).digest()))
