@@ -127,8 +127,10 @@ class Context:
 
     def kept(self) -> list[Any]:
         """Every array that is kept for the backward pass."""
-        saved = [item[1]._array if item[0] == "input" else item[1] for item in self._saved if item[1:]]
-        return saved + [array for array in self._constants if array is not None]
+        saved = [
+            item[1]._array if item[0] == "input" else item[1] for item in self._saved if item[1:]
+        ]
+        return saved + [array for array in self._constants if hasattr(array, "dtype")]
 
     def release(self, place: Place) -> None:
         if self._saved or self._constants:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..device import array_module
 from ..errors import DTypeError, ShapeError, message
+from .observe import in_complex_step
 from .place import Place, caller, show_place
 
 if TYPE_CHECKING:
@@ -80,5 +81,5 @@ def check_gradient(gradient: Variable, shape: tuple[int, ...], dtype: Any, what:
     array = gradient._array
     if array.shape != shape:
         raise ShapeError(message(what, f"a gradient of shape {shape}", array.shape))
-    if array.dtype != dtype:
+    if array.dtype != dtype and not in_complex_step():
         raise DTypeError(message(what, f"a gradient of dtype {dtype}", array.dtype))

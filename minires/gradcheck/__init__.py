@@ -1,6 +1,29 @@
-"""Numerical proof of analytic derivatives."""
+"""Numerical proof of analytic derivatives.
 
-from .check import check, check2
+:func:`check` compares every entry of a function's Jacobian by backward with the same entry by
+numbers, :func:`check2` does so for second derivatives, :func:`check_module` for a module and all
+its parameters. :func:`check_adjoint` and :func:`taylor` are tests without differences, and
+without tolerances.
+"""
+
+from .adjoint import AdjointReport, check_adjoint
+from .check import check, check2, check_module
+from .compare import detection_bound
+from .jacobians import analytic_jacobian, numeric_jacobian
 from .report import ArgumentResult, Report
+from .taylor import TaylorReport, taylor
 
-__all__ = ["ArgumentResult", "Report", "check", "check2"]
+__all__ = [
+    "AdjointReport",
+    "ArgumentResult",
+    "Report",
+    "TaylorReport",
+    "analytic_jacobian",
+    "check",
+    "check2",
+    "check_adjoint",
+    "check_module",
+    "detection_bound",
+    "numeric_jacobian",
+    "taylor",
+]

@@ -1,28 +1,40 @@
-"""The check: every entry of the Jacobian by backward, against every entry by differences.
+"""The check: what backward computes, against what the function does.
 
-For f from R^n to R^m, backward gives the Jacobian row by row, differences give it column by
-column, ``(f(x + h e_j) - f(x - h e_j)) / 2h``. The upstream gradients are never ones: the sum of
+For f from R^n to R^m, backward gives the Jacobian row by row; :mod:`.numeric` gives it column by
+column, without looking at any derivative. The upstream gradients are never ones: the sum of
 normalised outputs does not depend on the inputs at all, so a check with ones passes a batch norm
-whose input gradient is zero. Here each row is asked for with an upstream gradient of random size
-and sign in one entry, and then all rows once more by one dense random vector.
+whose input gradient is zero. Above a million entries, random probes take the place of rows and
+columns; :func:`detection_bound` says what they can miss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..autograd import enable_grad, grad, no_grad
-from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message
+from .. import random
+from ..autograd import enable_grad, grad
+from ..device import _backend, device_of
+from ..errors import ArgumentError, GraphError, message, unknown
+from ..nn import Module
 from ..ops import concatenate
 from ..tensor import Tensor, zeros_like
+from .analytic import Array, Backward
+from .compare import Comparison, compare_entries, compare_probes
+from .demands import check_inputs, check_result
+from .numeric import REFERENCES, Ladder
+from .patterns import describe
+from .point import Point, host
 from .report import ArgumentResult, Report
+from .rounding import Float32
 
-# Central differences in float64: truncation ~ h², rounding ~ eps / h; h = cbrt(eps) balances them.
-STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
+FULL = 1_000_000  # entries of a Jacobian up to which every one is compared
+PROBES = 8
 
 
 def check(
@@ -30,161 +42,336 @@ def check(
     inputs: Sequence[Tensor] | Tensor,
     *,
     names: Sequence[str] | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-7,
+    rtol: float | None = None,
+    atol: float | None = None,
+    probes: int | None = None,
+    reference: str | None = None,
     seed: int = 0,
 ) -> Report:
-    """Compare the gradients of ``f`` with central differences.
+    """Compare the gradients of ``f`` with numerical derivatives.
 
     Args:
-        f: takes the inputs, returns one tensor; the same values for the same inputs.
-        inputs: float64 leaves that require grad, of which ``f``'s result may also depend through
-            a closure (a module's parameters). They are changed in place while the check runs,
-            and restored.
-        names: of the inputs, for the report.
-        rtol, atol: an entry may differ by atol + rtol * |numeric|.
-        seed: of the random upstream gradients.
+        f: takes the inputs, returns one tensor; the same values for the same inputs. Its result
+            may also depend on an input through a closure. A Module goes to :func:`check_module`.
+        inputs: leaves that require grad, float64 or float32. Those of float32 are checked in
+            float64; then the float32 kernels are held against it, in units of rounding error.
+        names: of the inputs, for the report. Default: the parameter names of ``f``.
+        rtol, atol: an entry may differ by atol + rtol * |numeric|. Default: what the reference is
+            good for (1e-9 for the complex step), with atol = rtol / 100 of the largest entry.
+        probes: compare this many random projections instead of every entry. Default: every
+            entry of an argument up to a million of them, else 8 probes.
+        reference: "complex step", "richardson" or "central"; default: the best one possible.
+        seed: of upstream gradients and probes.
 
     Returns:
         A report; call ``.assert_ok()`` on it.
 
     Raises:
-        DTypeError: inputs that are not float64 tensors, or a result that is no tensor.
-        GraphError: inputs that do not require grad.
-        NaNError: ``f`` gives NaN or infinity at this point.
-        ArgumentError: two calls of ``f`` differ.
+        DTypeError: inputs that are not float tensors, or a result that is no tensor.
+        GraphError: inputs that do not require grad, or that the result does not depend on.
+        NaNError: NaN or infinity at this point.
+        ArgumentError: two calls of ``f`` differ; inputs whose entries share memory.
 
     >>> import minires as mr
     >>> from minires.gradcheck import check
     >>> x = mr.tensor([0.5, -1.5], dtype="float64", requires_grad=True)
-    >>> print(check(mr.tanh, x, names=["x"]))
-    tanh: ok
-    x (2,): ok, 4 entries
+    >>> print(check(mr.tanh, x))
+    tanh on numba: ok
+    x [2]: ok 0.0e+00, 4 entries
+      checked  4, kink-skipped 0  reference complex step
     """
-    function = getattr(f, "__name__", type(f).__name__)
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    labels = list(names) if names is not None else [f"input {i}" for i in range(len(xs))]
-    if len(labels) != len(xs):
-        raise ArgumentError(message("check", f"{len(xs)} names", len(labels)))
-    for label, x in zip(labels, xs):
-        _check_input(label, x)
-    y = _check_output(function, f, xs)
-    numeric = [_numeric_jacobian(f, xs, x, y.numel()) for x in xs]
-    analytic = _analytic_jacobians(y, xs, np.random.default_rng(seed))
-    return Report(
-        function,
-        tuple(
-            ArgumentResult.compare(label, x.shape, y.shape, a, n, rtol, atol)
-            for label, x, a, n in zip(labels, xs, analytic, numeric)
-        ),
-    )
+    if isinstance(f, Module):
+        return check_module(
+            f, xs, rtol=rtol, atol=atol, probes=probes, reference=reference, seed=seed
+        )
+    labels = labels_of(f, xs, names)
+    check_inputs(labels, xs)
+    function = getattr(f, "__name__", type(f).__name__)
+    return _Check(function, labels, probes, reference, rtol, atol, seed).run(Point(f, xs, xs))
 
 
 def check2(
-    f: Callable[..., Tensor], inputs: Sequence[Tensor] | Tensor, *, seed: int = 0, **options: Any
+    f: Callable[..., Tensor],
+    inputs: Sequence[Tensor] | Tensor,
+    *,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> Report:
     """:func:`check` of the second derivatives: of (inputs, v) → all entries of vᵀJ.
 
-    Takes the arguments of :func:`check`; ``v`` is drawn at random.
+    Takes the arguments of :func:`check`; ``v`` is drawn at random. First order is not assumed to
+    be right: what is differentiated numerically is what backward computes.
     """
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if isinstance(f, Module):
+        return check_module(f, xs, second_order=True, seed=seed, **options)
+    labels = labels_of(f, xs, names)
+    check_inputs(labels, xs)
+    function = getattr(f, "__name__", type(f).__name__)
+    check_result(function, f(*xs), f(*xs))
+    v = _upstream(f, xs, seed)
+    point = Point(_second(f, len(xs)), [*xs, v], [*xs, v])
+    checker = _Check(f"second order of {function}", [*labels, "v"], seed=seed, **options)
+    return checker.run(point, unused=True)
+
+
+def check_module(
+    module: Module,
+    inputs: Sequence[Tensor] | Tensor,
+    *,
+    second_order: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Report:
+    """Check a module's gradients with respect to its inputs and all its parameters.
+
+    Buffers (the statistics of batch norm) and the state of the random generator are put back
+    after every evaluation, so batch norm may train and dropout may drop: each evaluation sees
+    the same statistics and the same mask. The module is afterwards as it was.
+
+    Args:
+        module: called with ``inputs``, returns one tensor; in the mode it is in.
+        inputs: as for :func:`check`; inputs that are not differentiable (labels) are passed on.
+        second_order: check the second derivatives instead.
+        options: as for :func:`check`.
+
+    Raises:
+        As :func:`check`; GraphError also for a parameter that the result does not depend on.
+    """
+    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    wanted = [x for x in xs if not (isinstance(x, Tensor) and x.dtype.kind in "iub")]
+    labels = labels_of(module.forward, xs, None)
+    labels = [label for label, x in zip(labels, xs) if any(x is w for w in wanted)]
+    learnt = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    labels += list(learnt)
+    varied = [*wanted, *learnt.values()]
+    check_inputs(labels, varied)
+    buffers = list(module.buffers())
+    function = type(module).__name__
+    state = random.get_state()
+
+    @contextlib.contextmanager
+    def as_before() -> Iterator[None]:
+        random.set_state(state)
+        copies = [b._array.copy() for b in buffers]
+        versions = [b._version.count for b in buffers]
+        try:
+            yield
+        finally:
+            for buffer, copy, version in zip(buffers, copies, versions):
+                buffer._array[...] = copy
+                buffer._version.count = version
+            random.set_state(state)
+
+    with as_before():
+        check_result(function, module(*xs))
+    checker = _Check(function, labels, seed=seed, **options)
+    if not second_order:
+        return checker.run(Point(module, xs, varied, [*buffers, *frozen], as_before))
+    with as_before():
+        v = _upstream(module, xs, seed)
+
+    def f(*arguments: Tensor) -> Tensor:
+        return module(*xs)
+
+    checker.function = f"second order of {function}"
+    checker.labels = [*labels, "v"]
+    point = Point(
+        _second(f, len(varied)), [*varied, v], [*varied, v], [*buffers, *frozen], as_before
+    )
+    return checker.run(point, unused=True)
+
+
+def labels_of(f: Any, xs: Sequence[Any], names: Sequence[str] | None = None) -> list[str]:
+    """The names of the inputs in a report: those given, or else the parameters of ``f``."""
+    if names is not None:
+        if len(names) != len(xs):
+            raise ArgumentError(message("check", f"{len(xs)} names", len(names)))
+        return list(names)
+    with contextlib.suppress(TypeError, ValueError):  # built-in functions have no signature
+        parameters = list(inspect.signature(f).parameters.values())[: len(xs)]
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if len(parameters) == len(xs) and all(p.kind in positional for p in parameters):
+            return [p.name for p in parameters]
+    return [f"input {i}" for i in range(len(xs))]
+
+
+def _upstream(f: Callable[..., Tensor], xs: Sequence[Any], seed: int) -> Tensor:
     y = f(*xs)
-    draws = np.random.default_rng(seed + 1).standard_normal(y.shape)
-    v = Tensor(draws.astype(np.float64), requires_grad=True)
+    draws = np.random.default_rng(seed + 1).standard_normal(y.shape).astype(y.dtype)
+    return Tensor(draws).to(y.device).requires_grad_()
+
+
+def _second(f: Callable[..., Tensor], count: int) -> Callable[..., Tensor]:
+    """(inputs, v) → the entries of vᵀJ, one after the other."""
 
     def product(*arguments: Tensor) -> Tensor:
         *points, upstream = arguments
         with enable_grad():
             found = grad(f(*points), points, upstream, create_graph=True, allow_unused=True)
-        parts = [(zeros_like(x) if g is None else g).reshape(-1) for g, x in zip(found, points)]
-        return concatenate(parts)
+        return concatenate(
+            [(zeros_like(x) if g is None else g).reshape(-1) for g, x in zip(found, points)]
+        )
 
-    product.__name__ = f"second order of {getattr(f, '__name__', type(f).__name__)}"
-    return check(product, [*xs, v], seed=seed, **options)
+    return product
 
 
-def _check_input(label: str, x: Any) -> None:
-    if not isinstance(x, Tensor) or x.dtype != np.float64:
-        got = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-        raise DTypeError(
-            message(
-                "check",
-                f"{label} to be a float64 tensor",
-                got,
-                fix="Differences need its digits: use x.detach().double().requires_grad_().",
+class _Check:
+    """One check, from options to report."""
+
+    def __init__(
+        self,
+        function: str,
+        labels: list[str],
+        probes: int | None = None,
+        reference: str | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if reference is not None and reference not in REFERENCES:
+            raise unknown("reference", reference, REFERENCES)
+        if probes is not None and (not isinstance(probes, int) or probes < 1):
+            raise ArgumentError(message("check", "probes >= 1", probes))
+        self.function, self.labels = function, labels
+        self.probes, self.reference = probes, reference
+        self.rtol, self.atol = rtol, atol
+        self.rng = np.random.default_rng(seed)
+        self.notes: list[str] = []
+
+    def run(self, point: Point, unused: bool = False) -> Report:
+        """``unused``: the result need not depend on every tensor (its second derivative is 0)."""
+        single = [x.dtype == np.float32 for x in point.varied]
+        if any(single):
+            whose = ", ".join(label for label, one in zip(self.labels, single) if one)
+            self.notes.append(
+                f"float32 ({whose}): differences have 3 digits there at best, so the derivatives "
+                "are checked in float64, and the float32 kernels against those"
             )
-        )
-    if not x.is_leaf or not x.requires_grad:
-        raise GraphError(
-            f"check: expected {label} to be a leaf that requires grad. "
-            "Use x.detach().requires_grad_()."
-        )
-    if not x.data.flags.writeable:
-        raise ArgumentError(f"check: {label} looks at read-only memory. Use x.clone().")
+        with point:
+            backward, again = Backward(point), Backward(point)
+            y = backward.y
+            check_result(self.function, y, again.y)
+            value = host(y._array)
+            where = "numpy" if _backend.get() == "numpy" else "numba"
+            if device_of(y._array).type != "cpu":
+                where = str(device_of(y._array))
+            ladder = Ladder(point, value, self.reference, self.rng)
+            if ladder.fault:
+                backward.faults.append(ladder.fault)
+            if ladder.reason and self.reference is None:
+                self.notes.append(f"no complex step: {ladder.reason}")
+            v = self.rng.standard_normal(y.numel())
+            backward.inspect(v, again)
+            full = [self.probes is None and y.numel() * x.numel() <= FULL for x in point.varied]
+            comparisons = self._entries(point, backward, ladder, full, v)
+            if not all(full):
+                self._probes(point, backward, ladder, full, comparisons)
+            if not unused:
+                self._influence(backward, comparisons)
+            results = self._results(value.shape, point, comparisons)
+            if any(single):
+                float32 = Float32(point, backward, comparisons, self.rng)
+                results = [
+                    replace(result, rounding=float32.error(index))
+                    for index, result in enumerate(results)
+                ]
+                self.notes += float32.notes
+            faults = [self._named(fault) for fault in backward.faults]
+        return Report(self.function, tuple(results), tuple(faults), tuple(self.notes), where)
 
+    def _entries(
+        self, point: Point, backward: Backward, ladder: Ladder, full: list[bool], v: Array
+    ) -> list[Comparison | None]:
+        found: list[Comparison | None] = []
+        analytic = backward.jacobians(full)
+        dense = backward.products(v) if any(full) else []
+        for index, jacobian in enumerate(analytic):
+            if jacobian is None:
+                found.append(None)
+                continue
+            comparison = compare_entries(jacobian, ladder.columns(index), self.rtol, self.atol)
+            comparison.add_dense(v, dense[index])
+            found.append(comparison)
+            self._kinks(point, index, comparison)
+        return found
 
-def _check_output(function: str, f: Callable[..., Tensor], xs: list[Tensor]) -> Tensor:
-    y, again = f(*xs), f(*xs)
-    if not isinstance(y, Tensor):
-        raise DTypeError(message("check", f"{function} to return one tensor", type(y).__name__))
-    if y.dtype != np.float64:
-        raise DTypeError(message("check", f"{function} to return float64", str(y.dtype)))
-    if not np.isfinite(y.data).all():
-        raise NaNError(f"check: {function} gives NaN or infinity at this point.")
-    if not np.array_equal(y.data, again.data):
-        raise ArgumentError(
-            f"check: two calls of {function} with the same inputs differ. Is dropout active, or "
-            "a random generator without a seed?"
-        )
-    return y
+    def _probes(
+        self,
+        point: Point,
+        backward: Backward,
+        ladder: Ladder,
+        full: list[bool],
+        comparisons: list[Comparison | None],
+    ) -> None:
+        """Fill in the arguments that are too large: K upstream gradients, K directions each."""
+        count = self.probes or PROBES
+        upstreams = [self.rng.standard_normal(backward.y.numel()) for _ in range(count)]
+        products = [backward.products(v) for v in upstreams]
+        for index, value in enumerate(point.values):
+            if full[index]:
+                continue
+            directions = [self.rng.standard_normal(value.shape) for _ in range(count)]
+            scale = float(np.sqrt(np.mean(np.square(value)))) or 1.0
+            slopes = []
+            for direction in directions:
+                along: list[Array | None] = [None] * len(point.values)
+                along[index] = direction * scale
+                slopes.append(ladder.slope(along))
+            comparisons[index] = compare_probes(
+                [p[index] for p in products], upstreams, directions, slopes, scale,
+                self.rtol, self.atol,
+            )  # fmt: skip
 
+    def _kinks(self, point: Point, index: int, comparison: Comparison) -> None:
+        shape, label = point.values[index].shape, self.labels[index]
+        for column, names in list(comparison.kinks.items())[:3]:
+            place = [int(i) for i in np.unravel_index(column, shape)]
+            self.notes.append(f"{label}{place} sits on a switch of {' and '.join(names)}")
+        if len(comparison.kinks) > 3:
+            self.notes.append(f"and {len(comparison.kinks) - 3} more entries of {label}")
 
-def _numeric_jacobian(
-    f: Callable[..., Tensor], xs: list[Tensor], x: Tensor, size: int
-) -> NDArray[np.float64]:
-    """(output size, x size), one central difference per entry of x."""
-    jacobian = np.empty((size, x.numel()))
-    with no_grad():
-        for column, place in enumerate(np.ndindex(x.shape)):
-            value = x.data[place]
-            h = STEP * max(1.0, abs(value))
-            ends = []
-            for sign in (1, -1):
-                x.data[place] = value + sign * h
-                ends.append(f(*xs).data.reshape(-1).copy())
-            x.data[place] = value
-            jacobian[:, column] = (ends[0] - ends[1]) / (2 * h)
-    return jacobian
+    def _influence(self, backward: Backward, comparisons: list[Comparison | None]) -> None:
+        for label, reached, comparison in zip(self.labels, backward.reached, comparisons):
+            if reached or comparison is None or not comparison.entries:
+                continue
+            if not comparison.numeric_is_zero:
+                self.notes.append(
+                    f"no path on the tape leads from the result back to {label}: is there a "
+                    "detach(), .data, .numpy() or no_grad() on the way?"
+                )
+                continue
+            raise GraphError(
+                f"check: expected a result of {self.function} that depends on {label}, got one "
+                f"that does not. Leave {label} out of the inputs."
+            )
 
+    def _results(
+        self, shape: tuple[int, ...], point: Point, comparisons: list[Comparison | None]
+    ) -> list[ArgumentResult]:
+        done = [c for c in comparisons if c is not None]
+        jacobians = {
+            label: (c.analytic, c.numeric) for label, c in zip(self.labels, done) if not c.probes
+        }
+        results = []
+        for label, value, comparison in zip(self.labels, point.values, done):
+            result = comparison.result(label, value.shape, shape)
+            if result.failures and not comparison.probes:
+                others = {name: pair for name, pair in jacobians.items() if name != label}
+                pattern = describe(
+                    comparison.analytic, comparison.numeric, comparison.wrong,
+                    shape, value.shape, label, others,
+                )  # fmt: skip
+                result = replace(
+                    result, pattern="; ".join(filter(None, (comparison.dense, pattern)))
+                )
+            results.append(result)
+        return results
 
-def _analytic_jacobians(
-    y: Tensor, xs: list[Tensor], rng: np.random.Generator
-) -> list[NDArray[np.float64]]:
-    """(output size, x size) for each x, one backward per output entry.
-
-    A last backward with a dense random upstream gradient v must give vᵀJ; where it does not, the
-    first row takes the difference, so that the comparison with the differences fails there.
-    """
-    jacobians = [np.zeros((y.numel(), x.numel())) for x in xs]
-    if not y.requires_grad:
-        return jacobians
-
-    def products(v: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        found = grad(y, xs, Tensor(v.reshape(y.shape)), retain_graph=True, allow_unused=True)
-        return [
-            np.zeros(x.numel()) if g is None else g.data.reshape(-1).copy()
-            for g, x in zip(found, xs)
-        ]
-
-    for row in range(y.numel()):
-        v = np.zeros(y.numel())
-        v[row] = rng.choice([-1, 1]) * rng.uniform(0.5, 2)
-        for jacobian, product in zip(jacobians, products(v)):
-            jacobian[row] = product / v[row]
-    if y.numel():
-        v = rng.standard_normal(y.numel())
-        for jacobian, product in zip(jacobians, products(v)):
-            expected = v @ jacobian
-            wrong = np.abs(product - expected) > 1e-9 * (1 + np.abs(v) @ np.abs(jacobian))
-            jacobian[0, wrong] += (product - expected)[wrong]
-    return jacobians
+    def _named(self, fault: str) -> str:
+        for index in reversed(range(len(self.labels))):
+            fault = fault.replace(f"argument {index}", self.labels[index])
+        return fault

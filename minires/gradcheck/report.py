@@ -70,9 +70,10 @@ class ArgumentResult:
         """This argument in one line."""
         what = "probes" if self.probes else "entries"
         if self.failures:
-            text = f"{self.failures} of {self.entries} {what} disagree"
+            text = f"{self.failures:,} of {self.entries:,} {what} disagree"
         elif self.too_many_skipped:
-            text = f"only {self.entries} of {self.entries + self.skipped} {what} could be checked"
+            total = self.entries + self.skipped
+            text = f"only {self.entries:,} of {total:,} {what} could be checked"
         elif self.rounds_badly:
             text = f"float32 errs by {self.rounding:.1f} units of rounding"
         else:

@@ -1,27 +1,33 @@
-"""The checker catches planted errors, names them, and refuses what it cannot check."""
+"""The checker catches what is wrong, names it, restores what it touched, and takes any input."""
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from harness import arrays, raises
+from harness import arrays, distinct, raises
 
 import minires as mr
-from minires.errors import ArgumentError, DTypeError, GradcheckError, GraphError, NaNError
-from minires.gradcheck import check, check2
-from minires.ops import batch_norm
+from minires import nn
+from minires.errors import GradcheckError, GraphError
+from minires.gradcheck import check, check2, check_module, detection_bound
+from minires.models import BasicBlock
 
 
-def leaf(*shape, seed=0):
-    return mr.tensor(arrays(shape, seed=seed)[0], requires_grad=True)
+def leaf(*shape, seed=0, dtype="float64"):
+    return mr.tensor(arrays(shape, seed=seed)[0].astype(dtype), requires_grad=True)
 
 
 class Planted(mr.Function):
     """y = 3 x0 x1, with a backward that is wrong in one way."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx, x, w, fault):
         ctx.save(x, w)
+        ctx.save_constants(np.ones(3))
         ctx.fault = fault
         return 3 * x * w
 
@@ -29,75 +35,82 @@ class Planted(mr.Function):
     def backward(ctx, gy):
         x, w = ctx.saved
         gx, gw = gy * w * 3, gy * x * 3
-        if ctx.fault == "zero":
-            gx = gx * 0
-        elif ctx.fault == "sign":
-            gx = -gx
-        elif ctx.fault == "factor":
-            gx = gx / 3
-        elif ctx.fault == "swapped":
-            gx, gw = gw, gx
+        if ctx.fault == "ignores gy":
+            gx = mr.ones_like(gy) * w * 3
+        elif ctx.fault == "not linear in gy":
+            gx = gy * gy * w * 3
         elif ctx.fault == "one entry":
             spoiled = gx.data.copy()
             spoiled[1, 2] *= 1.001
             gx = mr.tensor(spoiled)
-        elif ctx.fault == "ignores gy":
-            gx = mr.ones_like(gy) * w * 3
-        elif ctx.fault == "not linear in gy":
-            gx = gy * gy * w * 3
+        elif ctx.fault == "writes into gy":
+            gy.data[...] *= 2
+        elif ctx.fault == "writes into saved":
+            ctx.constants[0][...] += 1
+        elif ctx.fault == "writes into x":
+            x.data[...] += 1
+        elif ctx.fault == "random":
+            gx = gx * float(1 + np.random.default_rng().uniform() * 1e-14)
         return gx, gw, None
 
 
-FAULTS = ["zero", "sign", "factor", "swapped", "one entry", "ignores gy", "not linear in gy"]
+FAULTS = {
+    "ignores gy": ["a zero upstream gradient gives a gradient of x that is not zero"],
+    "not linear in gy": ["backward is not linear in its upstream gradient"],
+    "one entry": [
+        "x [2, 3]: 1 of 36 entries disagree",
+        "∂output[1, 2] / ∂x[1, 2]",
+        "analytic",
+        "numeric",
+        "ratio 1.001",
+        "w [2, 3]: ok",
+    ],
+    "writes into gy": ["backward writes into its upstream gradient"],
+    "writes into saved": ["backward changes an array that Planted saved"],
+    "writes into x": ["backward changes an array that Planted saved"],
+    "random": ["a second backward pass gives other bits for the gradient of x"],
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_errors_are_caught(fault):
+def test_a_backward_that_breaks_a_rule_is_caught(fault):
     x, w = leaf(2, 3), leaf(2, 3, seed=1)
-    report = check(lambda x, w: Planted.apply(x, w, fault), [x, w], names=["x", "w"])
+    before = x.data.copy()
+    report = check(lambda x, w: Planted.apply(x, w, fault), [x, w])
     assert not report
-    with raises(GradcheckError, "gradients disagree", "x (2, 3)", "analytic", "numeric", "ratio"):
+    with raises(GradcheckError, *FAULTS[fault]):
         report.assert_ok()
+    np.testing.assert_array_equal(x.data, before)  # whatever backward did to it
+    assert check(lambda x, w: Planted.apply(x, w, None), [x, w])
 
 
-def test_the_right_gradient_passes():
-    x, w = leaf(2, 3), leaf(2, 3, seed=1)
-    report = check(lambda x, w: Planted.apply(x, w, None), [x, w], names=["x", "w"])
-    report.assert_ok()
-    assert [a.entries for a in report.arguments] == [36, 36]
+def test_a_batch_norm_without_its_x_hat_term_is_caught_where_ones_are_blind():
+    class Centred(mr.Function):
+        complex_safe = True
 
-
-def test_the_worst_offender_is_named():
-    x, w = leaf(2, 3), leaf(2, 3, seed=1)
-    report = check(lambda x, w: Planted.apply(x, w, "one entry"), [x, w], names=["x", "w"])
-    worst = report.arguments[0]
-    assert (worst.name, worst.failures, worst.worst) == ("x", 1, ((1, 2), (1, 2)))
-    assert worst.analytic / worst.numeric == pytest.approx(1.001, rel=1e-6)
-    assert "∂output[1, 2] / ∂x[1, 2]" in str(report)
-    assert report.arguments[1].failures == 0
-
-
-def test_a_batch_norm_without_its_x_hat_term_is_caught():
-    """The error that every check with ones as upstream gradient lets through."""
-
-    class Wrong(mr.Function):
         @staticmethod
         def forward(ctx, x):
-            mean, std = x.mean(0), x.std(0)
-            ctx.save_constants(std)
-            return (x - mean) / std
+            ctx.save_constants(x.real)
+            return (x - x.mean(0)) / np.sqrt(((x - x.mean(0)) ** 2).mean(0))
 
         @staticmethod
         def backward(ctx, gy):
-            return (gy - gy.mean(0)) / mr.tensor(ctx.constants[0])
+            (x,) = ctx.constants
+            inv_std = 1 / x.std(0)
+            return mr.tensor((gy.data - gy.data.mean(0)) * inv_std)
 
-    assert not check(Wrong.apply, leaf(5, 2))
-    check(lambda x: batch_norm(x, None, None, training=True), leaf(5, 2)).assert_ok()
+    x = leaf(5, 2)
+    (ones,) = mr.grad(Centred.apply(x).sum(), [x])
+    assert abs(ones.data).max() < 1e-15  # as the right gradient is
+    with raises(GradcheckError, "product of rank one"):
+        check(Centred.apply, x).assert_ok()
 
 
 def test_second_order_is_checked():
     class Flat(mr.Function):
-        """x³ whose first derivative is right and whose second is missing a factor."""
+        """x³ with the right gradient, which claims not to depend on x."""
+
+        complex_safe = True
 
         @staticmethod
         def forward(ctx, x):
@@ -115,35 +128,319 @@ def test_second_order_is_checked():
     check2(lambda x: x**3, x).assert_ok()
 
 
-def test_inputs_are_restored():
-    x = leaf(2, 3)
-    before = x.data.copy()
-    check(mr.tanh, x)
-    np.testing.assert_array_equal(x.data, before)
+def test_names_come_from_the_function():
+    x, w = leaf(2, 3), leaf(3)
+    assert [a.name for a in check(lambda image, scale: image * scale, [x, w]).arguments] == [
+        "image",
+        "scale",
+    ]
+    assert [a.name for a in check(lambda *xs: xs[0] * xs[1], [x, w]).arguments] == [
+        "input 0",
+        "input 1",
+    ]
+    assert [a.name for a in check(mr.mul, [x, w], names="ab").arguments] == ["a", "b"]
 
 
-def test_an_input_without_influence_has_gradient_zero():
-    check(lambda x, w: w * 2, [leaf(2), leaf(3)]).assert_ok()
-    check(lambda x: mr.ones(2, dtype="float64"), leaf(2)).assert_ok()
+def test_the_report_is_plain_data():
+    report = check(mr.tanh, leaf(2, 3))
+    data = json.loads(json.dumps(report.as_dict()))
+    assert data["ok"] is True
+    assert data["backend"] == "numba"
+    assert data["arguments"][0]["entries"] == 36
+    with mr.backend("numpy"):
+        assert check(mr.tanh, leaf(2)).backend == "numpy"
 
 
-ERRORS = {
-    "float32": (mr.tanh, mr.ones(2, requires_grad=True), DTypeError, ["float32", ".double()"]),
-    "no_grad": (mr.tanh, mr.ones(2, dtype="float64"), GraphError, ["requires grad"]),
-    "array": (mr.tanh, [np.ones(2)], DTypeError, ["input 0 to be a float64 tensor", "ndarray"]),
-    "result": (lambda x: 1.0, leaf(2), DTypeError, ["return one tensor, got float"]),
-    "nan": (lambda x: (x * 0 - 1).log(), leaf(2), NaNError, ["NaN or infinity"]),
-    "random": (
-        lambda x: mr.ops.dropout(x * 100, 0.5),
-        leaf(20),
-        ArgumentError,
-        ["two calls", "dropout"],
-    ),
-}
+def test_layouts_are_kept_for_the_gradient(backend):
+    """What is differentiated numerically is contiguous; what backward sees is the user's."""
+    image = np.ascontiguousarray(arrays((4, 5, 3, 2))[0])
+    for x in (image.T, image[::-1, :, ::2].transpose(3, 2, 0, 1), image.transpose(2, 3, 0, 1)):
+        x = mr.from_numpy(x[:2, :2]).requires_grad_()
+        w = leaf(2, 2, 2, 2, seed=1)
+        check(lambda x, w: mr.conv2d(x, w, padding=1), [x, w]).assert_ok()
 
 
-@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
-def test_check_errors(case):
-    f, x, kind, words = case
-    with raises(kind, *words):
-        check(f, x)
+# **** references ****
+
+
+@pytest.mark.parametrize("reference", ["complex step", "richardson", "central"])
+def test_every_reference_agrees_and_is_named(reference):
+    x, w = leaf(2, 3), leaf(3, 2, seed=1)
+    report = check(lambda x, w: (x @ w).tanh().exp(), [x, w], reference=reference)
+    assert report
+    assert {a.reference for a in report.arguments} == {reference}
+    assert all(a.relative < {"complex step": 1e-14}.get(reference, 1e-8) for a in report.arguments)
+
+
+def test_an_unknown_operation_is_checked_by_differences_and_the_report_says_so():
+    class Sine(mr.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save(x)
+            return np.sin(x)
+
+        @staticmethod
+        def backward(ctx, gy):
+            (x,) = ctx.saved
+            return gy * mr.tensor(np.cos(x.data))
+
+    report = check(Sine.apply, leaf(2, 3))
+    assert report
+    assert report.arguments[0].reference == "richardson"
+    assert "no complex step: Sine not marked complex_safe" in str(report)
+
+
+def test_an_operation_that_is_falsely_marked_is_found_out():
+    class Modulus(mr.Function):
+        """|x|² is not analytic: its complex step gives nothing."""
+
+        complex_safe = True
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save(x)
+            return (x * x.conj()).real * (1 + 0j) if x.dtype.kind == "c" else x * x
+
+        @staticmethod
+        def backward(ctx, gy):
+            (x,) = ctx.saved
+            return gy * x * 2
+
+    report = check(Modulus.apply, leaf(3))
+    assert report
+    assert report.arguments[0].reference == "richardson"
+    assert "some part of the path is not analytic" in str(report)
+
+
+def test_kernels_that_compute_another_value_than_the_references_are_a_fault(monkeypatch):
+    from minires.ops.relu import kernel_numba
+
+    right = kernel_numba.relu_fwd
+
+    def wrong(x, y):
+        right(x, y)
+        y *= 1 + 1e-6
+
+    monkeypatch.setattr(kernel_numba, "relu_fwd", wrong)
+    with raises(GradcheckError, "fault: the kernels give another value than the NumPy references"):
+        check(mr.relu, leaf(3)).assert_ok()
+    with mr.backend("numpy"):
+        check(mr.relu, leaf(3)).assert_ok()
+
+
+# **** kinks ****
+
+
+@pytest.mark.parametrize("reference", [None, "richardson", "central"])
+def test_points_next_to_a_kink_are_no_false_failures(reference):
+    x = mr.tensor([0.0, 1e-3, -1e-4, 1e-5, 3e-7, 2.0], dtype="float64", requires_grad=True)
+    for f in (mr.relu, abs, lambda x: x.clip(0, 1e-3), lambda x: mr.maximum(x, 0.0)):
+        report = check(f, x, reference=reference)
+        assert report, report
+        assert report.arguments[0].skipped == 0
+
+
+def test_a_kink_is_named_and_judged_from_the_side_of_the_branch_taken():
+    x = mr.tensor([[1.0, -1.0], [0.5, 0.0]], dtype="float64", requires_grad=True)
+    report = check(mr.relu, x, reference="richardson")
+    assert report
+    assert "x[1, 1] sits on a switch of relu" in str(report)
+    assert report.arguments[0].reference == "richardson (1 one-sided)"
+
+
+class Corner(mr.Function):
+    """|x| with a slope of one's choice at 0."""
+
+    @staticmethod
+    def forward(ctx, x, slope):
+        ctx.save_constants(np.where(x == 0, slope, np.sign(x)))
+        mr.autograd.switch("corner", lambda: np.sign(x))
+        return np.abs(x)
+
+    @staticmethod
+    def backward(ctx, gy):
+        return gy * mr.tensor(ctx.constants[0]), None
+
+
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 0.3, 1.0])
+def test_any_sub_gradient_is_right_at_a_kink(slope):
+    x = mr.tensor(np.linspace(-1, 1, 5), requires_grad=True)
+    report = check(lambda x: Corner.apply(x, slope), x)
+    assert report
+    assert report.arguments[0].skipped == 0
+    assert "interval" in report.arguments[0].reference
+
+
+def test_what_is_no_sub_gradient_is_skipped_and_more_than_a_few_skips_fail():
+    many = mr.tensor([-1, 0, *np.linspace(0.1, 1, 23)], dtype="float64", requires_grad=True)
+    report = check(lambda x: Corner.apply(x, 2.0), many)
+    assert report
+    assert report.arguments[0].skipped == 1
+    assert "kink-skipped 1" in str(report)
+    few = mr.tensor([-1.0, 0.0, 1.0], dtype="float64", requires_grad=True)
+    with raises(GradcheckError, "only 8 of 9 entries could be checked"):
+        check(lambda x: Corner.apply(x, 2.0), few).assert_ok()
+
+
+def test_deep_rectified_blocks_give_no_false_failure_by_differences():
+    mr.manual_seed(3)
+    net = nn.Sequential(*(BasicBlock(4, 4) for _ in range(6))).double()
+    x = leaf(2, 4, 3, 2, seed=5)
+    report = check_module(net, x, reference="richardson", probes=2)
+    assert report, report
+    assert check_module(net, x, probes=2)
+
+
+# **** float32 ****
+
+
+def test_float32_is_checked_in_float64_and_then_in_units_of_rounding(backend):
+    x, w = leaf(2, 3, 5, 4, dtype="float32"), leaf(2, 3, 3, 2, seed=1, dtype="float32")
+    report = check(lambda x, w: mr.conv2d(x, w, padding=1), [x, w])
+    assert report
+    assert x.dtype == np.float32
+    assert "float32 (x, w): differences have 3 digits there at best" in str(report)
+    for argument in report.arguments:
+        assert argument.reference == "complex step"
+        assert 0 < argument.rounding < 2
+
+
+def test_a_float32_kernel_that_loses_digits_is_caught(monkeypatch):
+    from minires.ops.conv2d import kernel_numba
+
+    right = kernel_numba.conv2d_bwd_weight
+
+    def coarse(gy, x, gw, g):
+        right(gy, x, gw, g)
+        if gw.dtype == np.float32:
+            gw[...] = gw.astype(np.float16)
+
+    monkeypatch.setattr(kernel_numba, "conv2d_bwd_weight", coarse)
+    x, w = leaf(2, 3, 5, 4, dtype="float32"), leaf(2, 3, 3, 2, seed=1, dtype="float32")
+    with raises(GradcheckError, "w [2, 3, 3, 2]: float32 errs by", "units of rounding", "x [2"):
+        check(lambda x, w: mr.conv2d(x, w, padding=1), [x, w]).assert_ok()
+
+
+def test_a_float32_result_that_is_off_is_a_fault(monkeypatch):
+    from minires.ops.relu import kernel_numba
+
+    right = kernel_numba.relu_fwd
+
+    def wrong(x, y):
+        right(x, y)
+        if y.dtype == np.float32:
+            y *= 1 + 1e-4
+
+    monkeypatch.setattr(kernel_numba, "relu_fwd", wrong)
+    with raises(GradcheckError, "the float32 result is off by"):
+        check(mr.relu, leaf(4, dtype="float32")).assert_ok()
+
+
+# **** probes ****
+
+
+@pytest.mark.parametrize(("probes", "times"), [(1, 10), (2, 10), (1, 100)])
+def test_the_detection_bound_holds(probes, times):
+    """Against the worst case, an error of rank one, by simulation."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 200_000, probes))
+    missed = (np.abs(a * b) <= 1 / times).all(axis=1).mean()
+    bound = detection_bound(probes, times)
+    assert missed < bound < 5**probes * missed
+
+
+def test_probes_stand_in_for_large_jacobians_and_say_what_they_miss():
+    w = mr.tensor(arrays((1001, 1001))[0] / 30)
+    report = check(lambda x: x @ w, leaf(1001))
+    (argument,) = report.arguments
+    assert report
+    assert argument.entries == 64
+    assert "are missed with probability below 6e-10" in str(report)
+
+    class Off(mr.Function):
+        complex_safe = True
+
+        @staticmethod
+        def forward(ctx, x):
+            return x @ w.data
+
+        @staticmethod
+        def backward(ctx, gy):
+            gx = gy.data @ w.data.T
+            gx[7] += 1e-3 * gy.data[500]
+            return mr.tensor(gx)
+
+    report = check(Off.apply, leaf(1001))
+    assert not report
+    assert "probes disagree" in str(report)
+
+
+def test_probes_can_be_asked_for(backend):
+    x, w = leaf(2, 2, 3, 4), leaf(2, 2, 3, 3, seed=1)
+    report = check2(lambda x, w: mr.conv2d(x, w, padding=1).tanh(), [x, w], probes=3)
+    assert report
+    assert [a.entries for a in report.arguments] == [9, 9, 9]
+
+
+# **** modules ****
+
+
+def test_a_module_is_checked_with_its_parameters_and_left_as_it_was(backend):
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5))
+    before = {name: value.data.copy() for name, value in module.state_dict().items()}
+    state = mr.random.get_state()
+    report = check_module(module, leaf(2, 2, 4, 5, dtype="float32"))
+    assert report, report
+    assert [a.name for a in report.arguments] == ["x", "0.weight", "0.bias", "1.weight", "1.bias"]
+    assert mr.random.get_state() == state
+    for name, value in module.state_dict().items():
+        np.testing.assert_array_equal(value.data, before[name])
+        assert value.dtype == before[name].dtype
+    assert module.training
+    assert check_module(module, leaf(2, 2, 4, 5, dtype="float32"), second_order=True, probes=2)
+
+
+def test_check_takes_modules_too():
+    report = check(nn.Linear(3, 2), leaf(4, 3, dtype="float32"))
+    assert [a.name for a in report.arguments] == ["x", "weight", "bias"]
+
+
+def test_a_module_may_take_labels():
+    loss = nn.CrossEntropyLoss()
+    assert check_module(loss, [leaf(3, 4), mr.tensor([1, 0, 3])])
+
+
+def test_a_frozen_parameter_is_no_argument():
+    module = nn.Linear(3, 2)
+    module.weight.requires_grad = False
+    assert [a.name for a in check_module(module, leaf(4, 3, dtype="float32")).arguments] == [
+        "x",
+        "bias",
+    ]
+
+
+def test_a_parameter_without_influence_is_an_error():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.used(x)
+
+    with raises(GraphError, "depends on unused.weight", "Leave unused.weight out"):
+        check_module(Forgetful(), leaf(2, 3, dtype="float32"))
+
+
+def test_a_path_that_is_cut_is_a_failure_and_named():
+    with raises(
+        GradcheckError, "the gradient is zero everywhere", "no path on the tape", "detach()"
+    ):
+        check(lambda x, w: x * w.detach(), [leaf(3), leaf(3, seed=1)]).assert_ok()
+    with raises(GradcheckError, "the gradient is wrong"):
+        check(lambda x: x * x.detach(), leaf(3)).assert_ok()
+
+
+def test_entries_of_max_pool_ties_and_strides(backend):
+    x = mr.from_numpy(distinct((2, 2, 5, 6))[0].round(0)).requires_grad_()  # many ties
+    check(lambda x: mr.max_pool2d(x, 3, stride=2, padding=1), x).assert_ok()

@@ -8,7 +8,7 @@ from harness import arrays, distinct
 
 import minires as mr
 from minires import nn
-from minires.gradcheck import check, check2
+from minires.gradcheck import check, check_module
 from minires.models import (
     BasicBlock,
     Bottleneck,
@@ -53,17 +53,10 @@ BLOCKS = {
 
 
 def assert_gradients(module, x, second=False):
-    module.double()
     x = mr.tensor(x, requires_grad=True)
-    named = dict(module.named_parameters())
-    inputs, names = [x, *named.values()], ["x", *named]
-
-    def f(x, *_):
-        return module(x)
-
-    check(f, inputs, names=names).assert_ok()
+    check_module(module.double(), x).assert_ok()
     if second:
-        check2(f, inputs, names=[*names, "v"]).assert_ok()
+        check_module(module, x, second_order=True).assert_ok()
 
 
 @pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)

@@ -1,0 +1,133 @@
+"""The derivative by backward, and whether backward keeps the rules of the house."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..autograd import grad
+from ..device import array_module
+from ..tensor import Tensor
+from .point import Point, host, kept_arrays
+
+Array = NDArray[np.float64]
+
+
+class Backward:
+    """One recorded forward pass at a point, and as many backward passes as are asked for.
+
+    Attributes:
+        y: the result.
+        reached: for each varied tensor, whether the tape leads from ``y`` to it.
+        faults: what is wrong besides numbers; filled by :meth:`inspect`.
+    """
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self.y = point.forward()
+        self.faults: list[str] = []
+        self.reached = [False] * len(point.varied)
+        self._kept: list[tuple[str, Any, Any]] = []
+        self._spoils = False
+        if self.y.requires_grad:
+            zero = self.y.detach() * 0
+            self._kept = [(name, a, a.copy()) for name, a in kept_arrays(self.y)]
+            self.reached = [g is not None for g in self._gradients(zero)]
+            self._put_back()
+
+    def _gradients(self, v: Tensor) -> tuple[Any, ...]:
+        return grad(self.y, self.point.varied, v, retain_graph=True, allow_unused=True)
+
+    def products(self, v: Array) -> list[Array]:
+        """vᵀJ for each varied tensor, flat; zeros for one that the tape does not lead to."""
+        if not self.y.requires_grad:
+            return [np.zeros(t.numel(), self.y.dtype) for t in self.point.varied]
+        array = v.reshape(self.y.shape).astype(self.y.dtype)
+        found = self._gradients(Tensor(self._on_device(array)))
+        result = [
+            np.zeros(t.numel(), self.y.dtype) if g is None else host(g._array).reshape(-1).copy()
+            for g, t in zip(found, self.point.varied)
+        ]
+        if self._spoils:
+            self._put_back()
+        return result
+
+    def _on_device(self, array: Array) -> Any:
+        return Tensor(array).to(self.y.device)._array
+
+    def jacobians(self, wanted: list[bool]) -> list[Array | None]:
+        """(output size, size) for each wanted tensor: one backward pass per output entry, with an
+        upstream gradient of random size and sign there and zeros elsewhere."""
+        rng = np.random.default_rng(self.y.numel())
+        size = self.y.numel()
+        result: list[Array | None] = [
+            np.zeros((size, t.numel())) if want else None
+            for t, want in zip(self.point.varied, wanted)
+        ]
+        if not (self.y.requires_grad and any(wanted)):
+            return result
+        for row in range(size):
+            v = np.zeros(size)
+            v[row] = rng.choice([-1, 1]) * rng.uniform(0.5, 2)
+            for jacobian, product in zip(result, self.products(v)):
+                if jacobian is not None:
+                    jacobian[row] = product / v[row]
+        return result
+
+    def inspect(self, v: Array, again: Backward) -> None:
+        """What must hold for every backward pass, tried with the dense upstream gradient ``v``.
+
+        ``again`` is a second, fresh pass at the same point. Fills :attr:`faults`.
+        """
+        if not self.y.requires_grad:
+            return
+        point, names = self.point, range(len(self.point.varied))
+        upstream = Tensor(self._on_device(v.reshape(self.y.shape).astype(self.y.dtype)))
+        before = upstream._array.copy()
+        found = self._gradients(upstream)
+        first = [None if g is None else g._array.copy() for g in found]
+        if not _same(upstream._array, before):
+            self.faults.append("backward writes into its upstream gradient")
+        self._look_for_changes()
+        arrays = [(f"of argument {i}", g._array) for i, g in zip(names, found) if g is not None]
+        others = [("the upstream gradient", upstream._array)]
+        others += [(f"argument {i}", t._array) for i, t in zip(names, point.varied)]
+        for (name, a), (other, b) in [
+            *itertools.product(arrays, others),
+            *itertools.combinations(arrays, 2),
+        ]:
+            if a.size and b.size and array_module(a).shares_memory(a, b):
+                what = f"the gradient {other}" if other.startswith("of") else other
+                self.faults.append(f"the gradient {name} shares memory with {what}")
+        for what, other_pass in (("a second backward pass", self), ("a second call", again)):
+            for i, one, two in zip(names, first, other_pass._gradients(Tensor(before.copy()))):
+                if one is not None and not _same(one, two._array):
+                    self.faults.append(f"{what} gives other bits for the gradient of argument {i}")
+            other_pass._put_back()
+        zero = self._gradients(Tensor(before * 0))
+        for i, g in zip(names, zero):
+            if g is not None and g._array.any():
+                self.faults.append(
+                    f"a zero upstream gradient gives a gradient of argument {i} that is not zero: "
+                    "backward does not multiply by what comes from above"
+                )
+        self._put_back()
+
+    def _look_for_changes(self) -> None:
+        changed = sorted({name for name, a, copy in self._kept if not _same(a, copy)})
+        if changed:
+            self._spoils = True
+            self.faults.append(f"backward changes an array that {' and '.join(changed)} saved")
+            self._put_back()
+
+    def _put_back(self) -> None:
+        for _, array, copy in self._kept:
+            if not _same(array, copy):
+                array[...] = copy
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(((one == other) | ((one != one) & (other != other))).all())

@@ -1,0 +1,60 @@
+"""Whole Jacobians, by backward and by numbers, for those who want to look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, unknown
+from ..tensor import Tensor
+from .analytic import Array, Backward
+from .numeric import REFERENCES, Ladder
+from .point import Guard, Point
+
+
+def analytic_jacobian(
+    f: Callable[..., Tensor], inputs: Sequence[Any], wrt: Tensor, *, guard: Guard | None = None
+) -> Array:
+    """∂f(*inputs) / ∂wrt by backward: (output size, wrt size), row-major on both sides.
+
+    Args:
+        f: takes the inputs, returns one tensor.
+        wrt: one of the inputs, or another leaf that ``f`` depends on, such as a weight.
+        guard: makes a context that puts back what an evaluation changes (running statistics).
+    """
+    with _point(f, inputs, wrt, guard) as point:
+        (jacobian,) = Backward(point).jacobians([True])
+        assert jacobian is not None
+        return jacobian
+
+
+def numeric_jacobian(
+    f: Callable[..., Tensor],
+    inputs: Sequence[Any],
+    wrt: Tensor,
+    reference: str | None = None,
+    *,
+    guard: Guard | None = None,
+) -> Array:
+    """∂f(*inputs) / ∂wrt without any derivative: by the complex step where that is possible.
+
+    Takes the arguments of :func:`analytic_jacobian`; entries at a kink are NaN.
+
+    Raises:
+        ArgumentError: ``reference`` is unknown, or "complex step" and impossible here.
+    """
+    if reference is not None and reference not in REFERENCES:
+        raise unknown("reference", reference, REFERENCES)
+    with _point(f, inputs, wrt, guard) as point:
+        y, _, _ = point.at(point.values)
+        ladder = Ladder(point, y, reference, np.random.default_rng(0))
+        if reference == REFERENCES[0] and not ladder.complex:
+            raise ArgumentError(f"numeric_jacobian: no complex step here: {ladder.reason}.")
+        slopes = [slope.value for slope in ladder.columns(0)]
+        return np.stack(slopes, axis=1) if slopes else np.zeros((y.size, 0))
+
+
+def _point(f: Callable[..., Tensor], inputs: Sequence[Any], wrt: Tensor, guard: Any) -> Point:
+    return Point(f, inputs, [wrt], **({} if guard is None else {"guard": guard}))

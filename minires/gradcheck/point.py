@@ -1,0 +1,136 @@
+"""A function at a point: the one place where a check evaluates it, forward and backward."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..autograd import Variable, enable_grad, no_grad, watch
+from ..device import array_module, backend, device_of, move
+from ..tensor import Tensor
+from .demands import check_result
+
+Vector = NDArray[Any]
+Switches = tuple[tuple[str, bytes], ...]
+Guard = Callable[[], AbstractContextManager[Any]]
+
+
+class Point:
+    """``f(*xs)`` as a function of the tensors ``varied``, at their present values, in float64.
+
+    The tensors keep their identity and lend their arrays: inside ``with point:`` they hold
+    float64 copies, and for each evaluation the arrays that are asked for. So ``f`` may reach them
+    through its arguments or through a closure, as a layer reaches its weights.
+
+    Args:
+        f: takes ``xs``, returns one tensor.
+        xs: its arguments.
+        varied: the tensors with respect to which derivatives are taken.
+        held: other tensors that ``f`` reads (buffers), to be in float64 as well.
+        guard: entered around each evaluation; puts back what an evaluation changes.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        xs: Sequence[Any],
+        varied: Sequence[Tensor],
+        held: Sequence[Tensor] = (),
+        guard: Guard = contextlib.nullcontext,
+    ) -> None:
+        self.f, self.xs, self.varied, self.guard = f, list(xs), list(varied), guard
+        self.name = getattr(f, "__name__", type(f).__name__)
+        self._lent = [*varied, *(t for t in held if t.dtype.kind == "f")]
+        self._own = [t._array for t in self._lent]
+        self.values = [host(t._array).astype(np.float64) for t in varied]
+
+    def __enter__(self) -> Point:
+        for tensor in self._lent:
+            if tensor.dtype != np.float64:
+                tensor._array = tensor._array.astype(np.float64)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for tensor, array in zip(self._lent, self._own):
+            tensor._array = array
+
+    @contextlib.contextmanager
+    def own_precision(self) -> Iterator[None]:
+        """The tensors as the user made them, inside ``with point:``."""
+        arrays = [t._array for t in self._lent]
+        self.__exit__()
+        try:
+            yield
+        finally:
+            for tensor, array in zip(self._lent, arrays):
+                tensor._array = array
+
+    def forward(self) -> Tensor:
+        """``f`` at the present arrays, recorded.
+
+        Raises:
+            DTypeError, NaNError: what it returns cannot be checked.
+        """
+        with self.guard(), enable_grad():
+            y = self.f(*self.xs)
+        check_result(self.name, y)
+        return y
+
+    def at(
+        self, values: Sequence[Vector], complex_step: bool = False
+    ) -> tuple[Vector, Switches, set[str]]:
+        """``f`` at other values: the result on the host, how it switched, what is not
+        complex-safe. A complex step runs on the references, on the host."""
+        arrays = [t._array for t in self.varied]
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._put, arrays)
+            if complex_step:
+                stack.enter_context(backend("numpy"))
+                self._put([np.asarray(v, np.complex128) for v in values])
+            else:
+                self._put([move(np.array(v), device_of(a)) for v, a in zip(values, arrays)])
+            stack.enter_context(self.guard())
+            stack.enter_context(no_grad())
+            seen = stack.enter_context(watch(complex_step))
+            y = self.f(*self.xs)
+            return host(y._array).copy(), tuple(seen.switches), seen.unsafe
+
+    def _put(self, arrays: Sequence[Any]) -> None:
+        for tensor, array in zip(self.varied, arrays):
+            tensor._array = array
+
+    def along(self, directions: Sequence[Vector | None], complex_step: bool = False) -> Curve:
+        """t → f(values + t * directions); None is no direction."""
+
+        def curve(t: complex) -> tuple[Vector, Switches]:
+            values = [v if d is None else v + t * d for v, d in zip(self.values, directions)]
+            y, switches, _ = self.at(values, complex_step)
+            return y.reshape(-1), switches
+
+        return curve
+
+
+Curve = Callable[[complex], tuple[Vector, Switches]]
+
+
+def host(array: Any) -> Any:
+    """The array in the memory of the host."""
+    return array if array_module(array) is np else array.get()
+
+
+def kept_arrays(y: Variable) -> list[tuple[str, Any]]:
+    """Every array that the graph behind ``y`` keeps for the backward pass, with its owner."""
+    found, seen, stack = [], set(), [y.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found += [(node.function.__name__, array) for array in node.ctx.kept()]
+        stack += [edge[0] for edge in node.edges if isinstance(edge, tuple)]
+    return found

@@ -1,0 +1,116 @@
+"""The Taylor test: how fast the remainder of the linear model falls.
+
+With g the gradient at x, ``|φ(x + hd) - φ(x) - h <g, d>|`` falls like h² as h falls, and only
+like h if g is wrong: a slope of 2 in a log-log plot, or of 1. No tolerance and no best step is
+involved (Farrell, Ham, Funke and Rognes 2013, arXiv:1204.5577, sec. 6).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import GradcheckError
+from ..tensor import Tensor
+from .analytic import Backward
+from .check import labels_of
+from .demands import check_inputs
+from .numeric import EPS, scales
+from .point import Point
+
+
+@dataclass(frozen=True)
+class TaylorReport:
+    """Remainders along one random direction.
+
+    Attributes:
+        steps: the h, each half the one before.
+        remainders: of the linear model at each of them.
+        slopes: log2 of the quotient of neighbours; 2 (or more) for a right gradient.
+        exact: the function is linear as far as rounding can tell: there is no remainder.
+    """
+
+    function: str
+    steps: tuple[float, ...]
+    remainders: tuple[float, ...]
+    slopes: tuple[float, ...]
+    exact: bool
+
+    @property
+    def ok(self) -> bool:
+        return self.exact or (bool(self.slopes) and float(np.median(self.slopes)) > 1.8)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "the remainder does not fall with the square of the step"
+        lines = [f"{self.function}: {verdict}"]
+        if self.exact:
+            lines.append("  linear: no remainder above rounding error")
+        slopes = ("", *(f"{s:.3f}" for s in self.slopes))
+        for h, remainder, slope in zip(self.steps, self.remainders, slopes):
+            lines.append(f"  h {h:.2e}  remainder {remainder:.3e}  slope {slope}".rstrip())
+        return "\n".join(lines)
+
+    def assert_ok(self) -> None:
+        """Raise if the slope is not 2.
+
+        Raises:
+            GradcheckError: with steps, remainders and slopes.
+        """
+        if not self.ok:
+            raise GradcheckError(str(self))
+
+
+def taylor(
+    f: Callable[..., Tensor],
+    inputs: Sequence[Tensor] | Tensor,
+    *,
+    steps: int = 6,
+    seed: int = 0,
+) -> TaylorReport:
+    """The Taylor test of ``f`` along a random direction of all inputs, in float64.
+
+    The scalar is φ = vᵀf with v drawn at random. The first step is the largest one of 1/8, 1/16,
+    ... along which the function does not switch (no ReLU opens, no maximum moves).
+
+    Args:
+        f: takes the inputs, returns one tensor.
+        inputs: leaves that require grad.
+        steps: how many halvings.
+
+    Raises:
+        DTypeError, GraphError, NaNError, ArgumentError: as :func:`minires.gradcheck.check`.
+
+    >>> import minires as mr
+    >>> from minires.gradcheck import taylor
+    >>> x = mr.tensor([0.5, -1.5], dtype="float64", requires_grad=True)
+    >>> [round(slope, 1) for slope in taylor(mr.exp, x).slopes]
+    [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    """
+    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    check_inputs(labels_of(f, xs), xs)
+    rng = np.random.default_rng(seed)
+    with Point(f, xs, xs) as point:
+        backward = Backward(point)
+        v = rng.standard_normal(backward.y.numel())
+        d = [rng.standard_normal(x.shape) * scales(x) for x in point.values]
+        gradients = backward.products(v)
+        slope = float(sum(g @ u.reshape(-1) for g, u in zip(gradients, d)))
+        curve = point.along(d)
+        y0, here = curve(0.0)
+        h = 1 / 8
+        while h > 1e-6 and any(curve(t)[1] != here for t in (h, h / 2)):
+            h /= 2
+        hs = [h / 2**k for k in range(steps + 1)]
+        remainders = [abs(float(v @ (curve(t)[0] - y0)) - t * slope) for t in hs]
+    noise = 64 * EPS * float(np.abs(v) @ np.abs(y0) + abs(slope) * h)
+    above = [r > noise for r in remainders]
+    count = above.index(False) if False in above else len(above)
+    clear = remainders[:count]
+    slopes = tuple(float(np.log2(a / b)) for a, b in itertools.pairwise(clear))
+    return TaylorReport(point.name, tuple(hs), tuple(remainders), slopes, not clear)
