@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,8 +17,11 @@ from rich.markup import escape
 
 from minires.errors import ArgumentError, DataError, DeviceError, MiniresError, message, unknown
 
+if TYPE_CHECKING:
+    from minires.gradcheck.suite import Result
+
 app = typer.Typer(
-    help="Residual networks from scratch: the plain-versus-residual study, training, data.",
+    help="Residual networks from scratch: the plain-versus-residual study, training, data, proofs.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -264,6 +267,74 @@ def train(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command(epilog="Example: [bold]minires gradcheck conv2d BasicBlock --n 20[/bold]")
+def gradcheck(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Operations, layers and blocks (default: all).", metavar="NAMES"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda:0 (default: every device there is).")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="numpy or numba (default: every backend there is).")
+    ] = None,
+    n: Annotated[
+        int, typer.Option("--n", metavar="CASES", help="Random shapes for each operation.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of values, probes and random shapes.")] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write it as a page, or as data.", metavar="FILE.html|json"),
+    ] = None,
+) -> None:
+    """Check the gradient of every operation, layer and block against numbers, on every backend.
+
+    Prints a line for each argument on each backend, and what is wrong; exit code 1 if anything is.
+    """
+    from minires.console import GradcheckDisplay, gradcheck_table
+    from minires.gradcheck import page, suite
+    from minires.kernels.jit import cache_folder
+
+    if n:  # Hypothesis keeps its notes in the current folder unless told otherwise
+        notes = cache_folder().parent / "hypothesis"
+        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(notes))
+    plan = suite.plan(names or (), backend=backend, device=device, draws=n, seed=seed)
+    if report is not None:
+        page.check_path(report)
+    try:
+        with GradcheckDisplay(console, max(map(len, suite.NAMES))) as display:
+            result = plan.run(display)
+    except KeyboardInterrupt:
+        errors.print("\nStopped.")
+        raise SystemExit(130) from None
+    console.print(gradcheck_table(result.rows(), console.width))
+    for text in result.first_failures():
+        console.print(f"\n{escape(text)}", highlight=False, soft_wrap=True)
+    console.print(f"\n{result.summary()}", highlight=False)
+    ok = result.ok
+    if report is not None:
+        ok &= _gradcheck_report(report, result, seed)
+    if not ok:
+        raise SystemExit(1)
+
+
+def _gradcheck_report(path: Path, result: Result, seed: int) -> bool:
+    """Write the report; whether the identity path of the blocks in it holds."""
+    from minires.gradcheck import gallery, page
+
+    blocks = set(gallery.BLOCKS) & {row.name for row in result.rows()}
+    identity = None
+    if blocks:
+        with console.status("proving and drawing the identity path"):
+            identity = gallery.hang(blocks, seed)
+        for text in identity.failures():
+            console.print(f"\n{escape(text)}", highlight=False, soft_wrap=True)
+    page.write(path, result, _command(), identity)
+    console.print(f"Report: {escape(str(path))}", highlight=False, soft_wrap=True)
+    return identity is None or identity.ok
 
 
 @data_app.command("list", epilog="Example: [bold]minires data list[/bold]")

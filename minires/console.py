@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +20,12 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from minires.gradcheck.suite import Row
+
+
+VERDICTS = {"ok": "green", "FAIL": "bold red"}
 
 
 class _Display:
@@ -133,4 +141,65 @@ def facts(title: str, rows: dict[str, Any]) -> Table:
     table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2))
     for name, value in rows.items():
         table.add_row(name, Text(str(value)))
+    return table
+
+
+class GradcheckDisplay(_Display):
+    """One bar over the checks, with the name of what is being checked."""
+
+    def __init__(self, console: Console, width: int) -> None:
+        super().__init__(console)
+        self._width = width  # of the longest name, so that the bar stays where it is
+        self._task = self._progress.add_task("compiling kernels".ljust(width), total=None)
+        self._begun = 0  # the cost of all checks that have begun
+
+    def begin(self, cost: int) -> None:
+        self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(" " * self._width, total=cost)
+
+    def step(self, name: str, cost: int) -> None:
+        description = name.ljust(self._width)
+        self._progress.update(self._task, completed=self._begun, description=description)
+        self._begun += cost
+
+
+def gradcheck_table(rows: Sequence[Row], width: int) -> Table:
+    """Operation by operation, one line for each argument on each backend; fits 80 columns."""
+    table = Table(
+        header_style="bold",
+        box=HORIZONTALS,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1 if width >= 92 else 0, 0, 0),
+    )
+    table.add_column("operation\n  argument", no_wrap=True)
+    table.add_column("back-\nend", no_wrap=True)
+    for heading in ("entries\nchecked", "worst\nerror"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("refer-\nence", no_wrap=True)
+    for heading in ("kinks\nskip.", "2nd\norder", "f32\nunits", "adj-\noint"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("ver-\ndict", no_wrap=True)
+    name = argument = kind = ""
+    for row in rows:
+        if row.kind != kind and kind:
+            table.add_section()
+        if row.name != name:
+            table.add_row(Text(row.name, style="bold"))
+            argument = ""
+        shown = "" if row.argument == argument else f"  {row.argument}"
+        name, argument, kind = row.name, row.argument, row.kind
+        cells = row.cells()
+        table.add_row(
+            Text(shown),
+            row.backend,
+            cells["entries"],
+            cells["error"],
+            cells["reference"],
+            cells["skipped"],
+            Text(cells["second"], style="" if row.second_ok else "bold red"),
+            cells["rounding"],
+            cells["adjoint"],
+            Text(cells["verdict"], style=VERDICTS.get(cells["verdict"], "")),
+        )
     return table

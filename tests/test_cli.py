@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -25,7 +27,7 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-COMMANDS = [["depth"], ["train"], ["info"], ["data", "list"], ["data", "get"]]
+COMMANDS = [["depth"], ["train"], ["gradcheck"], ["info"], ["data", "list"], ["data", "get"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -37,7 +39,7 @@ def test_help_shows_an_example(capsys, command):
 
 def test_no_arguments_shows_the_commands(capsys):
     _, out, err = run(capsys)
-    for name in ("depth", "train", "data", "info"):
+    for name in ("depth", "train", "gradcheck", "data", "info"):
         assert name in out + err
 
 
@@ -152,6 +154,96 @@ def test_data_list_shows_what_is_here(capsys):
     assert "cifar10" in out
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_gradcheck_prints_one_table(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, err = run(capsys, "gradcheck", "linear", "relu", "adaptive_avg_pool2d")
+    assert code == 0, err
+    lines = out.strip().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in out
+    assert lines[0].split()[:5] == ["operation", "back-", "entries", "worst", "refer-"]
+    assert [line.strip() for line in lines if line[:1].isalpha()][1:4] == [
+        "adaptive_avg_pool2d",
+        "relu",
+        "linear",
+    ]
+    x = next(line.split() for line in lines if line.startswith("  w"))
+    assert x[:3] == ["w", "numpy", "289"]  # 12 x 8 + 24 x 8 + 1
+    assert x[-1] == "ok"
+    assert "All 17 cases hold on numpy and numba: " in " ".join(out.split())
+
+
+def test_gradcheck_narrowed_to_a_backend(capsys):
+    code, out, err = run(capsys, "gradcheck", "relu", "neg", "--backend", "numba", "--seed", "3")
+    assert code == 0, err
+    assert "numpy" not in out
+    assert "neg" not in out
+    code, out, err = run(capsys, "gradcheck", "relu", "--device", "cpu")
+    assert code == 0, err
+    assert "hold on numpy and numba" in " ".join(out.split())
+
+
+def test_gradcheck_fails_with_what_is_wrong_below_the_table(capsys, monkeypatch, tmp_path):
+    from minires import device
+
+    kernel = device._kernel_module("conv2d", "numba")
+    good = kernel.conv2d_bwd_weight
+
+    def bad(gy, x, gw, geometry):
+        good(gy, x, gw, geometry)
+        if geometry.stride[1] > geometry.k_w and geometry.w_out > 1:
+            gw *= 2
+
+    monkeypatch.setattr(kernel, "conv2d_bwd_weight", bad)
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path))
+    report = tmp_path / "report.json"
+    code, out, _ = run(
+        *(capsys, "gradcheck", "conv2d", "--backend", "numba", "--n", "60", "--report", str(report))
+    )
+    assert code == 1
+    table, _, texts = out.partition("\n\n")
+    assert "FAIL" in table
+    assert "the smallest failing case of 60 random ones, seed 0" in texts
+    assert "conv2d, x (1, 1, 1, 3), w (1, 1, 1, 1), stride=(1, 2) on numba: the gradient" in texts
+    assert "ratio 2" in texts
+    data = json.loads(report.read_text())
+    assert data["ok"] is False
+    assert any("stride=(1, 2)" in text for text in data["failures"])
+    assert str(report) in out.replace("\n", "")
+
+
+def test_gradcheck_reports_the_identity_path_of_blocks(capsys, tmp_path, monkeypatch):
+    from minires.gradcheck import gallery
+
+    small = partial(gallery.identity.singular_values, (2, 3), shape=(2, 2, 2))
+    monkeypatch.setattr(gallery.identity, "singular_values", small)
+    monkeypatch.setattr(
+        gallery.figures, "example_split", partial(gallery.figures.example_split, 8, 2)
+    )
+    monkeypatch.setattr(gallery, "to_bytes", lambda *_: b"<svg/>")
+    report = tmp_path / "report.json"
+    code, _, err = run(capsys, "gradcheck", "PreActPlainBlock", "--report", str(report))
+    assert code == 0, err
+    data = json.loads(report.read_text())
+    assert {proof["block"] for proof in data["identity"]["proofs"]} == {"PreActPlainBlock"}
+    assert all(proof["ok"] for proof in data["identity"]["proofs"])
+
+
+def test_gradcheck_leaves_nothing_behind(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "HYPOTHESIS_STORAGE_DIRECTORY"}
+    done = subprocess.run(
+        [sys.executable, "-m", "minires", "gradcheck", "relu", "--n", "3"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 ERRORS = {
     "depth": (["depth", "--depths", "21"], ["6n+2", "20 and 26"]),
     "depths": (["depth", "--depths", "8;20"], ["--depths", "integers separated by commas"]),
@@ -167,6 +259,16 @@ ERRORS = {
     "schedule": (["train", "cifar_resnet8", "--schedule", "cos"], ["unknown schedule"]),
     "batch": (["train", "cifar_resnet8", "--batch-size", "0"], ["batch_size"]),
     "data": (["data", "get", "minst"], ["'minst'", "mnist"]),
+    "gradcheck": (
+        ["gradcheck", "BasicBlok"],
+        ["unknown operation, layer or block 'BasicBlok'", "did you mean BasicBlock"],
+    ),
+    "backend": (["gradcheck", "--backend", "nump"], ["unknown backend", "did you mean numpy"]),
+    "device": (["gradcheck", "--device", "cuda:9"], ["one of the devices cpu", "cuda:9"]),
+    "n": (["gradcheck", "--n", "-1"], ["--n >= 0, got -1"]),
+    "seed": (["gradcheck", "--seed", "-1"], ["--seed >= 0, got -1"]),
+    "report": (["gradcheck", "relu", "--report", "a.pdf"], ["--report", ".html or .json", "a.pdf"]),
+    "array": (["gradcheck", "neg", "--backend", "numba"], ["neg", "Use --backend numpy."]),
 }
 
 
@@ -198,6 +300,17 @@ def test_unwritable_output_folder(capsys, tmp_path):
         assert code == 1
         assert err.startswith("error: ")
         assert str(tmp_path / "file") in err
+
+
+def test_unwritable_report(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, err = run(
+        capsys, "gradcheck", "relu", "--report", str(tmp_path / "file" / "report.html")
+    )
+    assert code == 1
+    assert err.startswith("error: ")
+    assert str(tmp_path / "file") in err
+    assert "relu" not in out, "the path is checked before the work"
 
 
 def test_help_shows_the_defaults(capsys):

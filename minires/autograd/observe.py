@@ -79,4 +79,6 @@ def switch(name: str, chosen: Callable[[], Any]) -> None:
         return
     array = chosen()
     array = np.ascontiguousarray(array.get() if hasattr(array, "get") else array)
+    if array.dtype.kind == "f":  # signs and quotients: the same choice in any precision
+        array = array.astype(np.float64)
     observer.switches.append((name, hashlib.blake2b(array.data, digest_size=8).digest()))

@@ -140,7 +140,8 @@ def walk(
         present = slots[index]
         if present is None:
             slots[index] = gradient
-        elif id(present._array) in own:  # nobody else has seen this array: no new memory
+        elif id(present._array) in own and present._array.dtype == gradient._array.dtype:
+            # nobody else has seen this array: no new memory (dtypes differ in a complex step only)
             _accumulate(present, gradient)
         else:
             slots[index] = present + gradient

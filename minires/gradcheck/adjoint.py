@@ -16,7 +16,7 @@ from ..autograd import grad
 from ..errors import ArgumentError, GradcheckError, message
 from ..tensor import Tensor
 from .demands import check_inputs, check_result
-from .point import host
+from .point import host, name_of
 
 TOLERANCE = 1e-12
 
@@ -85,7 +85,7 @@ def check_adjoint(
     """
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     check_inputs([f"input {i}" for i in range(len(xs))], xs)
-    function = getattr(f, "__name__", type(f).__name__)
+    function = name_of(f)
     rng = np.random.default_rng(seed)
 
     def draw() -> list[Tensor]:

@@ -27,9 +27,9 @@ from ..tensor import Tensor, zeros_like
 from .analytic import Array, Backward
 from .compare import Comparison, compare_entries, compare_probes
 from .demands import check_inputs, check_result
-from .numeric import REFERENCES, Ladder
+from .numeric import REFERENCES, Ladder, typical
 from .patterns import describe
-from .point import Point, host
+from .point import Point, host, name_of
 from .report import ArgumentResult, Report
 from .rounding import Float32
 
@@ -87,7 +87,7 @@ def check(
         )
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
-    function = getattr(f, "__name__", type(f).__name__)
+    function = name_of(f)
     return _Check(function, labels, probes, reference, rtol, atol, seed).run(Point(f, xs, xs))
 
 
@@ -109,7 +109,7 @@ def check2(
         return check_module(f, xs, second_order=True, seed=seed, **options)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
-    function = getattr(f, "__name__", type(f).__name__)
+    function = name_of(f)
     check_result(function, f(*xs), f(*xs))
     v = _upstream(f, xs, seed)
     point = Point(_second(f, len(xs)), [*xs, v], [*xs, v])
@@ -315,7 +315,7 @@ class _Check:
             if full[index]:
                 continue
             directions = [self.rng.standard_normal(value.shape) for _ in range(count)]
-            scale = float(np.sqrt(np.mean(np.square(value)))) or 1.0
+            scale = typical(value)
             slopes = []
             for direction in directions:
                 along: list[Array | None] = [None] * len(point.values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class Comparison:
     Attributes:
         wrong: the entries that disagree.
         noise: what rounding may do to the entries of each column.
+        rtol: the relative tolerance of each column.
         skipped: the entries at a kink that could not be judged.
         ratio: the error over what is allowed.
         kinks: the columns at a kink, with the operations that switch there.
@@ -33,6 +35,7 @@ class Comparison:
     ratio: Array
     scale: float
     noise: Array
+    rtol: Array
     reference: str
     kinks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     dense: str = ""
@@ -69,9 +72,7 @@ class Comparison:
             row, column = np.unravel_index(int(judged.argmax()), judged.shape)
             analytic, numeric = float(self.analytic[row, column]), float(self.numeric[row, column])
             error = float(judged[row, column])
-            away = np.where(self.skipped, 0.0, np.abs(self.analytic - self.numeric))
-            away = np.where(self.ratio <= 1, np.nan_to_num(away), away)  # inside an interval
-            relative = float(away.max()) / (self.scale or 1.0)
+            relative = float((judged * self.rtol).max())
             if not self.probes:
                 place = _index(row, output), _index(column, shape)
         return ArgumentResult(
@@ -80,7 +81,7 @@ class Comparison:
         )  # fmt: skip
 
 
-def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _index(flat: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat, shape)) if shape else ()
 
 
@@ -112,6 +113,7 @@ def compare_entries(
         ratio,
         scale,
         noise,
+        relative if rtol is None else np.full_like(relative, rtol),
         _summary(used),
         kinks,
     )
@@ -174,10 +176,17 @@ def compare_probes(
         f"below {detection_bound(min(len(slopes), len(upstreams)), 100):.0e}"
     )
     return Comparison(
-        analytic, numeric, (ratio > 1) & ~skipped, skipped, ratio, size, noise, _summary(
-            [s.reference for s in slopes]
-        ), probes=text,
-    )  # fmt: skip
+        analytic,
+        numeric,
+        (ratio > 1) & ~skipped,
+        skipped,
+        ratio,
+        size,
+        noise,
+        relative if rtol is None else np.full_like(relative, rtol),
+        _summary([s.reference for s in slopes]),
+        probes=text,
+    )
 
 
 def _columns(slopes: Sequence[Slope]) -> Array:

@@ -192,7 +192,7 @@ class Mixing(Function):
 def _one_entry_off(right: Any, ctx: Any, gy: Tensor) -> Any:
     gx, *rest = right(ctx, gy)
     _, b, c = ctx.constants
-    gx.data[456] += 0.001 * b[123] * c[456] * gy.data[123]
+    gx.data[456] += 0.1 * b[123] * c[456] * gy.data[123]
     return gx, *rest
 
 

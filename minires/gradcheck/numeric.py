@@ -148,8 +148,7 @@ def _names(one: Switches, other: Switches) -> tuple[str, ...]:
 
 def scales(value: Array) -> Array:
     """By how much each entry of an input may naturally move: its size, at least the average one."""
-    typical = float(np.sqrt(np.mean(np.square(value)))) if value.size else 1.0
-    return np.maximum(np.abs(value), typical or 1.0)
+    return np.maximum(np.abs(value), typical(value))
 
 
 class Ladder:
@@ -170,7 +169,7 @@ class Ladder:
     def _why_not_complex(self, y: Array, rng: np.random.Generator) -> str:
         """Try a complex step along a random direction, and hold it against differences."""
         point = self.point
-        directions = [rng.standard_normal(v.shape) * _typical(v) for v in point.values]
+        directions = [rng.standard_normal(v.shape) * typical(v) for v in point.values]
         try:
             z, _, unsafe = point.at(
                 [v + 1j * _TINY * d for v, d in zip(point.values, directions)], complex_step=True
@@ -182,7 +181,7 @@ class Ladder:
         if z.dtype.kind != "c" or z.shape != y.shape:
             return "the result of a complex step is real: the imaginary part was lost on the way"
         size = np.abs(y).max(initial=0.0)
-        if not np.allclose(z.real, y, rtol=1e-9, atol=1e-11 * size):
+        if not np.allclose(z.real, y, rtol=1e-9, atol=1e-11 * size + 1e-30):
             self.fault = (
                 "the kernels give another value than the NumPy references: off by "
                 f"{np.abs(z.real - y).max():.1e}"
@@ -223,13 +222,14 @@ class Ladder:
                 slope.value / scale[place],
                 slope.low / scale[place],
                 slope.high / scale[place],
-                slope.noise / scale[place],
+                slope.noise / float(scale[place]),
                 slope.reference,
                 slope.kink,
             )
 
 
-def _typical(value: Array) -> float:
+def typical(value: Array) -> float:
+    """The root mean square of an input, or 1 where that says nothing."""
     return float(np.sqrt(np.mean(np.square(value)))) or 1.0 if value.size else 1.0
 
 

@@ -44,7 +44,7 @@ class Point:
         guard: Guard = contextlib.nullcontext,
     ) -> None:
         self.f, self.xs, self.varied, self.guard = f, list(xs), list(varied), guard
-        self.name = getattr(f, "__name__", type(f).__name__)
+        self.name = name_of(f)
         self._lent = [*varied, *(t for t in held if t.dtype.kind == "f")]
         self._own = [t._array for t in self._lent]
         self.values = [host(t._array).astype(np.float64) for t in varied]
@@ -121,6 +121,14 @@ Curve = Callable[[complex], tuple[Vector, Switches]]
 def host(array: Any) -> Any:
     """The array in the memory of the host."""
     return array if array_module(array) is np else array.get()
+
+
+def name_of(f: Any) -> str:
+    """What a report calls ``f``: ``conv2d``; for the ``apply`` of a Function, its class."""
+    owner = getattr(f, "__self__", None)
+    if isinstance(owner, type) and f.__name__ == "apply":
+        return owner.__name__
+    return getattr(f, "__name__", type(f).__name__)
 
 
 def kept_arrays(y: Variable) -> list[tuple[str, Any]]:

@@ -24,7 +24,8 @@ class ArgumentResult:
         index: where it stands in the argument; () for a probe.
         analytic, numeric: the two values there.
         error: |analytic - numeric| there over what is allowed; above 1 is a failure.
-        relative: the worst |analytic - numeric| over the largest entry of the Jacobian.
+        relative: the worst |analytic - numeric| in proportion: to |numeric| and 1 % of the
+            Jacobian's largest entry, or to what rounding leaves of it where terms cancel.
         reference: how the numerical derivative was taken, as in "complex step".
         pattern: what the failing entries have in common, in words; "" if nothing fails.
         rounding: the worst error of the float32 kernels over the accumulated rounding error of
@@ -64,7 +65,9 @@ class ArgumentResult:
     @property
     def ratio(self) -> float:
         """analytic / numeric at the worst entry."""
-        return self.analytic / self.numeric if self.numeric else float("inf")
+        if not self.numeric:
+            return float("inf")
+        return self.analytic / self.numeric + 0.0  # no -0
 
     def verdict(self) -> str:
         """This argument in one line."""
@@ -146,7 +149,7 @@ class Report:
         lines = [f"{self.function}{where}: {'ok' if self.ok else 'the gradient is wrong'}"]
         lines += [f"fault: {fault}" for fault in self.faults]
         # the worst offender first, then the verdicts on the others
-        for argument in sorted(self.arguments, key=lambda a: (a.ok, -a.error)):
+        for argument in sorted(self.arguments, key=lambda a: (a.ok, 0 if a.ok else -a.error)):
             lines.append(str(argument))
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)

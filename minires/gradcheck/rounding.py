@@ -39,12 +39,11 @@ class Float32:
     ) -> None:
         self.notes: list[str] = []
         self._units: list[float | None] = [None] * len(point.varied)
-        jacobians = [
-            None if c is None or c.probes else np.nan_to_num(c.analytic) for c in comparisons
-        ]
-        if any(j is None for j in jacobians):
+        whole = [c for c in comparisons if c is not None and not c.probes]
+        if len(whole) < len(comparisons):
             self.notes.append("float32 not judged: that needs every entry of the Jacobian")
             return
+        jacobians = [np.nan_to_num(c.analytic) for c in whole]
         v = rng.standard_normal(backward.y.numel()).astype(np.float32).astype(np.float64)
         exact = backward.products(v)
         with watch() as seen64:
@@ -60,11 +59,9 @@ class Float32:
         if seen32.switches != seen64.switches:
             self.notes.append("float32 not judged: it switches another way at a kink")
             return
-        reach = sum(
-            np.abs(j) @ np.abs(x.reshape(-1)) for j, x in zip(jacobians, point.values)
-        ) + np.abs(y64)
-        count = sum((j != 0).sum(axis=1) for j in jacobians)
-        worst = units(y32, y64, reach, count)
+        joint = np.concatenate(jacobians, axis=1)
+        reach = np.abs(joint) @ np.abs(np.concatenate([x.reshape(-1) for x in point.values]))
+        worst = units(y32, y64, reach + np.abs(y64), (joint != 0).sum(axis=1))
         if not worst <= ROUNDING_LIMIT:
             backward.faults.append(
                 f"the float32 result is off by {worst:.1f} units of accumulated rounding error"

@@ -41,7 +41,7 @@ class TaylorReport:
 
     @property
     def ok(self) -> bool:
-        return self.exact or (bool(self.slopes) and float(np.median(self.slopes)) > 1.8)
+        return self.exact or (bool(self.slopes) and float(np.median(self.slopes[-3:])) > 1.8)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -70,7 +70,7 @@ def taylor(
     f: Callable[..., Tensor],
     inputs: Sequence[Tensor] | Tensor,
     *,
-    steps: int = 6,
+    steps: int = 10,
     seed: int = 0,
 ) -> TaylorReport:
     """The Taylor test of ``f`` along a random direction of all inputs, in float64.
@@ -90,7 +90,7 @@ def taylor(
     >>> from minires.gradcheck import taylor
     >>> x = mr.tensor([0.5, -1.5], dtype="float64", requires_grad=True)
     >>> [round(slope, 1) for slope in taylor(mr.exp, x).slopes]
-    [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    [2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     check_inputs(labels_of(f, xs), xs)

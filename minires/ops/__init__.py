@@ -2,6 +2,7 @@
 
 from .avg_pool2d import adaptive_avg_pool2d, avg_pool2d
 from .batch_norm import batch_norm
+from .compare import allclose, isfinite, isnan, sign
 from .conv2d import conv2d
 from .convert import astype, clone
 from .cross_entropy import cross_entropy
@@ -9,12 +10,9 @@ from .dropout import dropout
 from .elementwise import abs_ as abs
 from .elementwise import (
     add,
-    allclose,
     clip,
     div,
     exp,
-    isfinite,
-    isnan,
     log,
     maximum,
     minimum,
@@ -22,7 +20,6 @@ from .elementwise import (
     neg,
     pow,
     sigmoid,
-    sign,
     sqrt,
     sub,
     tanh,

@@ -130,6 +130,12 @@ def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
     return x, y
 
 
+def ordered(value: Any) -> Any:
+    """What a comparison looks at in an array or a number: in a complex step the real part, for
+    the imaginary part carries a derivative and must not choose."""
+    return value.real if in_complex_step() else value
+
+
 def real(name: str, x: Any) -> Tensor:
     """``x``, if it is a floating-point tensor; an error with advice if not."""
     if not isinstance(x, Variable):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, Variable, check_inplace, replace
+from ..autograd import Function, Variable, check_inplace, replace, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
@@ -19,6 +19,8 @@ from .checks import binary_operands, check_same, operand, real
 
 class SumTo(Function):
     """Sum over the dimensions along which ``shape`` was broadcast; the adjoint of Expand."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
@@ -37,6 +39,7 @@ class Expand(Function):
     """The same values seen as a larger shape, without copying; the adjoint of SumTo."""
 
     view = True
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
@@ -63,6 +66,8 @@ def _shape(x: Any) -> tuple[int, ...]:
 
 
 class Add(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
@@ -76,6 +81,8 @@ class Add(Function):
 
 
 class Sub(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
@@ -88,6 +95,8 @@ class Sub(Function):
 
 
 class Mul(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y)
@@ -101,6 +110,8 @@ class Mul(Function):
 
 
 class Div(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y, both=ctx.needs_grad[1])
@@ -115,6 +126,8 @@ class Div(Function):
 
 
 class Pow(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y, both=True)
@@ -128,7 +141,7 @@ class Pow(Function):
         if ctx.needs_grad[0]:
             # at exponent 0 the derivative is 0 even where x is 0, and not 0 * 0 ** -1
             if isinstance(y, Tensor):
-                zero = y == 0
+                zero = (y == 0) & (x == 0)  # elsewhere it still depends on y
                 slope = where(zero, 0, y * x ** where(zero, 1, y - 1))
             else:
                 slope = 0 if y == 0 else y * x ** (y - 1)
@@ -157,11 +170,17 @@ def saved_operands(ctx: Any) -> tuple[Any, Any]:
 
 
 class Maximum(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any, sign: int) -> Any:
         xp = array_module(x)
         ctx.shapes = _shape(x), _shape(y)
-        ctx.save_constants(xp.asarray(x >= y if sign > 0 else x <= y))
+        first = xp.asarray(x.real >= y.real if sign > 0 else x.real <= y.real)
+        ctx.save_constants(first)
+        switch("maximum" if sign > 0 else "minimum", lambda: first)
+        if x.dtype.kind == "c":
+            return xp.where(first, x, y)
         return xp.maximum(x, y) if sign > 0 else xp.minimum(x, y)
 
     @staticmethod
@@ -177,6 +196,8 @@ def _mask(mask: Any, like: Tensor) -> Tensor:
 
 
 class Where(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any, condition: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
@@ -197,6 +218,8 @@ class Where(Function):
 
 
 class Neg(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         return -x
@@ -207,6 +230,8 @@ class Neg(Function):
 
 
 class Exp(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         y = array_module(x).exp(x)
@@ -220,6 +245,8 @@ class Exp(Function):
 
 
 class Log(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         ctx.save(x)
@@ -232,6 +259,8 @@ class Log(Function):
 
 
 class Sqrt(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         y = array_module(x).sqrt(x)
@@ -245,10 +274,14 @@ class Sqrt(Function):
 
 
 class Abs(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_constants(array_module(x).sign(x))
-        return abs(x)
+        sign = array_module(x).sign(x.real)
+        ctx.save_constants(sign)
+        switch("abs", lambda: sign)
+        return sign * x if x.dtype.kind == "c" else abs(x)  # |.| of a complex number has no slope
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -256,6 +289,8 @@ class Abs(Function):
 
 
 class Tanh(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         y = array_module(x).tanh(x)
@@ -269,6 +304,8 @@ class Tanh(Function):
 
 
 class Sigmoid(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         # 1 / (1 + exp(-x)) as tanh, which overflows for no x
@@ -283,15 +320,20 @@ class Sigmoid(Function):
 
 
 class Clip(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, low: float | None, high: float | None) -> Any:
-        inside = array_module(x).ones(x.shape, bool)
+        xp = array_module(x)
+        inside = xp.ones(x.shape, bool)
         if low is not None:
-            inside &= x >= low
+            inside &= x.real >= low
         if high is not None:
-            inside &= x <= high
+            inside &= x.real <= high
         ctx.save_constants(inside)
-        return x.clip(low, high)
+        y = x.real.clip(low, high)
+        switch("clip", lambda: xp.sign(y - x.real))  # raised, inside or lowered
+        return xp.where(inside, x, y) if x.dtype.kind == "c" else y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -470,94 +512,3 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 @tensor_method("where")
 def _where_method(x: Tensor, condition: Any, y: Any) -> Tensor:
     return where(condition, x, y)
-
-
-# **** comparisons, and what else has no derivative ****
-
-
-def _comparison(symbol: str, function: Any) -> Any:
-    def compare(x: Any, y: Any) -> Any:
-        if not isinstance(y, Variable | np.ndarray | np.generic | bool | int | float):
-            return NotImplemented
-        if isinstance(y, float) and x._array.dtype.kind in "iub":
-            a, b = x, y  # comparing loses nothing, so an integer may meet a float
-        else:
-            a, b = binary_operands(symbol, x, y)
-        left, right = (v._array if isinstance(v, Variable) else v for v in (a, b))
-        return Tensor(function(left, right))
-
-    return compare
-
-
-for _dunder, _symbol, _ufunc in (
-    ("__lt__", "<", lambda x, y: x < y),
-    ("__le__", "<=", lambda x, y: x <= y),
-    ("__gt__", ">", lambda x, y: x > y),
-    ("__ge__", ">=", lambda x, y: x >= y),
-    ("__eq__", "==", lambda x, y: x == y),
-    ("__ne__", "!=", lambda x, y: x != y),
-):
-    tensor_method(_dunder, _dunder.strip("_"))(_comparison(_symbol, _ufunc))
-
-
-def _integer(name: str, function: Any) -> Any:
-    def compute(x: Any, y: Any) -> Tensor:
-        like = x if isinstance(x, Variable) else y
-        if any(isinstance(v, Variable) and v.requires_grad for v in (x, y)):
-            raise DTypeError(
-                f"{name} is not differentiable; got a tensor that requires grad. Use .detach()."
-            )
-        if name in "&|^" and like._array.dtype.kind == "f":
-            raise DTypeError(message(name, "a bool or integer tensor", str(like._array.dtype)))
-        x, y = binary_operands(name, x, y)
-        left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
-        if name in "//%" and like._array.dtype.kind in "iub" and not np.all(right):
-            raise ArgumentError(f"{name}: integer division by zero. Convert with .float() for inf.")
-        with np.errstate(all="ignore"):
-            return Tensor(function(left, right))
-
-    return compute
-
-
-for _dunder, _symbol, _ufunc in (
-    ("and", "&", lambda x, y: x & y),
-    ("or", "|", lambda x, y: x | y),
-    ("xor", "^", lambda x, y: x ^ y),
-    ("floordiv", "//", lambda x, y: x // y),
-    ("mod", "%", lambda x, y: x % y),
-):
-    _forward = _integer(_symbol, _ufunc)
-    tensor_method(f"__{_dunder}__")(_forward)
-    tensor_method(f"__r{_dunder}__")(lambda x, y, f=_forward: f(y, x))
-
-
-@tensor_method("__invert__")
-def _invert(x: Tensor) -> Tensor:
-    if x.dtype.kind == "f":
-        raise DTypeError(message("~", "a bool or integer tensor", str(x.dtype)))
-    return Tensor(~x.data)
-
-
-@tensor_method("isnan")
-def isnan(x: Tensor) -> Tensor:
-    """True where an entry is NaN."""
-    return Tensor(array_module(x.data).isnan(x.data))
-
-
-@tensor_method("isfinite")
-def isfinite(x: Tensor) -> Tensor:
-    """True where an entry is neither NaN nor infinite."""
-    return Tensor(array_module(x.data).isfinite(x.data))
-
-
-@tensor_method("sign")
-def sign(x: Tensor) -> Tensor:
-    """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
-    return Tensor(array_module(x.data).sign(x.data))
-
-
-def allclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
-    """Whether all entries agree within ``atol + rtol * |y|``."""
-    x, y = binary_operands("allclose", x, y)
-    left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
-    return bool(array_module(left).allclose(left, right, rtol=rtol, atol=atol))

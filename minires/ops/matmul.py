@@ -17,6 +17,8 @@ class MatMul(Function):
     gx = gy @ wᵀ and gw = xᵀ @ gy, summed over what was broadcast.
     """
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any) -> Any:
         ctx.save(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)

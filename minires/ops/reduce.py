@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
-from .checks import real
+from .checks import ordered, real
 from .elementwise import Expand
 
 Dims = int | tuple[int, ...] | list[int] | None
@@ -70,6 +70,8 @@ def _nonempty(name: str, x: Tensor, axes: tuple[int, ...]) -> None:
 
 
 class Sum(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
         ctx.shape, ctx.axes = x.shape, axes
@@ -83,13 +85,23 @@ class Sum(Function):
 class Extreme(Function):
     """The largest (or smallest) values; equal ones share the gradient evenly."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool, name: str) -> Any:
-        y = getattr(x, name)(axis=axes, keepdims=True)
+        y = peak = getattr(x.real, name)(axis=axes, keepdims=True)
         ctx.axes = axes
-        if ctx.needs_grad[0]:
-            chosen = (x == y) | ((x != x) & (y != y))  # a NaN is the maximum of what has one
-            ctx.save_constants(chosen / chosen.sum(axis=axes, keepdims=True, dtype=x.dtype))
+
+        def chosen() -> Any:  # a NaN is the maximum of what has one
+            return (x.real == peak) | ((x != x) & (peak != peak))
+
+        switch(f"a{name}", chosen)
+        if ctx.needs_grad[0] or x.dtype.kind == "c":
+            mask = chosen()
+            share = mask / mask.sum(axis=axes, keepdims=True, dtype=peak.dtype)
+            ctx.save_constants(share)
+            if x.dtype.kind == "c":
+                y = (array_module(x).where(mask, x, 0) * share).sum(axis=axes, keepdims=True)
         return y if keepdim else y.squeeze(axis=axes)
 
     @staticmethod
@@ -101,6 +113,8 @@ class Extreme(Function):
 
 class TakeAlong(Function):
     """x[..., index, ...] along one axis; the adjoint of PutAlong."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, index: Any, axis: int) -> Any:
@@ -115,6 +129,8 @@ class TakeAlong(Function):
 
 class PutAlong(Function):
     """Zeros of a shape, with x at ``index`` along one axis (one index per line)."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, index: Any, axis: int, shape: tuple[int, ...]) -> Any:
@@ -133,11 +149,13 @@ class PutAlong(Function):
 class LogSumExp(Function):
     """log(sum(exp(x))), computed as m + log(sum(exp(x - m))) with m the maximum."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
         xp = array_module(x)
-        peak = x.max(axis=axes, keepdims=True)
-        peak = xp.where(xp.isfinite(peak), peak, 0).astype(x.dtype)
+        peak = x.real.max(axis=axes, keepdims=True)  # any number would do: it cancels out
+        peak = xp.where(xp.isfinite(peak), peak, 0).astype(peak.dtype)
         with np.errstate(divide="ignore"):  # all -inf: the result is -inf
             y = xp.log(xp.exp(x - peak).sum(axis=axes, keepdims=True)) + peak
         ctx.axes = axes
@@ -255,7 +273,10 @@ def _one(name: str, x: Tensor, dim: Any) -> int:
 
 def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
     _nonempty(name, x, tuple(range(x.ndim)) if axis is None else (axis,))
-    found = getattr(array_module(x.data), f"arg{name}")(x.data, axis=axis, keepdims=keepdim)
+    array = ordered(x.data)
+    found = getattr(array_module(array), f"arg{name}")(array, axis=axis, keepdims=keepdim)
+    if array.dtype.kind == "f":
+        switch(f"arg{name}", lambda: found)
     return np.asarray(found) if isinstance(found, np.generic) else found
 
 
@@ -301,10 +322,11 @@ def logsumexp(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 def _truth(name: str) -> Any:
     def reduce(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-        if x.dtype.kind == "c":
+        array = ordered(x.data)
+        if array.dtype.kind == "c":
             raise DTypeError(message(name, "a real tensor", str(x.dtype)))
         axes = dims(name, x, dim)
-        return Tensor(np.asarray(getattr(x.data, name)(axis=axes, keepdims=keepdim)))
+        return Tensor(np.asarray(getattr(array, name)(axis=axes, keepdims=keepdim)))
 
     reduce.__name__ = name
     reduce.__doc__ = f"Whether {name} entries over ``dim`` are not zero."

@@ -19,6 +19,7 @@ from .reduce import dims
 
 class Reshape(Function):
     view = True
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
@@ -32,6 +33,7 @@ class Reshape(Function):
 
 class Permute(Function):
     view = True
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, order: tuple[int, ...]) -> Any:
@@ -45,6 +47,7 @@ class Permute(Function):
 
 class GetItem(Function):
     view = True
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, index: Any) -> Any:
@@ -67,6 +70,8 @@ class GetItem(Function):
 class ScatterAdd(Function):
     """Zeros of a shape, with x added at an index; the adjoint of GetItem."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, index: Any, shape: tuple[int, ...]) -> Any:
         ctx.save_constants(index)
@@ -85,6 +90,8 @@ class ScatterAdd(Function):
 
 class SetItem(Function):
     """What an array becomes when ``values`` are written into it at an index, in place."""
+
+    # not complex_safe: there is no forward, and real memory cannot take what a complex step writes
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -114,6 +121,8 @@ def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class Concatenate(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, *arrays: Any, axis: int) -> Any:
         ctx.axis, ctx.sizes = axis, [a.shape[axis] for a in arrays]
@@ -130,6 +139,8 @@ class Concatenate(Function):
 
 
 class Pad(Function):
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, widths: tuple[tuple[int, int], ...], value: float) -> Any:
         shape = tuple(n + before + after for n, (before, after) in zip(x.shape, widths))
@@ -145,6 +156,8 @@ class Pad(Function):
 
 class ChannelsLast(Function):
     """The same values, in the memory order (n, h, w, c) that kernels work on."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
@@ -217,6 +230,10 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     array = x._array
     if isinstance(value, Variable):
         check_same("assignment", x, value)
+        if value._array.dtype.kind == "c" and array.dtype.kind != "c":
+            raise DTypeError(  # only in a complex step, where dtypes may mix
+                f"assignment: a complex step cannot go through a write into {array.dtype} memory."
+            )
     try:
         array[index] = value._array if isinstance(value, Variable) else value
     except IndexError as error:

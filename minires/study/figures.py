@@ -6,17 +6,12 @@
 
 The same visual code in all of them: dashed is plain and solid is residual, colour is depth (dark to
 light, so that it also reads in grey) or, where depth is on an axis, kind. Over several seeds a line
-is the mean of the finished runs and the band around it their range.
-
-Figures are built on ``matplotlib.figure.Figure`` without pyplot, so that drawing neither needs a
-display nor touches the figures or settings of a notebook that calls this; Matplotlib is imported on
-first use. The same results give the same bytes (no dates, fixed SVG identifiers).
+is the mean of the finished runs and the band around it their range. The style is that of
+:mod:`minires.drawing`; the same results give the same bytes.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minires.drawing import (
+    DASHES,
+    GREY,
+    INK,
+    KIND_COLOURS,
+    heading,
+    key,
+    layout,
+    legend,
+    plain_number,
+    styled,
+    to_bytes,
+)
 from minires.study.tables import KINDS, groups, rows
 from minires.train.files import write_atomic
 
@@ -31,65 +39,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PNG_DPI = 160
-DASHES = {"plain": (0, (4, 1.6)), "residual": "-"}
 # Where both kinds have the same error, an open square around a disc still shows both.
 MARKERS: dict[str, dict[str, Any]] = {
     "plain": {"marker": "s", "ms": 9, "mfc": "none", "mew": 1.6, "zorder": 3},
     "residual": {"marker": "o", "ms": 5.5, "zorder": 2.5},
 }
-# Vermillion and blue of the Okabe-Ito palette: told apart with every common colour blindness.
-KIND_COLOURS = {"plain": "#d55e00", "residual": "#0072b2"}
-INK, GREY, RULE = "#1f2328", "#59636e", "#dfe3e8"
-# Any: Matplotlib's own type for the keys exists in recent versions only.
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9.5,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": RULE,
-    "grid.linewidth": 0.7,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.fonttype": "none",  # text stays text: searchable, selectable, small
-    "svg.hashsalt": "minires",
-}
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Let a figure be built under :data:`STYLE`, whatever the caller's own settings."""
-
-    @functools.wraps(draw)
-    def styled(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(STYLE):
-            return draw(results, narrow=narrow)
-
-    return styled
-
-
-@_styled
+@styled
 def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
     """Training (thin) and test (bold) error in percent by epoch, one panel per kind, one y axis.
 
@@ -118,17 +75,17 @@ def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
         _whole_epochs(axis, results)
     for axis in axes[0] if narrow else axes[0][:1]:
         axis.set_ylabel("error (%)")
-    keys = [_key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
-    keys += [_key("training", color=INK, lw=1.1), _key("test", color=INK, lw=2.4)]
+    keys = [key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
+    keys += [key("training", color=INK, lw=1.1), key("test", color=INK, lw=2.4)]
     if stopped:
-        keys.append(_key("run cut short", color=INK, lw=0, marker="x"))
-    _legend(figure, keys, per_row=3 if narrow else 8)
+        keys.append(key("run cut short", color=INK, lw=0, marker="x"))
+    legend(figure, keys, per_row=3 if narrow else 8)
     notes = [f"axis cut at {top:g}%"] if cut else []
     _heading(figure, results, "Training and test error by epoch", narrow, notes)
     return figure
 
 
-@_styled
+@styled
 def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
     """Final training and test error in percent against depth, plain and residual in each panel.
 
@@ -168,15 +125,15 @@ def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
         axis.set_ylabel("final error (%), log scale above 1%")
     kinds = _kinds(results)
     keys = [
-        _key(kind, color=KIND_COLOURS[kind], ls=DASHES[kind], lw=2, **MARKERS[kind])
+        key(kind, color=KIND_COLOURS[kind], ls=DASHES[kind], lw=2, **MARKERS[kind])
         for kind in kinds
     ]
-    _legend(figure, keys, per_row=2)
+    legend(figure, keys, per_row=2)
     _heading(figure, results, "Final error against depth", narrow)
     return figure
 
 
-@_styled
+@styled
 def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
     """Gradient norm of every convolution's weight, first to last, at the start and at the end.
 
@@ -205,7 +162,7 @@ def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
                     0.5, 0.5, "no run measured", transform=axis.transAxes, ha="center", color=GREY
                 )
             axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(_plain_number)
+            axis.yaxis.set_major_formatter(plain_number)
             axis.set_xlim(-0.02, 1.02)
             axis.set_title(f"{kind.capitalize()} networks, {moment} of training")
     _at_least_a_decade(axes[0][0])
@@ -214,8 +171,8 @@ def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
     for row in axes:
         for axis in row if narrow else row[:1]:
             axis.set_ylabel("‖∂loss/∂weight‖, log scale")
-    keys = [_key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
-    _legend(figure, keys, per_row=4 if narrow else 8)
+    keys = [key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
+    legend(figure, keys, per_row=4 if narrow else 8)
     _heading(figure, results, "Gradient norm of every layer", narrow)
     return figure
 
@@ -229,15 +186,7 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 
 def render(results: Mapping[str, Any], name: str, file_format: str, narrow: bool = False) -> bytes:
     """The bytes of figure ``name`` (a key of :data:`FIGURES`) as ``"png"`` or ``"svg"``."""
-    import matplotlib
-
-    # Without these two, Matplotlib stamps the time and its own version into the file.
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[file_format]
-    figure = FIGURES[name](results, narrow=narrow)
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=metadata)
-    return buffer.getvalue()
+    return to_bytes(FIGURES[name](results, narrow=narrow), file_format)
 
 
 def draw_all(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
@@ -286,15 +235,13 @@ def _panels(
     the same, so the drawing code need not know.
     """
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     n_columns = len(columns)
     if narrow:
         size, shape = (4.7, narrow_height * n_rows * n_columns + 1.0), (n_rows * n_columns, 1)
     else:
         size, shape = (width if n_columns > 1 else 0.62 * width, height), (n_rows, n_columns)
-    spacing = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, hspace=0.04, wspace=0.04)
-    figure = Figure(figsize=size, layout=spacing)
+    figure = Figure(figsize=size, layout=layout())
     grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
     if narrow:
         for axis in grid.flat:  # shared axes hide the inner labels, which a phone scrolls away from
@@ -319,37 +266,7 @@ def _heading(
         + ("one seed" if seeds == 1 else f"{seeds} seeds (mean and range)"),
         *notes,
     ]
-    lines: list[tuple[str, dict[str, Any]]] = [(what, {"weight": "bold", "size": 11.5})]
-    lines += [(part, {"color": GREY}) for part in (parts if narrow else [" · ".join(parts)])]
-    # Lines of different style cannot share a supertitle, so they are placed in inches, and the
-    # automatic layout is given what is left below them.
-    height = figure.get_figheight()
-    y = height - 0.12
-    for text, style in lines:
-        figure.text(0.14, y, text, va="top", transform=figure.dpi_scale_trans, **style)
-        y -= 0.24
-    layout: Any = figure.get_layout_engine()
-    layout.set(rect=(0, 0, 1, (y + 0.02) / height))
-
-
-def _key(label: str, **line: Any) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=label, **line)
-
-
-def _legend(figure: Figure, keys: list[Any], per_row: int) -> None:
-    figure.legend(
-        handles=keys,
-        loc="outside lower center",
-        ncols=min(per_row, len(keys)),
-        handlelength=2.4,
-        columnspacing=1.6,
-    )
-
-
-def _plain_number(value: float, _: object = None) -> str:
-    return f"{value:g}"
+    heading(figure, what, parts if narrow else [" · ".join(parts)])
 
 
 # -- error by epoch ----------------------------------------------------------------------------
@@ -433,7 +350,7 @@ def _percent_symlog(axis: Axes, table: list[dict[str, Any]]) -> None:
     axis.set_ylim(-0.08, max(top, worst) * 1.12)
     axis.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
     axis.yaxis.set_minor_locator(FixedLocator([]))
-    axis.yaxis.set_major_formatter(_plain_number)
+    axis.yaxis.set_major_formatter(plain_number)
 
 
 def _depth_ticks(axis: Axes, depths: list[int]) -> None:
@@ -450,7 +367,7 @@ def _depth_ticks(axis: Axes, depths: list[int]) -> None:
         axis.set_xlim(depths[0] - 0.08 * span, depths[-1] + 0.2 * span)
     axis.xaxis.set_major_locator(FixedLocator(depths))
     axis.xaxis.set_minor_locator(FixedLocator([]))
-    axis.xaxis.set_major_formatter(_plain_number)
+    axis.xaxis.set_major_formatter(plain_number)
 
 
 def _label_ends(axis: Axes, table: list[dict[str, Any]], measure: str) -> None:

@@ -1,66 +1,26 @@
 """The study's report: one HTML file that carries its figures, numbers, recipe and versions.
 
-Nothing in it refers to anything outside: figures are SVG data URIs, styles are inline, and a
-content policy forbids loading, so the file can be mailed and opened in ten years. Every figure is
-embedded twice, side by side for a desk and stacked for a phone. All text from the results is
-escaped; all numbers in the prose are computed from them.
+Every figure is embedded twice, side by side for a desk and stacked for a phone. All text from the
+results is escaped; all numbers in the prose are computed from them.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from minires.html import document, paragraph, svg_uri
+from minires.html import facts as facts_table
 from minires.study import figures, tables
 from minires.train.files import write_atomic
 
 PAPER = "https://arxiv.org/abs/1512.03385"
 
 CSS = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: #1f2328;
-  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1000px; margin: 0 auto; padding: 2.5rem 1.25rem 3rem; }
-h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 1rem; }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.75rem 0 .75rem; }
-p { margin: 0 0 1rem; max-width: 46rem; }
-a { color: #0a5ca8; }
-.finding { font-size: 1.15rem; line-height: 1.55; border-left: 4px solid #0072b2;
-  padding-left: 1rem; margin-bottom: 1.25rem; }
-.warning { background: #fff6e5; border-left: 4px solid #d98200; padding: .75rem 1rem; }
-.scroll { overflow-x: auto; margin-bottom: .75rem; }
-table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .9rem; text-align: right; vertical-align: bottom; }
-.numbers th, .numbers td { white-space: nowrap; }
-.numbers td { vertical-align: top; }
-thead th { border-bottom: 2px solid #59636e; line-height: 1.3; }
 tbody.depth { border-bottom: 1px solid #dfe3e8; }
-tbody th { font-weight: 600; vertical-align: top; }
-th.text, td.text { text-align: left; }
-.facts { margin-bottom: 1rem; }
-.facts th { text-align: left; font-weight: 600; white-space: nowrap; padding-left: 0; }
-.facts td { text-align: left; overflow-wrap: anywhere; }
-.facts th, .facts td { border-bottom: 1px solid #dfe3e8; vertical-align: top; }
-figure { margin: 0 0 2.25rem; }
-figure img { display: block; max-width: 100%; height: auto; border: 1px solid #dfe3e8;
-  border-radius: 6px; }
-figcaption, .note { font-size: .92rem; line-height: 1.5; color: #59636e; max-width: 46rem; }
-figcaption { margin-top: .6rem; }
-code { font: .92em ui-monospace, "DejaVu Sans Mono", Menlo, monospace; background: #f3f5f7;
-  padding: .1em .35em; border-radius: 4px; overflow-wrap: anywhere; }
-@media (max-width: 640px) {
-  main { padding: 1.25rem 1rem 2rem; }
-  h1 { font-size: 1.4rem; }
-  .finding { font-size: 1.05rem; }
-  th, td { padding: .3rem .45rem; }
-  .numbers { font-size: .84rem; }
-  .spread { display: block; color: #59636e; }
-}
-@media print { figure, table { break-inside: avoid; } main { max-width: none; } }
+@media (max-width: 640px) { .spread { display: block; color: #59636e; } }
 """
 
 # Points of training error from which the prose speaks of degradation rather than of chance.
@@ -94,7 +54,7 @@ def html(results: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>{title}</h1>",
         f'<p class="finding">{escape(headline)}</p>',
-        _paragraph(" ".join(more)) if more else "",
+        paragraph(" ".join(more)) if more else "",
         _unfinished(results),
         "<h2>Final numbers</h2>",
         _numbers(results),
@@ -108,23 +68,7 @@ def html(results: Mapping[str, Any]) -> str:
         _environment(results),
     ]
     body = "\n".join(part for part in parts if part)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{CSS}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    return document(title, body, CSS)
 
 
 # -- sections ----------------------------------------------------------------------------------
@@ -186,16 +130,14 @@ def _numbers(results: Mapping[str, Any]) -> str:
 def _figure(results: Mapping[str, Any], name: str) -> str:
     """A figure in both layouts with its caption; the browser picks by the width of the page."""
     wide, narrow = (
-        base64.b64encode(figures.render(results, name, "svg", narrow=narrow)).decode("ascii")
-        for narrow in (False, True)
+        svg_uri(figures.render(results, name, "svg", narrow=narrow)) for narrow in (False, True)
     )
     number = list(figures.FIGURES).index(name) + 1
     caption = CAPTIONS[name](results)
-    data = "data:image/svg+xml;base64,"
     return (
         f'<figure id="{name}"><picture>'
-        f'<source media="(max-width: 640px)" srcset="{data}{narrow}">'
-        f'<img src="{data}{wide}" alt="{escape(ALTERNATIVES[name])}"></picture>'
+        f'<source media="(max-width: 640px)" srcset="{narrow}">'
+        f'<img src="{wide}" alt="{escape(ALTERNATIVES[name])}"></picture>'
         f"<figcaption><strong>Figure {number}.</strong> {escape(caption)}</figcaption></figure>"
     )
 
@@ -340,7 +282,7 @@ def _recipe(results: Mapping[str, Any]) -> str:
     ]
     facts += [(RECIPE_NAMES.get(k, k.replace("_", " ")), _value(v)) for k, v in protocol.items()]
     intro = "Every network was trained with this recipe, whatever its kind and depth."
-    return _paragraph(f"{intro} {description}".strip()) + _facts(facts)
+    return paragraph(f"{intro} {description}".strip()) + facts_table(facts)
 
 
 def _environment(results: Mapping[str, Any]) -> str:
@@ -348,25 +290,13 @@ def _environment(results: Mapping[str, Any]) -> str:
     shown = [(k.replace("_", " "), "unknown" if v is None else _value(v)) for k, v in facts]
     return (
         f"<p>Command: <code>{escape(results['command'])}</code></p>"
-        + _facts(shown)
+        + facts_table(shown)
         + '<p class="note">Every epoch of every run is in <code>results.csv</code>, everything '
         "above in <code>results.json</code>, both next to this file.</p>"
     )
 
 
 # -- small parts -------------------------------------------------------------------------------
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _facts(facts: list[tuple[str, str]]) -> str:
-    lines = (
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
-        for name, value in facts
-    )
-    return f'<table class="facts"><tbody>{"".join(lines)}</tbody></table>'
 
 
 def _value(value: object) -> str:

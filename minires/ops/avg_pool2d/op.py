@@ -114,6 +114,8 @@ class AvgPool2dGeometry:
 class AvgPool2d(Function):
     """x → y."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: AvgPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
@@ -128,6 +130,8 @@ class AvgPool2d(Function):
 
 class AvgPool2dInput(Function):
     """gy → gx, the adjoint of x → y."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, geometry: AvgPool2dGeometry) -> Any:

@@ -50,6 +50,8 @@ def _laid_out(x: Tensor) -> Tensor:
 class BatchNorm(Function):
     """(x, w, b) → y with given statistics; ``batch`` says that they are those of x."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any, b: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
         ctx.batch = batch
@@ -69,6 +71,8 @@ class BatchNorm(Function):
 
 class BatchNormGradients(Function):
     """(gy, x, w) → (gx, gw, gb)."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, x: Any, w: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
@@ -191,7 +195,7 @@ def batch_norm(
         kernels("batch_norm", x.data).batch_norm_statistics(_rows(x.data), mean, var)
         if training and running_mean is not None and running_var is not None:
             for running, new in ((running_mean, mean), (running_var, var * (m / (m - 1)))):
-                running.data[...] = (1 - momentum) * running.data + momentum * new
+                running.data[...] = (1 - momentum) * running.data + momentum * new.real
                 running.bump_version()
     else:
         assert running_mean is not None

@@ -124,6 +124,8 @@ class Conv2dGeometry:
 class Conv2d(Function):
     """(x, w, b) → y."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
@@ -149,6 +151,8 @@ class Conv2d(Function):
 class Conv2dInput(Function):
     """(gy, w) → gx, the adjoint of x → y."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, gy: Any, w: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
@@ -171,6 +175,8 @@ class Conv2dInput(Function):
 
 class Conv2dWeight(Function):
     """(gy, x) → gw, the adjoint of w → y."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, x: Any, geometry: Conv2dGeometry) -> Any:

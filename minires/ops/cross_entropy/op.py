@@ -28,6 +28,8 @@ from ..reduce import log_softmax, softmax
 class CrossEntropy(Function):
     """x (n, c) → the loss of each row, (n,); 0 for rows whose label is ``ignore``."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
         ctx.options = smoothing, ignore
@@ -46,6 +48,8 @@ class CrossEntropy(Function):
 
 class CrossEntropyInput(Function):
     """(g, x) → gx = (softmax(x) - q) * g, row by row."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, g: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
@@ -112,7 +116,7 @@ def _check_labels(labels: Tensor, x: Tensor, ignore_index: int) -> Any:
 
 
 def _warn_about_probabilities(x: Tensor) -> None:
-    array = x.data
+    array = x.data.real
     if not array.size or array.shape[1] < 2 or array.min() < 0 or array.max() > 1:
         return
     if (abs(array.sum(axis=1) - 1) < 1e-4).all():
@@ -164,7 +168,7 @@ def cross_entropy(
     if x.shape[0] == 0 and reduction == "mean":
         raise ShapeError(message("cross_entropy", "at least one row to average", x.shape))
     _warn_about_probabilities(x)
-    if target.dtype.kind == "f" and target.ndim == 2:
+    if target.dtype.kind in "fc" and target.ndim == 2:
         check_same("cross_entropy", x, target)
         if target.shape != x.shape:
             raise ShapeError(

@@ -1,6 +1,6 @@
 """Max pooling, the reference: one comparison of whole images per tap.
 
-Activations are buffers (n, h, w, c).
+Activations are buffers (n, h, w, c); of complex values the real parts are compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def max_pool2d_fwd(x: Any, y: Any, index: Any, g: MaxPool2dGeometry) -> None:
             place = (h[inside_h][:, None] * g.w_in + w[inside_w])[None, :, :, None]
             value = x[np.ix_(np.arange(g.n), h[inside_h], w[inside_w])]
             best, chosen = y[target], index[target]
-            better = (chosen < 0) | (value > best) | np.isnan(value)
+            better = (chosen < 0) | (value.real > best.real) | np.isnan(value)
             y[target] = np.where(better, value, best)
             index[target] = np.where(better, place, chosen)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Function
+from ...autograd import Function, switch
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
@@ -96,6 +96,8 @@ def pooled_size(size: int, reach: int, stride: int, padding: int, ceil_mode: boo
 class MaxPool2d(Function):
     """x → y. Keeps where each maximum stood, as h * w_in + w."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
@@ -104,6 +106,7 @@ class MaxPool2d(Function):
         index = xp.empty(y.shape, np.int32)
         kernels("max_pool2d", x).max_pool2d_fwd(nhwc(x), y, index, g)
         ctx.save_constants(index)
+        switch("max_pool2d", lambda: index)
         return y.transpose(0, 3, 1, 2)
 
     @staticmethod
@@ -113,6 +116,8 @@ class MaxPool2d(Function):
 
 class MaxPool2dInput(Function):
     """gy → gx with the choice fixed, hence linear; its adjoint takes at the same places."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
@@ -129,6 +134,8 @@ class MaxPool2dInput(Function):
 
 class MaxPool2dTake(Function):
     """x → x at the chosen places."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:

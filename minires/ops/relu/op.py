@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd import Function, replace
+from ...autograd import Function, replace, switch
 from ...device import array_module, kernels
 from ...tensor import Tensor, tensor_method
 from ..checks import as_laid_out, dense, flat, real
@@ -17,12 +17,15 @@ from ..checks import as_laid_out, dense, flat, real
 class ReLU(Function):
     """x → y."""
 
+    complex_safe = True
+
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         x = dense(x)
         y = array_module(x).empty_like(x)
         ctx.save(y)
         kernels("relu", x).relu_fwd(flat(x), flat(y))
+        switch("relu", lambda: y.real > 0)
         return y
 
     @staticmethod
@@ -33,6 +36,8 @@ class ReLU(Function):
 
 class ReLUInput(Function):
     """(gy, y) → gx. Linear in gy; constant in y wherever it has a derivative."""
+
+    complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, y: Any) -> Any:

@@ -1,0 +1,83 @@
+"""Cases of the residual blocks, their plain twins, and whole networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ... import models
+from ...nn import Module
+from ...tensor import Tensor
+from .case import Case, Values, normal, together
+
+# Whole networks have too many parameters for every entry of their Jacobian.
+PROBES = 1
+
+
+def _cases_of(kind: Any, same: int, other: tuple[int, int], plain: bool = False) -> list[Case]:
+    """The identity, and each shortcut where it differs from it, in training and evaluation.
+
+    Args:
+        same: channels (in and out) of the block that keeps its shape.
+        other: (channels in, channels inside) of the block that changes it.
+        plain: whether the block has no shortcut to choose.
+    """
+
+    def case(label: str, x: Values, *arguments: int, training: bool, **options: str) -> Case:
+        def make() -> Module:
+            return kind(*arguments, **options).train(training)
+
+        mode = "train" if training else "eval"
+        return Case("block", kind.__name__, ", ".join((mode, label)), {"x": x}, module=make)
+
+    x, inside = normal(2, same, 2, 3), same // kind.expansion
+    changed = normal(2, other[0], 3, 2)
+    cases = []
+    for training in (True, False):
+        cases.append(case("stride 1", x, same, inside, training=training))
+        if plain:
+            cases.append(case("stride 2", changed, *other, 2, training=training))
+            continue
+        for shortcut in "AB" if training else "B":
+            label = f"stride 2, shortcut {shortcut}"
+            cases.append(case(label, changed, *other, 2, training=training, shortcut=shortcut))
+    if not plain:
+        cases.append(case("stride 1, shortcut C", x, same, inside, training=True, shortcut="C"))
+    return cases
+
+
+def _option_a(x: Tensor) -> Tensor:
+    return models.OptionA(2, 5, 2)(x)
+
+
+CASES = [
+    Case(
+        *("block", "OptionA", "stride 2, 2 to 5 channels", {"x": normal(2, 2, 3, 4)}, _option_a),
+        linear=together("x"),
+        kernels=False,
+    ),
+    *_cases_of(models.PlainBlock, 2, (2, 3), plain=True),
+    *_cases_of(models.BasicBlock, 2, (2, 3)),
+    Case(
+        *("block", "Bottleneck", "train, stride 2 in the 1x1", {"x": normal(2, 3, 3, 2)}),
+        module=lambda: models.Bottleneck(3, 2, 2, stride_in="1x1"),
+    ),
+    *_cases_of(models.Bottleneck, 8, (3, 2)),
+    *_cases_of(models.PreActPlainBlock, 2, (2, 3), plain=True),
+    *_cases_of(models.PreActBlock, 2, (2, 3)),
+    *_cases_of(models.PreActBottleneck, 8, (3, 2)),
+    Case(
+        *("block", "CifarNet", "residual, depth 8", {"x": normal(2, 1, 8, 8)}),
+        module=lambda: models.cifar_resnet(8, num_classes=3, in_channels=1),
+        probes=PROBES,
+    ),
+    Case(
+        *("block", "CifarNet", "pre-activation, depth 8", {"x": normal(2, 1, 8, 8)}),
+        module=lambda: models.cifar_resnet(8, num_classes=3, in_channels=1, pre_activation=True),
+        probes=PROBES,
+    ),
+    Case(
+        *("block", "ResNet", "one block", {"x": normal(2, 1, 8, 8)}),
+        module=lambda: models.ResNet((1, 0, 0, 0), bottleneck=False, num_classes=3, in_channels=1),
+        probes=PROBES,
+    ),
+]

@@ -1,0 +1,71 @@
+"""Cases of the layers: each module of ``minires.nn``, with its parameters, in both modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import nn
+from ...tensor import Tensor
+from .case import Case, Values, apart, normal
+
+# Modules that compute nothing themselves.
+CONTAINERS = ("Module", "ModuleDict", "ModuleList")
+
+
+def _layer(
+    name: str, label: str, make: Callable[[], nn.Module], x: Values, kernels: bool = True
+) -> Case:
+    return Case("layer", name, label, {"x": x}, module=make, kernels=kernels)
+
+
+def _array(name: str, label: str, make: Callable[[], nn.Module], x: Values) -> Case:
+    """A layer over array expressions only."""
+    return _layer(name, label, make, x, kernels=False)
+
+
+def _norm(training: bool = True, **options: Any) -> Callable[[], nn.Module]:
+    return lambda: nn.BatchNorm2d(3, **options).train(training)
+
+
+def _loss(x: Tensor) -> Tensor:
+    labels = Tensor(np.array([1, 0, 3])).to(x.device)  # type: ignore[attr-defined]
+    return nn.CrossEntropyLoss(label_smoothing=0.2)(x, labels)
+
+
+def _sequence() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)
+    )
+
+
+IMAGES = normal(2, 3, 3, 2)
+
+CASES = [
+    _layer("AdaptiveAvgPool2d", "", lambda: nn.AdaptiveAvgPool2d((2, 1)), IMAGES),
+    _layer("AvgPool2d", "", lambda: nn.AvgPool2d(2, 1, 1), IMAGES),
+    _layer("BatchNorm2d", "train", _norm(), IMAGES),
+    _layer("BatchNorm2d", "eval", _norm(training=False), IMAGES),
+    _layer("BatchNorm2d", "train, not affine", _norm(affine=False), IMAGES),
+    _layer("BatchNorm2d", "eval, no statistics", _norm(False, track_running_stats=False), IMAGES),
+    _layer("BatchNorm2d", "train, cumulative", _norm(momentum=None), IMAGES),
+    _layer("Conv2d", "", lambda: nn.Conv2d(3, 2, (2, 3), (2, 1), (0, 1)), IMAGES),
+    _layer("Conv2d", "same, even kernel", lambda: nn.Conv2d(3, 2, 2, padding="same"), IMAGES),
+    _layer("Conv2d", "groups, no bias", lambda: nn.Conv2d(3, 3, 2, groups=3, bias=False), IMAGES),
+    Case("layer", "CrossEntropyLoss", "", {"x": normal(3, 4)}, _loss),
+    _array("Dropout", "train", lambda: nn.Dropout(0.4), IMAGES),
+    _array("Dropout", "eval", lambda: nn.Dropout(0.4).eval(), IMAGES),
+    _array("Flatten", "", lambda: nn.Flatten(), IMAGES),
+    _array("Identity", "", lambda: nn.Identity(), normal(2, 3)),
+    _array("Linear", "", lambda: nn.Linear(3, 2), normal(4, 3)),
+    _array("Linear", "no bias", lambda: nn.Linear(1, 2, bias=False), normal(2, 2, 1)),
+    _array("LogSoftmax", "", lambda: nn.LogSoftmax(1), normal(3, 4)),
+    _layer("MaxPool2d", "", lambda: nn.MaxPool2d(3, 2, 1), apart(2, 2, 4, 3)),
+    _layer("ReLU", "", lambda: nn.ReLU(), apart(3, 4)),
+    _layer("Sequential", "conv, norm, relu, pool", _sequence, normal(2, 2, 4, 3)),
+    _array("Sigmoid", "", lambda: nn.Sigmoid(), normal(3, 4)),
+    _array("Softmax", "", lambda: nn.Softmax(1), normal(3, 4)),
+    _array("Tanh", "", lambda: nn.Tanh(), normal(3, 4)),
+]

@@ -1,0 +1,116 @@
+"""Comparisons, and what else acts on each entry by itself but has no derivative.
+
+What they give steps from one value to the next as their arguments move, so each step of a float
+tensor is a kink in whatever is computed from it: they report it with ``switch``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Variable, in_complex_step, switch
+from ..device import array_module
+from ..errors import ArgumentError, DTypeError, message
+from ..tensor import Tensor, tensor_method
+from .checks import binary_operands, ordered
+
+
+def _comparison(symbol: str, function: Any) -> Any:
+    def compare(x: Any, y: Any) -> Any:
+        if not isinstance(y, Variable | np.ndarray | np.generic | bool | int | float):
+            return NotImplemented
+        if isinstance(y, float) and x._array.dtype.kind in "iub":
+            a, b = x, y  # comparing loses nothing, so an integer may meet a float
+        else:
+            a, b = binary_operands(symbol, x, y)
+        left, right = (v._array if isinstance(v, Variable) else v for v in (a, b))
+        result = function(ordered(left), ordered(right))
+        if x._array.dtype.kind in "fc":
+            switch(symbol, lambda: result)
+        return Tensor(result)
+
+    return compare
+
+
+for _dunder, _symbol, _ufunc in (
+    ("__lt__", "<", lambda x, y: x < y),
+    ("__le__", "<=", lambda x, y: x <= y),
+    ("__gt__", ">", lambda x, y: x > y),
+    ("__ge__", ">=", lambda x, y: x >= y),
+    ("__eq__", "==", lambda x, y: x == y),
+    ("__ne__", "!=", lambda x, y: x != y),
+):
+    tensor_method(_dunder, _dunder.strip("_"))(_comparison(_symbol, _ufunc))
+
+
+def _integer(name: str, function: Any) -> Any:
+    def compute(x: Any, y: Any) -> Tensor:
+        like = x if isinstance(x, Variable) else y
+        if any(isinstance(v, Variable) and v.requires_grad for v in (x, y)):
+            raise DTypeError(
+                f"{name} is not differentiable; got a tensor that requires grad. Use .detach()."
+            )
+        if name in "&|^" and like._array.dtype.kind in "fc":
+            raise DTypeError(message(name, "a bool or integer tensor", str(like._array.dtype)))
+        x, y = binary_operands(name, x, y)
+        left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
+        if name in "//%" and like._array.dtype.kind in "iub" and not np.all(right):
+            raise ArgumentError(f"{name}: integer division by zero. Convert with .float() for inf.")
+        with np.errstate(all="ignore"):
+            if like._array.dtype.kind in "fc":
+                switch(name, lambda: ordered(left) // ordered(right))
+            return Tensor(function(left, right))
+
+    return compute
+
+
+def _remainder(x: Any, y: Any) -> Any:
+    return x - y * (x.real // y.real) if in_complex_step() else x % y
+
+
+for _dunder, _symbol, _ufunc in (
+    ("and", "&", lambda x, y: x & y),
+    ("or", "|", lambda x, y: x | y),
+    ("xor", "^", lambda x, y: x ^ y),
+    ("floordiv", "//", lambda x, y: ordered(x) // ordered(y)),
+    ("mod", "%", _remainder),
+):
+    _forward = _integer(_symbol, _ufunc)
+    tensor_method(f"__{_dunder}__")(_forward)
+    tensor_method(f"__r{_dunder}__")(lambda x, y, f=_forward: f(y, x))
+
+
+@tensor_method("__invert__")
+def _invert(x: Tensor) -> Tensor:
+    if x.dtype.kind in "fc":
+        raise DTypeError(message("~", "a bool or integer tensor", str(x.dtype)))
+    return Tensor(~x.data)
+
+
+@tensor_method("isnan")
+def isnan(x: Tensor) -> Tensor:
+    """True where an entry is NaN."""
+    return Tensor(array_module(x.data).isnan(x.data))
+
+
+@tensor_method("isfinite")
+def isfinite(x: Tensor) -> Tensor:
+    """True where an entry is neither NaN nor infinite."""
+    return Tensor(array_module(x.data).isfinite(x.data))
+
+
+@tensor_method("sign")
+def sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
+    result = array_module(x.data).sign(ordered(x.data))
+    switch("sign", lambda: result)
+    return Tensor(result)
+
+
+def allclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """Whether all entries agree within ``atol + rtol * |y|``."""
+    x, y = binary_operands("allclose", x, y)
+    left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
+    return bool(array_module(left).allclose(left, right, rtol=rtol, atol=atol))
