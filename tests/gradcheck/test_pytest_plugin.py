@@ -140,4 +140,6 @@ def test_other_peoples_runs_load_neither_kernels_nor_the_checker(pytester):
 def test_the_plugin_is_registered_on_installation():
     root = Path(__file__).parents[2]
     config = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    assert config["project"]["entry-points"]["pytest11"] == {"minires": "minires.pytest_plugin"}
+    assert config["project"]["entry-points"]["pytest11"] == {
+        "minires.pytest_plugin": "minires.pytest_plugin"
+    }

@@ -157,6 +157,15 @@ def test_powers_at_zero():
     assert np.isnan(gradient(lambda y: (-2.0) ** y, [2.0])[0]).all()
 
 
+def test_at_exponent_zero_the_slope_still_depends_on_the_exponent():
+    x = mr.tensor([0.5, 3.0], dtype="float64", requires_grad=True)
+    y = mr.tensor([0.0, 0.0], dtype="float64", requires_grad=True)
+    (gx,) = mr.grad((x**y).sum(), x, create_graph=True)  # y x^(y-1)
+    assert gx.tolist() == [0, 0]
+    assert mr.grad(gx.sum(), y)[0].tolist() == pytest.approx([2, 1 / 3])  # 1 / x
+    check2(mr.pow, [x, y], reference="richardson").assert_ok()
+
+
 def test_infinities_come_without_warnings():
     zero = mr.tensor([0.0, -1.0], requires_grad=True)
     big = mr.tensor([1e38, 1e38])
