@@ -35,6 +35,7 @@ from minires.gradcheck.planted import PLANTED, Planted
 RESULTS = Path(__file__).resolve().parent / "results" / "gradcheck_vs_torch.csv"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "gradient_checks.md"
 BEGIN, END = "<!-- planted errors -->", "<!-- end of planted errors -->"
+FACTS = ("date", "minires", "commit", "torch", "numpy", "python", "cpu", "backend")
 CHECKERS = ("torch slow", "torch fast", "sum with ones", "minires")
 
 
@@ -149,7 +150,7 @@ def main() -> None:
     facts = {
         "date": datetime.now().date().isoformat(),
         "commit": environment.commit() or "unknown",
-        **environment.versions(),
+        **{name: environment.versions()[name] for name in ("minires", "numpy", "python")},
         "torch": torch.__version__,
         "cpu": environment.cpu(),
         "backend": "numba" if backend == "auto" else backend,
@@ -157,7 +158,7 @@ def main() -> None:
     rows = run(backend)
     new = not RESULTS.exists()
     with RESULTS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*facts, "error", *CHECKERS])
+        writer = csv.DictWriter(file, [*FACTS, "error", *CHECKERS])
         if new:
             writer.writeheader()
         writer.writerows({**facts, **row} for row in rows)

@@ -289,3 +289,20 @@ def test_the_study_script_is_the_command(tmp_path: Path) -> None:
     done = run_script(FOLDER / "plain_vs_residual.py", "--depths", "9", cwd=tmp_path)
     assert done.returncode == 1
     assert "expected 6n+2" in done.stderr
+
+
+def test_parity_planted_errors_before_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same wrong backward reaches torch's checker, the same right one passes it."""
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = importlib.import_module("gradcheck_vs_torch")
+    chosen = ("sign flip", "batch norm without its x̂ term", "max-pool tie sent twice")
+    monkeypatch.setattr(script, "PLANTED", [p for p in script.PLANTED if p.name in chosen])
+    rows = {row["error"]: row for row in script.run("numpy")}
+    assert set(rows) == set(chosen)
+    assert all(row["minires"] == "found" for row in rows.values())
+    assert rows["sign flip"]["torch slow"] == rows["sign flip"]["torch fast"] == "found"
+    assert rows[chosen[1]]["sum with ones"] == "missed"  # it does not depend on the input at all
+    assert rows[chosen[2]]["torch slow"] == "false alarm"
+    text = script.table(list(rows.values()), dict.fromkeys(script.FACTS, "?"))
+    assert "| **found** | 2 of 3 | 2 of 3 | 1 of 3 | 3 of 3 |" in text

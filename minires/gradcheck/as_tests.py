@@ -1,4 +1,4 @@
-"""The checks as pytest's tests; ``minires/pytest_plugin.py`` registers them and imports this when used."""
+"""The checks as pytest's tests; ``minires/pytest_plugin.py`` imports this when it is used."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..autograd import Variable, enable_grad, no_grad, watch
 from ..device import array_module, backend, device_of, move
+from ..errors import ArgumentError
 from ..tensor import Tensor
 from .demands import check_result
 
@@ -75,11 +76,23 @@ class Point:
 
         Raises:
             DTypeError, NaNError: what it returns cannot be checked.
+            ArgumentError: it changes its inputs.
         """
         with self.guard(), enable_grad():
             y = self.f(*self.xs)
+        self._demand_unchanged()
         check_result(self.name, y)
         return y
+
+    def _demand_unchanged(self) -> None:
+        for index, (tensor, value) in enumerate(zip(self.varied, self.values)):
+            if not np.array_equal(host(tensor._array), value):
+                tensor._array[...] = move(value, device_of(tensor._array))
+                raise ArgumentError(
+                    f"check: expected {self.name} to leave its inputs as they are, got a forward "
+                    f"pass that writes into input {index}, of shape {value.shape}. Write into a "
+                    "copy of it."
+                )
 
     def at(
         self, values: Sequence[Vector], complex_step: bool = False

@@ -111,7 +111,7 @@ class ArgumentResult:
 # The float32 kernels may differ from the float64 reference by this many times
 # sqrt(n) * eps * sum(|products|), n the number of products: rounding errors add up like a random
 # walk, and a few of its standard deviations are allowed.
-ROUNDING_LIMIT = 8.0
+ROUNDING_LIMIT = 2.0
 
 
 @dataclass(frozen=True)

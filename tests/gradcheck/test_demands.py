@@ -29,6 +29,15 @@ class Half(mr.Function):
         return x.astype(np.float16)
 
 
+class Spoiler(mr.Function):
+    """Its forward leaves its mark on its input."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x *= 2
+        return x + 1
+
+
 x = leaf(3)
 ERRORS = {
     "no inputs": (mr.tanh, [], ArgumentError, ["at least one input, got none"]),
@@ -114,6 +123,12 @@ ERRORS = {
         leaf(20),
         ArgumentError,
         ["two calls of <lambda>", "dropout or an unseeded random generator", "check_module"],
+    ),
+    "input written": (
+        lambda x: Spoiler.apply(x),
+        leaf(2),
+        ArgumentError,
+        ["<lambda> to leave its inputs as they are", "writes into input 0, of shape (2,)", "copy"],
     ),
     "no dependence": (
         lambda x, w: w * 2,
