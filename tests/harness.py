@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -104,3 +105,36 @@ def against_torch(f, g, values, tolerance=1e-10):
 def raises(kind, *words):
     """``pytest.raises`` of this kind, whose text has all these words in this order."""
     return pytest.raises(kind, match="(?s)" + ".*".join(re.escape(word) for word in words))
+
+
+VOID = {"meta", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects attributes, text and table rows."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.attributes, self.text, self.rows = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.text.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
-from harness import raises
+from harness import Page, raises
 
 from minires import device
 from minires.errors import ArgumentError, CheckpointError
@@ -15,38 +14,6 @@ from minires.gradcheck import gallery, page
 from minires.gradcheck.identity import singular_values
 from minires.gradcheck.identity.figures import example_split
 from minires.gradcheck.suite import plan
-
-VOID = {"meta", "img", "source", "br"}
-
-
-class Page(HTMLParser):
-    """Checks that tags nest, and collects attributes, text and table rows."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.attributes, self.text, self.rows = [], [], [], []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes += [(tag, *pair) for pair in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            return
-        self.text.append(data)
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
 
 @pytest.fixture(scope="module")

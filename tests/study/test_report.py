@@ -5,43 +5,11 @@ from __future__ import annotations
 import base64
 import re
 from html import unescape
-from html.parser import HTMLParser
 
 import pytest
+from harness import Page
 
 from minires.study import figures, report, tables
-
-VOID = {"meta", "img", "source", "br"}
-
-
-class _Page(HTMLParser):
-    """Checks that tags nest, and collects attributes, text and tables."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.attributes, self.text, self.cells = [], [], [], []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes += [(tag, *pair) for pair in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.cells.append([])
-        if tag in ("td", "th"):
-            self.cells[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            return
-        self.text.append(data)
-        if self.open and {"td", "th"} & set(self.open):
-            self.cells[-1][-1] += data
 
 
 @pytest.fixture
@@ -51,7 +19,7 @@ def no_drawing(monkeypatch):
 
 
 def _text(html):
-    return " ".join("".join(_Page(html).text).split())
+    return " ".join("".join(Page(html).text).split())
 
 
 def _set(results, kind, depth, **values):
@@ -70,7 +38,7 @@ def test_write_report_writes_one_file(make_results, tmp_path):
 
 def test_nothing_outside_is_loaded(make_results):
     html = report.html(make_results(depths=(8, 20), epochs=2))
-    page = _Page(html)
+    page = Page(html)
     sources = [v for tag, name, v in page.attributes if name in ("src", "srcset")]
     assert len(sources) == 6
     for source in sources:
@@ -93,7 +61,7 @@ def test_finding_table_and_recipe_are_the_numbers(make_results):
     _set(results, "plain", 56, train_error=0.8306, test_error=0.86, train_loss=2.2)
     _set(results, "residual", 56, train_error=0.0190)
     html = report.html(results)
-    text, cells = _text(html), _Page(html).cells
+    text, cells = _text(html), Page(html).rows
     for sentence in tables.findings(results):
         assert sentence in text
     assert "trains 81.2 points worse (one seed)" in text
@@ -166,7 +134,7 @@ def test_unfinished_runs_are_named(make_results):
     results = make_results(done={("plain", 56, 0): 7, ("residual", 56, 0): None})
     html = report.html(results)
     assert "plain-56 (7 of 12 epochs), residual-56 (not started)" in _text(html)
-    assert ["56", "plain", "220,714", "–", "–", "–", "–", "22.50 M"] in _Page(html).cells
+    assert ["56", "plain", "220,714", "–", "–", "–", "–", "22.50 M"] in Page(html).rows
 
 
 @pytest.mark.usefixtures("no_drawing")
