@@ -66,7 +66,7 @@ def heat_maps(j: Jacobians, name: str = "", *, narrow: bool = False) -> Figure:
         panels.append((f"D (∂F/∂x + {s})" + ("" if narrow else " = ∂y/∂x"), j.block))
     else:
         panels[-1] = (f"∂F/∂x + {s} = ∂y/∂x", j.block)
-    columns = len(panels) if not narrow else len(panels) // 2 or 1
+    columns = 2 if narrow else len(panels)
     n_rows = -(-len(panels) // columns)
     width = 4.7 if narrow else 2.5 * columns + 1.1
     panel = (width - 1.1) / columns - 0.35  # what labels leave
@@ -84,8 +84,9 @@ def heat_maps(j: Jacobians, name: str = "", *, narrow: bool = False) -> Figure:
         axis.remove()
     for axis in axes[:, 0]:
         axis.set_ylabel(f"entry of y ({_sizes(j.shape_out)})")
-    for axis in axes[-1]:
+    for axis in axes.flat[: len(panels)][-columns:]:  # the lowest of each column
         axis.set_xlabel(f"entry of x ({_sizes(j.shape_in)})")
+        axis.tick_params(labelbottom=True)
     bar = figure.colorbar(
         image,
         ax=list(axes.flat[: len(panels)]),
