@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd import grad
 from ..errors import ArgumentError, GradcheckError, message
 from ..tensor import Tensor
-from .demands import check_inputs, check_result
+from .demands import as_list, check_inputs, check_result
 from .point import host, name_of
 
 TOLERANCE = 1e-12
@@ -83,7 +83,7 @@ def check_adjoint(
     >>> check_adjoint(lambda x: x.sum(0), x).ok
     True
     """
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    xs = as_list(inputs)
     check_inputs([f"input {i}" for i in range(len(xs))], xs)
     function = name_of(f)
     rng = np.random.default_rng(seed)

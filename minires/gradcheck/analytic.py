@@ -107,6 +107,10 @@ class Backward:
                 if one is not None and not _same(one, two._array):
                     self.faults.append(f"{what} gives other bits for the gradient of argument {i}")
             other_pass._put_back()
+        unclean = [i for i, g in zip(names, first) if g is not None and not _finite(g)]
+        if unclean:
+            self.faults += [f"the gradient of argument {i} has NaN or infinity" for i in unclean]
+            return
         zero = self._gradients(Tensor(before * 0))
         for i, g in zip(names, zero):
             if g is not None and g._array.any():
@@ -122,11 +126,19 @@ class Backward:
             self._spoils = True
             self.faults.append(f"backward changes an array that {' and '.join(changed)} saved")
             self._put_back()
+        for i, (tensor, value) in enumerate(zip(self.point.varied, self.point.values)):
+            if not np.array_equal(host(tensor._array), value.astype(tensor.dtype)):
+                self.faults.append(f"backward writes into argument {i}")
+                tensor._array[...] = Tensor(value).to(tensor.device)._array
 
     def _put_back(self) -> None:
         for _, array, copy in self._kept:
             if not _same(array, copy):
                 array[...] = copy
+
+
+def _finite(array: Any) -> bool:
+    return bool(array_module(array).isfinite(array).all())
 
 
 def _same(one: Any, other: Any) -> bool:

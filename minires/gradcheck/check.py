@@ -20,21 +20,22 @@ import numpy as np
 from .. import random
 from ..autograd import enable_grad, grad
 from ..device import _backend, device_of
-from ..errors import ArgumentError, GraphError, message, unknown
+from ..errors import ArgumentError, DTypeError, GraphError, message, unknown
 from ..nn import Module
 from ..ops import concatenate
 from ..tensor import Tensor, zeros_like
 from .analytic import Array, Backward
 from .compare import Comparison, compare_entries, compare_probes
-from .demands import check_inputs, check_result
-from .numeric import REFERENCES, Ladder, typical
+from .demands import as_list, check_inputs, check_result, explained
+from .numeric import REFERENCES, Ladder, Slope, typical
 from .patterns import describe
-from .point import Point, host, name_of
+from .point import Guard, Point, host, name_of
 from .report import ArgumentResult, Report
-from .rounding import Float32
+from .rounding import Float32, Uncertainty
 
 FULL = 1_000_000  # entries of a Jacobian up to which every one is compared
 PROBES = 8
+MARGIN = 64  # by how much two computations of one thing may differ more than one moves by an ulp
 
 
 def check(
@@ -80,15 +81,16 @@ def check(
     x [2]: ok ..., 4 entries
       checked  4, kink-skipped 0  reference complex step
     """
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    xs = as_list(inputs)
     if isinstance(f, Module):
         return check_module(
             f, xs, rtol=rtol, atol=atol, probes=probes, reference=reference, seed=seed
         )
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
-    function = name_of(f)
-    return _Check(function, labels, probes, reference, rtol, atol, seed).run(Point(f, xs, xs))
+    checker = _Check(name_of(f), labels, probes, reference, rtol, atol, seed)
+    held, guard = reached(f, xs)
+    return checker.run(Point(f, xs, xs, held, guard))
 
 
 def check2(
@@ -104,15 +106,17 @@ def check2(
     Takes the arguments of :func:`check`; ``v`` is drawn at random. First order is not assumed to
     be right: what is differentiated numerically is what backward computes.
     """
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    xs = as_list(inputs)
     if isinstance(f, Module):
         return check_module(f, xs, second_order=True, seed=seed, **options)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
     function = name_of(f)
-    check_result(function, f(*xs), f(*xs))
-    v = _upstream(f, xs, seed)
-    point = Point(_second(f, len(xs)), [*xs, v], [*xs, v])
+    held, guard = reached(f, xs)
+    with guard():
+        check_result(function, f(*xs), f(*xs))
+        v = _upstream(f, xs, seed)
+    point = Point(_second(f, len(xs)), [*xs, v], [*xs, v], held, guard)
     checker = _Check(f"second order of {function}", [*labels, "v"], seed=seed, **options)
     return checker.run(point, unused=True)
 
@@ -140,7 +144,10 @@ def check_module(
     Raises:
         As :func:`check`; GraphError also for a parameter that the result does not depend on.
     """
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not isinstance(module, Module):
+        got = type(module).__name__
+        raise DTypeError(message("check_module", "a Module", got, fix="Use check for a function."))
+    xs = as_list(inputs)
     wanted = [x for x in xs if not (isinstance(x, Tensor) and x.dtype.kind in "iub")]
     labels = labels_of(module.forward, xs, None)
     labels = [label for label, x in zip(labels, xs) if any(x is w for w in wanted)]
@@ -156,14 +163,10 @@ def check_module(
     @contextlib.contextmanager
     def as_before() -> Iterator[None]:
         random.set_state(state)
-        copies = [b._array.copy() for b in buffers]
-        versions = [b._version.count for b in buffers]
         try:
-            yield
+            with unchanged(buffers):
+                yield
         finally:
-            for buffer, copy, version in zip(buffers, copies, versions):
-                buffer._array[...] = copy
-                buffer._version.count = version
             random.set_state(state)
 
     with as_before():
@@ -183,6 +186,34 @@ def check_module(
         _second(f, len(varied)), [*varied, v], [*varied, v], [*buffers, *frozen], as_before
     )
     return checker.run(point, unused=True)
+
+
+def reached(f: Any, xs: Sequence[Tensor]) -> tuple[list[Tensor], Guard]:
+    """What a function reads of modules that it reaches by itself, as a method, through a closure
+    or by a global name: their tensors other than ``xs``, and a guard of their buffers."""
+    found = [getattr(f, "__self__", None)]
+    if inspect.isfunction(f):
+        names = inspect.getclosurevars(f)
+        found += [*names.nonlocals.values(), *names.globals.values()]
+    modules = [m for m in found if isinstance(m, Module)]
+    buffers = [b for m in modules for b in m.buffers()]
+    held = {id(t): t for m in modules for t in m.parameters()} | {id(b): b for b in buffers}
+    for x in xs:
+        held.pop(id(x), None)
+    return list(held.values()), lambda: unchanged(buffers)
+
+
+@contextlib.contextmanager
+def unchanged(buffers: Sequence[Tensor]) -> Iterator[None]:
+    """Put the buffers back afterwards."""
+    copies = [b._array.copy() for b in buffers]
+    versions = [b._version.count for b in buffers]
+    try:
+        yield
+    finally:
+        for buffer, copy, version in zip(buffers, copies, versions):
+            buffer._array[...] = copy
+            buffer._version.count = version
 
 
 def labels_of(f: Any, xs: Sequence[Any], names: Sequence[str] | None = None) -> list[str]:
@@ -239,6 +270,8 @@ class _Check:
         self.function, self.labels = function, labels
         self.probes, self.reference = probes, reference
         self.rtol, self.atol = rtol, atol
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ArgumentError(message("check", "seed an integer >= 0", repr(seed)))
         self.rng = np.random.default_rng(seed)
         self.notes: list[str] = []
 
@@ -252,7 +285,8 @@ class _Check:
                 "are checked in float64, and the float32 kernels against those"
             )
         with point:
-            backward, again = Backward(point), Backward(point)
+            with explained(any(single)):
+                backward, again = Backward(point), Backward(point)
             y = backward.y
             check_result(self.function, y, again.y)
             value = host(y._array)
@@ -267,14 +301,14 @@ class _Check:
             v = self.rng.standard_normal(y.numel())
             backward.inspect(v, again)
             full = [self.probes is None and y.numel() * x.numel() <= FULL for x in point.varied]
-            comparisons = self._entries(point, backward, ladder, full, v)
+            uncertainty = Uncertainty(point, backward, ladder)
+            comparisons = self._entries(point, backward, ladder, uncertainty, full, v)
             if not all(full):
-                self._probes(point, backward, ladder, full, comparisons)
-            if not unused:
-                self._influence(backward, comparisons)
+                self._probes(point, backward, ladder, uncertainty, full, comparisons)
+            self._influence(backward, comparisons, unused)
             results = self._results(value.shape, point, comparisons)
             if any(single):
-                float32 = Float32(point, backward, comparisons, self.rng)
+                float32 = Float32(point, backward, comparisons, uncertainty, self.rng)
                 results = [
                     replace(result, rounding=float32.error(index))
                     for index, result in enumerate(results)
@@ -284,7 +318,13 @@ class _Check:
         return Report(self.function, tuple(results), tuple(faults), tuple(self.notes), where)
 
     def _entries(
-        self, point: Point, backward: Backward, ladder: Ladder, full: list[bool], v: Array
+        self,
+        point: Point,
+        backward: Backward,
+        ladder: Ladder,
+        uncertainty: Uncertainty,
+        full: list[bool],
+        v: Array,
     ) -> list[Comparison | None]:
         found: list[Comparison | None] = []
         analytic = backward.jacobians(full)
@@ -293,8 +333,22 @@ class _Check:
             if jacobian is None:
                 found.append(None)
                 continue
-            comparison = compare_entries(jacobian, ladder.columns(index), self.rtol, self.atol)
-            comparison.add_dense(v, dense[index])
+            slopes = ladder.columns(index)
+
+            def judge(
+                jacobian: Array = jacobian, slopes: list[Slope] = slopes, index: int = index
+            ) -> Comparison:
+                comparison = compare_entries(jacobian, slopes, self.rtol, self.atol)
+                comparison.add_dense(v, dense[index])
+                return comparison
+
+            comparison = judge()
+            wrong = comparison.wrong.any(axis=0)
+            if wrong.any():  # is it rounding? as where large terms cancel
+                noise = MARGIN * uncertainty.of(index, wrong)
+                for k, slope in enumerate(slopes):
+                    slope.noise = slope.noise + noise[k]
+                comparison = judge()
             found.append(comparison)
             self._kinks(point, index, comparison)
         return found
@@ -304,6 +358,7 @@ class _Check:
         point: Point,
         backward: Backward,
         ladder: Ladder,
+        uncertainty: Uncertainty,
         full: list[bool],
         comparisons: list[Comparison | None],
     ) -> None:
@@ -320,11 +375,25 @@ class _Check:
             for direction in directions:
                 along: list[Array | None] = [None] * len(point.values)
                 along[index] = direction * scale
-                slopes.append(ladder.slope(along))
-            comparisons[index] = compare_probes(
-                [p[index] for p in products], upstreams, directions, slopes, scale,
-                self.rtol, self.atol,
-            )  # fmt: skip
+                slope = ladder.slope(along)
+                slope.noise = slope.noise + MARGIN * ladder.rounding(along)
+                slopes.append(slope)
+
+            def judge(
+                moved: Array | float = 0.0,
+                index: int = index,
+                slopes: list[Slope] = slopes,
+                directions: list[Array] = directions,
+                scale: float = scale,
+            ) -> Comparison:
+                mine = [p[index] for p in products]
+                tolerances = (self.rtol, self.atol, moved)
+                return compare_probes(mine, upstreams, directions, slopes, scale, *tolerances)
+
+            comparison = judge()
+            if comparison.wrong.any():
+                comparison = judge(MARGIN * uncertainty.of_products(index, upstreams))
+            comparisons[index] = comparison
 
     def _kinks(self, point: Point, index: int, comparison: Comparison) -> None:
         shape, label = point.values[index].shape, self.labels[index]
@@ -334,20 +403,25 @@ class _Check:
         if len(comparison.kinks) > 3:
             self.notes.append(f"and {len(comparison.kinks) - 3} more entries of {label}")
 
-    def _influence(self, backward: Backward, comparisons: list[Comparison | None]) -> None:
+    def _influence(
+        self, backward: Backward, comparisons: list[Comparison | None], unused: bool
+    ) -> None:
         for label, reached, comparison in zip(self.labels, backward.reached, comparisons):
-            if reached or comparison is None or not comparison.entries:
+            if comparison is not None and not comparison.numeric.size:
+                self.notes.append(f"nothing to compare for {label}: it or the result is empty")
+            elif reached or comparison is None:
                 continue
-            if not comparison.numeric_is_zero:
+            elif not comparison.numeric_is_zero:
+                what = "backward computes with it" if unused else "the result depends on it"
                 self.notes.append(
-                    f"no path on the tape leads from the result back to {label}: is there a "
+                    f"no path on the tape leads back to {label}, though {what}: is there a "
                     "detach(), .data, .numpy() or no_grad() on the way?"
                 )
-                continue
-            raise GraphError(
-                f"check: expected a result of {self.function} that depends on {label}, got one "
-                f"that does not. Leave {label} out of the inputs."
-            )
+            elif not unused:
+                raise GraphError(
+                    f"check: expected a result of {self.function} that depends on {label}, got "
+                    f"one that does not. Leave {label} out of the inputs."
+                )
 
     def _results(
         self, shape: tuple[int, ...], point: Point, comparisons: list[Comparison | None]

@@ -19,7 +19,7 @@ class Comparison:
 
     Attributes:
         wrong: the entries that disagree.
-        noise: what rounding may do to the entries of each column.
+        noise: what rounding may do to each entry.
         rtol: the relative tolerance of each column.
         skipped: the entries at a kink that could not be judged.
         ratio: the error over what is allowed.
@@ -33,7 +33,6 @@ class Comparison:
     wrong: np.ndarray
     skipped: np.ndarray
     ratio: Array
-    scale: float
     noise: Array
     rtol: Array
     reference: str
@@ -53,7 +52,7 @@ class Comparison:
         """Hold vᵀJ of one backward pass with a dense v against the rows, each of a pass alone:
         backward must be linear in its upstream gradient."""
         expected = v @ self.analytic
-        allowed = 1e-9 * (np.abs(v) @ np.abs(self.analytic)) + self.noise * np.abs(v).sum()
+        allowed = 1e-9 * (np.abs(v) @ np.abs(self.analytic)) + np.abs(v) @ self.noise
         off = ~(np.abs(product - expected) <= allowed)
         if off.any():
             self.wrong = self.wrong | (off & ~self.skipped)
@@ -89,17 +88,18 @@ def compare_entries(
     analytic: Array, columns: Iterable[Slope], rtol: float | None, atol: float | None
 ) -> Comparison:
     """Every entry of a Jacobian against its numerical columns."""
-    numeric, low, high = (np.empty_like(analytic) for _ in range(3))
-    relative, noise = np.empty(analytic.shape[1]), np.empty(analytic.shape[1])
+    numeric, low, high, noise = (np.empty_like(analytic) for _ in range(4))
+    relative = np.empty(analytic.shape[1])
     kinks, used = {}, []
     for k, slope in enumerate(columns):
         numeric[:, k], low[:, k], high[:, k] = slope.value, slope.low, slope.high
-        relative[k], noise[k] = RTOL[slope.reference], slope.noise
+        relative[k], noise[:, k] = RTOL[slope.reference], slope.noise
         used.append(slope.reference)
         if slope.kink:
             kinks[k] = slope.kink
-    scale = float(np.abs(np.nan_to_num(numeric)).max(initial=0.0))
-    allowed = _allowed(numeric, relative, noise, scale, rtol, atol)
+    size = np.abs(np.nan_to_num(numeric))
+    near = np.minimum.outer(size.max(axis=1, initial=0.0), size.max(axis=0, initial=0.0))
+    allowed = _allowed(size, relative, noise, near, rtol, atol)
     away = np.maximum(np.maximum(low - analytic, analytic - high), 0.0)
     ratio = _over(away, allowed)
     at_kink = np.isnan(numeric)  # there any value of the interval will do, and no other is judged
@@ -111,7 +111,6 @@ def compare_entries(
         (ratio > 1) & ~skipped,
         skipped,
         ratio,
-        scale,
         noise,
         relative if rtol is None else np.full_like(relative, rtol),
         _summary(used),
@@ -120,12 +119,13 @@ def compare_entries(
 
 
 def _allowed(
-    numeric: Array, relative: Array, noise: Array, scale: float,
+    size: Array, relative: Array, noise: Array, near: Array,
     rtol: float | None, atol: float | None,
 ) -> Array:  # fmt: skip
-    """Per entry; it depends on the derivative's size, and not on how many entries there are."""
-    of_entry = (relative if rtol is None else rtol) * np.abs(np.nan_to_num(numeric))
-    return of_entry + (relative / 100 * scale + noise if atol is None else atol)
+    """Per entry, from its size and that of the entries near it (the largest of its row or of its
+    column, whichever is smaller); not from how many entries there are."""
+    of_entry = (relative if rtol is None else rtol) * size
+    return of_entry + (relative / 100 * near + noise if atol is None else atol)
 
 
 def _over(away: Array, allowed: Array) -> Array:
@@ -151,11 +151,13 @@ def compare_probes(
     scale: float,
     rtol: float | None,
     atol: float | None,
+    moved: Array | float = 0.0,
 ) -> Comparison:
     """vᵀ(Ju) by differences against (vᵀJ)u by backward, for each pair of v and u.
 
     Args:
         products: vᵀJ of each upstream gradient.
+        moved: what rounding may do to the entries of vᵀJ.
         directions: the u; ``slopes`` are the derivatives along ``scale * u``.
     """
     analytic = np.array([[p @ u.reshape(-1) for u in directions] for p in products])
@@ -164,8 +166,10 @@ def compare_probes(
     size = float(np.sqrt(np.mean([np.sum(np.square(v @ _columns(slopes)))
                                   for v in upstreams]) / len(slopes))) / scale  # fmt: skip
     relative = np.array([RTOL[s.reference] for s in slopes])
-    noise = np.array([s.noise * np.linalg.norm(upstreams[0]) / scale for s in slopes])
-    allowed = _allowed(np.full_like(numeric, size), relative, noise, size, rtol, atol)
+    noise = np.array([[np.abs(v) @ s.noise / scale for s in slopes] for v in upstreams])
+    noise += [float(np.sum(moved * np.abs(u.reshape(-1)))) for u in directions]
+    sizes = np.full_like(numeric, size)
+    allowed = _allowed(sizes, relative, noise, sizes, rtol, atol)
     ratio = _over(np.abs(analytic - numeric), allowed)
     skipped = np.isnan(numeric)
     ratio = np.where(np.isnan(ratio), np.where(skipped, 0.0, np.inf), ratio)
@@ -181,7 +185,6 @@ def compare_probes(
         (ratio > 1) & ~skipped,
         skipped,
         ratio,
-        size,
         noise,
         relative if rtol is None else np.full_like(relative, rtol),
         _summary([s.reference for s in slopes]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,35 @@ import numpy as np
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message
 from ..tensor import Tensor
+
+
+def as_list(inputs: Any) -> list[Any]:
+    """The inputs as a list: one tensor, or a sequence of them.
+
+    Raises:
+        DTypeError: neither.
+    """
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    if not isinstance(inputs, list | tuple):
+        got = type(inputs).__name__
+        raise DTypeError(message("check", "a tensor, or a list of tensors, as inputs", got))
+    return list(inputs)
+
+
+@contextlib.contextmanager
+def explained(single: bool) -> Iterator[None]:
+    """Say where the other precision comes from when float32 inputs, which are checked in float64,
+    meet float32 in the function. ``single``: whether there are such inputs."""
+    try:
+        yield
+    except DTypeError as error:
+        if not single or "expected one dtype" not in str(error):
+            raise
+        raise DTypeError(
+            f"{error} (float32 inputs are checked in float64, and f reaches a float32 tensor by "
+            "itself. Pass that as an input, too, or make it float64 with .double().)"
+        ) from error
 
 
 def check_inputs(labels: Sequence[str], xs: Sequence[Any]) -> None:
@@ -85,8 +115,10 @@ def overlaps(array: Any) -> bool:
     return np.unique(addresses).size < addresses.size
 
 
-def check_result(function: str, y: Any, again: Any = None) -> None:
+def check_result(function: str, y: Any, again: Any = None, *, own: bool = True) -> None:
     """Refuse a result that cannot be checked; ``again`` is that of a second call.
+
+    Unless the function runs in its ``own`` precision, it has been given float64.
 
     Raises:
         DTypeError, NaNError, ArgumentError: as :func:`minires.gradcheck.check` says.
@@ -96,7 +128,7 @@ def check_result(function: str, y: Any, again: Any = None) -> None:
             message("check", f"{function} to return one tensor", type(y).__name__,
                     fix="Of several results, check one at a time, or minires.concatenate them.")
         )  # fmt: skip
-    if y.dtype not in (np.float32, np.float64):
+    if y.dtype != np.float64 and not (own and y.dtype == np.float32):
         raise DTypeError(
             message("check", f"{function} to return float64", str(y.dtype),
                     fix="Only results of float64 can be compared: a cast on the way loses digits.")

@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, unknown
+from ..errors import ArgumentError, DTypeError, message, unknown
 from ..tensor import Tensor
 from .analytic import Array, Backward
+from .demands import as_list
 from .numeric import REFERENCES, Ladder
 from .point import Guard, Point
 
 
 def analytic_jacobian(
-    f: Callable[..., Tensor], inputs: Sequence[Any], wrt: Tensor, *, guard: Guard | None = None
+    f: Callable[..., Tensor],
+    inputs: Sequence[Any] | Tensor,
+    wrt: Tensor,
+    *,
+    guard: Guard | None = None,
 ) -> Array:
     """∂f(*inputs) / ∂wrt by backward: (output size, wrt size), row-major on both sides.
 
@@ -32,7 +37,7 @@ def analytic_jacobian(
 
 def numeric_jacobian(
     f: Callable[..., Tensor],
-    inputs: Sequence[Any],
+    inputs: Sequence[Any] | Tensor,
     wrt: Tensor,
     reference: str | None = None,
     *,
@@ -56,5 +61,7 @@ def numeric_jacobian(
         return np.stack(slopes, axis=1) if slopes else np.zeros((y.size, 0))
 
 
-def _point(f: Callable[..., Tensor], inputs: Sequence[Any], wrt: Tensor, guard: Any) -> Point:
-    return Point(f, inputs, [wrt], **({} if guard is None else {"guard": guard}))
+def _point(f: Callable[..., Tensor], inputs: Any, wrt: Tensor, guard: Any) -> Point:
+    if not isinstance(wrt, Tensor):
+        raise DTypeError(message("jacobian", "wrt to be a tensor", type(wrt).__name__))
+    return Point(f, as_list(inputs), [wrt], **({} if guard is None else {"guard": guard}))

@@ -17,13 +17,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MiniresError
 from .point import Curve, Point, Switches
 
 Array = NDArray[np.float64]
@@ -37,6 +36,8 @@ COMPLEX, RICHARDSON, CENTRAL, ONE_SIDED, INTERVAL = (
 )
 # The relative error each rung may have, and of which analytic values are therefore allowed.
 RTOL = {COMPLEX: 1e-9, RICHARDSON: 1e-6, CENTRAL: 1e-5, ONE_SIDED: 1e-4, INTERVAL: 1e-4}
+# How far apart two estimates may be for that: Richardson's error is about the square of it.
+CONVERGED = {RICHARDSON: 1e-3, CENTRAL: 3e-5, ONE_SIDED: 1e-4}
 REFERENCES = (COMPLEX, RICHARDSON, CENTRAL)
 EPS = float(np.finfo(np.float64).eps)
 _TINY = 1e-30
@@ -47,9 +48,9 @@ class Slope:
     """The derivative of a curve at 0, a vector, and how far to trust it.
 
     Attributes:
-        value: the derivative; NaN where there is none.
-        low, high: the interval of acceptable values; equal to ``value`` except at a kink.
-        noise: what rounding alone can do to an entry.
+        value: the derivative; NaN where it is not known well enough to compare with.
+        low, high: the interval of acceptable values; equal to ``value`` where that is known.
+        noise: what rounding alone can do to each entry.
         reference: the rung of the ladder.
         kink: names of the operations that switch within the smallest stencil.
     """
@@ -57,83 +58,129 @@ class Slope:
     value: Array
     low: Array
     high: Array
-    noise: float
+    noise: Array
     reference: str
     kink: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, value: Array, noise: float, reference: str, kink: tuple[str, ...] = ()) -> Slope:
-        return cls(value, value, value, noise, reference, kink)
+    def of(
+        cls,
+        value: Array,
+        noise: Array,
+        reference: str,
+        doubt: Array | None = None,
+        kink: tuple[str, ...] = (),
+    ) -> Slope:
+        """``doubt``: how far two estimates are apart. Where that is more than the rung's
+        tolerance allows for, the differences have not converged, and only an interval is known."""
+        if doubt is None:
+            return cls(value, value, value, noise, reference, kink)
+        unsure = doubt > CONVERGED[reference] * np.abs(value) + 10 * noise
+        low, high = np.where(unsure, value - doubt, value), np.where(unsure, value + doubt, value)
+        return cls(np.where(unsure, np.nan, value), low, high, noise, reference, kink)
+
+    def over(self, scale: float) -> Slope:
+        """The derivative per unit of a direction that was ``scale`` long."""
+        return Slope(
+            self.value / scale,
+            self.low / scale,
+            self.high / scale,
+            self.noise / scale,
+            self.reference,
+            self.kink,
+        )
+
+    @property
+    def known(self) -> bool:
+        return not np.isnan(self.value).any()
 
 
 def complex_slope(curve: Curve) -> Slope:
     """Im f(ih) / h, on a curve that takes complex steps."""
     y, _ = curve(1j * _TINY)
-    return Slope.of(y.imag / _TINY, _floor(y), COMPLEX)
-
-
-def _floor(y: Array) -> float:
-    """What the rounding of intermediate results does to any derivative of y, per unit step: seen
-    where a derivative is nearly zero because large terms cancel, as behind a batch norm."""
-    return 64 * EPS * float(np.abs(y).max(initial=0.0))
+    return Slope.of(y.imag / _TINY, np.zeros(y.size), COMPLEX)
 
 
 def real_slope(curve: Curve, lowest: str = RICHARDSON) -> Slope:
     """The derivative by differences, from the rung ``lowest`` of the ladder on."""
     y0, here = curve(0.0)
-    size = float(np.abs(y0).max(initial=0.0))
     if lowest == RICHARDSON:
-        best = _richardson(curve, here, size)
+        best = _richardson(curve, here)
         if best is not None:
             return best
     h = EPS ** (1 / 3)
-    (above, up), (below, down) = curve(h), curve(-h)
-    if up == here == down and _finite(above, below):
-        return Slope.of((above - below) / (2 * h), EPS * size / h, CENTRAL)
-    kink = _names(here, up) or _names(here, down)
+    ends = [curve(t) for t in (h, -h, h / 2, -h / 2)]
+    if all(switches == here for _, switches in ends) and _finite(*(y for y, _ in ends)):
+        far, near = (ends[0][0] - ends[1][0]) / (2 * h), (ends[2][0] - ends[3][0]) / h
+        return Slope.of(near, 8 * EPS * np.abs(y0) / h, CENTRAL, np.abs(near - far))
+    kink = _names(here, ends[0][1]) or _names(here, ends[1][1])
     for h in (1e-4, 1e-5, 1e-6):
         for side in (1, -1):
-            ends = [curve(side * h * k) for k in (1, 2, 3)]
+            ends = [curve(side * h * k) for k in (0.5, 1, 1.5, 2, 3)]
             if all(switches == here for _, switches in ends) and _finite(*(y for y, _ in ends)):
-                y1, y2, y3 = (y for y, _ in ends)
-                value = side * (-11 * y0 + 18 * y1 - 9 * y2 + 2 * y3) / (6 * h)
-                return Slope.of(value, 8 * EPS * size / h, ONE_SIDED, kink)
-    return _interval(curve, y0, size, kink)
+                half, one, more, two, three = (y for y, _ in ends)
+                far = _forward(y0, one, two, three, h)
+                near = _forward(y0, half, one, more, h / 2)
+                noise = 32 * EPS * np.abs(y0) / h
+                return Slope.of(side * near, noise, ONE_SIDED, np.abs(near - far), kink)
+    return _interval(curve, y0, kink)
 
 
-def _richardson(curve: Curve, here: Switches, size: float) -> Slope | None:
-    best, smallest = None, np.inf
-    for h in (3e-3, 3e-4, 3e-5):
+def _forward(y0: Array, y1: Array, y2: Array, y3: Array, h: float) -> Array:
+    return (-11 * y0 + 18 * y1 - 9 * y2 + 2 * y3) / (6 * h)
+
+
+def _richardson(curve: Curve, here: Switches) -> Slope | None:
+    """Each entry with the step at which its two estimates are closest; None if every step
+    crosses a switch or leaves the domain."""
+    best: tuple[Array, ...] | None = None
+    crosses = False
+    for h in (3e-3, 3e-4, 3e-5, 3e-6, 3e-7, 3e-8):
+        if h < 1e-5 and best is None and crosses:
+            break  # a switch so near by is for the lower rungs
         ends = [curve(t) for t in (h, -h, h / 2, -h / 2)]
-        if any(switches != here for _, switches in ends) or not _finite(*(y for y, _ in ends)):
+        if any(switches != here for _, switches in ends):
+            crosses = True
+            continue
+        if not _finite(*(y for y, _ in ends)):
             continue
         far, near = (ends[0][0] - ends[1][0]) / (2 * h), (ends[2][0] - ends[3][0]) / h
-        value, noise = (4 * near - far) / 3, 8 * EPS * size / h
+        value, noise = (4 * near - far) / 3, 8 * EPS * np.abs(ends[0][0]) / h
         # the h² error of `near`, which the combination removes: a generous bound of what is left
-        doubt = float(np.abs(value - near).max(initial=0.0)) + noise
-        if doubt < smallest:
-            best, smallest = Slope.of(value, noise, RICHARDSON), doubt
-        if doubt <= 1e-5 * np.abs(value).max(initial=0.0) + 2 * noise:
+        doubt = np.abs(value - near) + noise
+        if best is None:
+            best = value, doubt, noise
+        else:
+            better = doubt < best[1]
+            best = tuple(
+                np.where(better, new, old) for new, old in zip((value, doubt, noise), best)
+            )
+        value, doubt, noise = best
+        if (doubt <= 1e-5 * np.abs(value) + 2 * noise).all():
             break
-    return best
+    if best is None:
+        return None
+    value, doubt, noise = best
+    return Slope.of(value, noise, RICHARDSON, doubt)
 
 
-def _interval(curve: Curve, y0: Array, size: float, kink: tuple[str, ...]) -> Slope:
+def _interval(curve: Curve, y0: Array, kink: tuple[str, ...]) -> Slope:
     h = 1e-6
     slopes, stable = [], True
     for side in (1, -1):
         (y, far), (_, near) = curve(side * h), curve(side * h / 2)
         slopes.append(side * (y - y0) / h)
         stable &= far == near
-    noise = 8 * EPS * size / h
+    noise = 8 * EPS * np.abs(y0) / h
     low, high = np.minimum(*slopes), np.maximum(*slopes)
+    middle = (low + high) / 2
     apart = high - low > RTOL[INTERVAL] * np.abs(high) + noise
-    value = np.where(apart, np.nan, (low + high) / 2)
+    value = np.where(apart, np.nan, middle)
     if not stable:  # more than one switch on a side: its slope is no one-sided derivative
-        low = high = value
-    return Slope(
-        value, np.where(apart, low, value), np.where(apart, high, value), noise, INTERVAL, kink
-    )
+        low, high = (np.where(apart, np.nan, middle) for _ in range(2))
+    else:
+        low, high = np.where(apart, low, middle), np.where(apart, high, middle)
+    return Slope(value, low, high, noise, INTERVAL, kink)
 
 
 def _finite(*ys: Array) -> bool:
@@ -174,8 +221,9 @@ class Ladder:
             z, _, unsafe = point.at(
                 [v + 1j * _TINY * d for v, d in zip(point.values, directions)], complex_step=True
             )
-        except (MiniresError, TypeError, ValueError, np.exceptions.ComplexWarning) as error:
-            return f"the function does not take complex numbers ({str(error).splitlines()[0]})"
+        except Exception as error:  # a trial of code that never was to meet complex numbers
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            return f"the function does not take complex numbers ({text})"
         if unsafe:
             return f"{', '.join(sorted(unsafe))} not marked complex_safe"
         if z.dtype.kind != "c" or z.shape != y.shape:
@@ -187,45 +235,91 @@ class Ladder:
                 f"{np.abs(z.real - y).max():.1e}"
             )
             return "the kernels disagree with the references on which it would run"
-        exact = z.imag.reshape(-1) / _TINY
-        rough = real_slope(point.along(directions))
-        allowed = 1e3 * RTOL[rough.reference] * np.abs(exact).max(initial=0.0) + 1e3 * rough.noise
-        off = np.maximum(rough.low - exact, exact - rough.high)
-        if rough.kink == () and bool((off > allowed).any()):
-            return "it disagrees with differences, so some part of the path is not analytic"
+        return self._why_not_analytic(directions, rng)
+
+    def _why_not_analytic(self, directions: list[Array], rng: np.random.Generator) -> str:
+        """Differences against complex step, here and, where a kink or a bend leaves differences
+        in the dark, near by."""
+        point = self.point
+        for shift in (0.0, 1e-3, 1e-2):
+            base = [
+                v + shift * typical(v) * rng.standard_normal(v.shape) if shift else v
+                for v in point.values
+            ]
+            rough = real_slope(point.along(directions, base=base))
+            sure = ~np.isnan(rough.value)
+            if rough.reference in (RICHARDSON, CENTRAL) and sure.any():
+                exact = complex_slope(point.along(directions, complex_step=True, base=base)).value
+                off = np.abs(rough.value - exact)[sure]
+                allowed = 1e3 * (RTOL[rough.reference] * np.abs(exact) + rough.noise)[sure]
+                largest = float(np.abs(exact).max(initial=0.0))
+                others = [
+                    real_slope(point.along(directions, base=near)).value
+                    for near in point.nearby(2, base)  # what rounding inside f does to differences
+                ]
+                for value in (*others, *_shorter(point, directions, base)):
+                    moved = np.nan_to_num(np.abs(value - rough.value)[sure], nan=np.inf)
+                    allowed = allowed + 64 * moved
+                if (off > allowed + 1e-6 * largest).any():
+                    return "it disagrees with differences, so some part of the path is not analytic"
+                if sure.all():
+                    break
         return ""
 
-    def slope(self, directions: Sequence[Array | None]) -> Slope:
-        """The derivative along a direction."""
-        if self.complex:
-            return complex_slope(self.point.along(directions, complex_step=True))
-        return real_slope(
-            self.point.along(directions), CENTRAL if self.asked == CENTRAL else RICHARDSON
-        )
+    def rounding(self, directions: Sequence[Array | None]) -> float:
+        """What rounding does to a derivative along a direction: how far any entry of it moves
+        when the point does by an ulp or two, and differences when their steps are shorter."""
+        exact = np.nan_to_num(self.slope(directions).value)
+        moved = 0.0
+        for base in self.point.nearby(3):
+            near = np.nan_to_num(self.slope(directions, base).value)
+            moved = max(moved, float(np.abs(near - exact).max(initial=0.0)))
+        if not self.complex:
+            for near in _shorter(self.point, directions):
+                moved = max(moved, float(np.abs(near - exact).max(initial=0.0)))
+        return moved
 
-    def columns(self, index: int) -> Iterator[Slope]:
+    def slope(
+        self, directions: Sequence[Array | None], base: Sequence[Array] | None = None
+    ) -> Slope:
+        """The derivative along a direction, at the point or at another one."""
+        curve = self.point.along(directions, self.complex, base)
+        if self.complex:
+            return complex_slope(curve)
+        return real_slope(curve, CENTRAL if self.asked == CENTRAL else RICHARDSON)
+
+    def columns(self, index: int) -> list[Slope]:
         """The derivatives with respect to each entry of one tensor, in row-major order."""
         value = self.point.values[index]
         if self.complex:
-            batched = _Batched.of(self.point, index)
-            if batched is not None:
-                yield from batched.columns()
-                return
+            together = _Batched.of(self.point, index)
+            found = together.columns() if together is not None else None
+            if found is not None:
+                return found
         scale = scales(value)
-        directions: list[Array | None] = [None] * len(self.point.values)
-        for place in np.ndindex(value.shape):
-            step = np.zeros(value.shape)
-            step[place] = scale[place]
-            directions[index] = step
-            slope = self.slope(directions)
-            yield Slope(
-                slope.value / scale[place],
-                slope.low / scale[place],
-                slope.high / scale[place],
-                slope.noise / float(scale[place]),
-                slope.reference,
-                slope.kink,
-            )
+        return [
+            self.slope(self.direction(index, place)).over(float(scale[place]))
+            for place in np.ndindex(value.shape)
+        ]
+
+    def direction(self, index: int, place: tuple[int, ...]) -> list[Array | None]:
+        """Along one entry of one tensor, as far as the entry may naturally move."""
+        value = self.point.values[index]
+        step = np.zeros(value.shape)
+        step[place] = scales(value)[place]
+        return [step if i == index else None for i in range(len(self.point.values))]
+
+
+def _shorter(
+    point: Point, directions: Sequence[Array | None], base: Sequence[Array] | None = None
+) -> list[Array]:
+    """The same slope by differences from much shorter steps: a function may bend so sharply that
+    the usual ones only see plateaus, flat on both sides."""
+    values = []
+    for factor in (1e-2, 1e-4):
+        short = [None if d is None else d * factor for d in directions]
+        values.append(np.nan_to_num(real_slope(point.along(short, base=base)).value / factor))
+    return values
 
 
 def typical(value: Array) -> float:
@@ -268,14 +362,14 @@ class _Batched:
         values[self.index] = stack
         try:
             y, _, _ = self.point.at(values, complex_step=True)
-        except (MiniresError, ValueError, IndexError):  # the batch size is fixed by something else
+        except Exception:  # a trial: the batch size is fixed by something in the function
             return None
         copies = len(stack) // self.rows
         return y if y.shape == (copies * self.rows, *self.y.shape[1:]) else None
 
-    def columns(self) -> Iterator[Slope]:
-        value = self.point.values[self.index]
-        scale = scales(value).reshape(-1)
+    def columns(self) -> list[Slope] | None:
+        """All columns; None if, with so many copies, the images do act on one another."""
+        value, slopes = self.point.values[self.index], []
         most = max(1, self._ENTRIES // max(value.size, self.y.size))
         for start in range(0, value.size, most):
             count = min(most, value.size - start)
@@ -283,7 +377,10 @@ class _Batched:
             stack.reshape(count, -1)[np.arange(count), start + np.arange(count)] += 1j * _TINY
             y = self._stacked(stack.reshape(-1, *value.shape[1:]))
             if y is None:
-                raise MiniresError("check: the result of a stack of inputs has another shape.")
-            floor = _floor(self.y)
-            for k, slope in enumerate(y.imag.reshape(count, -1) / _TINY):
-                yield Slope.of(slope, floor / scale[start + k], COMPLEX)
+                return None
+            rows = y.reshape(count, -1)
+            alone = self.y.real.reshape(-1)
+            if not np.allclose(rows.real, alone, rtol=1e-12, atol=1e-12 * np.abs(alone).max()):
+                return None
+            slopes += [Slope.of(row, np.zeros(row.size), COMPLEX) for row in rows.imag / _TINY]
+        return slopes

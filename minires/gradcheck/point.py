@@ -18,6 +18,7 @@ from .demands import check_result
 
 Vector = NDArray[Any]
 Switches = tuple[tuple[str, bytes], ...]
+EPS = float(np.finfo(np.float64).eps)
 Guard = Callable[[], AbstractContextManager[Any]]
 
 
@@ -48,6 +49,7 @@ class Point:
         self.name = name_of(f)
         self._lent = [*varied, *(t for t in held if t.dtype.kind == "f")]
         self._own = [t._array for t in self._lent]
+        self._in_own_precision = False
         self.values = [host(t._array).astype(np.float64) for t in varied]
 
     def __enter__(self) -> Point:
@@ -65,9 +67,11 @@ class Point:
         """The tensors as the user made them, inside ``with point:``."""
         arrays = [t._array for t in self._lent]
         self.__exit__()
+        self._in_own_precision = True
         try:
             yield
         finally:
+            self._in_own_precision = False
             for tensor, array in zip(self._lent, arrays):
                 tensor._array = array
 
@@ -81,7 +85,7 @@ class Point:
         with self.guard(), enable_grad():
             y = self.f(*self.xs)
         self._demand_unchanged()
-        check_result(self.name, y)
+        check_result(self.name, y, own=self._in_own_precision)
         return y
 
     def _demand_unchanged(self) -> None:
@@ -113,15 +117,43 @@ class Point:
             y = self.f(*self.xs)
             return host(y._array).copy(), tuple(seen.switches), seen.unsafe
 
+    def nearby(self, count: int, base: Sequence[Vector] | None = None) -> Iterator[list[Vector]]:
+        """Points an ulp or two away, where only rounding differs."""
+        rng = np.random.default_rng(0)
+        for _ in range(count):
+            yield [
+                v * (1 + 2 * EPS * rng.choice([-1, 1], v.shape))
+                for v in (self.values if base is None else base)
+            ]
+
+    @contextlib.contextmanager
+    def moved(self, values: Sequence[Vector]) -> Iterator[None]:
+        """Another point, for as long as the ``with`` lasts."""
+        own, arrays = self.values, [t._array for t in self.varied]
+        self.values = list(values)
+        self._put([move(np.array(v), device_of(a)) for v, a in zip(values, arrays)])
+        try:
+            yield
+        finally:
+            self.values = own
+            self._put(arrays)
+
     def _put(self, arrays: Sequence[Any]) -> None:
         for tensor, array in zip(self.varied, arrays):
             tensor._array = array
 
-    def along(self, directions: Sequence[Vector | None], complex_step: bool = False) -> Curve:
-        """t → f(values + t * directions); None is no direction."""
+    def along(
+        self,
+        directions: Sequence[Vector | None],
+        complex_step: bool = False,
+        base: Sequence[Vector] | None = None,
+    ) -> Curve:
+        """t → f(base + t * directions), from the present values by default; None is no
+        direction."""
+        start = self.values if base is None else base
 
         def curve(t: complex) -> tuple[Vector, Switches]:
-            values = [v if d is None else v + t * d for v, d in zip(self.values, directions)]
+            values = [v if d is None else v + t * d for v, d in zip(start, directions)]
             y, switches, _ = self.at(values, complex_step)
             return y.reshape(-1), switches
 

@@ -17,7 +17,7 @@ from ..errors import GradcheckError
 from ..tensor import Tensor
 from .analytic import Backward
 from .check import labels_of
-from .demands import check_inputs
+from .demands import as_list, check_inputs, check_result
 from .numeric import EPS, scales
 from .point import Point
 
@@ -92,11 +92,12 @@ def taylor(
     >>> [round(slope, 1) for slope in taylor(mr.exp, x).slopes]
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    xs = as_list(inputs)
     check_inputs(labels_of(f, xs), xs)
     rng = np.random.default_rng(seed)
     with Point(f, xs, xs) as point:
         backward = Backward(point)
+        check_result(point.name, backward.y, point.forward())
         v = rng.standard_normal(backward.y.numel())
         d = [rng.standard_normal(x.shape) * scales(x) for x in point.values]
         gradients = backward.products(v)

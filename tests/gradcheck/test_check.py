@@ -444,3 +444,140 @@ def test_a_path_that_is_cut_is_a_failure_and_named():
 def test_entries_of_max_pool_ties_and_strides(backend):
     x = mr.from_numpy(distinct((2, 2, 5, 6))[0].round(0)).requires_grad_()  # many ties
     check(lambda x: mr.max_pool2d(x, 3, stride=2, padding=1), x).assert_ok()
+
+
+# **** sizes of all kinds side by side ****
+
+
+def values(*numbers):
+    return mr.tensor(np.array(numbers), requires_grad=True)
+
+
+class Wrong(mr.Function):
+    """exp, with the sign of the derivative flipped where |x| < 1."""
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        return np.exp(x)
+
+    @staticmethod
+    def backward(ctx, gy):
+        (x,) = ctx.saved
+        return gy * x.exp() * mr.tensor(np.where(np.abs(x.data.real) < 1, -1.0, 1.0))
+
+
+@pytest.mark.parametrize("reference", [None, "richardson"])
+def test_large_entries_do_not_hide_small_ones(reference):
+    report = check(Wrong.apply, values(20.0, 0.5, -0.5), reference=reference)
+    assert report.arguments[0].failures == 2
+    assert not check(lambda x: Wrong.apply(x * 1e-3) + 1e12, values(0.5, -0.2))
+
+
+RIGHT = {
+    "log": (mr.log, values(1e-3, 1, 5, 1e3)),
+    "reciprocal": (lambda x: 1 / x, values(1e-6, 1, 1e6)),
+    "root": (mr.sqrt, values(1e-8, 1)),
+    "softmax": (lambda x: mr.softmax(x, 1), mr.tensor(1e6 + arrays((3, 4))[0], requires_grad=True)),
+    "std": (lambda x: x.std(1), mr.tensor(1e6 + arrays((3, 4))[0], requires_grad=True)),
+    "clipped by its norm": (
+        lambda x: x * mr.minimum(mr.tensor(np.array(1.0)), 20 / (x * x).sum().sqrt()),
+        mr.tensor(arrays((6, 6))[0], requires_grad=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_scales_and_offsets_are_no_false_failures(name):
+    f, x = RIGHT[name]
+    report = check(f, x)
+    assert report, report
+    assert report.arguments[0].reference == "complex step"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_batch_norm_far_from_zero(dtype):
+    x = mr.tensor((1e4 + arrays((4, 3, 4, 2))[0]).astype(dtype), requires_grad=True)
+    module = nn.BatchNorm2d(3)
+    report = check_module(module if dtype == "float32" else module.double(), x)
+    assert report, report
+
+
+def test_differences_that_have_not_converged_judge_nothing():
+    report = check(lambda x: 1 / x, values(1e-6, 1, 1e6), reference="richardson")
+    (argument,) = report.arguments
+    assert not argument.failures
+    assert argument.skipped
+
+
+class Coarse(mr.Function):
+    """sin, whose backward is wrong in float32 only."""
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        return np.sin(x)
+
+    @staticmethod
+    def backward(ctx, gy):
+        (x,) = ctx.saved
+        return gy * mr.tensor(np.cos(x.data) * x.dtype.type(0.5 if x.dtype == np.float32 else 1))
+
+
+@pytest.mark.parametrize("options", [{}, {"probes": 3}])
+def test_float32_is_judged_behind_a_constant_and_by_probes(options):
+    with raises(GradcheckError, "x [5]: float32 errs by"):
+        check(lambda x: Coarse.apply(x) + 1e6, leaf(5, dtype="float32"), **options).assert_ok()
+
+
+def test_what_nothing_was_compared_for_is_said():
+    assert "nothing to compare for a: it or the result is empty" in str(
+        check(lambda a: a[:0], leaf(3))
+    )
+
+
+def test_modules_that_a_function_reaches_are_left_as_they_were():
+    norm = nn.BatchNorm2d(3)  # float32, lent in float64 like the input
+    before = norm.running_mean.data.copy()
+    x = leaf(2, 3, 4, 2, dtype="float32")
+    assert check(lambda x: norm(x), x)
+    assert check(norm.forward, x)
+    np.testing.assert_array_equal(norm.running_mean.data, before)
+    assert norm.weight.dtype == np.float32
+
+
+def test_code_that_was_not_made_for_a_checker_runs():
+    def strict(x):
+        assert x.shape == (6, 6)
+        assert x.dtype == np.float64
+        return x * {6: 2.0}[x.shape[0]]
+
+    report = check(strict, leaf(6, 6))
+    assert report
+    assert "the function does not take complex numbers" in str(report)
+
+
+def test_a_gradient_of_nan_is_called_that():
+    with raises(GradcheckError, "fault: the gradient of x has NaN or infinity"):
+        check(lambda x: (x * x).sum().sqrt(), values(0.0, 0.0)).assert_ok()
+
+
+def test_a_backward_that_leaves_the_tape_is_named_at_second_order():
+    class Off(mr.Function):
+        complex_safe = True
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, gy):
+            return gy * mr.tensor(3 * ctx.saved[0].data ** 2)
+
+    with raises(GradcheckError, "no path on the tape leads back to x", "backward computes with it"):
+        check2(Off.apply, leaf(3), names=["x"]).assert_ok()

@@ -38,7 +38,7 @@ class Spoiler(mr.Function):
         return x + 1
 
 
-x = leaf(3)
+x, single = leaf(3), mr.ones(3)
 ERRORS = {
     "no inputs": (mr.tanh, [], ArgumentError, ["at least one input, got none"]),
     "array": (
@@ -144,6 +144,20 @@ ERRORS = {
         ["unknown reference 'complex': did you mean complex step?"],
         {"reference": "complex"},
     ),
+    "inputs": (mr.tanh, None, DTypeError, ["a list of tensors, as inputs, got NoneType"]),
+    "float32 inside": (
+        lambda x: x * single,
+        leaf(3, dtype="float32"),
+        DTypeError,
+        ["one dtype, got float64 (3,) and float32", "reaches a float32 tensor", "an input, too"],
+    ),
+    "cast inside": (
+        lambda x: x.float().tanh(),
+        leaf(3),
+        DTypeError,
+        ["to return float64, got float32", "a cast on the way loses digits"],
+    ),
+    "seed": (mr.tanh, leaf(2), ArgumentError, ["seed an integer >= 0, got -1"], {"seed": -1}),
     "probes": (mr.tanh, leaf(2), ArgumentError, ["probes >= 1, got 0"], {"probes": 0}),
 }
 
@@ -171,6 +185,8 @@ def test_float16_is_refused_where_a_tensor_is_made():
 def test_a_module_refuses_too():
     with raises(GraphError, "x to be a leaf that requires grad"):
         check_module(nn.Linear(2, 3), mr.ones(4, 2))
+    with raises(DTypeError, "expected a Module, got function", "Use check for a function"):
+        check_module(mr.tanh, leaf(3))
     with raises(DTypeError, "one tensor, got tuple"):
 
         class Two(nn.Module):

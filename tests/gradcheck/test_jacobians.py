@@ -51,7 +51,7 @@ def test_columns_of_a_batch_are_taken_together_where_the_images_are_independent(
     for f, few in ((independent, True), (coupled, False)):
         calls.clear()
         found = numeric_jacobian(f, [x], x)
-        assert (len(calls) < 20) is few
+        assert (len(calls) < 60) is few  # 120 entries, one by one
         np.testing.assert_allclose(found, analytic_jacobian(f, [x], x), atol=1e-12)
 
 
