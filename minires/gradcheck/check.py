@@ -58,7 +58,8 @@ def check(
             float64; then the float32 kernels are held against it, in units of rounding error.
         names: of the inputs, for the report. Default: the parameter names of ``f``.
         rtol, atol: an entry may differ by atol + rtol * |numeric|. Default: what the reference is
-            good for (1e-9 for the complex step), with atol = rtol / 100 of the largest entry.
+            good for (1e-9 for the complex step), with atol = rtol / 100 of the largest entry of
+            the row or column, whichever is smaller.
         probes: compare this many random projections instead of every entry. Default: every
             entry of an argument up to a million of them, else 8 probes.
         reference: "complex step", "richardson" or "central"; default: the best one possible.
@@ -371,12 +372,12 @@ class _Check:
                 continue
             directions = [self.rng.standard_normal(value.shape) for _ in range(count)]
             scale = typical(value)
-            slopes = []
+            slopes, ways = [], []
             for direction in directions:
                 along: list[Array | None] = [None] * len(point.values)
                 along[index] = direction * scale
+                ways.append(along)
                 slope = ladder.slope(along)
-                slope.noise = slope.noise + MARGIN * ladder.rounding(along)
                 slopes.append(slope)
 
             def judge(
@@ -392,6 +393,8 @@ class _Check:
 
             comparison = judge()
             if comparison.wrong.any():
+                for slope, along in zip(slopes, ways):
+                    slope.noise = slope.noise + MARGIN * ladder.rounding(along)
                 comparison = judge(MARGIN * uncertainty.of_products(index, upstreams))
             comparisons[index] = comparison
 

@@ -49,7 +49,8 @@ COLUMNS = {
     "entries checked": "Entries of the Jacobian, ∂output/∂argument, that were computed by backward "
     "and compared with a numerical derivative, over all cases; for whole networks, random probes "
     "vᵀJu.",
-    "worst error": "The largest difference of the two, over the largest entry of the Jacobian.",
+    "worst error": "The largest difference of the two in proportion to the entry, or to 1 % of "
+    "the largest one in its row or column.",
     "reference": "How the numerical derivative was taken. A complex step has no step size to "
     "choose and is exact to the last digits; five-point (Richardson) and central differences take "
     "over where an operation is not made for complex numbers.",

@@ -25,7 +25,7 @@ class ArgumentResult:
         analytic, numeric: the two values there.
         error: |analytic - numeric| there over what is allowed; above 1 is a failure.
         relative: the worst |analytic - numeric| in proportion: to |numeric| and 1 % of the
-            Jacobian's largest entry, or to what rounding leaves of it where terms cancel.
+            largest entry in its row or column, and to what rounding does where terms cancel.
         reference: how the numerical derivative was taken, as in "complex step".
         pattern: what the failing entries have in common, in words; "" if nothing fails.
         rounding: the worst error of the float32 kernels over the accumulated rounding error of

@@ -10,7 +10,7 @@ from ...tensor import Tensor
 from .case import Case, Values, normal, together
 
 # Whole networks have too many parameters for every entry of their Jacobian.
-PROBES = 1
+PROBES = 2
 
 
 def _cases_of(kind: Any, same: int, other: tuple[int, int], plain: bool = False) -> list[Case]:
