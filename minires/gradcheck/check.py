@@ -27,7 +27,7 @@ from ..tensor import Tensor, zeros_like
 from .analytic import Array, Backward
 from .compare import Comparison, compare_entries, compare_probes
 from .demands import as_list, check_inputs, check_result, explained
-from .numeric import REFERENCES, Ladder, Slope, typical
+from .numeric import EPS, REFERENCES, Ladder, Slope, typical
 from .patterns import describe
 from .point import Guard, Point, host, name_of
 from .report import ArgumentResult, Report
@@ -337,19 +337,25 @@ class _Check:
             slopes = ladder.columns(index)
 
             def judge(
-                jacobian: Array = jacobian, slopes: list[Slope] = slopes, index: int = index
+                moved: float = 0.0,
+                jacobian: Array = jacobian,
+                slopes: list[Slope] = slopes,
+                index: int = index,
             ) -> Comparison:
                 comparison = compare_entries(jacobian, slopes, self.rtol, self.atol)
-                comparison.add_dense(v, dense[index])
+                comparison.add_dense(v, dense[index], moved)
                 return comparison
 
             comparison = judge()
             wrong = comparison.wrong.any(axis=0)
             if wrong.any():  # is it rounding? as where large terms cancel
                 noise = MARGIN * uncertainty.of(index, wrong)
+                # and as in 1 - y², where the whole of y has gone (a saturated tanh, softmax)
+                reach = max(1.0, float(np.abs(point.values[index]).max()))
+                gone = 4 * EPS * reach * np.abs(host(backward.y._array)).reshape(-1)
                 for k, slope in enumerate(slopes):
-                    slope.noise = slope.noise + noise[k]
-                comparison = judge()
+                    slope.noise = slope.noise + noise[k] + gone
+                comparison = judge(MARGIN * uncertainty.of_dense(v))
             found.append(comparison)
             self._kinks(point, index, comparison)
         return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .numeric import RTOL, Array, Slope
+from .numeric import EPS, RTOL, Array, Slope
 from .report import ArgumentResult
 
 
@@ -48,11 +48,11 @@ class Comparison:
     def numeric_is_zero(self) -> bool:
         return not np.nan_to_num(self.numeric).any()
 
-    def add_dense(self, v: Array, product: Array) -> None:
+    def add_dense(self, v: Array, product: Array, moved: float = 0.0) -> None:
         """Hold vᵀJ of one backward pass with a dense v against the rows, each of a pass alone:
-        backward must be linear in its upstream gradient."""
+        backward must be linear in its upstream gradient, up to ``moved`` of rounding."""
         expected = v @ self.analytic
-        allowed = 1e-9 * (np.abs(v) @ np.abs(self.analytic)) + np.abs(v) @ self.noise
+        allowed = 1e-9 * (np.abs(v) @ np.abs(self.analytic)) + np.abs(v) @ self.noise + moved
         off = ~(np.abs(product - expected) <= allowed)
         if off.any():
             self.wrong = self.wrong | (off & ~self.skipped)
@@ -98,6 +98,7 @@ def compare_entries(
         if slope.kink:
             kinks[k] = slope.kink
     size = np.abs(np.nan_to_num(numeric))
+    noise += 4 * EPS * size.max(initial=0.0)  # an entry this small is 1 - 1 (a saturated tanh)
     near = np.minimum.outer(size.max(axis=1, initial=0.0), size.max(axis=0, initial=0.0))
     allowed = _allowed(size, relative, noise, near, rtol, atol)
     away = np.maximum(np.maximum(low - analytic, analytic - high), 0.0)

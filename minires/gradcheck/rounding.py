@@ -67,6 +67,12 @@ class Uncertainty:
                     moved = np.maximum(moved, np.abs(near.products(v)[index] - product))
         return np.nan_to_num(moved)
 
+    def of_dense(self, v: Array) -> float:
+        """What rounding may do to vᵀJ where its terms cancel to less than the result is worth, as
+        those of a saturated softmax: they are of the size of v y."""
+        size = float(np.abs(host(self.backward.y._array)).max(initial=0.0))
+        return EPS * float(np.abs(v).max(initial=0.0)) * size
+
     def _jacobian(self, backward: Backward, index: int) -> Any:
         return backward.jacobians([i == index for i in range(len(self.point.varied))])[index]
 

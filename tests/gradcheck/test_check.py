@@ -477,6 +477,11 @@ def test_large_entries_do_not_hide_small_ones(reference):
 
 
 RIGHT = {
+    "saturated softmax": (
+        lambda x: mr.softmax(x, 1),
+        mr.tensor(30 * arrays((4, 5))[0], requires_grad=True),
+    ),
+    "saturated": (lambda x: mr.concatenate([mr.tanh(x), mr.sigmoid(x)]), values(0.1, 19, -25, 60)),
     "log": (mr.log, values(1e-3, 1, 5, 1e3)),
     "reciprocal": (lambda x: 1 / x, values(1e-6, 1, 1e6)),
     "root": (mr.sqrt, values(1e-8, 1)),
