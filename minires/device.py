@@ -116,15 +116,20 @@ def backend(name: str) -> Iterator[None]:
         _backend.reset(token)
 
 
+def backend_name(array: Any) -> str:
+    """Which kernels serve this array: "numpy", "numba" or "cuda"."""
+    if isinstance(array, np.ndarray):
+        return "numpy" if _backend.get() == "numpy" else "numba"
+    return "cuda"
+
+
 def kernels(op: str, array: Any) -> ModuleType:
     """The kernel module of ``minires.ops.<op>`` that serves this array.
 
     Raises:
         KernelMissing: the op has no kernel on the array's device.
     """
-    if isinstance(array, np.ndarray):
-        return _kernel_module(op, "numpy" if _backend.get() == "numpy" else "numba")
-    return _kernel_module(op, "cuda")
+    return _kernel_module(op, backend_name(array))
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,16 @@ def generator() -> np.random.Generator:
 def get_state() -> dict[str, Any]:
     """The generator's state, as plain numbers and strings that JSON can hold."""
     return dict(_generator.bit_generator.state)
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Put the generator back afterwards: what is drawn inside changes no later draw."""
+    state = get_state()
+    try:
+        yield
+    finally:
+        set_state(state)
 
 
 def set_state(state: dict[str, Any]) -> None:

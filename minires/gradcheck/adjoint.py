@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..autograd import grad
-from ..errors import ArgumentError, GradcheckError, message
+from ..errors import ArgumentError, message
 from ..tensor import Tensor
 from .demands import as_list, check_inputs, check_result
 from .point import host, name_of
+from .report import Verdict
 
 TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
-class AdjointReport:
+class AdjointReport(Verdict):
     """The outcome: ``forward`` = <Ju, v>, ``backward`` = <u, Jᵀv>, of the worst pair (u, v).
 
     Attributes:
@@ -39,24 +40,12 @@ class AdjointReport:
     def ok(self) -> bool:
         return self.error <= TOLERANCE
 
-    def __bool__(self) -> bool:
-        return self.ok
-
     def __str__(self) -> str:
         verdict = "ok" if self.ok else "backward is not the adjoint of forward"
         return (
             f"{self.function}: {verdict}: <Ju, v> = {self.forward:.15g}, "
             f"<u, Jᵀv> = {self.backward:.15g}, relative difference {self.error:.1e}"
         )
-
-    def assert_ok(self) -> None:
-        """Raise if the two differ.
-
-        Raises:
-            GradcheckError: with both numbers.
-        """
-        if not self.ok:
-            raise GradcheckError(str(self))
 
 
 def check_adjoint(

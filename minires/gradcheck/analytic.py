@@ -6,14 +6,11 @@ import itertools
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..autograd import grad
+from ..autograd import grad, watch
 from ..device import array_module
 from ..tensor import Tensor
-from .point import Point, host, kept_arrays
-
-Array = NDArray[np.float64]
+from .point import Array, Point, host, kept_arrays
 
 
 class Backward:
@@ -21,13 +18,16 @@ class Backward:
 
     Attributes:
         y: the result.
+        switches: how the forward pass chose at its kinks.
         reached: for each varied tensor, whether the tape leads from ``y`` to it.
         faults: what is wrong besides numbers; filled by :meth:`inspect`.
     """
 
     def __init__(self, point: Point) -> None:
         self.point = point
-        self.y = point.forward()
+        with watch() as seen:
+            self.y = point.forward()
+        self.switches = seen.switches
         self.faults: list[str] = []
         self.reached = [False] * len(point.varied)
         self._kept: list[tuple[str, Any, Any]] = []
@@ -84,7 +84,7 @@ class Backward:
         """
         if not self.y.requires_grad:
             return
-        point, names = self.point, range(len(self.point.varied))
+        point, names = self.point, self.point.labels
         upstream = Tensor(self._on_device(v.reshape(self.y.shape).astype(self.y.dtype)))
         before = upstream._array.copy()
         found = self._gradients(upstream)
@@ -92,30 +92,32 @@ class Backward:
         if not _same(upstream._array, before):
             self.faults.append("backward writes into its upstream gradient")
         self._look_for_changes()
-        arrays = [(f"of argument {i}", g._array) for i, g in zip(names, found) if g is not None]
+        arrays = [
+            (f"the gradient of {name}", g._array) for name, g in zip(names, found) if g is not None
+        ]
         others = [("the upstream gradient", upstream._array)]
-        others += [(f"argument {i}", t._array) for i, t in zip(names, point.varied)]
+        others += [(name, t._array) for name, t in zip(names, point.varied)]
         for (name, a), (other, b) in [
             *itertools.product(arrays, others),
             *itertools.combinations(arrays, 2),
         ]:
             if a.size and b.size and array_module(a).shares_memory(a, b):
-                what = f"the gradient {other}" if other.startswith("of") else other
-                self.faults.append(f"the gradient {name} shares memory with {what}")
+                self.faults.append(f"{name} shares memory with {other}")
         for what, other_pass in (("a second backward pass", self), ("a second call", again)):
-            for i, one, two in zip(names, first, other_pass._gradients(Tensor(before.copy()))):
+            repeated = other_pass._gradients(Tensor(before.copy()))
+            for name, one, two in zip(names, first, repeated):
                 if one is not None and not _same(one, two._array):
-                    self.faults.append(f"{what} gives other bits for the gradient of argument {i}")
+                    self.faults.append(f"{what} gives other bits for the gradient of {name}")
             other_pass._put_back()
-        unclean = [i for i, g in zip(names, first) if g is not None and not _finite(g)]
+        unclean = [name for name, g in zip(names, first) if g is not None and not _finite(g)]
         if unclean:
-            self.faults += [f"the gradient of argument {i} has NaN or infinity" for i in unclean]
+            self.faults += [f"the gradient of {name} has NaN or infinity" for name in unclean]
             return
         zero = self._gradients(Tensor(before * 0))
-        for i, g in zip(names, zero):
+        for name, g in zip(names, zero):
             if g is not None and g._array.any():
                 self.faults.append(
-                    f"a zero upstream gradient gives a gradient of argument {i} that is not zero: "
+                    f"a zero upstream gradient gives a gradient of {name} that is not zero: "
                     "backward does not multiply by what comes from above"
                 )
         self._put_back()
@@ -126,9 +128,10 @@ class Backward:
             self._spoils = True
             self.faults.append(f"backward changes an array that {' and '.join(changed)} saved")
             self._put_back()
-        for i, (tensor, value) in enumerate(zip(self.point.varied, self.point.values)):
+        point = self.point
+        for name, tensor, value in zip(point.labels, point.varied, point.values):
             if not np.array_equal(host(tensor._array), value.astype(tensor.dtype)):
-                self.faults.append(f"backward writes into argument {i}")
+                self.faults.append(f"backward writes into {name}")
                 tensor._array[...] = Tensor(value).to(tensor.device)._array
 
     def _put_back(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ..errors import GradcheckError
 from ..nn import Module
 from ..tensor import Tensor
-from . import check, check2, check_module
+from . import check, check2
 from .report import Report
 from .suite import Backend, Case, examine, plan
 
@@ -37,16 +37,10 @@ def assert_gradients(
         GradcheckError: with the worst offender and the verdict on every argument.
     """
     __tracebackhide__ = True  # the failure is shown at the line of the test
-    if isinstance(f, Module):
-        report = check_module(f, inputs, **options)
-        if report and second_order:
-            report = check_module(f, inputs, second_order=True, **options)
-    else:
-        report = check(f, inputs, **options)
-        if report and second_order:
-            report = check2(f, inputs, **options)
-    if not report:
-        raise GradcheckError(str(report))
+    report = check(f, inputs, **options)
+    if report and second_order:
+        report = check2(f, inputs, **options)
+    report.assert_ok()
     return report
 
 

@@ -19,17 +19,17 @@ import numpy as np
 
 from .. import random
 from ..autograd import enable_grad, grad
-from ..device import _backend, device_of
-from ..errors import ArgumentError, DTypeError, GraphError, message, unknown
+from ..device import backend_name, device_of
+from ..errors import ArgumentError, DTypeError, GraphError, message
 from ..nn import Module
 from ..ops import concatenate
 from ..tensor import Tensor, zeros_like
-from .analytic import Array, Backward
+from .analytic import Backward
 from .compare import Comparison, compare_entries, compare_probes
 from .demands import as_list, check_inputs, check_result, explained
-from .numeric import EPS, REFERENCES, Ladder, Slope, typical
+from .numeric import Ladder, known_reference, typical
 from .patterns import describe
-from .point import Guard, Point, host, name_of
+from .point import EPS, Array, Guard, Point, host
 from .report import ArgumentResult, Report
 from .rounding import Float32, Uncertainty
 
@@ -82,16 +82,17 @@ def check(
     x [2]: ok ..., 4 entries
       checked  4, kink-skipped 0  reference complex step
     """
+    options: dict[str, Any] = {
+        "rtol": rtol, "atol": atol, "probes": probes, "reference": reference, "seed": seed
+    }  # fmt: skip
     xs = as_list(inputs)
     if isinstance(f, Module):
-        return check_module(
-            f, xs, rtol=rtol, atol=atol, probes=probes, reference=reference, seed=seed
-        )
+        return check_module(f, xs, **options)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
-    checker = _Check(name_of(f), labels, probes, reference, rtol, atol, seed)
+    checker = _Check(**options)
     held, guard = reached(f, xs)
-    return checker.run(Point(f, xs, xs, held, guard))
+    return checker.run(Point(f, xs, xs, held, guard, labels=labels))
 
 
 def check2(
@@ -112,14 +113,8 @@ def check2(
         return check_module(f, xs, second_order=True, seed=seed, **options)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
-    function = name_of(f)
     held, guard = reached(f, xs)
-    with guard():
-        check_result(function, f(*xs), f(*xs))
-        v = _upstream(f, xs, seed)
-    point = Point(_second(f, len(xs)), [*xs, v], [*xs, v], held, guard)
-    checker = _Check(f"second order of {function}", [*labels, "v"], seed=seed, **options)
-    return checker.run(point, unused=True)
+    return _Check(seed=seed, **options).run_second(Point(f, xs, xs, held, guard, labels=labels))
 
 
 def check_module(
@@ -158,35 +153,19 @@ def check_module(
     varied = [*wanted, *learnt.values()]
     check_inputs(labels, varied)
     buffers = list(module.buffers())
-    function = type(module).__name__
     state = random.get_state()
 
     @contextlib.contextmanager
     def as_before() -> Iterator[None]:
-        random.set_state(state)
-        try:
-            with unchanged(buffers):
-                yield
-        finally:
+        with random.preserved(), unchanged(buffers):
             random.set_state(state)
+            yield
 
-    with as_before():
-        check_result(function, module(*xs))
-    checker = _Check(function, labels, seed=seed, **options)
-    if not second_order:
-        return checker.run(Point(module, xs, varied, [*buffers, *frozen], as_before))
-    with as_before():
-        v = _upstream(module, xs, seed)
-
-    def f(*arguments: Tensor) -> Tensor:
-        return module(*xs)
-
-    checker.function = f"second order of {function}"
-    checker.labels = [*labels, "v"]
-    point = Point(
-        _second(f, len(varied)), [*varied, v], [*varied, v], [*buffers, *frozen], as_before
-    )
-    return checker.run(point, unused=True)
+    held = [*buffers, *frozen]
+    name = type(module).__name__
+    point = Point(module, xs, varied, held, as_before, name=name, labels=labels)
+    checker = _Check(seed=seed, **options)
+    return checker.run_second(point) if second_order else checker.run(point)
 
 
 def reached(f: Any, xs: Sequence[Tensor]) -> tuple[list[Tensor], Guard]:
@@ -231,194 +210,158 @@ def labels_of(f: Any, xs: Sequence[Any], names: Sequence[str] | None = None) -> 
     return [f"input {i}" for i in range(len(xs))]
 
 
-def _upstream(f: Callable[..., Tensor], xs: Sequence[Any], seed: int) -> Tensor:
-    y = f(*xs)
-    draws = np.random.default_rng(seed + 1).standard_normal(y.shape).astype(y.dtype)
-    return Tensor(draws).to(y.device).requires_grad_()
-
-
-def _second(f: Callable[..., Tensor], count: int) -> Callable[..., Tensor]:
-    """(inputs, v) → the entries of vᵀJ, one after the other."""
-
-    def product(*arguments: Tensor) -> Tensor:
-        *points, upstream = arguments
-        with enable_grad():
-            found = grad(f(*points), points, upstream, create_graph=True, allow_unused=True)
-        return concatenate(
-            [(zeros_like(x) if g is None else g).reshape(-1) for g, x in zip(found, points)]
-        )
-
-    return product
-
-
 class _Check:
-    """One check, from options to report."""
+    """One check, from a point and options to a report."""
 
     def __init__(
         self,
-        function: str,
-        labels: list[str],
         probes: int | None = None,
         reference: str | None = None,
         rtol: float | None = None,
         atol: float | None = None,
         seed: int = 0,
     ) -> None:
-        if reference is not None and reference not in REFERENCES:
-            raise unknown("reference", reference, REFERENCES)
+        known_reference(reference)
         if probes is not None and (not isinstance(probes, int) or probes < 1):
             raise ArgumentError(message("check", "probes >= 1", probes))
-        self.function, self.labels = function, labels
-        self.probes, self.reference = probes, reference
-        self.rtol, self.atol = rtol, atol
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ArgumentError(message("check", "seed an integer >= 0", repr(seed)))
+        self.probes, self.reference = probes, reference
+        self.rtol, self.atol, self.seed = rtol, atol, seed
         self.rng = np.random.default_rng(seed)
         self.notes: list[str] = []
 
+    def run_second(self, point: Point) -> Report:
+        """Check the function (varied tensors, v) → the entries of vᵀJ, one after the other."""
+
+        def call() -> Any:
+            with point.guard():
+                return point.f(*point.xs)
+
+        y = call()
+        check_result(point.name, y, call())
+        draws = np.random.default_rng(self.seed + 1).standard_normal(y.shape).astype(y.dtype)
+        v = Tensor(draws).to(y.device).requires_grad_()
+
+        def product() -> Tensor:
+            xs = point.varied
+            with enable_grad():
+                found = grad(point.f(*point.xs), xs, v, create_graph=True, allow_unused=True)
+            return concatenate(
+                [(zeros_like(x) if g is None else g).reshape(-1) for g, x in zip(found, xs)]
+            )
+
+        name, labels = f"second order of {point.name}", [*point.labels, "v"]
+        varied = [*point.varied, v]
+        second = Point(product, [], varied, point.held, point.guard, name=name, labels=labels)
+        return self.run(second, unused=True)
+
     def run(self, point: Point, unused: bool = False) -> Report:
         """``unused``: the result need not depend on every tensor (its second derivative is 0)."""
+        self.point = point
         single = [x.dtype == np.float32 for x in point.varied]
         if any(single):
-            whose = ", ".join(label for label, one in zip(self.labels, single) if one)
+            whose = ", ".join(label for label, one in zip(point.labels, single) if one)
             self.notes.append(
                 f"float32 ({whose}): differences have 3 digits there at best, so the derivatives "
                 "are checked in float64, and the float32 kernels against those"
             )
         with point:
             with explained(any(single)):
-                backward, again = Backward(point), Backward(point)
-            y = backward.y
-            check_result(self.function, y, again.y)
-            value = host(y._array)
-            where = "numpy" if _backend.get() == "numpy" else "numba"
-            if device_of(y._array).type != "cpu":
-                where = str(device_of(y._array))
-            ladder = Ladder(point, value, self.reference, self.rng)
-            if ladder.fault:
-                backward.faults.append(ladder.fault)
-            if ladder.reason and self.reference is None:
-                self.notes.append(f"no complex step: {ladder.reason}")
+                self.backward, again = Backward(point), Backward(point)
+            y, faults = self.backward.y, self.backward.faults
+            check_result(point.name, y, again.y)
+            device = device_of(y._array)
+            where = backend_name(y._array) if device.type == "cpu" else str(device)
+            self.ladder = Ladder(point, host(y._array), self.reference, self.rng)
+            if self.ladder.fault:
+                faults.append(self.ladder.fault)
+            if self.ladder.reason and self.reference is None:
+                self.notes.append(f"no complex step: {self.ladder.reason}")
             v = self.rng.standard_normal(y.numel())
-            backward.inspect(v, again)
-            full = [self.probes is None and y.numel() * x.numel() <= FULL for x in point.varied]
-            uncertainty = Uncertainty(point, backward, ladder)
-            comparisons = self._entries(point, backward, ladder, uncertainty, full, v)
-            if not all(full):
-                self._probes(point, backward, ladder, uncertainty, full, comparisons)
-            self._influence(backward, comparisons, unused)
-            results = self._results(value.shape, point, comparisons)
+            self.backward.inspect(v, again)
+            self.uncertainty = Uncertainty(point, self.backward, self.ladder)
+            comparisons = self._comparisons(v)
+            self._influence(comparisons, unused)
+            results = self._results(comparisons)
             if any(single):
-                float32 = Float32(point, backward, comparisons, uncertainty, self.rng)
+                float32 = Float32(point, self.backward, comparisons, self.uncertainty, self.rng)
                 results = [
                     replace(result, rounding=float32.error(index))
                     for index, result in enumerate(results)
                 ]
                 self.notes += float32.notes
-            faults = [self._named(fault) for fault in backward.faults]
-        return Report(self.function, tuple(results), tuple(faults), tuple(self.notes), where)
+        return Report(point.name, tuple(results), tuple(faults), tuple(self.notes), where)
 
-    def _entries(
-        self,
-        point: Point,
-        backward: Backward,
-        ladder: Ladder,
-        uncertainty: Uncertainty,
-        full: list[bool],
-        v: Array,
-    ) -> list[Comparison | None]:
-        found: list[Comparison | None] = []
-        analytic = backward.jacobians(full)
-        dense = backward.products(v) if any(full) else []
-        for index, jacobian in enumerate(analytic):
-            if jacobian is None:
-                found.append(None)
-                continue
-            slopes = ladder.columns(index)
+    def _comparisons(self, v: Array) -> list[Comparison]:
+        """One for each varied tensor: of every entry, or of probes where these are too many."""
+        size = self.backward.y.numel()
+        full = [self.probes is None and size * x.numel() <= FULL for x in self.point.varied]
+        jacobians = self.backward.jacobians(full)
+        dense = self.backward.products(v) if any(full) else []
+        count = 0 if all(full) else self.probes or PROBES
+        upstreams = [self.rng.standard_normal(size) for _ in range(count)]
+        products = [self.backward.products(u) for u in upstreams]
+        return [
+            self._probes(index, upstreams, [p[index] for p in products])
+            if jacobian is None
+            else self._entries(index, jacobian, v, dense[index])
+            for index, jacobian in enumerate(jacobians)
+        ]
 
-            def judge(
-                moved: float = 0.0,
-                jacobian: Array = jacobian,
-                slopes: list[Slope] = slopes,
-                index: int = index,
-            ) -> Comparison:
-                comparison = compare_entries(jacobian, slopes, self.rtol, self.atol)
-                comparison.add_dense(v, dense[index], moved)
-                return comparison
+    def _entries(self, index: int, jacobian: Array, v: Array, product: Array) -> Comparison:
+        """Every entry of one tensor's Jacobian, by backward row by row; ``product`` is vᵀJ by one
+        backward pass."""
+        slopes = self.ladder.columns(index)
+        comparison = compare_entries(jacobian, slopes, self.rtol, self.atol)
+        comparison.add_dense(v, product)
+        wrong = comparison.wrong.any(axis=0)
+        if wrong.any():  # is it rounding? as where large terms cancel
+            noise = MARGIN * self.uncertainty.of(index, wrong)
+            # and as in 1 - y², where the whole of y has gone (a saturated tanh, softmax)
+            reach = max(1.0, float(np.abs(self.point.values[index]).max()))
+            gone = 4 * EPS * reach * np.abs(host(self.backward.y._array)).reshape(-1)
+            for k, slope in enumerate(slopes):
+                slope.noise = slope.noise + noise[k] + gone
+            comparison = compare_entries(jacobian, slopes, self.rtol, self.atol)
+            comparison.add_dense(v, product, MARGIN * self.uncertainty.of_dense(v))
+        self._kinks(index, comparison)
+        return comparison
 
-            comparison = judge()
-            wrong = comparison.wrong.any(axis=0)
-            if wrong.any():  # is it rounding? as where large terms cancel
-                noise = MARGIN * uncertainty.of(index, wrong)
-                # and as in 1 - y², where the whole of y has gone (a saturated tanh, softmax)
-                reach = max(1.0, float(np.abs(point.values[index]).max()))
-                gone = 4 * EPS * reach * np.abs(host(backward.y._array)).reshape(-1)
-                for k, slope in enumerate(slopes):
-                    slope.noise = slope.noise + noise[k] + gone
-                comparison = judge(MARGIN * uncertainty.of_dense(v))
-            found.append(comparison)
-            self._kinks(point, index, comparison)
-        return found
+    def _probes(self, index: int, upstreams: list[Array], products: list[Array]) -> Comparison:
+        """Random directions of one tensor, as many as there are upstream gradients; ``products``
+        are the vᵀJ of these."""
+        values = self.point.values
+        scale = typical(values[index])
+        directions = [self.rng.standard_normal(values[index].shape) for _ in upstreams]
+        ways = [
+            [direction * scale if i == index else None for i in range(len(values))]
+            for direction in directions
+        ]
+        slopes = [self.ladder.slope(way) for way in ways]
+        probes = products, upstreams, directions, slopes, scale, self.rtol, self.atol
+        comparison = compare_probes(*probes)
+        if comparison.wrong.any():
+            for slope, way in zip(slopes, ways):
+                slope.noise = slope.noise + MARGIN * self.ladder.rounding(way)
+            moved = MARGIN * self.uncertainty.of_products(index, upstreams)
+            comparison = compare_probes(*probes, moved)
+        return comparison
 
-    def _probes(
-        self,
-        point: Point,
-        backward: Backward,
-        ladder: Ladder,
-        uncertainty: Uncertainty,
-        full: list[bool],
-        comparisons: list[Comparison | None],
-    ) -> None:
-        """Fill in the arguments that are too large: K upstream gradients, K directions each."""
-        count = self.probes or PROBES
-        upstreams = [self.rng.standard_normal(backward.y.numel()) for _ in range(count)]
-        products = [backward.products(v) for v in upstreams]
-        for index, value in enumerate(point.values):
-            if full[index]:
-                continue
-            directions = [self.rng.standard_normal(value.shape) for _ in range(count)]
-            scale = typical(value)
-            slopes, ways = [], []
-            for direction in directions:
-                along: list[Array | None] = [None] * len(point.values)
-                along[index] = direction * scale
-                ways.append(along)
-                slope = ladder.slope(along)
-                slopes.append(slope)
-
-            def judge(
-                moved: Array | float = 0.0,
-                index: int = index,
-                slopes: list[Slope] = slopes,
-                directions: list[Array] = directions,
-                scale: float = scale,
-            ) -> Comparison:
-                mine = [p[index] for p in products]
-                tolerances = (self.rtol, self.atol, moved)
-                return compare_probes(mine, upstreams, directions, slopes, scale, *tolerances)
-
-            comparison = judge()
-            if comparison.wrong.any():
-                for slope, along in zip(slopes, ways):
-                    slope.noise = slope.noise + MARGIN * ladder.rounding(along)
-                comparison = judge(MARGIN * uncertainty.of_products(index, upstreams))
-            comparisons[index] = comparison
-
-    def _kinks(self, point: Point, index: int, comparison: Comparison) -> None:
-        shape, label = point.values[index].shape, self.labels[index]
+    def _kinks(self, index: int, comparison: Comparison) -> None:
+        shape, label = self.point.values[index].shape, self.point.labels[index]
         for column, names in list(comparison.kinks.items())[:3]:
             place = [int(i) for i in np.unravel_index(column, shape)]
             self.notes.append(f"{label}{place} sits on a switch of {' and '.join(names)}")
         if len(comparison.kinks) > 3:
             self.notes.append(f"and {len(comparison.kinks) - 3} more entries of {label}")
 
-    def _influence(
-        self, backward: Backward, comparisons: list[Comparison | None], unused: bool
-    ) -> None:
-        for label, reached, comparison in zip(self.labels, backward.reached, comparisons):
-            if comparison is not None and not comparison.numeric.size:
+    def _influence(self, comparisons: list[Comparison], unused: bool) -> None:
+        rows = zip(self.point.labels, self.backward.reached, comparisons)
+        for label, reached, comparison in rows:
+            if not comparison.numeric.size:
                 self.notes.append(f"nothing to compare for {label}: it or the result is empty")
-            elif reached or comparison is None:
+            elif reached:
                 continue
             elif not comparison.numeric_is_zero:
                 what = "backward computes with it" if unused else "the result depends on it"
@@ -428,19 +371,17 @@ class _Check:
                 )
             elif not unused:
                 raise GraphError(
-                    f"check: expected a result of {self.function} that depends on {label}, got "
+                    f"check: expected a result of {self.point.name} that depends on {label}, got "
                     f"one that does not. Leave {label} out of the inputs."
                 )
 
-    def _results(
-        self, shape: tuple[int, ...], point: Point, comparisons: list[Comparison | None]
-    ) -> list[ArgumentResult]:
-        done = [c for c in comparisons if c is not None]
+    def _results(self, comparisons: list[Comparison]) -> list[ArgumentResult]:
+        shape, labels = self.backward.y.shape, self.point.labels
         jacobians = {
-            label: (c.analytic, c.numeric) for label, c in zip(self.labels, done) if not c.probes
+            label: (c.analytic, c.numeric) for label, c in zip(labels, comparisons) if not c.probes
         }
         results = []
-        for label, value, comparison in zip(self.labels, point.values, done):
+        for label, value, comparison in zip(labels, self.point.values, comparisons):
             result = comparison.result(label, value.shape, shape)
             if result.failures and not comparison.probes:
                 others = {name: pair for name, pair in jacobians.items() if name != label}
@@ -453,8 +394,3 @@ class _Check:
                 )
             results.append(result)
         return results
-
-    def _named(self, fault: str) -> str:
-        for index in reversed(range(len(self.labels))):
-            fault = fault.replace(f"argument {index}", self.labels[index])
-        return fault

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .numeric import EPS, RTOL, Array, Slope
+from .numeric import RTOL, Slope
+from .point import EPS, Array
 from .report import ArgumentResult
 
 
@@ -18,10 +19,9 @@ class Comparison:
     """Two Jacobians of one argument, (output size, argument size), or two tables of probes.
 
     Attributes:
-        wrong: the entries that disagree.
         noise: what rounding may do to each entry.
         rtol: the relative tolerance of each column.
-        skipped: the entries at a kink that could not be judged.
+        skipped: the entries that could not be judged, at a kink or without convergence.
         ratio: the error over what is allowed.
         kinks: the columns at a kink, with the operations that switch there.
         dense: in words, where a dense upstream gradient gave something else than the rows do.
@@ -30,7 +30,6 @@ class Comparison:
 
     analytic: Array
     numeric: Array
-    wrong: np.ndarray
     skipped: np.ndarray
     ratio: Array
     noise: Array
@@ -39,6 +38,11 @@ class Comparison:
     kinks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     dense: str = ""
     probes: str = ""
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """The entries that disagree."""
+        return (self.ratio > 1) & ~self.skipped
 
     @property
     def entries(self) -> int:
@@ -55,7 +59,6 @@ class Comparison:
         allowed = 1e-9 * (np.abs(v) @ np.abs(self.analytic)) + np.abs(v) @ self.noise + moved
         off = ~(np.abs(product - expected) <= allowed)
         if off.any():
-            self.wrong = self.wrong | (off & ~self.skipped)
             self.ratio = np.where(off, np.inf, self.ratio)
             self.dense = (
                 "backward is not linear in its upstream gradient: a dense one gives another "
@@ -103,13 +106,12 @@ def compare_entries(
     allowed = _allowed(size, relative, noise, near, rtol, atol)
     away = np.maximum(np.maximum(low - analytic, analytic - high), 0.0)
     ratio = _over(away, allowed)
-    at_kink = np.isnan(numeric)  # there any value of the interval will do, and no other is judged
-    skipped = at_kink & ~(ratio <= 1) & np.isfinite(analytic)
+    unsure = np.isnan(numeric)  # any value of the interval will do, and no other is judged
+    skipped = unsure & ~(ratio <= 1) & np.isfinite(analytic)
     ratio = np.where(skipped, 0.0, np.where(np.isnan(ratio), np.inf, ratio))
     return Comparison(
         analytic,
         numeric,
-        (ratio > 1) & ~skipped,
         skipped,
         ratio,
         noise,
@@ -183,7 +185,6 @@ def compare_probes(
     return Comparison(
         analytic,
         numeric,
-        (ratio > 1) & ~skipped,
         skipped,
         ratio,
         noise,

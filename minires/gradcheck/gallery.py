@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..drawing import to_bytes
@@ -58,7 +58,7 @@ class Gallery:
         """Plain values, for JSON: without the pictures, with the numbers that they show."""
         spectra, split = self.spectra[0], self.split[0]
         return {
-            "proofs": [{**asdict(proof), "ok": proof.ok} for proof in self.proofs],
+            "proofs": [proof.as_dict() for proof in self.proofs],
             "singular_values": {
                 "depths": list(spectra.depths),
                 "plain": spectra.plain.tolist(),

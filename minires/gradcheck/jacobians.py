@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError, message, unknown
+from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor
-from .analytic import Array, Backward
+from .analytic import Backward
 from .demands import as_list
-from .numeric import REFERENCES, Ladder
-from .point import Guard, Point
+from .numeric import COMPLEX, Ladder, known_reference
+from .point import Array, Guard, Point
 
 
 def analytic_jacobian(
@@ -50,12 +50,11 @@ def numeric_jacobian(
     Raises:
         ArgumentError: ``reference`` is unknown, or "complex step" and impossible here.
     """
-    if reference is not None and reference not in REFERENCES:
-        raise unknown("reference", reference, REFERENCES)
+    known_reference(reference)
     with _point(f, inputs, wrt, guard) as point:
         y, _, _ = point.at(point.values)
         ladder = Ladder(point, y, reference, np.random.default_rng(0))
-        if reference == REFERENCES[0] and not ladder.complex:
+        if reference == COMPLEX and not ladder.complex:
             raise ArgumentError(f"numeric_jacobian: no complex step here: {ladder.reason}.")
         slopes = [slope.value for slope in ladder.columns(0)]
         return np.stack(slopes, axis=1) if slopes else np.zeros((y.size, 0))

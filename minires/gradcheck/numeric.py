@@ -5,14 +5,17 @@
    exact as f itself. The step has no real part, so no ReLU or maximum switches on the way. It
    needs every operation on the path to be ``complex_safe``, and runs on the NumPy references.
 2. **Richardson's five points**: central differences at h and h / 2 combined so that their h²
-   errors cancel, ``(4 D(h/2) - D(h)) / 3``, with h = 3e-3 of the input's scale, or a tenth or a
-   hundredth of it where the function switches within the stencil or bends too much.
+   errors cancel, ``(4 D(h/2) - D(h)) / 3``, with h = 3e-3 of the input's scale, or ten times less
+   and less where the function switches within the stencil or bends too much.
 3. **Central difference** at h = cbrt(eps), where even that crosses a switch.
 4. **One side** of a switch: the side on which the function takes the same branches as at the point
    itself, which is the branch whose derivative backward computes.
 5. **The interval** between the slopes of both sides, where the point belongs to neither: any
    value within it is a sub-gradient and is accepted. What lies outside is not judged, and counted
    as skipped.
+
+On the rungs 2 to 4 each entry is estimated twice. Where the two estimates do not agree the
+differences have not converged, and only an interval around them is known, as in 5.
 """
 
 from __future__ import annotations
@@ -21,11 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .point import Curve, Point, Switches
-
-Array = NDArray[np.float64]
+from ..errors import unknown
+from .point import EPS, Array, Curve, Point, Switches
 
 COMPLEX, RICHARDSON, CENTRAL, ONE_SIDED, INTERVAL = (
     "complex step",
@@ -39,8 +40,13 @@ RTOL = {COMPLEX: 1e-9, RICHARDSON: 1e-6, CENTRAL: 1e-5, ONE_SIDED: 1e-4, INTERVA
 # How far apart two estimates may be for that: Richardson's error is about the square of it.
 CONVERGED = {RICHARDSON: 1e-3, CENTRAL: 3e-5, ONE_SIDED: 1e-4}
 REFERENCES = (COMPLEX, RICHARDSON, CENTRAL)
-EPS = float(np.finfo(np.float64).eps)
 _TINY = 1e-30
+
+
+def known_reference(reference: str | None) -> None:
+    """Refuse a reference that does not exist; None is the best one possible."""
+    if reference is not None and reference not in REFERENCES:
+        raise unknown("reference", reference, REFERENCES)
 
 
 @dataclass
@@ -89,10 +95,6 @@ class Slope:
             self.reference,
             self.kink,
         )
-
-    @property
-    def known(self) -> bool:
-        return not np.isnan(self.value).any()
 
 
 def complex_slope(curve: Curve) -> Slope:
@@ -300,15 +302,14 @@ class Ladder:
                 return found
         scale = scales(value)
         return [
-            self.slope(self.direction(index, place)).over(float(scale[place]))
+            self.slope(self.direction(index, place, scale)).over(float(scale[place]))
             for place in np.ndindex(value.shape)
         ]
 
-    def direction(self, index: int, place: tuple[int, ...]) -> list[Array | None]:
-        """Along one entry of one tensor, as far as the entry may naturally move."""
-        value = self.point.values[index]
-        step = np.zeros(value.shape)
-        step[place] = scales(value)[place]
+    def direction(self, index: int, place: tuple[int, ...], scale: Array) -> list[Array | None]:
+        """Along one entry of one tensor, as far as :func:`scales` says it may naturally move."""
+        step = np.zeros(scale.shape)
+        step[place] = scale[place]
         return [step if i == index else None for i in range(len(self.point.values))]
 
 

@@ -129,11 +129,8 @@ def _thousand() -> Case:
 
 def _block() -> Case:
     """``relu(F(x) + x)`` with batch norm in training mode."""
-    state = random.get_state()
-    try:
+    with random.preserved():
         block = BasicBlock(2, 2).double()
-    finally:
-        random.set_state(state)
     rng = np.random.default_rng(0)
     for parameter in block.parameters():
         parameter.data[...] = 0.5 * rng.standard_normal(parameter.shape)

@@ -16,6 +16,7 @@ from ..errors import ArgumentError
 from ..tensor import Tensor
 from .demands import check_result
 
+Array = NDArray[np.float64]
 Vector = NDArray[Any]
 Switches = tuple[tuple[str, bytes], ...]
 EPS = float(np.finfo(np.float64).eps)
@@ -35,6 +36,8 @@ class Point:
         varied: the tensors with respect to which derivatives are taken.
         held: other tensors that ``f`` reads (buffers), to be in float64 as well.
         guard: entered around each evaluation; puts back what an evaluation changes.
+        name: of ``f``, for reports. Default: its own.
+        labels: of the varied tensors, for reports.
     """
 
     def __init__(
@@ -44,10 +47,15 @@ class Point:
         varied: Sequence[Tensor],
         held: Sequence[Tensor] = (),
         guard: Guard = contextlib.nullcontext,
+        *,
+        name: str | None = None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         self.f, self.xs, self.varied, self.guard = f, list(xs), list(varied), guard
-        self.name = name_of(f)
-        self._lent = [*varied, *(t for t in held if t.dtype.kind == "f")]
+        self.held = list(held)
+        self.name = name_of(f) if name is None else name
+        self.labels = [f"input {i}" for i in range(len(varied))] if labels is None else list(labels)
+        self._lent = [*varied, *(t for t in self.held if t.dtype.kind == "f")]
         self._own = [t._array for t in self._lent]
         self._in_own_precision = False
         self.values = [host(t._array).astype(np.float64) for t in varied]

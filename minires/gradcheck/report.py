@@ -10,6 +10,27 @@ from ..errors import GradcheckError
 MOST_SKIPPED = 0.05  # a check of which more than this share was skipped at kinks has failed
 
 
+class Verdict:
+    """The outcome of a check: ``bool(outcome)`` says whether all is well, ``str`` what is wrong."""
+
+    @property
+    def ok(self) -> bool:
+        raise NotImplementedError
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def assert_ok(self) -> None:
+        """Raise unless all is well.
+
+        Raises:
+            GradcheckError: with the text of the outcome.
+        """
+        __tracebackhide__ = True  # pytest shows the failure at the line that asks
+        if not self.ok:
+            raise GradcheckError(str(self))
+
+
 @dataclass(frozen=True)
 class ArgumentResult:
     """The comparison for one argument of a function.
@@ -19,7 +40,8 @@ class ArgumentResult:
         shape: its shape.
         entries: how many entries of the Jacobian were compared (or how many probes).
         failures: how many of them disagree.
-        skipped: how many sit on a kink where no derivative exists to compare with.
+        skipped: how many could not be judged: they sit on a kink, where no derivative exists to
+            compare with, or differences did not converge.
         output: where the worst entry stands in the output; () for a probe.
         index: where it stands in the argument; () for a probe.
         analytic, numeric: the two values there.
@@ -115,8 +137,8 @@ ROUNDING_LIMIT = 2.0
 
 
 @dataclass(frozen=True)
-class Report:
-    """The outcome of a check; ``bool(report)`` says whether all is well.
+class Report(Verdict):
+    """What :func:`minires.gradcheck.check` and its siblings found, argument by argument.
 
     Attributes:
         function: its name.
@@ -136,14 +158,6 @@ class Report:
     def ok(self) -> bool:
         return not self.faults and all(argument.ok for argument in self.arguments)
 
-    def __bool__(self) -> bool:
-        return self.ok
-
-    @property
-    def worst(self) -> ArgumentResult:
-        """The argument with the largest error."""
-        return max(self.arguments, key=lambda argument: (not argument.ok, argument.error))
-
     def __str__(self) -> str:
         where = f" on {self.backend}" if self.backend else ""
         lines = [f"{self.function}{where}: {'ok' if self.ok else 'the gradient is wrong'}"]
@@ -157,12 +171,3 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "ok": self.ok}
-
-    def assert_ok(self) -> None:
-        """Raise if anything disagrees.
-
-        Raises:
-            GradcheckError: with the worst offender, and the verdict on every argument.
-        """
-        if not self.ok:
-            raise GradcheckError(str(self))

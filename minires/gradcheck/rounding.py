@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import watch
-from .analytic import Array, Backward
+from .analytic import Backward
 from .compare import Comparison
-from .numeric import EPS, Ladder, scales
-from .point import Point, host
+from .numeric import Ladder, scales
+from .point import EPS, Array, Point, host
 from .report import ROUNDING_LIMIT
 
 UNKNOWN = 10  # by how much a network's products may exceed their sum
@@ -41,8 +40,8 @@ class Uncertainty:
         moved = np.where(columns, self._of_backward(index), 0.0)
         for k, place in enumerate(np.ndindex(value.shape)):
             if columns[k]:
-                numeric = self.ladder.rounding(self.ladder.direction(index, place)) / scale[place]
-                moved[k] = max(moved[k], numeric)
+                direction = self.ladder.direction(index, place, scale)
+                moved[k] = max(moved[k], self.ladder.rounding(direction) / scale[place])
         return moved
 
     def _of_backward(self, index: int) -> Array:
@@ -88,7 +87,7 @@ class Float32:
         self,
         point: Point,
         backward: Backward,
-        comparisons: Sequence[Comparison | None],
+        comparisons: Sequence[Comparison],
         uncertainty: Uncertainty,
         rng: np.random.Generator,
     ) -> None:
@@ -96,20 +95,18 @@ class Float32:
         self._units: list[float | None] = [None] * len(point.varied)
         v = rng.standard_normal(backward.y.numel()).astype(np.float32).astype(np.float64)
         exact = backward.products(v)
-        with watch() as seen64:
-            y64 = host(point.forward()._array).reshape(-1)
+        y64 = host(backward.y._array).reshape(-1)
         with point.own_precision():
-            with watch() as seen32:
-                single = Backward(point)
+            single = Backward(point)
             y32 = host(single.y._array).reshape(-1)
             found = single.products(v)
         if {g.dtype for g in found} != {np.dtype(np.float32)}:
             self.notes.append("float32 not judged: some inputs are float64")
             return
-        if seen32.switches != seen64.switches:
+        if single.switches != backward.switches:
             self.notes.append("float32 not judged: it switches another way at a kink")
             return
-        whole = [c.analytic for c in comparisons if c is not None and not c.probes]
+        whole = [c.analytic for c in comparisons if not c.probes]
         if len(whole) == len(comparisons):
             joint = np.nan_to_num(np.concatenate(whole, axis=1))
             reach = np.abs(joint) @ np.abs(np.concatenate([x.reshape(-1) for x in point.values]))
@@ -122,7 +119,7 @@ class Float32:
                 f"the float32 result is off by {worst:.1f} units of accumulated rounding error"
             )
         for index, (g32, g64, c) in enumerate(zip(found, exact, comparisons)):
-            if c is None or c.probes:  # the products are not known, and the sum has cancelled
+            if c.probes:  # the products are not known, and the sum has cancelled
                 sizes, count = UNKNOWN * np.abs(g64), np.full(g64.shape, y64.size)
             else:
                 j = np.nan_to_num(c.analytic)
@@ -133,7 +130,7 @@ class Float32:
                 # where large terms cancel (a bias in front of a batch norm) J does not show their
                 # size; how far an ulp of float64 moves it does
                 more = 4 * EPS32 / EPS * uncertainty.of_products(index, [v]).max(initial=0.0)
-                if c is not None and not c.probes:
+                if not c.probes:
                     of_columns = uncertainty.of(index, bad) * np.linalg.norm(v)
                     more = np.maximum(more, 4 * EPS32 / EPS * of_columns)
                 error[bad] = units(g32, g64, sizes, count, more)[bad]

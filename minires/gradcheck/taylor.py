@@ -13,17 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import GradcheckError
 from ..tensor import Tensor
 from .analytic import Backward
 from .check import labels_of
 from .demands import as_list, check_inputs, check_result
-from .numeric import EPS, scales
-from .point import Point
+from .numeric import scales
+from .point import EPS, Point
+from .report import Verdict
 
 
 @dataclass(frozen=True)
-class TaylorReport:
+class TaylorReport(Verdict):
     """Remainders along one random direction.
 
     Attributes:
@@ -43,9 +43,6 @@ class TaylorReport:
     def ok(self) -> bool:
         return self.exact or (bool(self.slopes) and float(np.median(self.slopes[-3:])) > 1.8)
 
-    def __bool__(self) -> bool:
-        return self.ok
-
     def __str__(self) -> str:
         verdict = "ok" if self.ok else "the remainder does not fall with the square of the step"
         lines = [f"{self.function}: {verdict}"]
@@ -55,15 +52,6 @@ class TaylorReport:
         for h, remainder, slope in zip(self.steps, self.remainders, slopes):
             lines.append(f"  h {h:.2e}  remainder {remainder:.3e}  slope {slope}".rstrip())
         return "\n".join(lines)
-
-    def assert_ok(self) -> None:
-        """Raise if the slope is not 2.
-
-        Raises:
-            GradcheckError: with steps, remainders and slopes.
-        """
-        if not self.ok:
-            raise GradcheckError(str(self))
 
 
 def taylor(

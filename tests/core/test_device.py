@@ -76,6 +76,14 @@ def test_backend_picks_the_kernels():
     assert device.kernels("relu", x).__name__.endswith("kernel_numba")
 
 
+def test_the_name_of_the_backend_of_an_array():
+    x = np.ones(1)
+    assert device.backend_name(x) == "numba"
+    with mr.backend("numpy"):
+        assert device.backend_name(x) == "numpy"
+        assert device.backend_name(object()) == "cuda", "what is no NumPy array is on a GPU"
+
+
 def test_unknown_backend():
     with pytest.raises(ArgumentError, match="unknown backend 'nunpy': did you mean numpy"):
         mr.backend("nunpy").__enter__()

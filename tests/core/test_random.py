@@ -51,6 +51,18 @@ def test_a_state_is_a_copy():
     assert json.dumps(state) == before
 
 
+def test_draws_inside_preserved_change_no_later_draw():
+    mr.manual_seed(1)
+    before = random.get_state()
+    with random.preserved():
+        mr.manual_seed(2)
+        mr.randn(3)
+    assert random.get_state() == before
+    with pytest.raises(ZeroDivisionError), random.preserved():
+        mr.randn(3).tolist()[0] / 0
+    assert random.get_state() == before
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", None, True, [1]])
 def test_bad_seeds(seed):
     with pytest.raises(ArgumentError, match="manual_seed: expected an integer seed >= 0, got"):

@@ -305,6 +305,14 @@ def test_float32_is_checked_in_float64_and_then_in_units_of_rounding(backend):
         assert 0 < argument.rounding < 2
 
 
+def test_float32_is_judged_where_only_backward_compares():
+    x = mr.tensor([0.5, 1.5, 2.0], requires_grad=True)  # pow asks in backward whether x is 0
+    y = mr.tensor([2.0, 3.0, 0.5], requires_grad=True)
+    report = check(lambda x, y: x**y, [x, y])
+    assert all(0 < argument.rounding < 2 for argument in report.arguments)
+    assert "not judged" not in str(report)
+
+
 def test_a_float32_kernel_that_loses_digits_is_caught(monkeypatch):
     from minires.ops.conv2d import kernel_numba
 

@@ -33,6 +33,7 @@ from minires.gradcheck.identity.jacobians import (
     relative,
     rows,
 )
+from minires.gradcheck.report import Verdict
 from minires.nn import Module
 from minires.ops import cross_entropy
 from minires.tensor import Tensor
@@ -264,7 +265,7 @@ def around_blocks(
 
 
 @dataclass(frozen=True)
-class ChainProof:
+class ChainProof(Verdict):
     """What was found for several blocks in a row.
 
     Attributes:
@@ -290,9 +291,6 @@ class ChainProof:
     @property
     def ok(self) -> bool:
         return not self.faults
-
-    def __bool__(self) -> bool:
-        return self.ok
 
     @property
     def name(self) -> str:

@@ -263,10 +263,9 @@ def example_split(
 ) -> tuple[PathLengths, Array, str]:
     """What :func:`path_lengths` draws, for a pre-activation network on handwritten digits before
     its training."""
-    state = random.get_state()
-    random.manual_seed(seed)
-    net = cifar_resnet(depth, in_channels=1, pre_activation=True).double()
-    random.set_state(state)
+    with random.preserved():
+        random.manual_seed(seed)
+        net = cifar_resnet(depth, in_channels=1, pre_activation=True).double()
     digits = load("digits")
     pixels = digits.images[:images].transpose(0, 3, 1, 2) / digits.scale
     x = Tensor((pixels - pixels.mean()) / pixels.std())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minires import random
-from minires.errors import GradcheckError, ShapeError, message
+from minires.errors import ShapeError, message
 from minires.gradcheck.identity.diagnosis import what_is_wrong
 from minires.gradcheck.identity.jacobians import (
     LIMIT,
@@ -34,6 +34,7 @@ from minires.gradcheck.identity.jacobians import (
     times_read,
 )
 from minires.gradcheck.jacobians import numeric_jacobian
+from minires.gradcheck.report import Verdict
 from minires.models import (
     BasicBlock,
     Bottleneck,
@@ -55,7 +56,7 @@ PLAIN: tuple[Any, ...] = (PlainBlock, PreActPlainBlock)
 
 
 @dataclass(frozen=True)
-class Proof:
+class Proof(Verdict):
     """What was found for one block in one mode.
 
     Attributes:
@@ -97,9 +98,6 @@ class Proof:
     def ok(self) -> bool:
         return not self.faults
 
-    def __bool__(self) -> bool:
-        return self.ok
-
     @property
     def name(self) -> str:
         """The case, as in "BasicBlock, shortcut A, stride 2, train"."""
@@ -119,15 +117,6 @@ class Proof:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"name": self.name, **asdict(self), "ok": self.ok}
-
-    def assert_ok(self) -> None:
-        """Raise if anything does not hold.
-
-        Raises:
-            GradcheckError: with every fault in words.
-        """
-        if not self.ok:
-            raise GradcheckError(str(self))
 
 
 def prove(kinds: Sequence[Any] = (*RESIDUAL, *PLAIN), seed: int = 0) -> list[Proof]:
@@ -175,13 +164,12 @@ def example(
     Maps with h ≠ w, batch norm with γ of both signs and the statistics of these images; a stride
     of 2 doubles the channels. ``shortcut`` is not used for plain kinds.
     """
-    state = random.get_state()
-    random.manual_seed(seed)
     channels = WIDTH * stride // kind.expansion
     options: dict[str, Any] = {"shortcut": shortcut} if kind not in PLAIN else {}
-    block = kind(WIDTH, channels, stride, **options).double()
-    he_init(block, "fan_in")
-    random.set_state(state)
+    with random.preserved():
+        random.manual_seed(seed)
+        block = kind(WIDTH, channels, stride, **options).double()
+        he_init(block, "fan_in")
     rng = np.random.default_rng(seed)
     for module in block.modules():
         if isinstance(module, BatchNorm2d):

@@ -103,17 +103,16 @@ def singular_values(
     x = Tensor(np.random.default_rng(seed).standard_normal((BATCH, *shape)))
     x = x if pre_activation else x.relu()
     found: list[list[Array]] = [[], []]
-    state = random.get_state()
     for kind, spectra in zip(kinds, found):
         for depth in depths:
-            random.manual_seed(seed)
-            stack = Sequential(*(kind(shape[0], shape[0]) for _ in range(depth))).double()
-            he_init(stack, "fan_in")
+            with random.preserved():
+                random.manual_seed(seed)
+                stack = Sequential(*(kind(shape[0], shape[0]) for _ in range(depth))).double()
+                he_init(stack, "fan_in")
             calibrate(stack, x)
             values = np.linalg.svd(stack_jacobians(stack.eval(), x[:images]), compute_uv=False)
             with np.errstate(divide="ignore"):  # a singular value of 0 has the logarithm -inf
                 spectra.append(np.exp(np.log(values).mean(0)))
-    random.set_state(state)
     plain, residual = (np.stack(spectra) for spectra in found)
     names = kinds[0].__name__, kinds[1].__name__
     return Spectra(tuple(depths), plain, residual, shape, images, names, seed)

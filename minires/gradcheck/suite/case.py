@@ -153,12 +153,9 @@ class Case:
         """What is checked: a function of the leaves, or the module."""
         if self.module is None:
             return self._of_leaves
-        before = random.get_state()
-        try:
+        with random.preserved():
             random.manual_seed(seed)
             module = self.module()
-        finally:
-            random.set_state(before)
         randomize(module, np.random.default_rng([seed, 1]))
         return module.to(device) if device != CPU else module
 
