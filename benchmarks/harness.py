@@ -169,6 +169,7 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[float], None] = time.sleep,
     after_round: Callable[[], object] = lambda: None,
+    warm_up: bool = True,
 ) -> Timing:
     """Time both sides in alternating rounds. Call :func:`agree` first.
 
@@ -178,6 +179,7 @@ def measure(
         clock: seconds, monotonic.
         pause: sleeps for so many seconds.
         after_round: called after every round, for a progress bar.
+        warm_up: whether an untimed call precedes each turn; one that lasts long needs none.
     """
     if rounds < 1:
         raise ArgumentError(message("measure", "rounds >= 1", rounds))
@@ -188,7 +190,8 @@ def measure(
         for name in sides if turn % 2 == 0 else reversed(sides):
             pause(SETTLE_SECONDS)
             side = sides[name]
-            side()  # not timed: caches and threads are warm again
+            if warm_up:
+                side()  # not timed: caches and threads are warm again
             start = clock()
             for _ in range(calls[name]):
                 side()
@@ -232,7 +235,7 @@ def row(
     }
 
 
-def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def append(path: Path, rows: Iterable[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> None:
     """Append rows to a CSV file, with a header if it is new.
 
     Raises:
@@ -240,13 +243,12 @@ def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     if not path.exists() or path.stat().st_size == 0:
         writer.writeheader()
     else:
-        with open(path, encoding="utf-8", newline="") as file:
-            header = tuple(next(csv.reader(file), ()))
-        if header != COLUMNS:
+        header = _columns(path)
+        if header != columns:
             raise CheckpointError(
                 message(str(path), "the harness's columns", ",".join(header), fix="Move it away.")
             )
@@ -304,7 +306,7 @@ def _run(name: str, cases: Callable[[bool], Iterable[Case]], options: argparse.N
     from rich.console import Console
     from rich.progress import Progress
 
-    from minires.kernels.jit import get_num_threads, set_num_threads
+    from minires.kernels.threads import get_num_threads, set_num_threads
 
     if options.threads is not None:
         set_num_threads(options.threads)
@@ -380,16 +382,33 @@ def newest(path: Path) -> list[dict[str, str]]:
 
 
 def markdown(results: Path = RESULTS) -> str:
-    """The newest results of every CSV file in a folder, as Markdown."""
+    """The newest results of every CSV file in a folder, as Markdown.
+
+    Files with columns of their own are tables of other pages.
+    """
+    from versus import report
+
     parts = []
     for path in sorted(results.glob("*.csv")):
-        rows = newest(path)
-        headings = ("shape", *HEADINGS)
-        lines = [headings, ("---", "---", *["---:"] * 5)]
-        lines += [(line["shape"], *_cells(line)) for line in rows]
-        parts.append(f"**{path.stem}**, {rows[0]['date'][:10]}: {_header(rows[0])}.")
-        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+        columns = _columns(path)
+        if columns == report.COLUMNS:
+            parts.append(report.markdown(path))
+        elif columns == COLUMNS:
+            parts.append(_kernels_markdown(path))
     return "\n\n".join(parts)
+
+
+def _columns(path: Path) -> tuple[str, ...]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return tuple(next(csv.reader(file), ()))
+
+
+def _kernels_markdown(path: Path) -> str:
+    rows = newest(path)
+    lines = [("shape", *HEADINGS), ("---", "---", *["---:"] * 5)]
+    lines += [(line["shape"], *_cells(line)) for line in rows]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"**{path.stem}**, {rows[0]['date'][:10]}: {_header(rows[0])}.\n\n{table}"
 
 
 def update_readme(readme: Path = README, results: Path = RESULTS) -> None:

@@ -22,6 +22,7 @@ from .autograd import (
     enable_grad,
     grad,
     is_grad_enabled,
+    no_fusion,
     no_grad,
     set_grad_enabled,
 )
@@ -53,7 +54,7 @@ from .tensor import (
 
 if TYPE_CHECKING:
     from . import data, gradcheck, models, nn, optim, study, train
-    from .kernels.jit import get_num_threads, set_num_threads
+    from .kernels.threads import get_num_threads, set_num_threads
     from .nn import summary
 
 __version__ = "0.1.0"
@@ -74,8 +75,8 @@ _LAZY = {
     "optim": ".optim",
     "study": ".study",
     "train": ".train",
-    "get_num_threads": ".kernels.jit",
-    "set_num_threads": ".kernels.jit",
+    "get_num_threads": ".kernels.threads",
+    "set_num_threads": ".kernels.threads",
     "summary": ".nn",
 }
 

@@ -269,6 +269,35 @@ def train(
     )
 
 
+@app.command(epilog="Example: [bold]minires warmup resnet50[/bold]")
+def warmup(
+    model: Annotated[
+        str, typer.Argument(help="A name from the zoo: see minires train --list.")
+    ] = "cifar_resnet20",
+) -> None:
+    """Compile ahead what training and inference of a network need, so that nothing waits later.
+
+    Kernels are kept on disk. They are for a CPU and a version of minires, not for a network: one
+    that has the same kinds of layers needs no more.
+    """
+    import time
+
+    from minires.console import WarmUpDisplay
+    from minires.kernels import jit
+    from minires.train.warmup import PASSES, passes
+
+    start = time.perf_counter()
+    with WarmUpDisplay(console, PASSES) as display, jit.listening(display.kernel):
+        for done, (name, run) in enumerate(passes(model)):
+            display.begin(name, done)
+            run()
+    seconds, count = time.perf_counter() - start, len(display.kernels)
+    kernels = f"{count} kernel{'s' if count > 1 else ''}"
+    done_in = f"Compiled {kernels} in" if count else "All kernels were there already:"
+    text = f"{done_in} {seconds:.1f} s. They are kept in {jit.cache_folder()}"
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: [bold]minires gradcheck conv2d BasicBlock --n 20[/bold]")
 def gradcheck(
     names: Annotated[
@@ -383,13 +412,12 @@ def info() -> None:
     """Versions, processor, threads, devices and caches: what to paste into a bug report."""
     import llvmlite.binding as llvm
     import numba
-    import numpy as np
 
     from minires import data, device, environment
-    from minires.kernels import jit, tile
-    from minires.ops.relu.kernel_numba import relu_fwd
+    from minires.console import facts
+    from minires.kernels import cpu, jit, threads, tile
 
-    relu_fwd(np.zeros(2, np.float32), np.zeros(2, np.float32))  # a launch settles the layer
+    running = threads.get_num_threads()  # asking starts them, which settles the layer
     features = llvm.get_host_cpu_features()
     wanted = ("avx", "avx2", "fma", "avx512f", "avx512bf16", "neon")
     try:
@@ -399,8 +427,6 @@ def info() -> None:
         gpu = str(error)
     cached = list(jit.cache_folder().rglob("*.nbc"))
     size = sum(path.stat().st_size for path in cached) / 2**20
-    from minires.console import facts
-
     console.print(
         facts(
             "minires",
@@ -410,8 +436,9 @@ def info() -> None:
                 "platform": environment.describe()["platform"],
                 "processor": environment.cpu(),
                 "features": ", ".join(name for name in wanted if features.get(name)),
-                "vector registers": f"{tile.vector_bytes()} bytes, tile of {tile.ROWS} rows",
-                "threads": f"{jit.get_num_threads()} of {os.cpu_count()} cores",
+                "vector instructions": f"{cpu.instructions()}, {cpu.LANES} float32 at a time"
+                f"; tiles of {tile.ROWS} rows",
+                "threads": f"{running} of {os.cpu_count()} cores",
                 "threading layer": numba.threading_layer(),
                 "devices": ", ".join(map(str, device.available())),
                 "GPU": gpu,

@@ -136,9 +136,30 @@ class TrainingDisplay(_Display):
         )
 
 
+class WarmUpDisplay(_Display):
+    """One bar over the passes, with the name of the kernel that is being compiled."""
+
+    def __init__(self, console: Console, passes: int) -> None:
+        super().__init__(console)
+        self.kernels: list[str] = []
+        self._pass = ""
+        self._task = self._progress.add_task("", total=passes)
+
+    def begin(self, name: str, done: int) -> None:
+        self._pass = name
+        self._progress.update(self._task, completed=done, description=name)
+
+    def kernel(self, name: str) -> None:
+        self.kernels.append(name)
+        text = f"{self._pass}: compiling {name.lstrip('_')}"
+        self._progress.update(self._task, description=text)
+
+
 def facts(title: str, rows: dict[str, Any]) -> Table:
     """A table of names and values."""
     table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path is not to be cut
     for name, value in rows.items():
         table.add_row(name, Text(str(value)))
     return table

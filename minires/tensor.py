@@ -57,43 +57,56 @@ class Tensor(Variable):
         super().__init__(_as_array(data), requires_grad)
         if isinstance(data, Variable):
             self._version = data._version  # the memory is the same, so writes to it are too
+        else:
+            self._version.exposed = hasattr(data, "dtype")  # the caller has the memory too
 
     # -- facts
 
     @property
     def data(self) -> Any:
         """The array itself. Writing into it goes unseen by autograd: see ``bump_version``."""
-        return self._array
+        return self._expose()
 
     @data.setter
     def data(self, value: Any) -> None:
         array = value._array if isinstance(value, Variable) else _as_array(value)
-        if array.shape != self._array.shape:
+        if array.shape != self.shape:
             raise ShapeError(message("data", f"an array of shape {self.shape}", array.shape))
         if self.requires_grad and array.dtype.kind not in "fc":
             raise DTypeError(message("data", "a floating-point array", str(array.dtype)))
-        self._array = array
+        self._hold(array)
+        self._version.exposed = True  # the caller has it, or a tensor with a version of its own
+        if isinstance(value, Variable):
+            value._version.exposed = True
+
+    def _expose(self) -> Any:
+        """The array, for someone who may write into it."""
+        array = self._array
+        self._version.settle()
+        self._version.exposed = True
+        return array
+
+    def _hold(self, array: Any) -> None:
+        """Take a new array, which nobody else has."""
+        self._version.settle()
+        self._array, self._pending = array, None
         self._version.bump()
 
     @property
     def ndim(self) -> int:
-        return self._array.ndim
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._array.dtype
+        return len(self.shape)
 
     @property
     def device(self) -> Device:
-        return device_of(self._array)
+        return CPU if self._pending is not None else device_of(self._array)
 
     @property
     def nbytes(self) -> int:
-        return self._array.nbytes
+        return self.numel() * self.itemsize
 
     @property
     def itemsize(self) -> int:
-        return self._array.itemsize
+        return self.dtype.itemsize
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one entry of it."""
@@ -104,14 +117,14 @@ class Tensor(Variable):
         return self.shape[dim]
 
     def dim(self) -> int:
-        return self._array.ndim
+        return len(self.shape)
 
     def numel(self) -> int:
         """How many entries there are."""
-        return self._array.size
+        return math.prod(self.shape)
 
     def is_floating_point(self) -> bool:
-        return self._array.dtype.kind == "f"
+        return self.dtype.kind == "f"
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set :attr:`requires_grad` in place, and return this tensor."""
@@ -143,7 +156,7 @@ class Tensor(Variable):
     def _on_cpu(self, what: str) -> np.ndarray[Any, Any]:
         if self.device != CPU:
             raise DeviceError(message(what, "a tensor on cpu", str(self.device), fix="Use .cpu()."))
-        return self._array
+        return self._expose()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
@@ -158,7 +171,7 @@ class Tensor(Variable):
             raise GraphError(
                 "__dlpack__: expected a tensor that does not require grad. Use .detach()."
             )
-        return self._array.__dlpack__(**options)
+        return self._expose().__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
@@ -340,11 +353,11 @@ def tensor(
         DTypeError: text, objects, float16, or another dtype that minires does not take.
     """
     array = _as_array(data, dtype)
-    if array is data or isinstance(data, Variable | np.generic):
+    if hasattr(data, "dtype"):
         array = array.copy()
     if dtype is not None:
         array = array.astype(as_dtype(dtype), copy=False)
-    return Tensor(move(array, Device.parse(device)), requires_grad)
+    return _make(array, requires_grad, device)
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
@@ -382,7 +395,10 @@ def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _make(array: Any, requires_grad: bool, device: str | Device = CPU) -> Tensor:
-    return Tensor(move(np.asarray(array), Device.parse(device)), requires_grad)
+    """A tensor on a new array, which nobody else has."""
+    result = Tensor(move(np.asarray(array), Device.parse(device)), requires_grad)
+    result._version.exposed = False
+    return result
 
 
 def full(
@@ -427,17 +443,20 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
         whole = all(isinstance(value, int | np.integer) for value in (start, end, step))
         dtype = np.int64 if whole else np.float32
     values: Any = np.arange(start, end, step)  # type: ignore[arg-type]
-    return Tensor(values.astype(as_dtype(dtype), copy=False))
+    return _make(values.astype(as_dtype(dtype), copy=False), False)
 
 
 def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
     """The identity matrix, (n, m)."""
-    return Tensor(np.eye(n, m, dtype=as_dtype(dtype)))
+    return _make(np.eye(n, m, dtype=as_dtype(dtype)), False)
 
 
 def _like(other: Tensor, fill: str, dtype: Any) -> Tensor:
     xp = array_module(other._array)
-    return Tensor(getattr(xp, fill)(other._array, dtype=None if dtype is None else as_dtype(dtype)))
+    array = getattr(xp, fill)(other._array, dtype=None if dtype is None else as_dtype(dtype))
+    result = Tensor(array)
+    result._version.exposed = False
+    return result
 
 
 def zeros_like(other: Tensor, dtype: Any = None) -> Tensor:
@@ -508,9 +527,9 @@ def randint(
     """Integers drawn uniformly from ``low`` to ``high - 1``."""
     if high <= low:
         raise ArgumentError(message("randint", "low < high", f"{low} and {high}"))
-    return Tensor(_generator(generator).integers(low, high, _shape([shape])))
+    return _make(_generator(generator).integers(low, high, _shape([shape])), False)
 
 
 def randperm(n: int, generator: np.random.Generator | None = None) -> Tensor:
     """A random order of 0 ... n - 1."""
-    return Tensor(_generator(generator).permutation(n))
+    return _make(_generator(generator).permutation(n), False)

@@ -13,7 +13,9 @@ from functools import partial
 
 import pytest
 
+import minires as mr
 from minires.cli import app, main
+from minires.kernels import cpu, jit
 
 
 def run(capsys, *arguments):
@@ -27,7 +29,15 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-COMMANDS = [["depth"], ["train"], ["gradcheck"], ["info"], ["data", "list"], ["data", "get"]]
+COMMANDS = [
+    ["depth"],
+    ["train"],
+    ["warmup"],
+    ["gradcheck"],
+    ["info"],
+    ["data", "list"],
+    ["data", "get"],
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -39,7 +49,7 @@ def test_help_shows_an_example(capsys, command):
 
 def test_no_arguments_shows_the_commands(capsys):
     _, out, err = run(capsys)
-    for name in ("depth", "train", "gradcheck", "data", "info"):
+    for name in ("depth", "train", "warmup", "gradcheck", "data", "info"):
         assert name in out + err
 
 
@@ -145,6 +155,51 @@ def test_info_names_what_a_bug_report_needs(capsys):
     for word in ("python", "numpy", "numba", "processor", "threading layer", "kernel cache", "GPU"):
         assert word in out
     assert "CuPy" in out
+    assert f"{mr.get_num_threads()} of {os.cpu_count()} cores" in out
+    assert cpu.instructions() in out
+    assert str(jit.cache_folder()) in re.sub(r"\s", "", out)  # long, so broken over lines
+
+
+@pytest.mark.slow
+def test_warmup_compiles_all_that_a_training_run_needs(tmp_path):
+    """The second time there is nothing to compile, and a training run is silent from the start."""
+
+    def minires(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "minires", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    first = minires("warmup", "cifar_resnet8")
+    count = re.search(r"Compiled (\d+) kernels in [\d.]+ s\. They are kept in", first.stdout)
+    assert count is not None, first.stdout
+    assert int(count.group(1)) >= 10
+    assert str(tmp_path / "cache") in first.stdout
+    assert first.stderr == ""
+    again = minires("warmup", "cifar_resnet8")
+    assert "All kernels were there already: " in again.stdout
+    trained = minires("train", "cifar_resnet8", "--limit", "64", "--epochs", "1")
+    assert "compiling" not in trained.stdout + trained.stderr
+
+
+def test_warmup_names_the_kernel_it_compiles():
+    from rich.console import Console
+
+    from minires.console import WarmUpDisplay
+
+    screen = Console(record=True, force_terminal=True, width=100)
+    with WarmUpDisplay(screen, 3) as display:
+        display.begin("training, 8 images", 0)
+        display.kernel("_convolve")
+        display._progress.refresh()
+    assert "training, 8 images: compiling convolve" in screen.export_text()
+    assert display.kernels == ["_convolve"]
 
 
 def test_data_list_shows_what_is_here(capsys):
@@ -253,6 +308,7 @@ ERRORS = {
     "epochs": (["depth", "--epochs", "0"], ["epochs >= 1, got 0"]),
     "limit": (["depth", "--limit", "0"], ["1..1500"]),
     "resume": (["depth", "--resume", "nowhere"], ["no results.json"]),
+    "warmup": (["warmup", "resnet19"], ["unknown model 'resnet19'", "resnet18"]),
     "model": (["train", "resnet19"], ["unknown network 'resnet19'", "resnet18"]),
     "no_model": (["train"], ["expected the name of a network"]),
     "optimizer": (["train", "cifar_resnet8", "--optimizer", "sdg"], ["did you mean sgd"]),

@@ -19,10 +19,13 @@ from .modes import (
     detect_anomaly,
     enable_grad,
     is_grad_enabled,
+    no_fusion,
     no_grad,
     set_grad_enabled,
 )
 from .observe import Observer, in_complex_step, switch, watch
+from .pending import Pending, Sum, fusing, may_wait
 from .place import caller, show_place
+from .tape import derived
 from .variable import HookHandle, Variable
 from .walk import grad, walk

@@ -11,6 +11,7 @@ from ..device import array_module
 from ..errors import GraphError, NaNError
 from .modes import _anomaly, _grad_mode
 from .observe import _observer
+from .pending import Pending
 from .place import Place, caller, show_place
 from .tape import Node, Version, memory, meta
 from .variable import Variable
@@ -76,6 +77,14 @@ class Context:
                     )
         self._requested = ()
 
+    def keep(self, *variables: Variable | None) -> None:
+        """Like :meth:`save`, for operations that are put off: keep these arguments (or None)."""
+        for variable in variables:
+            if variable is None:
+                self._saved.append(("none",))
+            else:
+                self._saved.append(("input", variable, variable._version.count))
+
     @property
     def saved(self) -> tuple[Any, ...]:
         """The saved inputs and outputs, as tensors that know where they came from.
@@ -95,7 +104,8 @@ class Context:
             else:
                 array, version, count, index = rest
                 self._check(version, count, array.shape)
-                variable = Variable._wrap(array)
+                deferred = isinstance(array, Pending)
+                variable = Variable._defer(array) if deferred else Variable._wrap(array)
                 variable._version = version
                 variable._set_node(self._node, index)
                 result.append(variable)
@@ -120,17 +130,26 @@ class Context:
         """Keep a copy of a saved input that is about to be overwritten by this very result."""
         for position, (kind, *rest) in enumerate(self._saved):
             if kind == "input" and rest[0] is variable:
-                old = Variable._wrap(variable._array.copy())
+                if variable._pending is None:
+                    old = Variable._wrap(variable._array.copy())
+                else:
+                    old = Variable._defer(variable._pending)
                 old._node, old._index = variable._node, variable._index
                 old._requires_grad = variable._requires_grad
                 self._saved[position] = ("input", old, 0)
 
     def kept(self) -> list[Any]:
-        """Every array that is kept for the backward pass."""
-        saved = [
-            item[1]._array if item[0] == "input" else item[1] for item in self._saved if item[1:]
-        ]
-        return saved + [array for array in self._constants if hasattr(array, "dtype")]
+        """Every array that is kept for the backward pass, as far as it exists yet."""
+        arrays = [array for array in self._constants if hasattr(array, "dtype")]
+        for item in self._saved:
+            thing = item[1] if item[1:] else None
+            if isinstance(thing, Variable):
+                thing = thing._pending or thing._array
+            if isinstance(thing, Pending):
+                thing = thing.array
+            if thing is not None:
+                arrays.append(thing)
+        return arrays
 
     def release(self, place: Place) -> None:
         if self._saved or self._constants:
@@ -202,9 +221,28 @@ class Function:
         edges = [a._edge() if need else None for a, need in zip(args, ctx.needs_grad)]
         node = Node(cls, ctx, edges, metas, [meta(out) for out in outputs])
         for index, out in enumerate(outputs):
-            if out._array.dtype.kind in "fc":
+            if out.dtype.kind in "fc":
                 out._set_node(node, index)
         ctx._bind(args, arrays, results, outputs)
+
+    @classmethod
+    def context(cls, *args: Any) -> Context:
+        """The context of an application to these arguments that is to be put off."""
+        needs = tuple(isinstance(a, Variable) and a.requires_grad for a in args)
+        return Context(needs if _grad_mode.get() else (False,) * len(needs))
+
+    @classmethod
+    def defer(cls, ctx: Context, args: Sequence[Any], pending: Pending, keep: bool = False) -> Any:
+        """A tensor that stands for pending work, recorded as this function's result of ``args``.
+
+        With ``keep``, the result is what the backward pass will look at.
+        """
+        output = Variable._defer(pending)
+        if any(ctx.needs_grad):
+            cls._record(ctx, args, (), (), [output])
+            if keep:
+                ctx._saved.append(("output", pending, output._version, output._version.count, 0))
+        return output
 
     @classmethod
     def record(cls, ctx: Context, args: Sequence[Any], array: Any) -> Any:

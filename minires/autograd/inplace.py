@@ -20,6 +20,7 @@ from .variable import Variable
 
 def check_inplace(target: Variable, *sources: Any) -> bool:
     """Whether an in-place write must be recorded; refuses those that cannot be."""
+    target._version.settle()
     if not _grad_mode.get():
         return False
     base, _, recorded = target._view or (target, (), True)
@@ -45,29 +46,32 @@ def check_inplace(target: Variable, *sources: Any) -> bool:
 def replace(target: Variable, new: Variable) -> None:
     """Write ``new``'s values here, in place, and continue from ``new``'s place on the tape."""
     record = check_inplace(target, new)
-    old = target._array
-    if new._array.shape != old.shape:
+    if new.shape != target.shape:
         raise ShapeError(
             message(
                 "in-place operation",
-                f"a result of this tensor's shape {old.shape}",
-                new._array.shape,
+                f"a result of this tensor's shape {target.shape}",
+                new.shape,
                 fix="Use the out-of-place form.",
             )
         )
-    if new._array.dtype != old.dtype:
+    if new.dtype != target.dtype:
         raise DTypeError(
             message(
                 "in-place operation",
-                f"a result of this tensor's dtype {old.dtype}",
-                str(new._array.dtype),
+                f"a result of this tensor's dtype {target.dtype}",
+                str(new.dtype),
                 fix="Use the out-of-place form.",
             )
         )
-    check_writeable(target)
+    if target._pending is None:
+        check_writeable(target)
     if record and new._node is not None:
         new._node.ctx._keep_old(target)
-    old[...] = new._array
+    if target._pending is None:
+        target._array[...] = new._array
+    else:  # nobody has seen the old values: they need not be computed
+        target._take(new)
     written(target, new if record else None)
 
 

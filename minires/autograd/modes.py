@@ -1,4 +1,4 @@
-"""Modes that hold for a thread: recording, and the search for NaN."""
+"""Modes that hold for a thread: recording, the search for NaN, and fusion."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextvars
 from typing import Any
 
 _grad_mode: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_grad", default=True)
+_fusion: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_fusion", default=True)
 _anomaly: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_anomaly", default=False)
 
 
@@ -52,6 +53,15 @@ class set_grad_enabled(_Mode):
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
         _grad_mode.set(self._before)
+
+
+def no_fusion() -> _Mode:
+    """Run every operation by itself, at once. Context manager or decorator.
+
+    By default convolutions, batch norms, additions and ReLUs share their passes over memory where
+    nobody looks in between; the values are the same up to rounding. See docs/architecture.md.
+    """
+    return _Mode(_fusion, False)
 
 
 def is_grad_enabled() -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from ..device import array_module
 from ..errors import DTypeError, ShapeError, message
@@ -13,6 +16,7 @@ from .place import Place, caller, show_place
 
 if TYPE_CHECKING:
     from .function import Context, Function
+    from .pending import Pending
     from .variable import Variable
 
 Meta = tuple[tuple[int, ...], Any, Any]  # shape, dtype, array module
@@ -20,17 +24,62 @@ Edge = Any  # a leaf Variable, (Node, index of its output), or None for no gradi
 
 
 class Version:
-    """How often an array was written in place, and where last; views share it."""
+    """What happened to an array's memory; views share it.
 
-    __slots__ = ("count", "place")
+    Attributes:
+        count: how often it was written in place, last at ``place``.
+        exposed: whether someone outside the engine was ever handed the raw array, and may write
+            there unseen.
+    """
+
+    __slots__ = ("_derived", "_readers", "count", "exposed", "place")
 
     def __init__(self) -> None:
         self.count = 0
         self.place: Place = ("", 0)
+        self.exposed = False
+        self._readers: list[weakref.ref[Pending]] | None = None
+        self._derived: dict[Any, tuple[Any, ...]] | None = None
 
     def bump(self) -> None:
         self.count += 1
         self.place = caller()
+        self._derived = None
+
+    def will_be_read(self, pending: Pending) -> None:
+        """Note that this memory is still to be read, by work that was put off."""
+        self._readers = [ref for ref in self._readers or () if _unfinished(ref())]
+        self._readers.append(weakref.ref(pending))
+
+    def settle(self) -> None:
+        """Have all work done that is to read this memory: it is about to be written."""
+        readers, self._readers = self._readers, None
+        for reader in readers or ():
+            pending = reader()
+            if pending is not None:
+                pending.finish()
+
+
+def _unfinished(pending: Pending | None) -> bool:
+    return pending is not None and pending.array is None
+
+
+def derived(versions: Sequence[Version], key: Any, make: Callable[[], Any], by: Any = None) -> Any:
+    """``make()``, which depends on the memory of these versions, and on the object ``by``, alone;
+    or what it returned the last time, if none of that was written since. Where a write could go
+    unseen, nothing is remembered."""
+    if any(version.exposed for version in versions):
+        return make()
+    first, *others = versions
+    stamp = (first.count, others, [version.count for version in others])
+    known = None if first._derived is None else first._derived.get(key)
+    if known is not None and known[0] == stamp and known[1] is by:
+        return known[2]
+    value = make()
+    if first._derived is None:
+        first._derived = {}
+    first._derived[key] = (stamp, by, value)
+    return value
 
 
 class Node:
@@ -64,6 +113,8 @@ class Node:
 
 
 def meta(variable: Variable) -> Meta:
+    if variable._pending is not None:
+        return variable.shape, variable.dtype, np
     array = variable._array
     return array.shape, array.dtype, array_module(array)
 
@@ -78,8 +129,7 @@ def memory(array: Any) -> Any:
 
 
 def check_gradient(gradient: Variable, shape: tuple[int, ...], dtype: Any, what: str) -> None:
-    array = gradient._array
-    if array.shape != shape:
-        raise ShapeError(message(what, f"a gradient of shape {shape}", array.shape))
-    if array.dtype != dtype and not in_complex_step():
-        raise DTypeError(message(what, f"a gradient of dtype {dtype}", array.dtype))
+    if gradient.shape != shape:
+        raise ShapeError(message(what, f"a gradient of shape {shape}", gradient.shape))
+    if gradient.dtype != dtype and not in_complex_step():
+        raise DTypeError(message(what, f"a gradient of dtype {dtype}", gradient.dtype))

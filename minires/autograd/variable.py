@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DTypeError, GraphError, message
 from .modes import _grad_mode, enable_grad
+from .pending import Pending
 from .tape import Node, Version, check_gradient
 
 
@@ -26,6 +27,7 @@ class Variable:
         "_index",
         "_node",
         "_node_version",
+        "_pending",
         "_requires_grad",
         "_retains",
         "_version",
@@ -40,6 +42,12 @@ class Variable:
 
     def __init__(self, array: Any, requires_grad: bool = False):
         self._array = array
+        self._start()
+        if requires_grad:
+            self.requires_grad = True
+
+    def _start(self) -> None:
+        self._pending: Pending | None = None
         self._version = Version()
         self._node: Node | None = None
         self._index = 0
@@ -49,8 +57,6 @@ class Variable:
         self._retains = False
         self._grad: Variable | None = None
         self._hooks: dict[int, Callable[[Any], Any]] | None = None
-        if requires_grad:
-            self.requires_grad = True
 
     @staticmethod
     def _wrap(array: Any) -> Any:
@@ -58,14 +64,51 @@ class Variable:
         variable = Variable._class.__new__(Variable._class)
         if not hasattr(array, "shape") or isinstance(array, np.generic):
             array = np.asarray(array)  # NumPy reductions return scalars
-        Variable.__init__(variable, array)
+        variable._array = array
+        variable._start()
         return variable
+
+    @staticmethod
+    def _defer(pending: Pending) -> Any:
+        """A new tensor that stands for pending work, outside the graph."""
+        variable = Variable._class.__new__(Variable._class)
+        variable._start()
+        variable._pending = pending
+        return variable
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there: the array of pending work, which is finished now."""
+        if name != "_array":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        pending = self._pending
+        if pending is not None:
+            self._array = pending.finish()
+            self._pending = None  # after the array is there: another thread may look
+        return object.__getattribute__(self, "_array")
+
+    def _take(self, new: Variable) -> None:
+        """Stand for what ``new`` stands for, pending or not."""
+        self._pending = new._pending
+        if new._pending is None:
+            self._array = new._array
+
+    def _to_write(self) -> Any:
+        """The array, for the engine to write into; call ``bump_version`` afterwards."""
+        array = self._array
+        self._version.settle()
+        return array
 
     # -- facts
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._array.shape
+        pending = self._pending
+        return self._array.shape if pending is None else pending.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        pending = self._pending
+        return self._array.dtype if pending is None else pending.dtype
 
     @property
     def is_leaf(self) -> bool:
@@ -88,7 +131,7 @@ class Variable:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if value and self._array.dtype.kind != "f":
+        if value and self.dtype.kind != "f":
             raise DTypeError(
                 message(
                     "requires_grad",
@@ -121,7 +164,7 @@ class Variable:
         if value is not None:
             if not isinstance(value, Variable):
                 raise DTypeError(message("grad", "a Tensor or None", type(value).__name__))
-            check_gradient(value, self._array.shape, self._array.dtype, "grad")
+            check_gradient(value, self.shape, self.dtype, "grad")
         self._grad = value
 
     # -- the graph

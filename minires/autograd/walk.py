@@ -12,6 +12,7 @@ from ..device import array_module
 from ..errors import GraphError, NaNError, ShapeError, message
 from .function import has_nan
 from .modes import _anomaly, set_grad_enabled
+from .pending import Sum, fusing, may_wait
 from .place import Place, caller, show_place
 from .tape import Node, check_gradient, memory
 from .variable import Keeper, Variable
@@ -140,9 +141,15 @@ def walk(
         present = slots[index]
         if present is None:
             slots[index] = gradient
-        elif id(present._array) in own and present._array.dtype == gradient._array.dtype:
+        elif (
+            present._pending is None
+            and id(present._array) in own
+            and present.dtype == gradient.dtype
+        ):
             # nobody else has seen this array: no new memory (dtypes differ in a complex step only)
             _accumulate(present, gradient)
+        elif not create_graph and fusing() and may_wait(present, gradient):
+            slots[index] = Variable._defer(Sum(present, gradient))
         else:
             slots[index] = present + gradient
             if not create_graph:
@@ -159,7 +166,7 @@ def walk(
             exposed.add(id(memory(gradient._array)))  # the hook may hold on to it
             replaced = hook(gradient)
             if replaced is not None:
-                check_gradient(replaced, gradient.shape, gradient._array.dtype, "hook")
+                check_gradient(replaced, gradient.shape, gradient.dtype, "hook")
                 gradient = replaced
                 exposed.add(id(memory(gradient._array)))
         kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
@@ -180,7 +187,8 @@ def walk(
             for index, gradient in enumerate(gys):
                 if gradient is None:
                     continue
-                own.discard(id(gradient._array))
+                if gradient._pending is None:
+                    own.discard(id(gradient._array))
                 gys[index] = gradient = run_hooks(node.hooks.get(index), gradient)
                 if (node, index) in wanted:
                     wanted[node, index] = gradient
@@ -204,6 +212,7 @@ def walk(
                 elif create_graph or not getattr(present._array.flags, "writeable", True):
                     leaf._grad = present + gradient
                 else:
+                    present._version.settle()
                     _accumulate(present, gradient)
                     present._version.bump()
             return []
@@ -260,7 +269,8 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
             expected = f"a tensor for argument {index}"
             raise GraphError(message(f"{name}.backward", expected, type(gx).__name__))
         check_gradient(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
-        if id(memory(gx._array)) in kept:  # a saved array is no gradient: it may be the user's
+        # a saved array is no gradient: it may be the user's
+        if gx._pending is None and id(memory(gx._array)) in kept:
             gxs[index] = gx = gx.clone()  # type: ignore[attr-defined]
         if anomaly and has_nan(gx._array) and not any(has_nan(g._array) for g in gys):
             raise NaNError(

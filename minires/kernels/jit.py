@@ -1,24 +1,39 @@
-"""How minires compiles and launches Numba kernels.
+"""How minires compiles Numba kernels.
 
-:func:`kernel` is the only decorator in use. It compiles on first call, keeps the machine code on
-disk, and launches one parallel kernel at a time: Numba's portable threading layer aborts the
-process when two Python threads launch at once, and two kernels that share the cores gain nothing.
+A kernel is a plain function whose first argument is a task (:mod:`.threads`) and whose others are
+flat arrays, of which it sees pointers, and integers::
+
+    @kernel
+    def _double(task, x, y, size, block):
+        for i in range(task * block, min((task + 1) * block, size)):
+            y[i] = 2 * x[i]
+
+    _double(tasks, x, y, x.size, block)  # fills y
+
+:func:`kernel` compiles it on first use for the dtypes in hand and keeps the machine code on disk.
+Sizes are arguments like any others: two layers that differ in them share one compilation. Under
+``NUMBA_DISABLE_JIT=1`` kernels run as the Python functions they are, with flat arrays in place of
+pointers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
-import threading
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+from numba import types
+from numba.core.ccallback import CFunc
 
-from ..errors import ArgumentError, DeviceError, message
+from ..errors import DeviceError, message
 
 # Floating-point freedoms that allow vector code. "nnan" and "ninf" are left out on purpose: NaN
 # and infinity must flow through every kernel as they do through the references.
@@ -26,82 +41,33 @@ FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 config: Any = numba.config  # its settings are made at run time
 
-_launching = threading.RLock()
-_started = False  # the threads that kernels run on, in this process
-_broken_by_fork = False
-
 
 def cache_folder() -> Path:
     """Where compiled kernels are kept: below ``NUMBA_CACHE_DIR``, else ``~/.cache/minires``.
 
-    The last part of the path is a hash of the code that kernels share, because Numba itself
-    notices only changes in a kernel's own file.
+    The last part of the path names the version, the vector width and a hash of all kernels' code,
+    because Numba itself notices only changes in the file that a kernel stands in. The CPU's
+    features are in Numba's own key.
     """
+    from .cpu import LANES
+
     root = os.environ.get("NUMBA_CACHE_DIR") or Path.home() / ".cache" / "minires" / "kernels"
-    return Path(root) / f"minires-{_shared_hash()}"
+    return Path(root) / f"minires-{_version()}-{LANES}-{_shared_hash()}"
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("minires")
 
 
 @functools.cache
 def _shared_hash() -> str:
+    here = Path(__file__).parent
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted([*here.glob("*.py"), *here.parent.glob("ops/*/*numba*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def kernel(function: Callable[..., None]) -> Any:
-    """Compile a function whose outer loop is a ``prange``, as a kernel that fills its outputs."""
-    compiled = _compile(function, parallel=True)
-
-    @functools.wraps(function)
-    def launch(*args: Any) -> None:
-        if _broken_by_fork:
-            raise DeviceError(
-                f"{function.__name__}: expected to run in the process that started the kernel "
-                "threads, got a fork of it, where those threads do not exist. Start workers with "
-                "multiprocessing.get_context('spawn'), or use threads."
-            )
-        with _launching:
-            _start_threads()
-            try:
-                compiled(*args)
-            except OSError as error:  # a kernel itself makes none: it is the cache
-                raise DeviceError(
-                    f"{function.__name__}: cannot keep compiled kernels in {cache_folder()} "
-                    f"({error.strerror}). Free space there, or set NUMBA_CACHE_DIR."
-                ) from error
-
-    launch.compiled = compiled  # type: ignore[attr-defined]
-    return launch
-
-
-def _start_threads() -> None:
-    """Start the threads that kernels run on, before anything else makes Numba do so.
-
-    OpenMP gets the passive wait policy, unless the user chose one.
-
-    By default idle threads spin for milliseconds. On a machine that does anything else besides,
-    a spinning thread then holds the core that the working one waits for, and small kernels
-    become up to fifty times slower; sleeping threads cost a few microseconds a launch. The
-    policy is read once, when the threads start: the variable is gone again afterwards.
-    """
-    global _started
-    if _started:
-        return
-    chosen = "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ
-    if not chosen:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    try:
-        numba.get_num_threads()  # asking starts them
-    finally:
-        if not chosen:
-            del os.environ["OMP_WAIT_POLICY"]
-    _started = True
-
-
-def device_function(function: Callable[..., Any]) -> Any:
-    """Compile a function that kernels call."""
-    return _compile(function, parallel=False)
 
 
 @functools.cache
@@ -124,57 +90,152 @@ def _cache_is_usable() -> bool:
     return writable
 
 
-def _compile(function: Callable[..., Any], parallel: bool) -> Any:
-    # Numba reads the folder when it decorates, and it is a setting of the whole process:
-    # other people's kernels must keep theirs.
+@contextlib.contextmanager
+def _own_cache() -> Iterator[None]:
+    """Numba's cache folder is a setting of the whole process: others keep theirs."""
     others, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
     try:
-        return numba.njit(
-            function,
-            parallel=parallel,
-            cache=_cache_is_usable(),
-            nogil=True,
-            error_model="numpy",
-            fastmath=set(FASTMATH),
-        )
+        yield
     finally:
         config.CACHE_DIR = others
 
 
-def _after_fork() -> None:
-    global _broken_by_fork, _launching
-    _launching = threading.RLock()
+@contextlib.contextmanager
+def _teaching(name: str) -> Iterator[None]:
     try:
-        _broken_by_fork = numba.threading_layer() == "omp"
-    except ValueError:  # no threads were started before the fork, by minires or anyone
-        _broken_by_fork = False
+        yield
+    except OSError as error:  # compiling itself makes none: it is the cache
+        raise DeviceError(
+            f"{name}: cannot keep compiled kernels in {cache_folder()} ({error.strerror}). Free "
+            "space there, or set NUMBA_CACHE_DIR."
+        ) from error
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_listeners: list[Callable[[str], None]] = []  # told the name of each kernel that is compiled
+_announced = False
 
 
-def set_num_threads(n: int) -> None:
-    """Run kernels on ``n`` threads. Results do not depend on it, to the last bit.
+@contextlib.contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Call ``listener`` with the name of each kernel that is compiled meanwhile."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
-    Raises:
-        ArgumentError: ``n`` is below 1 or above the number the process started with.
-    """
-    limit = config.NUMBA_NUM_THREADS
-    if not isinstance(n, int) or not 1 <= n <= limit:
-        raise ArgumentError(
-            message(
-                "set_num_threads",
-                f"1 to {limit}",
-                n,
-                fix="Set NUMBA_NUM_THREADS before starting Python for more.",
-            )
+
+def _compiling(name: str) -> None:
+    """Say, once in a process, why the first step takes so long."""
+    global _announced
+    for listener in _listeners:
+        listener(name)
+    if not _announced and not _listeners:
+        from .cpu import instructions
+
+        print(
+            f"minires: compiling kernels for this CPU ({instructions()}), beginning with {name}; "
+            f"they are kept in {cache_folder()}. `minires warmup` does it ahead.",
+            file=sys.stderr,
         )
-    _start_threads()
-    numba.set_num_threads(n)
+    _announced = True
 
 
-def get_num_threads() -> int:
-    """How many threads kernels run on."""
-    _start_threads()
-    return numba.get_num_threads()
+class _Compiled(CFunc):
+    """A kernel in machine code, with an address."""
+
+    def _compile_uncached(self) -> Any:
+        _compiling(self.__name__)
+        return super()._compile_uncached()  # type: ignore[misc]
+
+
+_KINDS: dict[str, Any] = {np.dtype(d).char: types.CPointer(numba.from_dtype(np.dtype(d))) for d in (
+    "f4", "f8", "i8", "i4", "u1", "?")}  # fmt: skip
+
+
+class Kernel:
+    """A kernel, compiled once for every combination of dtypes it is launched with.
+
+    ``kernel(tasks, *arguments)`` runs it for all tasks and returns when its outputs are filled.
+    Arrays must be contiguous: the kernel sees where they begin and trusts its caller with the rest.
+    """
+
+    def __init__(self, function: Callable[..., None]):
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._addresses: dict[str, int] = {}
+
+    def __call__(self, tasks: int, *arguments: Any) -> None:
+        if tasks <= 0:
+            return
+        if config.DISABLE_JIT:
+            flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]
+            for task in range(tasks):
+                self.function(task, *flat)
+            return
+        from .threads import run
+
+        words, kinds = [], ""
+        for argument in arguments:
+            if type(argument) is np.ndarray:
+                if not argument.flags.c_contiguous:
+                    name, strides = self.function.__name__, argument.strides
+                    raise ValueError(message(name, "contiguous arrays", f"strides {strides}"))
+                words.append(argument.__array_interface__["data"][0])
+                kinds += argument.dtype.char
+            else:
+                words.append(argument)
+                kinds += "."
+        address = self._addresses.get(kinds) or self._compile(kinds)
+        run(self.function.__name__, address, np.array(words, np.int64), tasks)
+
+    def _compile(self, kinds: str) -> int:
+        """Compile for these dtypes, or load what was compiled before; returns the address."""
+        from .threads import MOST_ARGUMENTS
+
+        if len(kinds) > MOST_ARGUMENTS:
+            name = self.function.__name__
+            raise ValueError(message(name, f"at most {MOST_ARGUMENTS} arguments", len(kinds)))
+        args = [types.int64 if kind == "." else _KINDS[kind] for kind in kinds]
+        signature = types.void(types.int64, *args)
+        options = {"error_model": "numpy", "fastmath": set(FASTMATH), "nogil": True}
+        compiled: Any = _Compiled(self.function, (signature.args, types.void), {}, options)
+        with _own_cache(), _teaching(self.function.__name__):
+            # what was typed into a notebook has no file to tell whether it is still the same
+            if os.path.exists(self.function.__code__.co_filename) and _cache_is_usable():
+                compiled.enable_caching()
+            compiled.compile()
+        _compiled.append(compiled)
+        address: int = compiled.address
+        self._addresses[kinds] = address
+        return address
+
+
+_compiled: list[Any] = []  # machine code lives as long as these
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
+    """Make a function of (task, arrays and integers ...) a :class:`Kernel`."""
+    return Kernel(function)
+
+
+def device_function(function: Callable[..., Any]) -> Any:
+    """Compile a function that kernels call."""
+    if config.DISABLE_JIT:
+        return function
+    return numba.njit(
+        function, nogil=True, error_model="numpy", fastmath=set(FASTMATH), forceinline=True
+    )
+
+
+def lazily(function: Callable[..., None], signature: Any, parallel: bool = False) -> Any:
+    """Compile a function with this signature when the result is first called."""
+
+    @functools.cache
+    def compiled() -> Any:
+        with _own_cache(), _teaching(function.__name__):
+            return numba.njit(signature, parallel=parallel, nogil=True, cache=_cache_is_usable())(
+                function
+            )
+
+    return compiled

@@ -1,214 +1,239 @@
 """The register tile: a small matrix product whose result never leaves the vector registers.
 
 A convolution or a matrix product spends its time on ``c[r, j] += a[r, p] * b[p, j]``. Written as
-three loops, every step loads and stores an entry of ``c``. The tile instead keeps ROWS rows of
+three loops, every step loads and stores an entry of ``c``. The tile instead keeps some rows of
 ``c``, each one or two vectors wide, in registers for the whole loop over ``p``; one step then
-costs one or two vector loads from ``b``, ROWS scalars from ``a``, and nothing but fused
+costs one or two vector loads from ``b``, a scalar from ``a`` per row, and nothing but fused
 multiply-adds. Numba cannot be talked into this from plain loops, so the tile is an intrinsic: a
 function of Python that writes LLVM code.
+
+There are two, for the two products that convolutions are made of.
+
+``product_V``, V vectors wide, for pixels times weights, sums over runs of neighbouring entries::
+
+    c[ends[at + r] + c_at + j] = bias[bias_at + j] + sum over q < segments, p < run of
+        a[starts[at + r] + offsets[q] + p] * b[b_at + (q * run + p) * W + j]
+
+for r < ROWS and j < W = V * lanes. ``starts`` is where each row's pixel begins and ``ends`` where
+its result goes, so that a row may be any pixel of any geometry; ``offsets`` leads from a pixel to
+the entries under each row of the kernel.
+
+``outer_V``, for weight gradients, adds up over pixels::
+
+    c[c_at + r * c_stride + j] += sum over p < count of
+        a[starts[at + p] + offset + r] * b[b_at + p * b_stride + j]
+
+for r < OUTER_ROWS[V]. All arrays are flat; positions count entries.
 """
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .cpu import lanes, rows
+from .simd import INDEX, INTERPRETED, Vector, multiply_add, pointer_to, spread_value
 
-@functools.cache
-def vector_bytes() -> int:
-    """The width of this CPU's vector registers in bytes: 64, 32 or 16."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64
-    return 32 if features.get("avx") else 16
+ROWS = rows(2, limit=12)
+OUTER_ROWS = {1: rows(1, limit=16), 2: rows(2, limit=12)}
+UNROLL = 4  # steps of a loop at a time, so that counting costs little beside multiplying
 
-
-# The tile and its operands must fit the registers: 32 of them with AVX-512 and NEON, else 16.
-ROWS = 4 if vector_bytes() == 32 else 8
+Sums = list[Any]  # the vectors of a tile, row after row
 
 
-def lanes(dtype: Any) -> int:
-    """How many numbers one vector register holds."""
-    return vector_bytes() // np.dtype(dtype).itemsize
+def _number(value: int) -> ir.Constant:
+    return ir.Constant(INDEX, value)
 
 
-def _make_tile(vectors: int, along_rows: bool, accumulate: bool) -> Any:
-    """An intrinsic ``tile(a, a_at, a_stride, b, b_at, c, c_at, c_stride, steps)``.
+def _loop(
+    builder: Any, first: Any, count: Any, step: int, sums: Sums, body: Callable[[Any, Sums], Sums]
+) -> tuple[Any, Sums]:
+    """``for i in range(first, count - step + 1, step): sums = body(i, sums)``, in registers.
 
-    With W = vectors * lanes, for r < ROWS and j < W::
-
-        c[c_at + r * c_stride + j] (+)= sum over p < steps of  A(r, p) * b[b_at + p * W + j]
-
-    where A(r, p) is ``a[a_at + r * a_stride + p]`` if ``along_rows``, else
-    ``a[a_at + p * a_stride + r]``. The arrays are flat; positions count elements.
+    Returns where it ended, and the sums.
     """
+    entry = builder.basic_block
+    head, inside, end = (builder.append_basic_block(name) for name in ("head", "inside", "end"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    i = builder.phi(INDEX)
+    now = [builder.phi(value.type) for value in sums]
+    following_i = builder.add(i, _number(step))
+    builder.cbranch(builder.icmp_signed("<=", following_i, count), inside, end)
+    builder.position_at_end(inside)
+    following = body(i, now)
+    i.add_incoming(first, entry)
+    i.add_incoming(following_i, builder.basic_block)
+    for phi, before, after in zip(now, sums, following):
+        phi.add_incoming(before, entry)
+        phi.add_incoming(after, builder.basic_block)
+    builder.branch(head)
+    builder.position_at_end(end)
+    return i, now
 
-    @intrinsic
-    def tile(context, a, a_at, a_stride, b, b_at, c, c_at, c_stride, steps):  # type: ignore[no-untyped-def]
-        integer = types.int64
-        signature = types.void(a, integer, integer, b, integer, c, integer, integer, integer)
-        width = lanes(np.dtype(str(c.dtype)))
+
+def _unrolled(
+    builder: Any, count: Any, sums: Sums, body: Callable[[Any, Sums], Sums]
+) -> tuple[Any, Sums]:
+    """``for i in range(count): sums = body(i, sums)``, UNROLL steps at a time while they last."""
+
+    def several(i: Any, sums: Sums) -> Sums:
+        for k in range(UNROLL):
+            sums = body(builder.add(i, _number(k)), sums)
+        return sums
+
+    i, sums = _loop(builder, _number(0), count, UNROLL, sums, several)
+    return _loop(builder, i, count, 1, sums, body)
+
+
+class _Writer:
+    """Writes the LLVM code of a tile of vectors of one dtype."""
+
+    def __init__(self, context: Any, builder: Any, kind: Vector):
+        self.builder = builder
+        self.vector = context.get_value_type(kind)
+        self.size = kind.dtype.bitwidth // 8
+        self.lanes = kind.count
+        self.fma = multiply_add(builder, self.vector)
+
+    def load(self, pointer: Any, at: Any, v: int) -> Any:
+        index = self.builder.add(at, _number(v * self.lanes))
+        return self.builder.load(
+            pointer_to(self.builder, pointer, index, self.vector), align=self.size
+        )
+
+    def store(self, value: Any, pointer: Any, at: Any, v: int) -> None:
+        index = self.builder.add(at, _number(v * self.lanes))
+        self.builder.store(
+            value, pointer_to(self.builder, pointer, index, self.vector), align=self.size
+        )
+
+    def entry(self, pointer: Any, at: Any) -> Any:
+        return self.builder.load(self.builder.gep(pointer, [at]))
+
+    def step(self, sums: Sums, left: list[Any], right: list[Any]) -> Sums:
+        """sums[r][v] += left[r] * right[v]; left are places of scalars, right are vectors."""
+        result = []
+        for r, place in enumerate(left):
+            spread = spread_value(self.builder, self.builder.load(place), self.vector)
+            for v, vector in enumerate(right):
+                total = sums[r * len(right) + v]
+                result.append(self.builder.call(self.fma, [spread, vector, total]))
+        return result
+
+
+def _product(vectors: int) -> Any:
+    def product(  # type: ignore[no-untyped-def]
+        context, a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at
+    ):
+        n = types.int64
+        signature = types.void(a, starts, n, offsets, n, n, b, n, bias, n, c, ends, n)
 
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            a_type, b_type, c_type = signature.args[0], signature.args[3], signature.args[5]
-            scalar = context.get_data_type(c_type.dtype)
-            vector = ir.VectorType(scalar, width)
-            size = c_type.dtype.bitwidth // 8
-            index = ir.IntType(64)
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fma.v{width}f{size * 8}",
-            )
+            a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at = args
+            write = _Writer(context, builder, Vector(signature.args[0].dtype))
+            width = vectors * write.lanes
+            rows_at = [builder.add(at, _number(r)) for r in range(ROWS)]
+            first = [write.entry(starts, row) for row in rows_at]
+            begin = [write.load(bias, bias_at, v) for v in range(vectors)] * ROWS
 
-            def number(value: int) -> ir.Constant:
-                return ir.Constant(index, value)
+            def segment(q: Any, sums: Sums) -> Sums:
+                offset = write.entry(offsets, q)
+                left = [builder.gep(a, [builder.add(start, offset)]) for start in first]
+                right = builder.add(b_at, builder.mul(builder.mul(q, run), _number(width)))
 
-            def data(kind: Any, value: Any) -> Any:
-                return context.make_array(kind)(context, builder, value).data
+                def step(p: Any, sums: Sums) -> Sums:
+                    row = builder.add(right, builder.mul(p, _number(width)))
+                    places = [builder.gep(pointer, [p]) for pointer in left]
+                    return write.step(sums, places, [write.load(b, row, v) for v in range(vectors)])
 
-            def load(pointer: Any, at: Any) -> Any:
-                place = builder.bitcast(builder.gep(pointer, [at]), vector.as_pointer())
-                return builder.load(place, align=size)
+                return _unrolled(builder, run, sums, step)[1]
 
-            _, a_at, a_stride, _, b_at, _, c_at, c_stride, steps = args
-            a_data, b_data, c_data = (
-                data(a_type, args[0]),
-                data(b_type, args[3]),
-                data(c_type, args[5]),
-            )
-            at = [
-                [
-                    builder.add(
-                        c_at, builder.add(builder.mul(number(r), c_stride), number(v * width))
-                    )
-                    for v in range(vectors)
-                ]
-                for r in range(ROWS)
-            ]
-            zero = ir.Constant(vector, [0.0] * width)
-            first = [
-                [load(c_data, at[r][v]) if accumulate else zero for v in range(vectors)]
-                for r in range(ROWS)
-            ]
-            row = [
-                builder.add(a_at, builder.mul(number(r), a_stride) if along_rows else number(r))
-                for r in range(ROWS)
-            ]
-
-            start = builder.basic_block
-            loop, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
-            builder.cbranch(builder.icmp_signed(">", steps, number(0)), loop, end)
-            builder.position_at_end(loop)
-            p = builder.phi(index)
-            p.add_incoming(number(0), start)
-            sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(ROWS)]
-            b_row = builder.add(b_at, builder.mul(p, number(vectors * width)))
-            b_now = [load(b_data, builder.add(b_row, number(v * width))) for v in range(vectors)]
-            a_step = p if along_rows else builder.mul(p, a_stride)
-            following = []
-            for r in range(ROWS):
-                value = builder.load(builder.gep(a_data, [builder.add(row[r], a_step)]))
-                spread = builder.shuffle_vector(
-                    builder.insert_element(
-                        ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
-                    ),
-                    ir.Constant(vector, ir.Undefined),
-                    ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width),
-                )
-                following.append(
-                    [
-                        builder.call(multiply_add, [spread, b_now[v], sums[r][v]])
-                        for v in range(vectors)
-                    ]
-                )
-            after = builder.add(p, number(1))
-            p.add_incoming(after, loop)
-            builder.cbranch(builder.icmp_signed("<", after, steps), loop, end)
-            builder.position_at_end(end)
-            for r in range(ROWS):
+            sums = _loop(builder, _number(0), segments, 1, begin, segment)[1]
+            for r, row in enumerate(rows_at):
+                place = builder.add(write.entry(ends, row), c_at)
                 for v in range(vectors):
-                    sums[r][v].add_incoming(first[r][v], start)
-                    sums[r][v].add_incoming(following[r][v], loop)
-                    result = builder.phi(vector)
-                    result.add_incoming(first[r][v], start)
-                    result.add_incoming(following[r][v], loop)
-                    following[r][v] = result
-            for r in range(ROWS):
-                for v in range(vectors):
-                    place = builder.bitcast(builder.gep(c_data, [at[r][v]]), vector.as_pointer())
-                    builder.store(following[r][v], place, align=size)
+                    write.store(sums[r * vectors + v], c, place, v)
             return context.get_dummy_value()
 
         return signature, generate
 
-    return tile
+    return intrinsic(product)
 
 
-# c = a @ b, with rows of a a stride apart: ROWS pixels of a convolution's output
-tile_product_1 = _make_tile(1, along_rows=True, accumulate=False)
-tile_product_2 = _make_tile(2, along_rows=True, accumulate=False)
-# c += aᵀ @ b, with columns of a side by side: ROWS entries of a weight gradient
-tile_outer_1 = _make_tile(1, along_rows=False, accumulate=True)
-tile_outer_2 = _make_tile(2, along_rows=False, accumulate=True)
+def _outer(vectors: int) -> Any:
+    def outer(  # type: ignore[no-untyped-def]
+        context, a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride
+    ):
+        n = types.int64
+        signature = types.void(a, starts, n, n, n, b, n, n, c, n, n)
+
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride = args
+            write = _Writer(context, builder, Vector(signature.args[0].dtype))
+            shifted = builder.gep(a, [offset])
+            rows_at = [
+                builder.add(c_at, builder.mul(c_stride, _number(r)))
+                for r in range(OUTER_ROWS[vectors])
+            ]
+            begin = [write.load(c, row, v) for row in rows_at for v in range(vectors)]
+
+            def step(p: Any, sums: Sums) -> Sums:
+                pixel = builder.gep(shifted, [write.entry(starts, builder.add(at, p))])
+                places = [builder.gep(pixel, [_number(r)]) for r in range(len(rows_at))]
+                row = builder.add(b_at, builder.mul(p, b_stride))
+                return write.step(sums, places, [write.load(b, row, v) for v in range(vectors)])
+
+            sums = _unrolled(builder, count, begin, step)[1]
+            for r, row in enumerate(rows_at):
+                for v in range(vectors):
+                    write.store(sums[r * vectors + v], c, row, v)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return intrinsic(outer)
 
 
-def _copy(context, a, a_at, b, b_at, count):  # type: ignore[no-untyped-def]
-    """a[a_at : a_at + count] = b[b_at : b_at + count], for flat arrays, a vector at a time.
+def _plain_product(vectors: int) -> Any:
+    """What ``product`` computes, for interpreted kernels."""
 
-    For runs of a few dozen numbers; a plain loop becomes a call of memcpy, which costs more than
-    such a run itself.
-    """
-    integer = types.int64
-    signature = types.void(a, integer, b, integer, integer)
-    width = lanes(np.dtype(str(a.dtype)))
+    def product(  # type: ignore[no-untyped-def]
+        a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at
+    ):
+        width = vectors * lanes(a.dtype)
+        for r in range(at, at + ROWS):
+            total = bias[bias_at : bias_at + width].copy()
+            for q in range(segments):
+                begin, below = starts[r] + offsets[q], b_at + q * run * width
+                left = a[begin : begin + run]
+                total += left @ b[below : below + run * width].reshape(run, width)
+            c[ends[r] + c_at : ends[r] + c_at + width] = total
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        scalar = context.get_data_type(signature.args[0].dtype)
-        size = signature.args[0].dtype.bitwidth // 8
-        target, source = (
-            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2)
-        )
-        a_at, b_at, count = args[1], args[3], args[4]
-        index = count.type
-        full = builder.and_(count, ir.Constant(index, -width))  # width is a power of two
-        for first, last, step, kind in (
-            (ir.Constant(index, 0), full, width, ir.VectorType(scalar, width)),
-            (full, count, 1, scalar),
-        ):
-            with cgutils.for_range_slice(
-                builder, first, last, ir.Constant(index, step), intp=index
-            ) as (i, _):
-                pieces = [
-                    builder.bitcast(builder.gep(pointer, [builder.add(at, i)]), kind.as_pointer())
-                    for pointer, at in ((target, a_at), (source, b_at))
-                ]
-                builder.store(builder.load(pieces[1], align=size), pieces[0], align=size)
-        return context.get_dummy_value()
-
-    return signature, generate
+    return product
 
 
-copy: Any = intrinsic(_copy)
+def _plain_outer(vectors: int) -> Any:
+    """What ``outer`` computes, for interpreted kernels."""
+
+    def outer(a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride):  # type: ignore[no-untyped-def]
+        rows, width = OUTER_ROWS[vectors], vectors * lanes(a.dtype)
+        for p in range(count):
+            begin, row = starts[at + p] + offset, b_at + p * b_stride
+            product = np.multiply.outer(a[begin : begin + rows], b[row : row + width])
+            for r in range(rows):
+                place = c_at + r * c_stride
+                c[place : place + width] += product[r]
+
+    return outer
 
 
-def panel_width(columns: int, dtype: Any) -> int:
-    """How many columns a panel of ``b`` has: two vectors, or one where one is enough."""
-    return lanes(dtype) if columns <= lanes(dtype) else 2 * lanes(dtype)
-
-
-def pack_panels(b: Any) -> Any:
-    """(groups, steps, columns) cut into panels (groups, panels, steps, width), zero-filled."""
-    groups, steps, columns = b.shape
-    width = panel_width(columns, b.dtype)
-    count = -(-columns // width)
-    padded = np.zeros((groups, steps, count * width), b.dtype)
-    padded[:, :, :columns] = b
-    return np.ascontiguousarray(padded.reshape(groups, steps, count, width).transpose(0, 2, 1, 3))
+product_1 = _plain_product(1) if INTERPRETED else _product(1)
+product_2 = _plain_product(2) if INTERPRETED else _product(2)
+outer_1 = _plain_outer(1) if INTERPRETED else _outer(1)
+outer_2 = _plain_outer(2) if INTERPRETED else _outer(2)

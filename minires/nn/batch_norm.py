@@ -99,7 +99,7 @@ class BatchNorm2d(Module):
             self.eps,
         )
         if count is not None:  # after the op: a batch it refuses is not counted
-            count.data[...] += 1
+            count._to_write()[...] += 1
             count.bump_version()
         return y
 
@@ -108,7 +108,7 @@ class BatchNorm2d(Module):
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
         if mean is None or var is None or count is None or count.item():
             return
-        if not mean.data.any() and (var.data == 1).all():
+        if not mean._array.any() and (var._array == 1).all():
             warnings.warn(
                 "BatchNorm2d: running statistics have never been updated (num_batches_tracked=0), "
                 "so eval() normalises nothing. Train first, or load a state dict.",

@@ -70,8 +70,8 @@ def _fan(tensor: Tensor, mode: str) -> int:
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:
-    # Written through .data: nothing is recorded, and leaves that require grad may be filled.
-    tensor.data[...] = move(np.asarray(values, dtype=tensor.dtype), tensor.device)
+    # Written into the array: nothing is recorded, and leaves that require grad may be filled.
+    tensor._to_write()[...] = move(np.asarray(values, dtype=tensor.dtype), tensor.device)
     tensor.bump_version()
     return tensor
 

@@ -302,7 +302,7 @@ class Module:
             )
         for name, target in own.items():
             if name in given:
-                target.data[...] = move(given[name].data, target.device)
+                target._to_write()[...] = move(given[name]._array, target.device)
                 target.bump_version()
         return IncompatibleKeys(missing, unexpected)
 
@@ -315,10 +315,11 @@ class Module:
         convert = _converter(target)
         for module in self.modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):
-                array = convert(tensor.data)  # first: this may fail, and then nothing is lost
-                grad = None if tensor.grad is None else Tensor(convert(tensor.grad.data))
+                array = convert(tensor._array)  # first: this may fail, and then nothing is lost
+                grad = None if tensor.grad is None else Tensor(convert(tensor.grad._array))
                 tensor.grad = None  # a gradient has its tensor's dtype at all times
-                tensor.data, tensor.grad = array, grad
+                tensor._hold(array)
+                tensor.grad = grad
         return self
 
     def float(self) -> Self:

@@ -25,6 +25,7 @@ from .elementwise import (
     tanh,
     where,
 )
+from .layout import channels_last
 from .matmul import linear, matmul
 from .max_pool2d import max_pool2d
 from .reduce import (
@@ -48,7 +49,6 @@ from .relu import relu
 from .shape import (
     broadcast_to,
     cat,
-    channels_last,
     chunk,
     concatenate,
     expand,

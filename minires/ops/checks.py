@@ -81,7 +81,7 @@ def operand(name: str, value: Any, like: Variable) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.item()
     if isinstance(value, bool | int | float | complex):
-        dtype = like._array.dtype
+        dtype = like.dtype
         if isinstance(value, float) and dtype.kind not in "fc":
             raise DTypeError(
                 f"{name}: a {dtype} tensor and the float {value!r} do not mix. "
@@ -99,19 +99,23 @@ def operand(name: str, value: Any, like: Variable) -> Any:
 
 def check_same(name: str, *tensors: Variable) -> None:
     """All on one device and of one dtype, or an error that says how to make them so."""
-    first = tensors[0]._array
+    first = tensors[0]
     for other in tensors[1:]:
-        array = other._array
-        if type(array) is not type(first):
+        if _on_gpu(other) != _on_gpu(first):
+            one, two = (device_of(v._array) for v in (first, other))
             raise DeviceError(
-                f"{name}: expected tensors on one device, got {device_of(first)} and "
-                f"{device_of(array)}. Move one, as in x.to('{device_of(first)}')."
+                f"{name}: expected tensors on one device, got {one} and {two}. "
+                f"Move one, as in x.to('{one}')."
             )
-        if array.dtype != first.dtype and not in_complex_step():
+        if other.dtype != first.dtype and not in_complex_step():
             raise DTypeError(
                 f"{name}: expected one dtype, got {first.dtype} {first.shape} and "
-                f"{array.dtype} {array.shape}. Cast one, as in x.astype('{first.dtype}')."
+                f"{other.dtype} {other.shape}. Cast one, as in x.astype('{first.dtype}')."
             )
+
+
+def _on_gpu(x: Variable) -> bool:
+    return x._pending is None and not isinstance(x._array, np.ndarray)
 
 
 def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
@@ -122,7 +126,7 @@ def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
     x, y = operand(name, x, like), operand(name, y, like)
     if isinstance(x, Variable) and isinstance(y, Variable):
         check_same(name, x, y)
-        a, b = x._array.shape, y._array.shape
+        a, b = x.shape, y.shape
         if a != b:
             for m, n in zip(reversed(a), reversed(b)):
                 if m != n and m != 1 and n != 1:
@@ -140,8 +144,8 @@ def real(name: str, x: Any) -> Tensor:
     """``x``, if it is a floating-point tensor; an error with advice if not."""
     if not isinstance(x, Variable):
         raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
-    if x._array.dtype.kind not in "fc":
+    if x.dtype.kind not in "fc":
         raise DTypeError(
-            message(name, "a floating-point tensor", str(x._array.dtype), fix="Use x.float().")
+            message(name, "a floating-point tensor", str(x.dtype), fix="Use x.float().")
         )
     return x  # type: ignore[return-value]

@@ -86,25 +86,25 @@ for _dunder, _symbol, _ufunc in (
 def _invert(x: Tensor) -> Tensor:
     if x.dtype.kind in "fc":
         raise DTypeError(message("~", "a bool or integer tensor", str(x.dtype)))
-    return Tensor(~x.data)
+    return Tensor(~x._array)
 
 
 @tensor_method("isnan")
 def isnan(x: Tensor) -> Tensor:
     """True where an entry is NaN."""
-    return Tensor(array_module(x.data).isnan(x.data))
+    return Tensor(array_module(x._array).isnan(x._array))
 
 
 @tensor_method("isfinite")
 def isfinite(x: Tensor) -> Tensor:
     """True where an entry is neither NaN nor infinite."""
-    return Tensor(array_module(x.data).isfinite(x.data))
+    return Tensor(array_module(x._array).isfinite(x._array))
 
 
 @tensor_method("sign")
 def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
-    result = array_module(x.data).sign(ordered(x.data))
+    result = array_module(x._array).sign(ordered(x._array))
     switch("sign", lambda: result)
     return Tensor(result)
 

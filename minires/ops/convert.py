@@ -54,7 +54,7 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     dtype = as_dtype(dtype)
     if dtype == x.dtype:
         return x
-    array = x.data
+    array = x._array
     if array.dtype.kind in "fc" and dtype.kind in "fc":
         if in_complex_step() and (array.dtype, dtype) == (np.complex128, np.float64):
             return x  # a float64 tensor that carries a derivative
@@ -82,7 +82,7 @@ def fill_(x: Tensor, value: float) -> Tensor:
     value = operand("fill_", value, x)
     if isinstance(value, Variable):
         return copy_(x, value)
-    replace(x, Tensor(array_module(x.data).full(x.shape, value, x.dtype)))
+    replace(x, Tensor(array_module(x._array).full(x.shape, value, x.dtype)))
     return x
 
 

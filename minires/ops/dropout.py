@@ -38,4 +38,4 @@ def dropout(
     source = random.generator() if generator is None else generator
     kept = source.random(x.shape, dtype=np.float32) >= p
     mask = kept.astype(x.dtype) * (0 if p == 1 else 1 / (1 - p))
-    return mul(x, Tensor(array_module(x.data).asarray(mask.astype(x.dtype, copy=False))))
+    return mul(x, Tensor(array_module(x._array).asarray(mask.astype(x.dtype, copy=False))))

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, Variable, check_inplace, replace, switch
+from ..autograd import Function, Variable, check_inplace, fusing, replace, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
+from . import large
 from .checks import binary_operands, check_same, operand, real
 
 
@@ -71,7 +72,8 @@ class Add(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
-        return x + y
+        result = large.arithmetic("+", x, y)
+        return x + y if result is None else result
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -86,7 +88,8 @@ class Sub(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
-        return x - y
+        result = large.arithmetic("-", x, y)
+        return x - y if result is None else result
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -100,7 +103,8 @@ class Mul(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y)
-        return x * y
+        result = large.arithmetic("*", x, y)
+        return x * y if result is None else result
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -147,7 +151,9 @@ class Pow(Function):
                 slope = 0 if y == 0 else y * x ** (y - 1)
             gx = sum_to(gy * slope, ctx.shapes[0])
         if ctx.needs_grad[1]:
-            base = x if isinstance(x, Tensor) else Tensor(array_module(y.data).asarray(x, y.dtype))
+            base = (
+                x if isinstance(x, Tensor) else Tensor(array_module(y._array).asarray(x, y.dtype))
+            )
             # 0 ** y is 0 next to y > 0 (and 1 at 0 only): its slope is 0, and not 0 * -inf
             flat = (base == 0) & (y >= 0)
             logarithm = where(flat, 0, where(flat, 1, base).log())
@@ -346,7 +352,16 @@ class Clip(Function):
 @tensor_method("__add__", "add")
 def add(x: Any, y: Any) -> Tensor:
     """``x + y``, broadcast."""
-    return Add.apply(*binary_operands("add", x, y))
+    x, y = binary_operands("add", x, y)
+    for a, b in ((x, y), (y, x)):
+        pending = a._pending if isinstance(a, Variable) else None
+        if pending is not None and isinstance(b, Variable) and a.shape == b.shape and fusing():
+            note = pending.plus(b) if pending.array is None else None
+            if note is not None:
+                ctx = Add.context(x, y)
+                ctx.shapes = x.shape, y.shape
+                return Add.defer(ctx, (x, y), note)
+    return Add.apply(x, y)
 
 
 @tensor_method("__sub__", "sub")
@@ -380,7 +395,7 @@ def pow(x: Any, y: Any) -> Tensor:
     """``x ** y``, broadcast. The gradient for ``y`` is NaN where ``x`` is negative."""
     x, y = binary_operands("pow", x, y)
     kinds = {v.dtype.kind for v in (x, y) if isinstance(v, Tensor)}
-    if not kinds & set("fc") and ((y.data if isinstance(y, Tensor) else np.asarray(y)) < 0).any():
+    if not kinds & set("fc") and ((y._array if isinstance(y, Tensor) else np.asarray(y)) < 0).any():
         raise DTypeError(
             "pow: an integer to a negative power is no integer. Convert with .float()."
         )

@@ -13,6 +13,7 @@ from ..autograd import Function, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
+from . import large
 from .checks import ordered, real
 from .elementwise import Expand
 
@@ -75,7 +76,10 @@ class Sum(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
         ctx.shape, ctx.axes = x.shape, axes
-        return x.sum(axis=axes, keepdims=keepdim)
+        result = large.total(x, axes)
+        if result is None:
+            return x.sum(axis=axes, keepdims=keepdim)
+        return result.reshape(_kept(x.shape, axes)) if keepdim else result
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -183,7 +187,7 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The sum over ``dim`` (all dimensions by default); bools and integers are counted as int64."""
     axes = dims("sum", x, dim)
     if x.dtype.kind not in "fc":
-        return Tensor(np.asarray(x.data.sum(axis=axes, keepdims=keepdim, dtype=np.int64)))
+        return Tensor(np.asarray(x._array.sum(axis=axes, keepdims=keepdim, dtype=np.int64)))
     return Sum.apply(x, axes, keepdim)
 
 
@@ -273,7 +277,7 @@ def _one(name: str, x: Tensor, dim: Any) -> int:
 
 def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
     _nonempty(name, x, tuple(range(x.ndim)) if axis is None else (axis,))
-    array = ordered(x.data)
+    array = ordered(x._array)
     found = getattr(array_module(array), f"arg{name}")(array, axis=axis, keepdims=keepdim)
     if array.dtype.kind == "f":
         switch(f"arg{name}", lambda: found)
@@ -322,7 +326,7 @@ def logsumexp(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 def _truth(name: str) -> Any:
     def reduce(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-        array = ordered(x.data)
+        array = ordered(x._array)
         if array.dtype.kind == "c":
             raise DTypeError(message(name, "a real tensor", str(x.dtype)))
         axes = dims(name, x, dim)

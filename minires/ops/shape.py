@@ -96,7 +96,7 @@ class SetItem(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         index, shape = ctx.index, ctx.shape
-        xp = array_module(gy.data)
+        xp = array_module(gy._array)
         gx = gvalues = None
         if ctx.needs_grad[0]:
             keep = xp.ones(gy.shape, gy.dtype)
@@ -152,20 +152,6 @@ class Pad(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         return GetItem.apply(gy, ctx.inside), None, None
-
-
-class ChannelsLast(Function):
-    """The same values, in the memory order (n, h, w, c) that kernels work on."""
-
-    complex_safe = True
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        return gy
 
 
 # **** indices ****
@@ -373,21 +359,6 @@ def expand(x: Tensor, *shape: Any) -> Tensor:
 def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
     """:func:`expand`, with the shape as one argument."""
     return expand(x, *shape)
-
-
-@tensor_method("contiguous")
-def contiguous(x: Tensor) -> Tensor:
-    """The same values in row-major memory; this tensor itself if it is so already."""
-    if x.data.flags.c_contiguous:
-        return x
-    return reshape(reshape(x, -1), *x.shape)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """``x``, (n, c, h, w), with memory in the order (n, h, w, c); itself if it is so already."""
-    if x._array.transpose(0, 2, 3, 1).flags.c_contiguous:
-        return x
-    return ChannelsLast.apply(x)
 
 
 # **** joins ****

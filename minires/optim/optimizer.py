@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from minires.device import backend_name
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, unknown
 from minires.tensor import Tensor
 
 Group = dict[str, Any]
+Update = tuple[np.ndarray, np.ndarray, dict[str, Any], Group]  # data, gradient, state, options
+
+_KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 # Group entries that are not options of the update rule: labels, and what schedules remember.
 _BOOKKEEPING = frozenset({"params", "param_names", "name", "initial_lr"})
@@ -22,7 +26,8 @@ class Optimizer:
     """Base of the optimisers: changes parameters in place by their gradients.
 
     A subclass gives the options of its update rule as ``defaults``, checks them in
-    :meth:`_check_options` and applies the rule to one parameter in :meth:`_update`.
+    :meth:`_check_options` and applies the rule to one parameter in :meth:`_update`; to be fast, to
+    all of them in :meth:`_update_together`.
 
     Attributes:
         param_groups: one dict per group, ``{"params": [Tensor, ...], "lr": ..., ...}``. Options
@@ -134,22 +139,29 @@ class Optimizer:
             )
         return name, p
 
-    def _parameters(self) -> Iterator[tuple[str, Tensor, Group]]:
-        """Every parameter with a label for errors, in the order of the state dict's indices."""
+    def _parameters(self) -> Iterator[tuple[tuple[int, str | None], Tensor, Group]]:
+        """Every parameter with its index and name, in the order of the state dict's indices."""
         index = 0
         for group in self.param_groups:
             names = group.get("param_names") or [None] * len(group["params"])
             for name, p in zip(names, group["params"], strict=True):
-                yield _label(index, name, p), p, group
+                yield (index, name), p, group
                 index += 1
 
     # -- one step -------------------------------------------------------------------------------
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or with ``set_to_none=False`` fill them with zeros."""
+        gradients = []
         for _, p, _ in self._parameters():
-            if p.grad is not None:
-                p.grad = None if set_to_none else p.grad.detach().zero_()
+            if p.grad is None:
+                continue
+            if set_to_none:
+                p.grad = None
+            else:
+                gradients.append(p.grad.detach())
+                p.grad = gradients[-1]
+        _zero(gradients)
 
     def step(self) -> None:
         """Change every parameter that has a gradient, in place; the others are left alone.
@@ -159,15 +171,20 @@ class Optimizer:
                 computed. All are looked at before the first parameter is changed.
         """
         work = [entry for entry in self._parameters() if entry[1].grad is not None]
-        for label, p, _ in work:
+        for name, p, _ in work:
             if p.grad.dtype != p.dtype:
-                raise DTypeError(
-                    message(
-                        f"{self._op}.step", f"a gradient of dtype {p.dtype}", p.grad.dtype, label
-                    )
-                )
+                wanted, got = f"a gradient of dtype {p.dtype}", p.grad.dtype
+                raise DTypeError(message(f"{self._op}.step", wanted, got, _label(*name, p)))
+        together: list[Update] = []
         for _, p, group in work:
-            self._update(p.data, p.grad.data, self.state[p], group)
+            update = (p._to_write(), p.grad._array, self.state[p], group)
+            if _suits_kernels(update[0], update[2]):
+                together.append(update)
+            else:
+                self._update(*update)
+        if together:
+            self._update_together(together)
+        for _, p, _ in work:
             p.bump_version()
 
     def _check_options(self, group: Group) -> None:
@@ -177,8 +194,17 @@ class Optimizer:
     def _update(
         self, data: np.ndarray, grad: np.ndarray, state: dict[str, Any], group: Group
     ) -> None:
-        """Write the new values of one parameter into ``data``; ``grad`` must not be changed."""
+        """Write the new values of one parameter into ``data``; ``grad`` must not be changed.
+
+        These are the formulas as array expressions, for arrays of any kind and on any device.
+        """
         raise NotImplementedError
+
+    def _update_together(self, updates: list[Update]) -> None:
+        """:meth:`_update` for parameters that live in contiguous memory of the CPU. A subclass that
+        has a kernel for all of them at once puts it here."""
+        for update in updates:
+            self._update(*update)
 
     # -- state ----------------------------------------------------------------------------------
 
@@ -244,7 +270,8 @@ class Optimizer:
             raise ArgumentError(
                 message(op, "state of the parameters listed", f"state of {sorted(stray)} too")
             )
-        for i, (label, p, _) in zip(saved, self._parameters()):
+        for i, (entry, p, _) in zip(saved, self._parameters()):
+            label = _label(*entry, p)
             for name, value in state_dict["state"].get(i, {}).items():
                 if not isinstance(value, np.ndarray):
                     continue
@@ -280,6 +307,36 @@ class Optimizer:
             options = ", ".join(f"{name}={group[name]}" for name in self.defaults)
             lines.append(f"  {len(group['params'])} parameters: {options}")
         return "\n".join([f"{self._op}(", *lines, ")"])
+
+
+def _suits_kernels(data: Any, state: dict[str, Any]) -> bool:
+    """Whether the kernels of :mod:`~minires.optim.kernel_numba` may write into a parameter and what
+    is remembered of it: contiguous float32 or float64 in the memory of the CPU."""
+    if backend_name(data) != "numba":
+        return False
+    for array in (data, *state.values()):
+        if isinstance(array, np.ndarray) and not (
+            array.dtype in _KERNEL_DTYPES and array.flags.carray
+        ):
+            return False
+    return True
+
+
+def _zero(tensors: list[Tensor]) -> None:
+    """Fill tensors with zeros: those that the kernels may write into in one launch."""
+    together = []
+    for t in tensors:
+        array = t._to_write()
+        if _suits_kernels(array, {}):
+            together.append(array)
+        else:
+            array[...] = 0
+    if together:
+        from minires.optim.kernel_numba import zero
+
+        zero(together)
+    for t in tensors:
+        t.bump_version()
 
 
 def _label(index: int, name: str | None, p: Tensor) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from minires.errors import ArgumentError, message
 from minires.optim.checks import real
-from minires.optim.optimizer import Group, Optimizer
+from minires.optim.optimizer import Group, Optimizer, Update
 
 
 class SGD(Optimizer):
@@ -88,3 +88,20 @@ class SGD(Optimizer):
                 velocity += (1 - group["dampening"]) * grad
             grad = grad + momentum * velocity if group["nesterov"] else velocity
         data -= group["lr"] * grad
+
+    def _update_together(self, updates: list[Update]) -> None:
+        from minires.optim.kernel_numba import sgd
+
+        arrays, options = [], []
+        for data, grad, state, group in updates:
+            momentum, keep = group["momentum"], 1 - group["dampening"]
+            velocity = data
+            if momentum:
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"], keep = np.zeros_like(data), 1.0
+                velocity = state["momentum_buffer"]
+            arrays.append((data, np.ascontiguousarray(grad), velocity))
+            options.append(
+                (group["lr"], group["weight_decay"], momentum, keep, float(group["nesterov"]))
+            )
+        sgd(arrays, options)

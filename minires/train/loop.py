@@ -270,10 +270,10 @@ class _Sums:
     def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
         if logits.ndim != 2:
             raise ShapeError(message(self.op, "logits of shape (n, classes)", logits.shape))
-        expected = labels.data.argmax(axis=1) if labels.ndim == 2 else labels.data
+        expected = labels._array.argmax(axis=1) if labels.ndim == 2 else labels._array
         n = logits.shape[0]
         self.loss += loss * n
-        self.wrong += int(np.count_nonzero(logits.data.argmax(axis=1) != expected))
+        self.wrong += int(np.count_nonzero(logits._array.argmax(axis=1) != expected))
         self.examples += n
 
     def result(self) -> EpochResult:
@@ -299,14 +299,14 @@ def _batches(op: str, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     for number, (inputs, labels) in enumerate(loader):
         x = inputs if isinstance(inputs, Tensor) else from_numpy(np.asarray(inputs))
         y = labels if isinstance(labels, Tensor) else from_numpy(np.asarray(labels))
-        finite = np.isfinite(x.data)
+        finite = np.isfinite(x._array)
         if not finite.all():
             where = tuple(int(i) for i in np.argwhere(~finite)[0])
             raise NaNError(
                 message(
                     op,
                     "finite inputs",
-                    f"{x.data[where]} at index {where}",
+                    f"{x._array[where]} at index {where}",
                     f"batch {number} of shape {x.shape}",
                     "The data set holds it: check its files and its normalisation.",
                 )

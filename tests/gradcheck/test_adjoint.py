@@ -11,7 +11,7 @@ from minires.errors import ArgumentError, GradcheckError
 from minires.gradcheck import check_adjoint
 from minires.models.blocks import OptionA
 from minires.ops.conv2d.op import Conv2dGeometry, Conv2dInput, Conv2dWeight
-from minires.ops.shape import channels_last
+from minires.ops.layout import channels_last
 
 
 def leaf(*shape, seed=0):

@@ -1,170 +1,143 @@
-"""Compiling and launching: the cache, threads, concurrent callers, forked children."""
+"""Compiling and keeping: what is compiled when, where it is kept, what users are told."""
 
 from __future__ import annotations
 
+import errno
 import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
 
 import numpy as np
-import pytest
-from harness import arrays, raises
+from harness import raises
 
-import minires as mr
-from minires.errors import ArgumentError
+from minires.errors import DeviceError
 from minires.kernels import jit
 
-
-def run_python(code, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+LISTEN = """
+from minires.kernels import jit
+import doubling
+heard = []
+with jit.listening(heard.append):
+    results = [doubling.run(dtype) for dtype in ("float32", "float32", "float64")]
+assert len({tuple(result) for result in results}) == 1
+print(results[0][1], *heard)
+"""
 
 
-def test_the_cache_is_where_it_is_said_and_used_again(tmp_path):
+def test_the_cache_is_used_again(python):
+    assert python.run(LISTEN).stdout.split() == ["2.0", "double", "double"]  # one for each dtype
+    folders = list(python.cache.iterdir())
+    assert [folder.name.startswith("minires-") for folder in folders] == [True]
+    assert len(list(folders[0].rglob("*.nbc"))) >= 2
+    assert python.run(LISTEN).stdout.split() == ["2.0"]
+
+
+def test_a_changed_kernel_is_compiled_again(python):
+    python.run(LISTEN)
+    python.write(3)
+    os.utime(python.folder / "doubling.py", (time.time() + 5,) * 2)
+    assert python.run(LISTEN).stdout.split() == ["3.0", "double", "double"]
+
+
+def test_each_vector_width_has_its_own_cache(python):
+    python.run(LISTEN, MINIRES_SIMD="8")
+    assert python.run(LISTEN, MINIRES_SIMD="4").stdout.split() == ["2.0", "double", "double"]
+    assert python.run(LISTEN, MINIRES_SIMD="8").stdout.split() == ["2.0"]
+
+
+def test_sizes_are_not_compiled_in(python):
     code = (
         "import numpy as np\n"
-        "from minires.ops.relu.kernel_numba import _fwd, relu_fwd\n"
-        "relu_fwd(np.ones(3), np.ones(3))\n"
-        "stats = _fwd.compiled.stats\n"
-        "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))\n"
+        "from minires.kernels import jit\n"
+        "from doubling import double\n"
+        "heard = []\n"
+        "with jit.listening(heard.append):\n"
+        "    for size in (1, 5, 1000):\n"
+        "        x = np.ones((3, size), np.float32)\n"
+        "        y = np.zeros_like(x)\n"
+        "        double(3, x, y, size)\n"
+        "        assert (y == 2).all()\n"
+        "print(*heard)\n"
     )
-    assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["0", "1"]
-    assert list(tmp_path.glob("minires-*/**/*.nbc"))
-    assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["1", "0"]
+    assert python.run(code).stdout.split() == ["double"]
 
 
-def test_other_peoples_kernels_keep_their_cache():
+def test_the_first_compilation_says_why_it_takes_time(python):
+    code = "import doubling\ndoubling.run()\ndoubling.run('float64')\n"
+    first = python.run(code).stderr
+    assert first.count("\n") == 1
+    for word in ("minires: compiling kernels for this CPU", "double", str(python.cache), "warmup"):
+        assert word in first
+    assert python.run(code).stderr == ""
+
+
+def test_other_peoples_kernels_keep_their_cache(python):
     code = (
         "import numba\n"
         "before = numba.config.CACHE_DIR\n"
-        "import minires.ops.relu.kernel_numba\n"
+        "import doubling\n"
+        "doubling.run()\n"
         "print(numba.config.CACHE_DIR == before)\n"
     )
-    assert run_python(code).strip() == "True"
+    assert python.run(code).stdout.strip() == "True"
 
 
-def test_the_environment_is_left_as_it_was():
-    code = (
-        "import os\n"
-        "import minires as mr\n"
-        "mr.relu(mr.ones(3))\n"
-        "print(os.environ.get('OMP_WAIT_POLICY'))\n"
-    )
-    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True
-    )
-    assert done.stdout.strip() == "None"
-
-
-@pytest.mark.parametrize("first", ["mr.get_num_threads()", "mr.set_num_threads(1)", "describe()"])
-def test_threads_start_patient_whoever_starts_them(first):
-    """The variable is set while libgomp is loaded, which is when it is read, and gone after."""
-    code = (
-        "import os, sys\n"
-        "import minires as mr\n"
-        "from minires.environment import describe\n"
-        "from minires.kernels import jit\n"
-        "seen = []\n"
-        "real = jit.numba.get_num_threads\n"
-        "def spy():\n"
-        "    seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
-        "    return real()\n"
-        "jit.numba.get_num_threads = spy\n"
-        f"{first}\n"
-        "print(seen[0], os.environ.get('OMP_WAIT_POLICY'))\n"
-    )
-    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True
-    )
-    assert done.stdout.split() == ["PASSIVE", "None"]
-
-
-def test_a_cache_that_cannot_be_written_is_mentioned(tmp_path):
-    (tmp_path / "file").write_text("")
-    code = "import minires as mr; mr.relu(mr.ones(2)); print('done')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file")},
-        check=True,
-    )
-    assert done.stdout.strip() == "done"
-    assert "cannot be kept in" in done.stderr
+def test_a_cache_that_cannot_be_written_is_mentioned(python):
+    python.cache.write_text("a file where the folder should be")
+    done = python.run("import doubling; print(doubling.run())")
+    assert done.stdout.strip() == "[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]"
+    assert done.stderr.count("cannot be kept in") == 1
     assert "NUMBA_CACHE_DIR" in done.stderr
 
 
-def test_many_threads_may_call_kernels_at_once():
-    x, w = arrays((3, 4, 9, 8), (5, 4, 3, 3))
-    expected = mr.conv2d(mr.tensor(x), mr.tensor(w), padding=1).data
+def test_a_full_disk_is_explained(monkeypatch):
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def work(_):
-        tensors = [mr.tensor(v, requires_grad=True) for v in (x, w)]
-        y = mr.conv2d(*tensors, padding=1)
-        y.relu().sum().backward()
-        return y.detach().data, tensors[1].grad.data
+    monkeypatch.setattr(jit._Compiled, "compile", full)
 
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(work, range(64)))
-    for y, gw in results:
-        np.testing.assert_array_equal(y, expected)
-        np.testing.assert_array_equal(gw, results[0][1])
+    @jit.kernel
+    def fill(task, y):
+        y[0] = 1
+
+    with raises(DeviceError, "fill: cannot keep", "No space left on device", "NUMBA_CACHE_DIR"):
+        fill(1, np.empty(1))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize("first", ["mr.relu(mr.ones(3))", "mr.get_num_threads()"])
-def test_a_forked_child_gets_an_error_and_not_a_hang(first):
-    code = (
-        "import os, sys, warnings\n"
-        "warnings.simplefilter('ignore')\n"
-        "import minires as mr\n"
-        f"{first}\n"
-        "import numba\n"
-        "layer = numba.threading_layer()\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    try:\n"
-        "        mr.relu(mr.ones(3))\n"
-        "        print('worked', flush=True)\n"
-        "    except RuntimeError as error:\n"
-        "        print(error, flush=True)\n"
-        "    os._exit(0)\n"
-        "os.waitpid(child, 0)\n"
-        "mr.relu(mr.ones(3))\n"
-        "print(layer)\n"
-    )
-    said, layer = run_python(code).splitlines()
-    if layer == "omp":
-        assert "a fork of it" in said
-        assert "spawn" in said
-    else:
-        assert said == "worked"
+@jit.kernel
+def _count(task, y, step):
+    y[task] = task * step
 
 
-def test_threads_are_set_and_checked():
-    before = mr.get_num_threads()
-    try:
-        mr.set_num_threads(1)
-        assert mr.get_num_threads() == 1
-    finally:
-        mr.set_num_threads(before)
-    for wrong in (0, -1, 10**6, 1.5):
-        with raises(ArgumentError, "set_num_threads: expected 1 to", str(wrong)):
-            mr.set_num_threads(wrong)
+def test_no_task_is_nothing_to_do():
+    y = np.full(3, 7.0)
+    _count(0, y, 1)
+    assert (y == 7).all()
+    _count(3, y, 5)
+    assert y.tolist() == [0, 5, 10]
 
 
-def test_the_cache_folder_follows_the_shared_code(monkeypatch):
+def test_arrays_must_be_contiguous():
+    with raises(ValueError, "_count: expected contiguous arrays, got strides (16,)"):
+        _count(2, np.empty(4)[::2], 1)
+
+
+def test_a_kernel_keeps_its_name_and_its_words():
+    @jit.kernel
+    def documented(task):
+        """What it does."""
+
+    assert documented.__name__ == "documented"
+    assert documented.__doc__ == "What it does."
+
+
+def test_the_cache_folder_is_the_users(monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", "somewhere")
     assert str(jit.cache_folder()).startswith("somewhere")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    assert os.path.expanduser("~") in str(jit.cache_folder())
     assert jit.cache_folder().name.startswith("minires-")
+
+
+def test_interpreted_kernels_give_the_same(python):
+    code = "import doubling; print(doubling.run())"
+    assert python.run(code).stdout == python.run(code, NUMBA_DISABLE_JIT="1").stdout

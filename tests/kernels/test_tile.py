@@ -1,96 +1,89 @@
-"""The register tile and the vector copy against NumPy."""
+"""The register tiles against NumPy."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
-from minires.kernels.tile import (
-    ROWS,
-    copy,
-    lanes,
-    pack_panels,
-    panel_width,
-    tile_outer_1,
-    tile_outer_2,
-    tile_product_1,
-    tile_product_2,
-)
+from minires.kernels.cpu import lanes
+from minires.kernels.jit import kernel
+from minires.kernels.tile import OUTER_ROWS, ROWS, outer_1, outer_2, product_1, product_2
 
 
-@numba.njit
-def _product_1(*args):
-    tile_product_1(*args)
+@kernel
+def _product_1(task, a, starts, offsets, segments, run, b, bias, c, ends, c_at):
+    product_1(a, starts, 2, offsets, segments, run, b, 3, bias, 1, c, ends, c_at)
 
 
-@numba.njit
-def _product_2(*args):
-    tile_product_2(*args)
+@kernel
+def _product_2(task, a, starts, offsets, segments, run, b, bias, c, ends, c_at):
+    product_2(a, starts, 2, offsets, segments, run, b, 3, bias, 1, c, ends, c_at)
 
 
-@numba.njit
-def _outer_1(*args):
-    tile_outer_1(*args)
+@kernel
+def _outer_1(task, a, starts, count, offset, b, b_stride, c, c_stride):
+    outer_1(a, starts, 2, count, offset, b, 3, b_stride, c, 1, c_stride)
 
 
-@numba.njit
-def _outer_2(*args):
-    tile_outer_2(*args)
-
-
-@numba.njit
-def _copy(*args):
-    copy(*args)
+@kernel
+def _outer_2(task, a, starts, count, offset, b, b_stride, c, c_stride):
+    outer_2(a, starts, 2, count, offset, b, 3, b_stride, c, 1, c_stride)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("vectors", "tile"), [(1, _product_1), (2, _product_2)])
-@pytest.mark.parametrize("steps", [0, 1, 7])
-def test_product(dtype, vectors, tile, steps):
+@pytest.mark.parametrize(
+    ("segments", "run"), [(0, 5), (1, 0), (1, 1), (1, 4), (3, 7), (2, 9)], ids=str
+)
+def test_product(dtype, vectors, tile, segments, run):
     rng = np.random.default_rng(0)
     width = vectors * lanes(dtype)
-    a = rng.standard_normal((ROWS, steps + 2)).astype(dtype)
-    b = rng.standard_normal((steps, width)).astype(dtype)
-    c = np.full((ROWS + 2, width + 3), np.nan, dtype)
-    flat = c.reshape(-1)
-    tile(a.reshape(-1), 0, steps + 2, b.reshape(-1), 0, flat, width + 3, width + 3, steps)
-    expected = a[:, :steps].astype("float64") @ b
-    np.testing.assert_allclose(c[1 : ROWS + 1, :width], expected, rtol=1e-4, atol=1e-5)
-    assert np.isnan(c[0]).all()
-    assert np.isnan(c[-1]).all()
-    assert np.isnan(c[:, width:]).all()
+    a = rng.standard_normal(500).astype(dtype)
+    starts = rng.integers(0, 200, ROWS + 2)
+    offsets = rng.integers(0, 200, max(segments, 1))
+    b = rng.standard_normal(3 + segments * run * width).astype(dtype)
+    bias = rng.standard_normal(1 + width).astype(dtype)
+    pitch = width + 3
+    ends = rng.permutation(ROWS + 2) * pitch  # rows in any order
+    c = np.full((ROWS + 2, pitch), np.nan, dtype)
+    tile(1, a, starts, offsets, segments, run, b, bias, c, ends, 2)
+
+    panel = b[3:].reshape(segments * run, width).astype("float64")
+    expected = np.full(c.shape, np.nan)
+    for r in range(2, ROWS + 2):
+        parts = [a[starts[r] + o : starts[r] + o + run] for o in offsets[:segments]]
+        left = np.concatenate(parts) if parts else np.empty(0)
+        expected[ends[r] // pitch, 2 : width + 2] = bias[1:] + left.astype("float64") @ panel
+    np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-5)  # and nothing else is written
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("vectors", "tile"), [(1, _outer_1), (2, _outer_2)])
-def test_outer_adds_to_what_is_there(dtype, vectors, tile):
+@pytest.mark.parametrize("count", [0, 1, 4, 7])
+def test_outer_adds_to_what_is_there(dtype, vectors, tile, count):
     rng = np.random.default_rng(0)
-    width, steps = vectors * lanes(dtype), 5
-    a = rng.standard_normal((steps, ROWS + 1)).astype(dtype)
-    b = rng.standard_normal((steps, width)).astype(dtype)
-    c = rng.standard_normal((ROWS, width)).astype(dtype)
-    expected = c + a[:, 1:].T.astype("float64") @ b
-    tile(a.reshape(-1), 1, ROWS + 1, b.reshape(-1), 0, c.reshape(-1), 0, width, steps)
-    np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-5)
+    rows, width = OUTER_ROWS[vectors], vectors * lanes(dtype)
+    a = rng.standard_normal(300).astype(dtype)
+    starts = rng.integers(0, 200, count + 2)
+    pitch = width + 5
+    b = rng.standard_normal(3 + count * pitch + width).astype(dtype)
+    c = rng.standard_normal((rows + 1, width + 2)).astype(dtype)
+    expected = c.reshape(-1).astype("float64")
+    for p in range(count):
+        left = a[starts[2 + p] + 9 :][:rows].astype("float64")
+        right = b[3 + p * pitch :][:width]
+        for r in range(rows):
+            expected[1 + r * (width + 2) :][:width] += left[r] * right
+    tile(1, a, starts, count, 9, b, pitch, c, width + 2)
+    np.testing.assert_allclose(c.reshape(-1), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("count", [0, 1, 3, 8, 16, 17, 48, 61])
-def test_copy(dtype, count):
-    source = np.arange(80, dtype=dtype)
-    target = np.full(80, -1, dtype)
-    _copy(target, 5, source, 9, count)
-    np.testing.assert_array_equal(target[5 : 5 + count], source[9 : 9 + count])
-    assert (target[:5] == -1).all()
-    assert (target[5 + count :] == -1).all()
-
-
-@pytest.mark.parametrize("columns", [1, 15, 16, 17, 33, 70])
-def test_panels_hold_every_column_once(columns):
-    b = np.random.default_rng(0).standard_normal((2, 3, columns)).astype(np.float32)
-    panels = pack_panels(b)
-    assert panels.shape[3] == panel_width(columns, b.dtype)
-    back = panels.transpose(0, 2, 1, 3).reshape(2, 3, -1)
-    np.testing.assert_array_equal(back[:, :, :columns], b)
-    assert (back[:, :, columns:] == 0).all()
+def test_nan_reaches_its_own_row_only():
+    width = lanes("float32")
+    a = np.ones(ROWS + 2, np.float32)
+    a[4] = np.nan
+    one = np.arange(ROWS + 2)
+    c = np.zeros((ROWS + 2, width), np.float32)
+    b, bias = np.ones(3 + width, np.float32), np.zeros(1 + width, np.float32)
+    _product_1(1, a, one, np.zeros(1, np.int64), 1, 1, b, bias, c, one * width, 0)
+    assert np.isnan(c).all(axis=1).tolist() == [r == 4 for r in range(ROWS + 2)]

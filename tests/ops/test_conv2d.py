@@ -236,13 +236,13 @@ def test_parity_conv2d(name):
 
 def test_every_phase_is_covered():
     """The input gradient's phases write each pixel exactly once."""
-    from minires.ops.conv2d.kernel_numba import _phases
+    from minires.ops.conv2d.numba_plan import backward_axis
 
     for size, k, stride, padding, dilation in itertools.product(
         (1, 5, 6), (1, 3), (1, 2, 4), (0, 2), (1, 2)
     ):
         seen = [0] * size
-        for r, count, _, _ in _phases(size, k, stride, padding, dilation):
-            for a in range(count):
-                seen[r + a * stride] += 1
+        for phase in backward_axis(size, k, stride, padding, dilation).phases:
+            for i in range(phase.count):
+                seen[phase.start + i * stride] += 1
         assert seen == [1] * size

@@ -1,53 +1,77 @@
-"""Average pooling on the CPU, in parallel over images."""
+"""Average pooling on the CPU, in parallel over rows of pixels, a vector of channels at a time."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import prange
+import numpy as np
 
 from ...kernels.jit import kernel
+from ...kernels.simd import fma, lanes_of, load, spread, store, zeros
+from ...kernels.source import clear
 from .op import AvgPool2dGeometry
 
 
 @kernel
-def _fwd(x, y, h_low, h_high, w_low, w_high, scale):  # type: ignore[no-untyped-def]
-    n, h_out, w_out, channels = y.shape
-    for image in prange(n):
-        for i in range(h_out):
-            for j in range(w_out):
-                total = y[image, i, j]
-                total[:] = 0
-                for h in range(h_low[i], h_high[i]):
-                    for w in range(w_low[j], w_high[j]):
-                        for c in range(channels):
-                            total[c] += x[image, h, w, c]
-                for c in range(channels):
-                    total[c] *= scale[i, j]
+def _fwd(task, x, rows, columns, scale, h_in, w_in, h_out, w_out, c, y):  # type: ignore[no-untyped-def]
+    """``rows`` and ``columns`` say of each output row or column where its window lies."""
+    width, vectors = lanes_of(x), c - c % lanes_of(x)
+    image, i = task // h_out, task % h_out
+    for j in range(w_out):
+        to = (task * w_out + j) * c
+        for k in range(0, vectors, width):
+            total = zeros(x)
+            for h in range(rows[2 * i], rows[2 * i + 1]):
+                for w in range(columns[2 * j], columns[2 * j + 1]):
+                    total = total + load(x, ((image * h_in + h) * w_in + w) * c + k)
+            store(y, to + k, total * spread(scale, i * w_out + j))
+        for k in range(vectors, c):
+            y[to + k] = 0
+            for h in range(rows[2 * i], rows[2 * i + 1]):
+                for w in range(columns[2 * j], columns[2 * j + 1]):
+                    y[to + k] += x[((image * h_in + h) * w_in + w) * c + k]
+            y[to + k] *= scale[i * w_out + j]
 
 
 @kernel
-def _bwd_x(gy, gx, h_low, h_high, w_low, w_high, scale):  # type: ignore[no-untyped-def]
-    n, h_out, w_out, channels = gy.shape
-    for image in prange(n):
-        gx[image] = 0
-        for i in range(h_out):
-            for j in range(w_out):
-                for h in range(h_low[i], h_high[i]):
-                    for w in range(w_low[j], w_high[j]):
-                        for c in range(channels):
-                            gx[image, h, w, c] += gy[image, i, j, c] * scale[i, j]
+def _bwd_x(task, gy, rows, columns, scale, h_in, w_in, h_out, w_out, c, gx):  # type: ignore[no-untyped-def]
+    """``rows`` and ``columns`` say of each row or column of the image which windows hold it."""
+    width, vectors = lanes_of(gx), c - c % lanes_of(gx)
+    image, h = task // h_in, task % h_in
+    clear(gx, task * w_in * c, w_in * c)
+    for w in range(w_in):
+        to = (task * w_in + w) * c
+        for i in range(rows[2 * h], rows[2 * h + 1]):
+            for j in range(columns[2 * w], columns[2 * w + 1]):
+                at = ((image * h_out + i) * w_out + j) * c
+                factor = spread(scale, i * w_out + j)
+                for k in range(0, vectors, width):
+                    store(gx, to + k, fma(load(gy, at + k), factor, load(gx, to + k)))
+                for k in range(vectors, c):
+                    gx[to + k] = fma(gy[at + k], scale[i * w_out + j], gx[to + k])
 
 
-def _windows(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, ...]:
-    return g.h_low, g.h_high, g.w_low, g.w_high, g.scale.astype(dtype)
+def _holders(low: Any, high: Any, size: int) -> Any:
+    """(size, 2): the first of the windows that holds each place, and the end of the last; both
+    bounds ascend from window to window."""
+    places = np.arange(size)
+    first = np.searchsorted(high, places, side="right")
+    return np.stack([first, np.searchsorted(low, places, side="right")], axis=1)
 
 
 def avg_pool2d_fwd(x: Any, y: Any, g: AvgPool2dGeometry) -> None:
     """Fill y (n, h_out, w_out, c)."""
-    _fwd(x, y, *_windows(g, y.dtype))
+    rows = np.stack([g.h_low, g.h_high], axis=1)
+    columns = np.stack([g.w_low, g.w_high], axis=1)
+    h_out, w_out = g.scale.shape
+    sizes = (g.h_in, g.w_in, h_out, w_out, g.c)
+    _fwd(g.n * h_out, x, rows, columns, g.scale.astype(x.dtype), *sizes, y)
 
 
 def avg_pool2d_bwd_x(gy: Any, gx: Any, g: AvgPool2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c)."""
-    _bwd_x(gy, gx, *_windows(g, gx.dtype))
+    rows = _holders(g.h_low, g.h_high, g.h_in)
+    columns = _holders(g.w_low, g.w_high, g.w_in)
+    h_out, w_out = g.scale.shape
+    sizes = (g.h_in, g.w_in, h_out, w_out, g.c)
+    _bwd_x(g.n * g.h_in, gy, rows, columns, g.scale.astype(gy.dtype), *sizes, gx)

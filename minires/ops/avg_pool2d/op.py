@@ -18,8 +18,8 @@ from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
 from ..checks import Pair, images, nhwc, pair, real
+from ..layout import channels_last
 from ..max_pool2d.op import pooled_size
-from ..shape import channels_last
 
 
 @dataclass(frozen=True, eq=False)

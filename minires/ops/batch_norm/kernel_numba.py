@@ -1,8 +1,10 @@
-"""Batch normalisation on the CPU.
+"""Batch normalisation on the CPU: one read of every array, one write of every result.
 
-Sums over the batch are taken in a fixed number of parts, in float64, and the parts are added in
-order: the result does not depend on the number of threads. The mean is subtracted before
-squaring, which costs a second pass but no digits.
+Rows are taken in blocks that depend on the sizes alone. A block's sums are vectors in registers;
+the sums of the blocks are added in float64 and in order, so that the result does not depend on the
+number of threads. Where a row has fewer channels than a few vectors hold, several rows are taken as
+one long row (:func:`~minires.kernels.source.pixels_together`), and sums over them are added up in
+the end.
 """
 
 from __future__ import annotations
@@ -10,81 +12,253 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
+from ...kernels import buffers
 from ...kernels.jit import kernel
+from ...kernels.simd import fma, lanes_of, load, relu, store, where_positive
+from ...kernels.source import (
+    GRADIENT,
+    MEAN,
+    NORMALISED,
+    SCALE,
+    SHIFT,
+    Source,
+    as_source,
+    clear,
+    normalise,
+    pixels_together,
+    write,
+)
 
-PARTS = 16
-
-
-@kernel
-def _sums(x, sums):  # type: ignore[no-untyped-def]
-    """sums[part] = the part's sum of x, per channel."""
-    parts = sums.shape[0]
-    for part in prange(parts):
-        total = sums[part]
-        for row in range(part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts):
-            for c in range(x.shape[1]):
-                total[c] += x[row, c]
-
-
-@kernel
-def _squares(x, mean, sums):  # type: ignore[no-untyped-def]
-    """sums[part] = the part's sum of (x - mean)², per channel."""
-    parts = sums.shape[0]
-    for part in prange(parts):
-        total = sums[part]
-        for row in range(part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts):
-            for c in range(x.shape[1]):
-                distance = x[row, c] - mean[c]
-                total[c] += distance * distance
+BLOCK = 1 << 15  # entries in a block, so that a block of an array stays in the cache
+GROUP = 64  # channels whose blocks' moments a task combines
+ABSENT = -1  # the kind of an operand that is not there
+BY_VALUE, BY_COEFFICIENTS = range(2)  # the kinds of gates
 
 
 @kernel
-def _fwd(x, scale, shift, mean, y):  # type: ignore[no-untyped-def]
-    for row in prange(x.shape[0]):
-        for c in range(x.shape[1]):
-            y[row, c] = (x[row, c] - mean[c]) * scale[c] + shift[c]
+def _statistics(task, x, rows, c, block, moments):  # type: ignore[no-untyped-def]
+    """moments[task] = the block's mean and its sum of (x - mean)², per channel."""
+    width, whole = lanes_of(x), c - c % lanes_of(x)
+    begin, end = task * block * c, min((task + 1) * block, rows) * c
+    mean, squares = task * 2 * c, task * 2 * c + c
+    clear(moments, mean, 2 * c)
+    for at in range(begin, end, c):
+        for j in range(0, whole, width):
+            store(moments, mean + j, load(moments, mean + j) + load(x, at + j))
+        for j in range(whole, c):
+            moments[mean + j] += x[at + j]
+    for j in range(c):
+        moments[mean + j] /= (end - begin) // c
+    for at in range(begin, end, c):
+        for j in range(0, whole, width):
+            distance = load(x, at + j) - load(moments, mean + j)
+            store(moments, squares + j, fma(distance, distance, load(moments, squares + j)))
+        for j in range(whole, c):
+            moments[squares + j] += (x[at + j] - moments[mean + j]) ** 2
 
 
 @kernel
-def _bwd_sums(gy, x, mean, inv_std, sums):  # type: ignore[no-untyped-def]
-    """sums[part] = the part's sums of gy * x_hat and of gy, per channel."""
-    parts = sums.shape[0]
-    for part in prange(parts):
-        sum_w, sum_b = sums[part, 0], sums[part, 1]
-        for row in range(part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts):
-            for c in range(x.shape[1]):
-                sum_w[c] += gy[row, c] * (x[row, c] - mean[c]) * inv_std[c]
-                sum_b[c] += gy[row, c]
+def _combine(task, moments, blocks, rows, c, block, together, group, mean, var):  # type: ignore[no-untyped-def]
+    """Combine the blocks' moments, those of ``together`` rows taken as one too, as
+    :func:`~minires.kernels.statistics.combine` does; a task does ``group`` channels."""
+    first, last = task * group, min((task + 1) * group, c)
+    for j in range(first, last):
+        mean[j] = var[j] = 0
+    for part in range(blocks * together):
+        size = min(block, rows - part // together * block)
+        at = part // together * 2 * together * c + part % together * c
+        for j in range(first, last):
+            mean[j] += size * moments[at + j]
+    for j in range(first, last):
+        mean[j] /= rows * together
+    for part in range(blocks * together):
+        size = min(block, rows - part // together * block)
+        at = part // together * 2 * together * c + part % together * c
+        for j in range(first, last):
+            var[j] += moments[at + together * c + j] + size * (moments[at + j] - mean[j]) ** 2
+    for j in range(first, last):
+        var[j] /= rows * together
 
 
 @kernel
-def _bwd_x(gy, x, mean, scale, gy_mean, slope, gx):  # type: ignore[no-untyped-def]
-    for row in prange(x.shape[0]):
-        for c in range(x.shape[1]):
-            gx[row, c] = scale[c] * (gy[row, c] - gy_mean[c] - (x[row, c] - mean[c]) * slope[c])
+def _fwd(task, x, k, residual, kind, residual_k, rectified, rows, c, block, y):  # type: ignore[no-untyped-def]
+    width = lanes_of(x)
+    for row in range(task * block, min((task + 1) * block, rows)):
+        at = row * c
+        for j in range(0, c - width + 1, width):
+            v = normalise(
+                load(x, at + j),
+                load(k, MEAN * c + j),
+                load(k, SCALE * c + j),
+                load(k, SHIFT * c + j),
+            )
+            if kind == NORMALISED:
+                v = v + normalise(
+                    load(residual, at + j),
+                    load(residual_k, MEAN * c + j),
+                    load(residual_k, SCALE * c + j),
+                    load(residual_k, SHIFT * c + j),
+                )
+            elif kind != ABSENT:
+                v = v + load(residual, at + j)
+            if rectified:
+                v = relu(v)
+            store(y, at + j, v)
+        for j in range(c - c % width, c):
+            value = normalise(x[at + j], k[MEAN * c + j], k[SCALE * c + j], k[SHIFT * c + j])
+            if kind == NORMALISED:
+                value += normalise(
+                    residual[at + j],
+                    residual_k[MEAN * c + j],
+                    residual_k[SCALE * c + j],
+                    residual_k[SHIFT * c + j],
+                )
+            elif kind != ABSENT:
+                value += residual[at + j]
+            if rectified:
+                value = relu(value)
+            y[at + j] = value
+
+
+@kernel
+def _bwd_affine(  # type: ignore[no-untyped-def]
+    task, gy, x, k, second, two, gate, kind, masked, keep, rows, c, block, sums
+):
+    """sums[task] = the block's sums of g * (x - mean) and of g, per channel."""
+    width, whole = lanes_of(x), c - c % lanes_of(x)
+    sum_w, sum_b = task * 2 * c, task * 2 * c + c
+    clear(sums, sum_w, 2 * c)
+    for at in range(task * block * c, min((task + 1) * block, rows) * c, c):
+        for j in range(0, whole, width):
+            g = load(gy, at + j)
+            distance = load(x, at + j) - load(k, MEAN * c + j)
+            if two:
+                g = g + load(second, at + j)
+            if kind == BY_VALUE:
+                g = where_positive(g, load(gate, at + j))
+            elif kind == BY_COEFFICIENTS:
+                z = fma(distance, load(k, SCALE * c + j), load(k, SHIFT * c + j))
+                g = where_positive(g, z)
+            if keep:
+                store(masked, at + j, g)
+            store(sums, sum_w + j, fma(g, distance, load(sums, sum_w + j)))
+            store(sums, sum_b + j, g + load(sums, sum_b + j))
+        for j in range(whole, c):
+            value = gy[at + j]
+            away = x[at + j] - k[MEAN * c + j]
+            if two:
+                value += second[at + j]
+            if kind == BY_VALUE:
+                value = where_positive(value, gate[at + j])
+            elif kind == BY_COEFFICIENTS:
+                value = where_positive(value, fma(away, k[SCALE * c + j], k[SHIFT * c + j]))
+            if keep:
+                masked[at + j] = value
+            sums[sum_w + j] += value * away
+            sums[sum_b + j] += value
+
+
+def _cut(x: Any) -> tuple[int, int, int, int, int]:
+    """How rows (m, c) are gone through: how many are taken as one, the rows and channels that this
+    makes, the rows of a block, and the blocks."""
+    m, c = x.shape
+    together = pixels_together(m, c, x.dtype)
+    rows, c = m // together, c * together
+    block = max(1, BLOCK // max(c, 1))
+    return together, rows, c, block, -(-rows // block)
 
 
 def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     """Fill mean and the biased variance."""
-    sums = np.zeros((2, PARTS, x.shape[1]))
-    _sums(x, sums[0])
-    mean[...] = sums[0].sum(axis=0) / x.shape[0]
-    _squares(x, mean, sums[1])
-    var[...] = sums[1].sum(axis=0) / x.shape[0]
+    together, rows, c, block, blocks = _cut(x)
+    moments = buffers.empty((blocks, 2, c), x.dtype)
+    _statistics(blocks, x, rows, c, block, moments)
+    total = np.empty((2, x.shape[1]))
+    tasks = -(-x.shape[1] // GROUP)
+    _combine(tasks, moments, blocks, rows, x.shape[1], block, together, GROUP, total[0], total[1])
+    mean[...], var[...] = total
 
 
-def batch_norm_fwd(x: Any, w: Any, b: Any, mean: Any, inv_std: Any, y: Any) -> None:
-    """Fill y = w * (x - mean) * inv_std + b."""
-    _fwd(x, w * inv_std, b, mean, y)
+def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any) -> Any:
+    """(5, c) as in a Source: share and slope are 0."""
+    nothing = np.zeros_like(mean)
+    return np.array([mean, scale, shift, nothing, nothing], dtype)
 
 
-def batch_norm_bwd_affine(gy: Any, x: Any, mean: Any, inv_std: Any, gw: Any, gb: Any) -> None:
-    """Fill gw = sum(gy * x_hat) and gb = sum(gy)."""
-    sums = np.zeros((PARTS, 2, x.shape[1]))
-    _bwd_sums(gy, x, mean, inv_std, sums)
-    gw[...], gb[...] = sums.sum(axis=0)
+def batch_norm_fwd(
+    x: Any,
+    w: Any,
+    b: Any,
+    mean: Any,
+    inv_std: Any,
+    y: Any,
+    *,
+    residual: Any = None,
+    relu: bool = False,
+) -> None:
+    """Fill y = act(w * (x - mean) * inv_std + b + residual), act being ReLU or nothing.
+
+    ``residual`` is None, an array (m, c), or a Source of the kinds PLAIN or NORMALISED over one: a
+    shortcut whose own batch norm is applied here.
+    """
+    together, rows, c, block, blocks = _cut(x)
+    k = np.tile(_coefficients(x.dtype, mean, w * inv_std, b), together)
+    other, kind, other_k = x, ABSENT, k
+    if residual is not None:
+        source = as_source(residual)
+        other, kind = source.x, source.kind
+        if kind == NORMALISED:
+            other_k = np.tile(source.coefficients, together)
+    _fwd(blocks, x, k, other, kind, other_k, int(relu), rows, c, block, y)
+
+
+def batch_norm_bwd_affine(
+    gy: Any,
+    x: Any,
+    mean: Any,
+    inv_std: Any,
+    gw: Any,
+    gb: Any,
+    *,
+    second: Any = None,
+    gate: Any = None,
+    coefficients: Any = None,
+    masked: Any = None,
+) -> None:
+    """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
+    behind the batch norm was shut.
+
+    That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
+    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    """
+    together, rows, c, block, blocks = _cut(x)
+    kind = ABSENT
+    if gate is not None:
+        kind = BY_VALUE
+    elif coefficients is not None:
+        kind = BY_COEFFICIENTS
+    if coefficients is None:
+        coefficients = _coefficients(x.dtype, mean, inv_std, inv_std)
+    sums = buffers.empty((blocks, 2, c), x.dtype)
+    _bwd_affine(
+        blocks,
+        gy,
+        x,
+        np.tile(coefficients, together),
+        gy if second is None else second,
+        int(second is not None),
+        gy if gate is None else gate,
+        kind,
+        gy if masked is None else masked,
+        int(masked is not None),
+        rows,
+        c,
+        block,
+        sums,
+    )
+    total = sums.reshape(blocks, 2, together, c // together).sum(axis=(0, 2), dtype=np.float64)
+    gw[...], gb[...] = total[0] * inv_std, total[1]
 
 
 def batch_norm_bwd_x(
@@ -92,6 +266,7 @@ def batch_norm_bwd_x(
 ) -> None:
     """Fill gx; without ``batch`` the statistics do not depend on x."""
     m = x.shape[0]
-    share = gb / m if batch else np.zeros_like(gb)
-    slope = gw / m * inv_std if batch else np.zeros_like(gw)
-    _bwd_x(gy, x, mean, w * inv_std, share, slope, gx)
+    nothing = np.zeros_like(gb)
+    share, slope = (gb / m, gw / m * inv_std) if batch else (nothing, nothing)
+    k = np.array([mean, w * inv_std, nothing, share, slope], x.dtype)
+    write(Source(gy, GRADIENT, k, x), gx)

@@ -13,15 +13,57 @@ def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     var[...] = np.square(x - mean).mean(axis=0)  # the square, not |.|²: holds for complex steps
 
 
-def batch_norm_fwd(x: Any, w: Any, b: Any, mean: Any, inv_std: Any, y: Any) -> None:
-    """Fill y = w * (x - mean) * inv_std + b."""
+def batch_norm_fwd(
+    x: Any,
+    w: Any,
+    b: Any,
+    mean: Any,
+    inv_std: Any,
+    y: Any,
+    *,
+    residual: Any = None,
+    relu: bool = False,
+) -> None:
+    """Fill y = act(w * (x - mean) * inv_std + b + residual), act being ReLU or nothing.
+
+    ``residual`` is None, an array (m, c), or a Source over one.
+    """
     y[...] = w * ((x - mean) * inv_std) + b
+    if residual is not None:
+        y += residual.values() if hasattr(residual, "values") else residual
+    if relu:
+        y[y.real <= 0] = 0
 
 
-def batch_norm_bwd_affine(gy: Any, x: Any, mean: Any, inv_std: Any, gw: Any, gb: Any) -> None:
-    """Fill gw = sum(gy * x_hat) and gb = sum(gy)."""
-    gw[...] = (gy * ((x - mean) * inv_std)).sum(axis=0)
-    gb[...] = gy.sum(axis=0)
+def batch_norm_bwd_affine(
+    gy: Any,
+    x: Any,
+    mean: Any,
+    inv_std: Any,
+    gw: Any,
+    gb: Any,
+    *,
+    second: Any = None,
+    gate: Any = None,
+    coefficients: Any = None,
+    masked: Any = None,
+) -> None:
+    """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
+    behind the batch norm was shut.
+
+    That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
+    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    """
+    g = gy if second is None else gy + second
+    if gate is None and coefficients is not None:
+        center, scale, shift = coefficients[:3]
+        gate = (x - center) * scale + shift
+    if gate is not None:
+        g = np.where(gate.real > 0, g, 0)
+    if masked is not None:
+        masked[...] = g
+    gw[...] = (g * ((x - mean) * inv_std)).sum(axis=0)
+    gb[...] = g.sum(axis=0)
 
 
 def batch_norm_bwd_x(

@@ -17,16 +17,24 @@ numbers, the running statistics, and gx = w * inv_std * gy.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...autograd import Function, enable_grad, grad, is_grad_enabled
+from ...autograd import Function, derived, enable_grad, grad, is_grad_enabled, may_wait
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor, ones, zeros
 from ..checks import check_same, real
-from ..shape import channels_last
+from ..fusion import (
+    Convolution,
+    Normalised,
+    can_fuse,
+    going_back,
+    normalised_gradients,
+    note_of,
+)
+from ..layout import channels_last
 
 
 def _rows(array: Any) -> Any:
@@ -44,6 +52,8 @@ def _unrows(rows: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _laid_out(x: Tensor) -> Tensor:
+    if x._pending is not None:
+        return x
     return channels_last(x) if x.ndim == 4 else x.contiguous()
 
 
@@ -54,7 +64,7 @@ class BatchNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any, b: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
-        ctx.batch = batch
+        ctx.batch, ctx.coefficients = batch, None
         ctx.save(x, w)
         ctx.save_constants(mean, inv_std)
         rows = _rows(x)
@@ -65,6 +75,10 @@ class BatchNorm(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         x, w = ctx.saved
+        if ctx.coefficients is not None and going_back() and can_fuse(gy) and may_wait(gy, x):
+            mean, inv_std = ctx.constants
+            gx, gw, gb = normalised_gradients(gy, x, mean, inv_std, ctx.coefficients, ctx.batch)
+            return gx, gw, gb, None, None, None
         gx, gw, gb = BatchNormGradients.apply(_laid_out(gy), x, w, *ctx.constants, ctx.batch)
         return gx, gw, gb, None, None, None
 
@@ -177,8 +191,12 @@ def batch_norm(
     if not 0 <= momentum <= 1:
         raise ArgumentError(message("batch_norm", "momentum in 0..1", momentum))
     batch = training or running_mean is None or running_var is None
+    device = x.device
+    w = ones(c, dtype=x.dtype, device=device) if weight is None else weight.contiguous()
+    b = zeros(c, dtype=x.dtype, device=device) if bias is None else bias.contiguous()
+    put_off = x.ndim == 4 and can_fuse(x)
     x = _laid_out(x)
-    xp = array_module(x.data)
+    xp = np if put_off else array_module(x._array)
     if batch:
         m = x.numel() // c if c else 0
         if m < 2:
@@ -191,18 +209,56 @@ def batch_norm(
                     "Use a larger batch, drop_last=True in the loader, or eval().",
                 )
             )
-        mean, var = xp.empty(c, x.dtype), xp.empty(c, x.dtype)
-        kernels("batch_norm", x.data).batch_norm_statistics(_rows(x.data), mean, var)
+        note = note_of(x) if put_off else None
+        found = note.finish_with_statistics() if isinstance(note, Convolution) else None
+        if found is None:
+            found = xp.empty(c, x.dtype), xp.empty(c, x.dtype)
+            kernels("batch_norm", x._array).batch_norm_statistics(_rows(x._array), *found)
+        mean, var = found
         if training and running_mean is not None and running_var is not None:
             for running, new in ((running_mean, mean), (running_var, var * (m / (m - 1)))):
-                running.data[...] = (1 - momentum) * running.data + momentum * new.real
+                running._to_write()[...] = (1 - momentum) * running._array + momentum * new.real
                 running.bump_version()
+        affine = _affine(w, b, mean, var, eps)
     else:
-        assert running_mean is not None
-        assert running_var is not None
-        mean, var = running_mean.data.copy(), running_var.data
-    inv_std = (1 / xp.sqrt(var + np.asarray(eps, x.dtype))).astype(x.dtype, copy=False)
-    device = x.device
-    w = ones(c, dtype=x.dtype, device=device) if weight is None else weight.contiguous()
-    b = zeros(c, dtype=x.dtype, device=device) if bias is None else bias.contiguous()
-    return BatchNorm.apply(x, w, b, mean, inv_std, batch)
+        of, var_of = running_mean, running_var
+        affine = derived(
+            [v._version for v in (of, var_of, w, b)],  # type: ignore[union-attr]
+            ("batch_norm", eps),
+            lambda: _affine(w, b, of._array.copy(), var_of._array, eps),  # type: ignore[union-attr]
+        )
+    if put_off and may_wait(x):
+        return _put_off(x, w, b, affine, batch)
+    return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch)
+
+
+class _Affine(NamedTuple):
+    """What batch norm does to each channel: copies, for the parameters may change."""
+
+    w: Any
+    b: Any
+    mean: Any
+    inv_std: Any
+    coefficients: Any  # (5, c), as in minires.kernels.source
+
+
+def _affine(w: Tensor, b: Tensor, mean: Any, var: Any, eps: float) -> _Affine:
+    xp = array_module(mean)
+    with np.errstate(all="ignore"):
+        inv_std = (1 / xp.sqrt(var + np.asarray(eps, mean.dtype))).astype(mean.dtype, copy=False)
+        scale = w._array * inv_std
+    nothing = xp.zeros_like(mean)
+    coefficients = xp.stack([mean, scale, b._array, nothing, nothing])
+    return _Affine(w._array.copy(), b._array.copy(), mean, inv_std, coefficients)
+
+
+def _put_off(x: Tensor, w: Tensor, b: Tensor, affine: _Affine, batch: bool) -> Tensor:
+    """The normalisation as a note, for an addition, a ReLU or a convolution to take over."""
+    args = (x, w, b, affine.mean, affine.inv_std, batch)
+    ctx = BatchNorm.context(*args)
+    if any(ctx.needs_grad) or not isinstance(note_of(x), Convolution):
+        _ = x._array  # the backward pass needs it, or no pass is saved by waiting
+    ctx.batch, ctx.coefficients = batch, affine.coefficients
+    ctx.keep(x, w)
+    ctx.save_constants(affine.mean, affine.inv_std)
+    return BatchNorm.defer(ctx, args, Normalised(x, affine.coefficients, affine[:4]))

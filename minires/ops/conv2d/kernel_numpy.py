@@ -1,6 +1,7 @@
 """Convolution, the reference: one matrix product per kernel tap, and nothing clever.
 
-All activations are buffers (n, h, w, c); weights keep their shape (c_out, c_in / groups, k_h, k_w).
+All activations are buffers (n, h, w, c), or sources (:mod:`minires.kernels.source`) over such;
+weights keep their shape (c_out, c_in / groups, k_h, k_w).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.source import as_source
+from ...kernels.weights import as_weights
 from .op import Conv2dGeometry
 
 
@@ -38,18 +41,41 @@ def _groups(g: Conv2dGeometry) -> Iterator[tuple[slice, slice]]:
         yield slice(k * i, (k + 1) * i), slice(k * o, (k + 1) * o)
 
 
-def conv2d_fwd(x: Any, w: Any, b: Any, y: Any, g: Conv2dGeometry) -> None:
-    """Fill y (n, h_out, w_out, c_out)."""
+def conv2d_fwd(
+    x: Any,
+    w: Any,
+    b: Any,
+    y: Any,
+    g: Conv2dGeometry,
+    *,
+    residual: Any = None,
+    relu: bool = False,
+    statistics: Any = None,
+) -> None:
+    """Fill y (n, h_out, w_out, c_out) with act(conv(x, w) + b + residual).
+
+    ``statistics``: None, or arrays (mean, var), each (c_out,), to be filled with the mean and the
+    biased variance of each channel of y.
+    """
     y[...] = 0 if b is None else b
-    padded = _padded(x, g)
+    w = as_weights(w).array
+    padded = _padded(as_source(x).values(), g)
     for u, v, rows, columns in _taps(g):
         for i, o in _groups(g):
             y[..., o] += padded[:, rows, columns, i] @ w[o, :, u, v].T
+    if residual is not None:
+        y += residual
+    if relu:
+        y[y <= 0] = 0  # and NaN stays
+    if statistics is not None:
+        mean, var = statistics
+        mean[...] = y.mean((0, 1, 2), dtype=np.float64)
+        var[...] = y.var((0, 1, 2), dtype=np.float64)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in)."""
-    p_h, p_w = g.padding
+    gy, (p_h, p_w) = as_source(gy).values(), g.padding
     padded = np.zeros((g.n, g.h_in + 2 * p_h, g.w_in + 2 * p_w, g.c_in), gy.dtype)
     for u, v, rows, columns in _taps(g):
         for i, o in _groups(g):
@@ -59,7 +85,7 @@ def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in / groups, k_h, k_w)."""
-    padded = _padded(x, g)
+    gy, padded = as_source(gy).values(), _padded(as_source(x).values(), g)
     for u, v, rows, columns in _taps(g):
         for i, o in _groups(g):
             gw[o, :, u, v] = np.tensordot(

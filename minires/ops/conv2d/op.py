@@ -21,18 +21,20 @@ y (n, c_out, h_out, w_out); Goodfellow, Bengio, Courville, Deep Learning (2016),
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...autograd import Function
+from ...autograd import Function, Variable, may_wait
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
 from ..checks import Pair, check_same, nhwc, pair, real
+from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
+from ..layout import channels_last
 from ..reduce import sum
-from ..shape import channels_last
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,10 @@ class Conv2dGeometry:
         return self.n * self.h_out * self.w_out * self.c_out * taps
 
 
+# the same few shapes come again and again
+_geometry = functools.lru_cache(maxsize=4096, typed=True)(Conv2dGeometry.from_shapes)
+
+
 class Conv2d(Function):
     """(x, w, b) → y."""
 
@@ -139,6 +145,12 @@ class Conv2d(Function):
     def backward(ctx: Any, gy: Tensor) -> Any:
         x, w = ctx.saved
         geometry, needs = ctx.geometry, ctx.needs_grad
+        if going_back() and can_fuse(gy):
+            gb = sum(gy, (0, 2, 3)) if needs[2] else None
+            gx, gw = convolution_gradients(
+                gy, x if needs[1] else None, w if needs[0] else None, geometry
+            )
+            return gx, gw, gb, None
         gy = channels_last(gy)
         return (
             Conv2dInput.apply(gy, w, geometry) if needs[0] else None,
@@ -232,7 +244,35 @@ def conv2d(
     """
     real("conv2d", x)
     check_same("conv2d", x, w, *([] if b is None else [b]))
-    geometry = Conv2dGeometry.from_shapes(x.shape, w.shape, stride, padding, dilation, groups)
+    options = (stride, padding, dilation, groups)
+    try:
+        geometry = _geometry(x.shape, w.shape, *options)
+    except TypeError:  # an option that cannot be a key: a list, or a mistake to be named
+        geometry = Conv2dGeometry.from_shapes(x.shape, w.shape, *options)
     if b is not None and b.shape != w.shape[:1]:
         raise ShapeError(message("conv2d", f"b of shape {w.shape[:1]}", b.shape))
+    if can_fuse(x):
+        return _put_off(x, w, b, geometry)
     return Conv2d.apply(channels_last(x), w, b, geometry)
+
+
+def _put_off(x: Tensor, w: Tensor, b: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
+    """The convolution as a note, for a batch norm that may follow to take over."""
+    before = note_of(x)
+    if not isinstance(before, Note) or before.source() is None:
+        x = channels_last(x)
+        _ = x._array  # finished, if it was pending
+    args = (x, w, b, geometry)
+    ctx = Conv2d.context(*args)
+    ctx.geometry = geometry
+    ctx.keep(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
+    note = Convolution(x, _unexposed(w), None if b is None else _unexposed(b), geometry)
+    if not may_wait(x):  # too large to copy
+        note.finish()
+    return Conv2d.defer(ctx, args, note)
+
+
+def _unexposed(parameter: Tensor) -> Tensor:
+    """The parameter, or a copy if someone has its array: many look at weights, as checkpoints do,
+    and few write there."""
+    return parameter if may_wait(parameter) else Variable._wrap(parameter._array.copy())

@@ -1,63 +1,156 @@
-"""Cross entropy on the CPU, in parallel over rows."""
+"""Cross entropy on the CPU, in parallel over blocks of rows.
+
+A row of logits is brought into a scratch memory of whole vectors, filled up with -inf, whose
+exponential is 0. The exponential is computed there, a vector at a time: x = n log 2 + r with n
+whole and abs(r) <= log(2) / 2, and exp(x) = 2^n (1 + r + r²/2! + ...), with terms down to the
+last bit.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
-from numba import prange
 
-from ...kernels.jit import kernel
+from ...kernels import buffers
+from ...kernels.cpu import lanes
+from ...kernels.jit import device_function, kernel
+from ...kernels.simd import (
+    fma,
+    lanes_of,
+    load,
+    nearest,
+    power_of_two,
+    spread,
+    store,
+    where_above,
+    zeros,
+)
+
+BLOCK = 1 << 14  # logits of a task
+LOG2_E, LOG2_HIGH, LOG2_LOW, SMALLEST, SERIES = range(5)  # places in the numbers that exp needs
+
+
+@functools.cache
+def _numbers(dtype: Any) -> Any:
+    """1 / log 2; -log 2 in two parts, the first with so few digits that n times it is exact; where
+    the exponential is taken as 0; and 1 / k!, the highest k first."""
+    single = np.dtype(dtype) == np.float32
+    high = 0.693359375 if single else 0.6931471803691238  # 9 bits; 32 bits
+    low = -2.121944400546905827679e-4 if single else 1.9082149292705877e-10
+    terms = [1 / math.factorial(k) for k in range(7 if single else 13, -1, -1)]
+    smallest = math.log(np.finfo(dtype).tiny)
+    return np.array([1 / math.log(2), -high, -low, smallest, *terms], dtype)
+
+
+@device_function
+def _exp(x, e, terms):  # type: ignore[no-untyped-def]
+    """exp(x) of a vector of numbers up to 0, with ``terms`` terms of the series; NaN stays NaN."""
+    x = where_above(x, spread(e, SMALLEST), x, spread(e, SMALLEST))  # no infinities from here on
+    n = nearest(x * spread(e, LOG2_E))
+    # multiply-adds, because the compiler would put the two parts together again
+    r = fma(n, spread(e, LOG2_LOW), fma(n, spread(e, LOG2_HIGH), x))
+    series = spread(e, SERIES)
+    for k in range(1, terms):
+        series = fma(series, r, spread(e, SERIES + k))
+    result = series * power_of_two(n)
+    return where_above(x, spread(e, SMALLEST), result, zeros(e))
+
+
+@device_function
+def _softmax(x, at, classes, e, terms, row, to, padded):  # type: ignore[no-untyped-def]
+    """Fill a scratch row from the logits x at ``at``: behind ``to`` come x - max(x), its
+    exponentials, and their sum.
+
+    The differences are vectors and kept, because the compiler may rearrange sums of plain numbers,
+    and beside a large max(x) that would cost digits.
+    """
+    width = lanes_of(x)
+    for i in range(classes):
+        row[to + i] = x[at + i]
+    for i in range(classes, padded):
+        row[to + i] = -np.inf
+    most = load(row, to)
+    for i in range(width, padded, width):
+        v = load(row, to + i)
+        most = where_above(v, most, v, most)
+    end = to + 2 * padded
+    store(row, end, most)
+    for i in range(1, width):
+        row[end] = where_above(row[end + i], row[end], row[end + i], row[end])
+    shift, total = spread(row, end), zeros(row)
+    for i in range(0, padded, width):
+        v = load(row, to + i) - shift
+        store(row, to + i, v)
+        v = _exp(v, e, terms)
+        store(row, to + padded + i, v)
+        total = total + v
+    store(row, end, total)
+    for i in range(1, width):
+        row[end] += row[end + i]
 
 
 @kernel
-def _fwd(x, labels, smoothing, ignore, losses):  # type: ignore[no-untyped-def]
-    classes = x.shape[1]
-    for row in prange(x.shape[0]):
-        if labels[row] == ignore:
-            losses[row] = 0
+def _fwd(  # type: ignore[no-untyped-def]
+    task, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, losses
+):
+    row = task * (2 * padded + lanes_of(x))
+    for i in range(task * block, min((task + 1) * block, n)):
+        if labels[i] == ignore:
+            losses[i] = 0
             continue
-        peak = x[row, 0]
-        for k in range(1, classes):
-            peak = max(peak, x[row, k])
-        total = 0.0
-        spread = 0.0
-        for k in range(classes):
-            total += np.exp(x[row, k] - peak)
-            spread += x[row, k] - peak
-        logarithm = np.log(total)
-        loss = (1 - smoothing) * (logarithm - (x[row, labels[row]] - peak))
-        if smoothing > 0:  # 0 * inf would make a NaN of a class that is ruled out
-            loss += smoothing * (logarithm - spread / classes)
-        losses[row] = loss
+        _softmax(x, i * classes, classes, e, terms, scratch, row, padded)
+        logarithm = np.log(scratch[row + 2 * padded])
+        loss = (1 - smoothing[0]) * (logarithm - scratch[row + labels[i]])
+        if smoothing[0] > 0:  # 0 * inf would make a NaN of a class that is ruled out
+            away = 0 * logarithm
+            for k in range(classes):
+                away += scratch[row + k]
+            loss += smoothing[0] * (logarithm - away / classes)
+        losses[i] = loss
 
 
 @kernel
-def _bwd_x(g, x, labels, smoothing, ignore, gx):  # type: ignore[no-untyped-def]
-    classes = x.shape[1]
-    for row in prange(x.shape[0]):
-        if labels[row] == ignore:
-            gx[row] = 0
+def _bwd_x(  # type: ignore[no-untyped-def]
+    task, g, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, gx
+):
+    row = task * (2 * padded + lanes_of(x))
+    for i in range(task * block, min((task + 1) * block, n)):
+        at = i * classes
+        if labels[i] == ignore:
+            for k in range(classes):
+                gx[at + k] = 0
             continue
-        peak = x[row, 0]
-        for k in range(1, classes):
-            peak = max(peak, x[row, k])
-        total = 0.0
+        _softmax(x, at, classes, e, terms, scratch, row, padded)
+        total, uniform = scratch[row + 2 * padded], smoothing[0] / classes
         for k in range(classes):
-            gx[row, k] = np.exp(x[row, k] - peak)
-            total += gx[row, k]
-        for k in range(classes):
-            gx[row, k] = (gx[row, k] / total - smoothing / classes) * g[row]
-        gx[row, labels[row]] -= (1 - smoothing) * g[row]
+            gx[at + k] = (scratch[row + padded + k] / total - uniform) * g[i]
+        gx[at + labels[i]] -= (1 - smoothing[0]) * g[i]
+
+
+def _arguments(x: Any, labels: Any, smoothing: float, ignore: int) -> tuple[int, tuple[Any, ...]]:
+    """The number of tasks, and what both kernels take besides their arrays."""
+    n, classes = x.shape
+    block = max(1, BLOCK // classes)
+    tasks, width = -(-n // block), lanes(x.dtype)
+    padded = -(-classes // width) * width
+    scratch = buffers.empty((tasks, 2 * padded + width), x.dtype)
+    e, share = _numbers(x.dtype), np.array([smoothing], x.dtype)
+    sizes = n, classes, block
+    return tasks, (labels, share, ignore, *sizes, e, e.size - SERIES, scratch, padded)
 
 
 def cross_entropy_fwd(x: Any, labels: Any, smoothing: float, ignore: int, losses: Any) -> None:
     """Fill losses = -sum(q * log(softmax(x)))."""
-    _fwd(x, labels, smoothing, ignore, losses)
+    tasks, arguments = _arguments(x, labels, smoothing, ignore)
+    _fwd(tasks, x, *arguments, losses)
 
 
 def cross_entropy_bwd_x(
     g: Any, x: Any, labels: Any, smoothing: float, ignore: int, gx: Any
 ) -> None:
     """Fill gx = (softmax(x) - q) * g, 0 in the rows to ignore."""
-    _bwd_x(g, x, labels, smoothing, ignore, gx)
+    tasks, arguments = _arguments(x, labels, smoothing, ignore)
+    _bwd_x(tasks, g, x, *arguments, gx)

@@ -95,7 +95,7 @@ def _check_labels(labels: Tensor, x: Tensor, ignore_index: int) -> Any:
         raise ShapeError(
             message("cross_entropy", f"labels of shape ({n},)", labels.shape, f"x {x.shape}", fix)
         )
-    array = labels.data
+    array = labels._array
     if device_of(array) != x.device:
         raise DeviceError(
             message("cross_entropy", f"labels on {x.device}", str(labels.device), fix="Use .to().")
@@ -116,7 +116,7 @@ def _check_labels(labels: Tensor, x: Tensor, ignore_index: int) -> Any:
 
 
 def _warn_about_probabilities(x: Tensor) -> None:
-    array = x.data.real
+    array = x._array.real
     if not array.size or array.shape[1] < 2 or array.min() < 0 or array.max() > 1:
         return
     if (abs(array.sum(axis=1) - 1) < 1e-4).all():

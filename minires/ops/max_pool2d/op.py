@@ -17,7 +17,7 @@ from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
 from ..checks import Pair, images, nhwc, pair, real
-from ..shape import channels_last
+from ..layout import channels_last
 
 
 @dataclass(frozen=True)

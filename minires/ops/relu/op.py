@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd import Function, replace, switch
+from ...autograd import Function, Variable, may_wait, replace, switch
 from ...device import array_module, kernels
 from ...tensor import Tensor, tensor_method
 from ..checks import as_laid_out, dense, flat, real
+from ..fusion import Gated, can_fuse, going_back, note_of
 
 
 class ReLU(Function):
@@ -31,6 +32,8 @@ class ReLU(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (y,) = ctx.saved
+        if ctx.constants and going_back() and can_fuse(gy) and may_wait(gy, y):
+            return Variable._defer(Gated(gy, y, *ctx.constants))
         return ReLUInput.apply(gy, y)
 
 
@@ -63,11 +66,22 @@ def relu(x: Tensor) -> Tensor:
     >>> mr.relu(mr.tensor([-1.0, 0.0, 2.0])).tolist()
     [0.0, 0.0, 2.0]
     """
-    return ReLU.apply(real("relu", x))
+    real("relu", x)
+    note = note_of(x) if can_fuse(x) else None
+    rectified = None if note is None else note.rectified()
+    if rectified is None:
+        return ReLU.apply(x)
+    ctx = ReLU.context(x)
+    ctx.save_constants(rectified)
+    return ReLU.defer(ctx, (x,), rectified, keep=True)
 
 
 @tensor_method("relu_")
 def relu_(x: Tensor) -> Tensor:
     """:func:`relu`, in place."""
-    replace(x, relu(x))
+    y = relu(x)
+    note = note_of(y)
+    if note is not None and y.requires_grad:
+        y._pending = note.again()  # x may be written once more, and what ReLU saved may not
+    replace(x, y)
     return x

@@ -1,0 +1,229 @@
+"""Training and inference steps of the same net in minires and in PyTorch.
+
+Both start from the same weights and see the same batch. A training step is ``zero_grad``, forward,
+cross entropy, backward and SGD with momentum 0.9 and weight decay 1e-4; an inference step is a
+forward pass in evaluation mode without a graph. Each library gets the batch in the memory order
+that suits it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Disagreement
+
+import minires as mr
+from minires import models, optim
+from minires.errors import message
+from minires.nn import functional as F
+from versus.nets import library
+
+RECIPE = {"momentum": 0.9, "weight_decay": 1e-4}
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels last": torch.channels_last}
+CHECKED_STEPS = 2  # the second sees what the first left behind: updated weights, used buffers
+
+# How far float32 may be from PyTorch in float64. Of a deep ReLU net the gradients of one batch may
+# be some percent off in either library, because near 0 a rounding error decides whether a ReLU is
+# open; what is wrong is wrong by far more, or in the median too.
+# Where these are exceeded, PyTorch's own float32 is the measure.
+OF_ITS_OWN = 3
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net, and the batches it is measured with.
+
+    Attributes:
+        name: of its constructor in both libraries.
+        arguments: of the constructor.
+        image: shape of one image, (c, h, w).
+        batch: images in a training step.
+        checked: images in the steps that are compared with float64.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    image: tuple[int, int, int]
+    batch: int
+    checked: int
+
+    @property
+    def classes(self) -> int:
+        return int(self.arguments.get("num_classes", 10))
+
+    def torch(self) -> torch.nn.Module:
+        torch.manual_seed(0)
+        net: torch.nn.Module = getattr(library("torch"), self.name)(**self.arguments)
+        for module in net.modules():  # PyTorch's own start is too small for deep ReLU nets
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        return net
+
+    def minires(self, weights: dict[str, Any], torchvision_style: bool = False) -> Any:
+        source = library("minires") if torchvision_style else models
+        net = getattr(source, self.name)(**self.arguments)
+        net.load_state_dict({name: value.numpy() for name, value in weights.items()})
+        return net
+
+    def images(self, batch: int) -> tuple[Any, Any]:
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((batch, *self.image), dtype=np.float32)
+        return x, rng.integers(0, self.classes, batch)
+
+
+class Torch:
+    """Steps of the net in PyTorch, in one dtype and one memory order."""
+
+    def __init__(
+        self, net: torch.nn.Module, x: Any, labels: Any, layout: str, dtype: Any = torch.float32
+    ) -> None:
+        order: Any = LAYOUTS[layout]
+        self.net = copy.deepcopy(net).to(dtype=dtype, memory_format=order)
+        self.x = torch.from_numpy(x).to(dtype=dtype, memory_format=order)
+        self.labels = torch.from_numpy(labels)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), 1e-3, **RECIPE)
+
+    def train(self) -> Any:
+        self.optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(self.net(self.x), self.labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def infer(self) -> Any:
+        with torch.inference_mode():
+            return self.net(self.x)
+
+    def gradients(self) -> dict[str, Any]:
+        named = self.net.named_parameters()
+        return {name: p.grad.double().numpy().copy() for name, p in named if p.grad is not None}
+
+
+class Minires:
+    """Steps of the net in minires, as a user would write them."""
+
+    def __init__(self, net: Any, x: Any, labels: Any) -> None:
+        self.net = net
+        rows = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        self.x = mr.from_numpy(rows.transpose(0, 3, 1, 2))  # channels last, as activations are
+        self.labels = mr.from_numpy(labels)
+        self.optimizer = optim.SGD(net.parameters(), 1e-3, **RECIPE)
+
+    def train(self) -> Any:
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.net(self.x), self.labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def infer(self) -> Any:
+        with mr.no_grad():
+            return self.net(self.x).data
+
+    def gradients(self) -> dict[str, Any]:
+        named = self.net.named_parameters()
+        return {name: p.grad.numpy().astype(np.float64) for name, p in named}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far a side is from PyTorch in float64: the loss, and the gradients by parameter."""
+
+    loss: float
+    median: float
+    most: float
+
+    def __str__(self) -> str:
+        return (
+            f"the loss off by {self.loss:.2g}, gradients by {self.median:.2g} in the median and "
+            f"by {self.most:.2g} at most"
+        )
+
+    def within(self, limits: Errors) -> bool:
+        """Whether no error is larger than in ``limits``; NaN is."""
+        return all(mine <= most for mine, most in zip(astuple(self), astuple(limits)))
+
+
+TOLERANCES = Errors(loss=2e-3, median=0.03, most=0.3)
+
+
+def errors(side: Any, exact: Torch) -> Errors:
+    """Run some training steps of both and compare losses and gradients, relative to their norms."""
+    loss, found = 0.0, []
+    for _ in range(CHECKED_STEPS):
+        mine, theirs = side.train().item(), exact.train().item()
+        loss = max(loss, abs(mine - theirs) / abs(theirs))
+        gradients = side.gradients()
+        for name, expected in exact.gradients().items():
+            distance = np.linalg.norm(gradients[name] - expected)
+            found.append(distance / max(np.linalg.norm(expected), 1e-30))
+    return Errors(float(loss), float(np.median(found)), float(np.max(found)))
+
+
+def agree(net: Net, torchvision_style: bool = False) -> Errors:
+    """Compare losses and gradients of training steps with PyTorch's in float64.
+
+    Raises:
+        Disagreement: they are not the same; says by how much, and how far PyTorch's own float32 is.
+    """
+    x, labels = net.images(net.checked)
+    start = net.torch()
+    mine = Minires(net.minires(start.state_dict(), torchvision_style), x, labels)
+    result = errors(mine, Torch(start, x, labels, "NCHW", torch.float64))
+    if result.within(TOLERANCES):
+        return result
+    own = errors(Torch(start, x, labels, "NCHW"), Torch(start, x, labels, "NCHW", torch.float64))
+    if not result.within(Errors(*(OF_ITS_OWN * error for error in astuple(own)))):
+        raise Disagreement(
+            message(
+                f"{net.name} {net.arguments}",
+                f"PyTorch in float64 to {TOLERANCES} of their norms, or no more than {OF_ITS_OWN} "
+                "times as far off as PyTorch's own float32",
+                str(result),
+                f"PyTorch's own: {own}",
+                "Nothing was timed.",
+            )
+        )
+    return result
+
+
+def agree_in_inference(side: Minires, other: Torch) -> float:
+    """The largest difference of the logits, relative to the largest logit.
+
+    Raises:
+        Disagreement: it is above 1e-3.
+    """
+    mine, theirs = side.infer(), other.infer().numpy()
+    difference = float(np.abs(mine - theirs).max() / np.abs(theirs).max())
+    if not difference <= 1e-3:
+        raise Disagreement(
+            message("inference", "PyTorch's logits to 0.001", f"a difference of {difference:.3g}")
+        )
+    return difference
+
+
+def quicker(make: Callable[[str], Any], step: str) -> tuple[str, Any]:
+    """The memory order in which PyTorch takes this step faster, and that side."""
+    best: tuple[float, str, Any] | None = None
+    for layout in LAYOUTS:
+        side = make(layout)
+        run = getattr(side, step)
+        times = []
+        begin = time.perf_counter()
+        run()  # chooses kernels and reorders weights
+        for _ in range(10):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+            if len(times) > 1 and time.perf_counter() - begin > 2.5:
+                break
+        if best is None or min(times) < best[0]:
+            best = min(times), layout, side
+    assert best is not None
+    return best[1], best[2]

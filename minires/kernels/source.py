@@ -1,0 +1,195 @@
+"""Sources: how a kernel reads an operand that was never written to memory.
+
+Between two convolutions stand a batch norm and a ReLU, each of which would read and write the
+whole tensor. A convolution copies its input into a small scratch memory anyway, block by block, to
+add the padding. On that way it can apply what stands in between, and nothing needs to be written:
+the operand is then a *source*, an array ``x`` and what to make of it. The kinds, with one number
+per channel for each of mean, scale, shift, share and slope (formulas of
+:mod:`minires.ops.batch_norm`):
+
+=============  =======================================================================
+PLAIN          x
+NORMALISED     (x - mean) * scale + shift
+RECTIFIED      max(NORMALISED, 0)
+GRADIENT       scale * (x - share - (y - mean) * slope): what batch norm hands back when
+               x is the gradient of its output and y was its input
+GATED          the same, with x set to 0 where (y - mean) * scale + shift <= 0
+=============  =======================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .cpu import lanes
+from .jit import device_function, kernel
+from .simd import fma, lanes_of, load, relu, store, where_positive, zeros
+
+PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED = range(5)
+MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
+
+
+@dataclass(frozen=True)
+class Source:
+    """An operand (n, h, w, c) as a kernel is to read it.
+
+    Attributes:
+        x: the array that is read, contiguous.
+        kind: what to make of it, see the table above.
+        coefficients: (5, c): mean, scale, shift, share, slope; those a kind does not use are 0.
+        y: the second array of the kinds GRADIENT and GATED, of the shape of x.
+    """
+
+    x: Any
+    kind: int = PLAIN
+    coefficients: Any = None
+    y: Any = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """(x, y, coefficients, kind) for a kernel; what is absent is an empty array."""
+        nothing = np.empty(0, self.x.dtype)
+        y = nothing if self.y is None else self.y
+        k = nothing if self.coefficients is None else self.coefficients
+        return self.x, y, k, self.kind
+
+    def values(self) -> Any:
+        """The operand as an array: the definition, in plain NumPy."""
+        if self.kind == PLAIN:
+            return self.x
+        mean, scale, shift, share, slope = self.coefficients
+        if self.kind in (NORMALISED, RECTIFIED):
+            z = (self.x - mean) * scale + shift
+            return np.where(z <= 0, 0, z).astype(z.dtype) if self.kind == RECTIFIED else z
+        g = self.x
+        if self.kind == GATED:
+            g = np.where((self.y - mean) * scale + shift > 0, g, 0).astype(g.dtype)
+        return scale * (g - share - (self.y - mean) * slope)
+
+
+def as_source(operand: Any) -> Source:
+    """An array as the source that is just this array; a source as it is."""
+    return operand if isinstance(operand, Source) else Source(operand)
+
+
+@device_function
+def normalise(v, mean, scale, shift):  # type: ignore[no-untyped-def]
+    """(v - mean) * scale + shift: the same instructions, and so the same bits, wherever it is
+    needed, for a gradient must meet the zeros that its ReLU made."""
+    return fma(v - mean, scale, shift)
+
+
+@device_function
+def read(x, y, k, kind, c, at, pixels, scratch, to):  # type: ignore[no-untyped-def]
+    """scratch[to : to + pixels * c] = the source's values at x[at : at + pixels * c].
+
+    ``k`` are the coefficients, flat; ``c`` is the number of channels.
+    """
+    width = lanes_of(x)
+    if kind == PLAIN:
+        size = pixels * c
+        for i in range(0, size - width + 1, width):
+            store(scratch, to + i, load(x, at + i))
+        for i in range(size - size % width, size):
+            scratch[to + i] = x[at + i]
+        return
+    for first in range(0, c - width + 1, width):
+        mean, scale = load(k, MEAN * c + first), load(k, SCALE * c + first)
+        shift = load(k, SHIFT * c + first)
+        share, slope = load(k, SHARE * c + first), load(k, SLOPE * c + first)
+        if kind == RECTIFIED:
+            for i in range(first, pixels * c, c):
+                store(scratch, to + i, relu(normalise(load(x, at + i), mean, scale, shift)))
+        elif kind == NORMALISED:
+            for i in range(first, pixels * c, c):
+                store(scratch, to + i, normalise(load(x, at + i), mean, scale, shift))
+        elif kind == GRADIENT:
+            for i in range(first, pixels * c, c):
+                distance = load(y, at + i) - mean
+                store(scratch, to + i, scale * (load(x, at + i) - share - distance * slope))
+        else:
+            for i in range(first, pixels * c, c):
+                distance = load(y, at + i) - mean
+                g = where_positive(load(x, at + i), fma(distance, scale, shift))
+                store(scratch, to + i, scale * (g - share - distance * slope))
+    for channel in range(c - c % width, c):
+        mean, scale = k[MEAN * c + channel], k[SCALE * c + channel]
+        shift = k[SHIFT * c + channel]
+        share, slope = k[SHARE * c + channel], k[SLOPE * c + channel]
+        for i in range(channel, pixels * c, c):
+            value = x[at + i]
+            if kind == NORMALISED:
+                scratch[to + i] = normalise(value, mean, scale, shift)
+            elif kind == RECTIFIED:
+                scratch[to + i] = relu(normalise(value, mean, scale, shift))
+            else:
+                distance = y[at + i] - mean
+                if kind == GATED:
+                    value = where_positive(value, fma(distance, scale, shift))
+                scratch[to + i] = scale * (value - share - distance * slope)
+
+
+@device_function
+def clear(scratch, at, size):  # type: ignore[no-untyped-def]
+    """scratch[at : at + size] = 0"""
+    width = lanes_of(scratch)
+    for i in range(at, at + size - width + 1, width):
+        store(scratch, i, zeros(scratch))
+    for i in range(at + size - size % width, at + size):
+        scratch[i] = 0
+
+
+@device_function
+def fill(x, y, k, kind, c, height, width, image, top, rows, left, columns, scratch, to):  # type: ignore[no-untyped-def]
+    """scratch[to + ...] as (rows, columns, c) = the source's window of image ``image`` that
+    begins at row ``top`` and column ``left``, with zeros wherever it sticks out."""
+    first, last = max(left, 0), min(left + columns, width)
+    for row in range(rows):
+        at = to + row * columns * c
+        h = top + row
+        if h < 0 or h >= height or first >= last:
+            clear(scratch, at, columns * c)
+            continue
+        clear(scratch, at, (first - left) * c)
+        begin = ((image * height + h) * width + first) * c
+        read(x, y, k, kind, c, begin, last - first, scratch, at + (first - left) * c)
+        clear(scratch, at + (last - left) * c, (left + columns - last) * c)
+
+
+@kernel
+def _write(task, x, y, k, kind, c, pixels, block, run, out):  # type: ignore[no-untyped-def]
+    end = min((task + 1) * block, pixels)
+    for pixel in range(task * block, end, run):
+        read(x, y, k, kind, c, pixel * c, min(run, end - pixel), out, pixel * c)
+
+
+BLOCK, RUN = 1 << 14, 1 << 9  # entries that a task writes, and that it goes through at a time
+
+
+def write(source: Source, out: Any) -> None:
+    """Fill ``out`` (..., c) with the values of a source, in parallel."""
+    x, y, k, kind = source.arguments
+    c = x.shape[-1]
+    pixels = x.size // max(c, 1)
+    together = pixels_together(pixels, c, x.dtype)
+    k, c, pixels = np.tile(k, together), c * together, pixels // together
+    run = max(1, RUN // max(c, 1))
+    block = run * max(1, BLOCK // max(run * c, 1))
+    _write(-(-pixels // block), x, y, k, kind, c, pixels, block, run, out)
+
+
+def pixels_together(pixels: int, c: int, dtype: Any) -> int:
+    """How many pixels to take as one of several times the channels.
+
+    Four vectors to a pixel keep loops over channels long and leave no channel over; where the
+    pixels cannot be taken together so, each is taken by itself.
+    """
+    vector = lanes(dtype)
+    together = vector // math.gcd(vector, max(c, 1))
+    while c * together < 4 * vector and pixels % (2 * together) == 0:
+        together *= 2
+    return together if pixels % together == 0 else 1

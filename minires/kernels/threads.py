@@ -1,0 +1,167 @@
+"""Threads: how one kernel runs on several cores.
+
+A kernel is a function of a *task*, a number from 0 on, that does one share of the work and touches
+no output of another task. :func:`run` calls it for all tasks, on as many threads as
+:func:`set_num_threads` says. How the work is cut into tasks depends on its sizes alone, never on
+the number of threads, and sums are taken within a task and over tasks in order: the same bits come
+out for any number of threads.
+
+There is one parallel loop in all of minires, compiled once. It gets a kernel by its address and
+the kernel's arguments in an array, because compiling a parallel loop takes Numba about a second
+and compiling a plain function a fraction of that.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.extending import intrinsic
+
+from ..errors import ArgumentError, DeviceError, message
+from . import jit
+from .simd import INDEX
+
+MOST_ARGUMENTS = 32
+SPIN = "50000"  # turns, some 0.1 ms
+
+_launching = threading.RLock()
+_started = False  # the threads that kernels run on, in this process
+_broken_by_fork = False
+
+
+def _call(context, address, arguments, count, task):  # type: ignore[no-untyped-def]
+    """Call the compiled kernel at ``address`` with ``task`` and the ``count`` arguments.
+
+    Numbers and pointers are passed alike, each as one word.
+    """
+    signature = types.void(types.int64, types.int64, types.int64, types.int64)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        address, arguments, count, task = args
+        words = builder.inttoptr(arguments, INDEX.as_pointer())
+        end = builder.append_basic_block("end")
+        switch = builder.switch(count, end)
+        for n in range(MOST_ARGUMENTS + 1):
+            block = builder.append_basic_block(f"with_{n}")
+            switch.add_case(ir.Constant(INDEX, n), block)
+            builder.position_at_end(block)
+            kind = ir.FunctionType(ir.VoidType(), [INDEX] * (n + 1))
+            values = [builder.load(builder.gep(words, [ir.Constant(INDEX, k)])) for k in range(n)]
+            builder.call(builder.inttoptr(address, kind.as_pointer()), [task, *values])
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+call: Any = intrinsic(_call)
+
+
+def _all_tasks(address, arguments, count, tasks):  # type: ignore[no-untyped-def]
+    for task in prange(tasks):
+        call(address, arguments, count, task)
+
+
+def _one_task(address, arguments, count, tasks):  # type: ignore[no-untyped-def]
+    for task in range(tasks):
+        call(address, arguments, count, task)
+
+
+_words = (types.int64,) * 4
+_in_parallel: Any = jit.lazily(_all_tasks, types.void(*_words), parallel=True)
+_in_order: Any = jit.lazily(_one_task, types.void(*_words))
+
+
+def run(name: str, address: int, arguments: np.ndarray[Any, Any], tasks: int) -> None:
+    """Run a compiled kernel for every task from 0 to ``tasks`` - 1, and return when all are done.
+
+    One kernel runs at a time: Numba's portable threading layer aborts the process when two Python
+    threads launch at once, and two kernels that share the cores gain nothing.
+    """
+    if _broken_by_fork:
+        raise DeviceError(
+            f"{name}: expected to run in the process that started the kernel threads, got a fork "
+            "of it, where those threads do not exist. Start workers with "
+            "multiprocessing.get_context('spawn'), or use threads."
+        )
+    words = arguments.__array_interface__["data"][0]
+    with _launching:
+        if tasks == 1:
+            _in_order()(address, words, arguments.size, tasks)
+        else:
+            start()
+            _in_parallel()(address, words, arguments.size, tasks)
+
+
+def start() -> None:
+    """Start the threads that kernels run on, before anything else makes Numba do so.
+
+    Idle OpenMP threads wait for the next kernel by spinning, for milliseconds by default. On a
+    machine that does anything else besides, they then hold the core that the working thread waits
+    for, and small kernels become up to fifty times slower. Threads that sleep at once take a few
+    microseconds to wake, which costs small networks a quarter of their speed. So they spin for the
+    time between two kernels, :data:`SPIN`, unless the user chose otherwise. The setting is read
+    once, when the threads start: the variable is gone again afterwards.
+    """
+    global _started
+    if _started:
+        return
+    chosen = "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ
+    if not chosen:
+        os.environ["GOMP_SPINCOUNT"] = SPIN
+    try:
+        numba.get_num_threads()  # asking starts them
+    finally:
+        if not chosen:
+            del os.environ["GOMP_SPINCOUNT"]
+    _started = True
+
+
+def _after_fork() -> None:
+    global _broken_by_fork, _launching
+    _launching = threading.RLock()
+    try:
+        _broken_by_fork = numba.threading_layer() == "omp"
+    except ValueError:  # no threads were started before the fork, by minires or anyone
+        _broken_by_fork = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def set_num_threads(n: int) -> None:
+    """Run kernels on ``n`` threads. Results do not depend on it, to the last bit.
+
+    Raises:
+        ArgumentError: ``n`` is below 1 or above the number the process started with.
+    """
+    limit = jit.config.NUMBA_NUM_THREADS
+    if not isinstance(n, int) or not 1 <= n <= limit:
+        raise ArgumentError(
+            message(
+                "set_num_threads",
+                f"1 to {limit}",
+                n,
+                fix="Set NUMBA_NUM_THREADS before starting Python for more.",
+            )
+        )
+    start()
+    numba.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """How many threads kernels run on."""
+    start()
+    return numba.get_num_threads()
+
+
+Launch = Callable[..., None]

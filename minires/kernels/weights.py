@@ -1,0 +1,32 @@
+"""Weights: an array of weights, together with the forms that kernels brought it into.
+
+Kernels do not read weights as they are stored. They pack them into panels, or transform them first,
+which for one image takes as long as using them. Whoever keeps a :class:`Weights` object between two
+calls keeps these forms too; they are made when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+
+class Weights:
+    """``array`` (c_out, c_in / groups, k_h, k_w), which must not change any more, and its forms."""
+
+    __slots__ = ("_forms", "array")
+
+    def __init__(self, array: Any):
+        self.array = array
+        self._forms: dict[Hashable, Any] = {}
+
+    def form(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The form of this name, made by ``make`` when it is first asked for."""
+        if key not in self._forms:
+            self._forms[key] = make()
+        return self._forms[key]
+
+
+def as_weights(w: Any) -> Weights:
+    """An array as weights that nobody keeps; weights as they are."""
+    return w if isinstance(w, Weights) else Weights(w)

@@ -1,0 +1,312 @@
+"""Direct convolution on the CPU: sums of products, from the cache into the registers.
+
+The batch is cut into blocks of output pixels (:mod:`.numba_plan`). For each, the source pixels that
+it needs, its window, are copied into a scratch memory that stays in the cache, with the zeros of
+the padding around them; on that way batch norm and ReLU may be applied
+(:mod:`minires.kernels.source`). The register tile (:mod:`minires.kernels.tile`) then multiplies the
+windows of ROWS positions with a *panel*, the weights of as many output channels as one or two
+vectors hold. What a ResNet does to the result next is done to the block while it is still in the
+cache: adding the residual, ReLU, and the statistics of the batch norm that follows.
+
+The input gradient is the same computation with another plan. The weight gradient is in
+:mod:`.numba_weight`. With as many groups as channels (depthwise), there is nothing to multiply as
+matrices, and vectors run along the channels instead.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from ...kernels import buffers
+from ...kernels.cpu import lanes
+from ...kernels.jit import device_function, kernel
+from ...kernels.simd import fma, lanes_of, load, part, store, transpose
+from ...kernels.simd import relu as positive
+from ...kernels.source import PLAIN, Source, as_source, clear
+from ...kernels.statistics import block_statistics, combine
+from ...kernels.threads import get_num_threads
+from ...kernels.tile import ROWS, product_1, product_2
+from ...kernels.weights import as_weights
+from . import numba_plan as S  # the names of the sizes in a plan's table
+from .numba_plan import Plan, depthwise, extent, fill_window, panel_width, plan, window_begin
+from .numba_weight import conv2d_bwd_weight
+from .op import Conv2dGeometry
+
+__all__ = ["conv2d_bwd_input", "conv2d_bwd_weight", "conv2d_fwd"]
+
+ADD, RECTIFY, MEASURE = 1, 2, 4  # what is done to a finished block
+
+
+@kernel
+def _pack(  # type: ignore[no-untyped-def]
+    task, tasks, w, size, packed, t, width, per_group, rounds, per_round, length, per_column,
+    places, ends,
+):  # fmt: skip
+    """packed[panel, tap, channel, column] = w, zero in columns that the layer does not have.
+
+    Weights come in squares: some neighbouring columns (of the panel; ``per_column`` entries apart
+    in w), of each some of the ``length`` entries that lie side by side. The last square may reach
+    into the entries behind; their ends are that of its first entry, which overwrites them.
+    """
+    lanes, panels = lanes_of(w), (t[S.Y_GROUP] + width - 1) // width
+    first, last = task * t[S.GROUPS] * panels // tasks, (task + 1) * t[S.GROUPS] * panels // tasks
+    panel_size = t[S.TAPS] * t[S.GROUP] * width
+    if t[S.Y_GROUP] % width:
+        clear(packed, first * panel_size, (last - first) * panel_size)
+    for r in range(rounds):
+        for panel in range(first, last):
+            column = panel % panels * width
+            columns = min(width, t[S.Y_GROUP] - column)
+            begin = panel // panels * per_group + column * per_column + r * per_round
+            for j in range(0, columns, lanes):
+                for e in range(0, length, lanes):
+                    at = begin + j * per_column + e
+                    to = panel * panel_size + r * width + j
+                    if columns - j >= lanes and per_column == 1:
+                        store(packed, to, load(w, at))
+                    elif columns - j >= lanes and at + (lanes - 1) * per_column + lanes <= size:
+                        transpose(w, at, places, packed, to, part(ends, e))
+                    else:
+                        for i in range(min(lanes, columns - j)):
+                            for k in range(min(lanes, length - e)):
+                                packed[to + ends[e + k] + i] = w[at + i * per_column + k]
+
+
+@device_function
+def _multiply(a, weights, width, bias, y, y_at, tile, t, p, positions, first, last):  # type: ignore[no-untyped-def]
+    """y = a * weights + bias for the phase at t[p] of a block and the panels first to last - 1."""
+    panels, size = (t[S.Y_GROUP] + width - 1) // width, t[S.TAPS] * t[S.GROUP] * width
+    starts, ends, offsets = (
+        part(t, t[p + S.STARTS]),
+        part(t, t[p + S.ENDS]),
+        part(t, t[p + S.OFFSETS]),
+    )
+    segments, run = t[p + S.SEGMENTS], t[p + S.RUN]
+    for panel in range(first, last):
+        column = panel % panels * width
+        channel = panel // panels * t[S.Y_GROUP] + column
+        columns = min(width, t[S.Y_GROUP] - column)
+        left = part(a, panel // panels * t[S.GROUP])
+        b_at = panel * size + t[p + S.FIRST_TAP] * t[S.GROUP] * width
+        for top in range(0, positions, ROWS):
+            # The last tile ends with the last position: some are computed twice, to the same.
+            at = max(min(top, positions - ROWS), 0)
+            if columns == width:
+                c, c_ends, c_at = y, part(ends, at), y_at + channel
+            else:
+                c, c_ends, c_at = tile, part(t, t[S.TILE]), 0
+            if width == lanes_of(y):
+                product_1(
+                    left, part(starts, at), 0, offsets, segments, run, weights, b_at, bias, channel,
+                    c, c_ends, c_at,
+                )  # fmt: skip
+            else:
+                product_2(
+                    left, part(starts, at), 0, offsets, segments, run, weights, b_at, bias, channel,
+                    c, c_ends, c_at,
+                )  # fmt: skip
+            if columns < width:
+                for r in range(ROWS):
+                    for j in range(columns):
+                        y[y_at + ends[at + r] + channel + j] = tile[r * S.TILE_ROW + j]
+
+
+@device_function
+def _multiply_channels(a, weights, bias, y, y_at, t, p, positions):  # type: ignore[no-untyped-def]
+    """The same for a depthwise convolution: weights (taps, channels)."""
+    c, width = t[S.CHANNELS], lanes_of(y)
+    starts, ends, offsets = (
+        part(t, t[p + S.STARTS]),
+        part(t, t[p + S.ENDS]),
+        part(t, t[p + S.OFFSETS]),
+    )
+    weights = part(weights, t[p + S.FIRST_TAP] * c)
+    for i in range(positions):
+        for channel in range(0, c - width + 1, width):
+            v = load(bias, channel)
+            for q in range(t[p + S.SEGMENTS]):
+                v = fma(
+                    load(a, starts[i] + offsets[q] + channel), load(weights, q * c + channel), v
+                )
+            store(y, y_at + ends[i] + channel, v)
+        for channel in range(c - c % width, c):
+            total = bias[channel]
+            for q in range(t[p + S.SEGMENTS]):
+                total += a[starts[i] + offsets[q] + channel] * weights[q * c + channel]
+            y[y_at + ends[i] + channel] = total
+
+
+@device_function
+def _finish(y, residual, todo, moments, inverse, block, t):  # type: ignore[no-untyped-def]
+    """What is left to do for a block of the result: residual, ReLU, statistics."""
+    image, images, row, rows = extent(t, block)
+    at, width = image * t[S.Y_IMAGE] + row * t[S.Y_ROW], lanes_of(y)
+    pixels = images * rows * t[t[S.FIRST_PHASE] + S.P_COLUMNS]
+    end = at + pixels * t[S.Y_PIXEL]
+    if todo & (ADD | RECTIFY):
+        for i in range(at, end - width + 1, width):
+            v = load(y, i)
+            if todo & ADD:
+                v = v + load(residual, i)
+            if todo & RECTIFY:
+                v = positive(v)
+            store(y, i, v)
+        for i in range(end - (end - at) % width, end):
+            if todo & ADD:
+                y[i] += residual[i]
+            if todo & RECTIFY and y[i] <= 0:
+                y[i] = 0
+    if todo & MEASURE:
+        to = 2 * block * t[S.Y_PIXEL]
+        block_statistics(y, at, pixels, t[S.Y_PIXEL], part(inverse, block), moments, to)
+
+
+@kernel
+def _finish_blocks(task, tasks, blocks, y, residual, todo, moments, inverse, t):  # type: ignore[no-untyped-def]
+    for block in range(task * blocks // tasks, (task + 1) * blocks // tasks):
+        _finish(y, residual, todo, moments, inverse, block, t)
+
+
+@kernel
+def _convolve(  # type: ignore[no-untyped-def]
+    task, tasks, cuts, blocks, panels, x, x2, k, kind, window, weights, width, bias, y, residual,
+    todo, moments, inverse, scratch, t,
+):  # fmt: skip
+    """Task (share, cut): a share of the blocks, and of those a cut of the panels.
+
+    ``width`` is a panel's, or 0 for a depthwise convolution; ``window`` the size of a window in
+    scratch, or 0 to read x in place.
+    """
+    share, cut, shares = task // cuts, task % cuts, tasks // cuts
+    scratch = part(scratch, task * (window + ROWS * S.TILE_ROW))
+    tile = part(scratch, window)
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
+        image, images, row, rows = extent(t, block)
+        if window:
+            fill_window(x, x2, k, kind, t, image, images, row, rows, scratch)
+            a = scratch
+        else:
+            a = part(x, window_begin(t, image, row))
+        y_at = image * t[S.Y_IMAGE] + row * t[S.Y_ROW]
+        for phase in range(t[S.PHASES]):
+            p = t[S.FIRST_PHASE] + phase * S.PHASE_SIZE
+            positions = images * (min(row + rows, t[p + S.P_ROWS]) - row) * t[p + S.P_COLUMNS]
+            if width:
+                first, last = cut * panels // cuts, (cut + 1) * panels // cuts
+                _multiply(
+                    a, weights, width, bias, y, y_at, tile, t, p, positions, first, last
+                )  # fmt: skip
+            else:
+                _multiply_channels(a, weights, bias, y, y_at, t, p, positions)
+        if cuts == 1:
+            _finish(y, residual, todo, moments, inverse, block, t)
+
+
+def _run(
+    source: Source, w: Any, b: Any, y: Any, g: Conv2dGeometry, role: str, residual: Any = None,
+    relu: bool = False, statistics: Any = None,
+) -> None:  # fmt: skip
+    """Forward (role "forward", x -> y) or input gradient (role "input", gy -> gx)."""
+    dtype, threads = y.dtype, get_num_threads()
+    p = plan(g, role, source.kind == PLAIN, dtype.itemsize)
+    c, kept = y.shape[3], as_weights(w)
+    w = np.ascontiguousarray(kept.array)
+    if depthwise(g):
+        width, panels, weights = 0, 1, w.reshape(c, -1)[:, p.taps].T.copy()
+    else:
+        width = panel_width(c // g.groups, dtype)
+        panels = g.groups * -(-c // g.groups // width)
+        weights = kept.form(
+            ("direct", role, p.taps.tobytes(), width),
+            lambda: _packed(w, p, g, role, width, panels, threads),
+        )
+    bias = np.zeros(c + 2 * lanes(dtype), dtype)
+    if b is not None:
+        bias[:c] = b
+
+    nothing = np.empty(0, dtype)
+    todo = ADD * (residual is not None) + RECTIFY * relu + MEASURE * (statistics is not None)
+    moments = inverse = nothing
+    if statistics is not None:
+        moments, inverse = buffers.empty((p.blocks, 2, c), dtype), (1 / p.pixels).astype(dtype)
+    residual = nothing if residual is None else residual
+
+    shares = min(threads, p.blocks)
+    # Blocks are shared out if that occupies the threads as well as sharing out the panels.
+    cuts = threads if -(-p.blocks // shares) * panels > p.blocks * -(-panels // threads) else 1
+    tasks = cuts if cuts > 1 else shares
+    scratch = buffers.empty((tasks * (p.window + ROWS * S.TILE_ROW),), dtype)
+    x, x2, k, kind = source.arguments
+    _convolve(
+        tasks, tasks, cuts, p.blocks, panels, x, x2, k, kind, p.window, weights, width, bias, y,
+        residual, todo, moments, inverse, scratch, p.table,
+    )  # fmt: skip
+    if cuts > 1 and todo:
+        _finish_blocks(shares, shares, p.blocks, y, residual, todo, moments, inverse, p.table)
+    if statistics is not None:
+        combine(moments, p.pixels, *statistics)
+
+
+def _packed(
+    w: Any, p: Plan, g: Conv2dGeometry, role: str, width: int, panels: int, threads: int
+) -> Any:
+    """The weights as the register tile reads them: (panels, taps * channels, width)."""
+    taps, c_in, c_out = g.k_h * g.k_w, g.c_in // g.groups, g.c_out // g.groups
+    if role == "forward":  # a column's filter (c_in, taps) lies side by side
+        c, rounds, per_round, length, per_column = c_in, 1, 0, c_in * taps, c_in * taps
+    else:  # the columns are input channels, and of each the taps lie side by side
+        c, rounds, per_round, length, per_column = c_out, c_out, c_in * taps, taps, taps
+    packed = buffers.empty((panels, taps * c, width), w.dtype)
+    tasks = min(threads, panels) if packed.size > 2**14 else 1
+    _pack(
+        tasks, tasks, w, w.size, packed, p.table, width, w.size // g.groups, rounds, per_round,
+        length, per_column, np.arange(lanes(w.dtype)) * per_column,
+        _rows(p.taps.tobytes(), c, length, lanes(w.dtype)) * width,
+    )  # fmt: skip
+    return packed
+
+
+@functools.lru_cache(maxsize=512)
+def _rows(order: bytes, c: int, length: int, square: int) -> Any:
+    """The row of a panel (taps, c) in which each of ``length`` entries (channel, tap) ends."""
+    place = np.argsort(np.frombuffer(order, np.int64))  # of each tap in the order
+    entries = np.arange(-(-length // square) * square)
+    entries = np.where(entries < length, entries, entries // square * square)
+    return place[entries % place.size] * c + entries // place.size
+
+
+def conv2d_fwd(
+    x: Any,
+    w: Any,
+    b: Any,
+    y: Any,
+    g: Conv2dGeometry,
+    *,
+    residual: Any = None,
+    relu: bool = False,
+    statistics: Any = None,
+) -> None:
+    """Fill y (n, h_out, w_out, c_out) with act(conv(x, w) + b + residual).
+
+    Args:
+        x: array (n, h_in, w_in, c_in), or a Source.
+        w: (c_out, c_in / groups, k_h, k_w), any strides.
+        b: (c_out,) or None.
+        residual: array like y, or None.
+        relu: whether act is ReLU.
+        statistics: None, or arrays (mean, var) of (c_out,), to be filled with the mean and the
+            biased variance of each channel of y.
+    """
+    if y.size == 0:
+        return
+    _run(as_source(x), w, b, y, g, "forward", residual, relu, statistics)
+
+
+def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
+    """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or a Source."""
+    if gx.size == 0:
+        return
+    _run(as_source(gy), w, None, gx, g, "input")

@@ -1,0 +1,338 @@
+"""The plan of a convolution on the CPU: which blocks it is cut into, and where everything lies.
+
+Forward and input gradient are one computation. Take a grid of *positions* (i, j). Position (i, j)
+needs source pixels (i * step + offset[u], j * step + offset[v]) for a grid of taps (u, v):
+
+- forward: source x, step = stride, offset = u * dilation - padding;
+- input gradient: source gy. Input pixels whose row is a = r (mod stride) form one *phase*: they
+  meet the same taps, those with u * dilation = r + padding (mod stride), at gy rows
+  i + (r + padding - u * dilation) / stride, where i = a // stride. Each phase is a grid with
+  step 1, whose results lie stride pixels apart. Pixels that no tap reaches form phases without
+  taps, and get the empty sum.
+
+A *block* is some whole images, or a band of rows of one image. Its source pixels are its *window*:
+a copy in scratch memory with zeros where taps fall outside the image, or the source itself where
+none does. The plan tells for every position of a block where its pixels begin in the window
+(``starts``), how to get from there to the pixels under each kernel row or tap (``offsets``), and
+where its result goes (``ends``): flat tables, in entries, the same for all blocks.
+
+Plans depend on sizes only, and are kept.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...kernels.cpu import lanes
+from ...kernels.jit import device_function
+from ...kernels.source import fill
+from ...kernels.tile import ROWS
+from .op import Conv2dGeometry
+
+# Where in the table each size of the plan stands.
+(
+    IMAGES, IMAGE_BLOCKS, ROW_COUNT, BANDS,  # the cut: images in IMAGE_BLOCKS, rows in BANDS
+    HEIGHT, WIDTH, CHANNELS,  # the source
+    TOP, LEFT,  # where the window of position (0, 0) begins, in source pixels
+    STEP,  # source rows from one row of positions to the next
+    PITCH_H, PITCH_W,  # source pixels from one row or column of the window to the next
+    COLUMNS, WINDOW_STEP, SPAN,  # a window for r rows: (r - 1) * WINDOW_STEP + SPAN rows
+    PIECE, JOINED,  # pixels copied at a time; whether the window's rows join without a gap
+    ROW_SIZE, IMAGE_SIZE,  # entries from one row and one image of the window to the next
+    Y_IMAGE, Y_ROW, Y_PIXEL,  # entries from one image, row of positions and pixel of the result on
+    GROUPS, GROUP, Y_GROUP,  # groups; channels of one, in the source and in the result
+    TAPS, TILE, PHASES, FIRST_PHASE,  # all taps; the ends of a tile; the phases, where they begin
+) = range(29)  # fmt: skip
+# Of each phase: its positions, the sums of products that each is, and where its tables begin.
+P_ROWS, P_COLUMNS, SEGMENTS, RUN, FIRST_TAP, STARTS, ENDS, OFFSETS, PHASE_SIZE = range(9)
+
+# Bytes that a block may take in a core's second-level cache, beside the sums of a weight gradient.
+L2 = {"forward": 7 << 18, "input": 7 << 18, "weight": 5 << 18}
+PIECE_SIZE = 2048  # entries that are read at a time where there is something to compute on the way
+TILE_ROW = 32  # entries from one row of a tile outside of the result to the next
+SHARES = 4  # blocks should come in multiples of that, to occupy the cores evenly
+POSITIONS = 4096  # at most so many positions in a block: their tables must not crowd the cache
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The rows (or columns) that meet the same taps; see the top of this file."""
+
+    start: int  # the first pixel of the result
+    count: int  # positions
+    taps: tuple[int, ...]
+    offsets: tuple[int, ...]  # ascending
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The rows (or columns) of a convolution."""
+
+    step: int  # source pixels between two positions
+    stride: int  # pixels of the result between two positions
+    phases: tuple[Phase, ...]
+
+    @property
+    def low(self) -> int:
+        return min((o for phase in self.phases for o in phase.offsets), default=0)
+
+    @property
+    def span(self) -> int:
+        offsets = [o for phase in self.phases for o in phase.offsets]
+        return max(offsets) - min(offsets) + 1 if offsets else 1
+
+    @property
+    def count(self) -> int:
+        return max(phase.count for phase in self.phases)
+
+
+def forward_axis(count: int, k: int, stride: int, padding: int, dilation: int) -> Axis:
+    offsets = tuple(u * dilation - padding for u in range(k))
+    return Axis(stride, 1, (Phase(0, count, tuple(range(k)), offsets),))
+
+
+def backward_axis(size: int, k: int, stride: int, padding: int, dilation: int) -> Axis:
+    phases = []
+    for r in range(min(stride, size)):
+        taps = [u for u in range(k - 1, -1, -1) if (r + padding - u * dilation) % stride == 0]
+        offsets = [(r + padding - u * dilation) // stride for u in taps]
+        phases.append(Phase(r, -(-(size - r) // stride), tuple(taps), tuple(offsets)))
+    return Axis(1, stride, tuple(phases))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a convolution that follows from its sizes.
+
+    Attributes:
+        table: the sizes, phases and tables that kernels read.
+        blocks: how many there are.
+        in_place: whether the window is the source itself.
+        window: entries of a window.
+        taps: the kernel taps u * k_w + v in the order in which phases use them, then the others.
+        pixels: positions of each block, for one phase, as the forward pass has.
+    """
+
+    table: np.ndarray[Any, Any]
+    blocks: int
+    in_place: bool
+    window: int
+    taps: np.ndarray[Any, Any]
+    pixels: np.ndarray[Any, Any]
+
+
+def flat(g: Conv2dGeometry) -> Conv2dGeometry:
+    """A convolution of single pixels as one of a single column with all pixels of the batch."""
+    if (g.k_h, g.k_w, g.stride, g.padding) != (1, 1, (1, 1), (0, 0)):
+        return g
+    pixels = g.n * g.h_in * g.w_in
+    sizes = {"n": 1, "h_in": pixels, "w_in": 1, "h_out": pixels, "w_out": 1}
+    return Conv2dGeometry(**{**g.__dict__, **sizes})
+
+
+@functools.lru_cache(maxsize=512)
+def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
+    """The plan for a role, "forward", "input" or "weight" (gradient).
+
+    ``plain``: the source is an array to be read as it is. A weight gradient's positions and
+    windows are the forward pass's, but it wants larger blocks.
+    """
+    g = flat(g)
+    if role == "input":
+        h = backward_axis(g.h_in, g.k_h, g.stride[0], g.padding[0], g.dilation[0])
+        w = backward_axis(g.w_in, g.k_w, g.stride[1], g.padding[1], g.dilation[1])
+        source, result = (g.h_out, g.w_out, g.c_out), (g.h_in, g.w_in, g.c_in)
+    else:
+        h = forward_axis(g.h_out, g.k_h, g.stride[0], g.padding[0], g.dilation[0])
+        w = forward_axis(g.w_out, g.k_w, g.stride[1], g.padding[1], g.dilation[1])
+        source, result = (g.h_in, g.w_in, g.c_in), (g.h_out, g.w_out, g.c_out)
+    height, width, c = source
+
+    inside = all(
+        axis.low >= 0 and (axis.count - 1) * axis.step + axis.low + axis.span <= size
+        for axis, size in ((h, height), (w, width))
+    )
+    in_place = plain and inside
+    # Where the taps of an axis are one pixel wide, the window leaves out what lies between.
+    pitch_h, pitch_w = (1 if in_place or a.span > 1 else a.step for a in (h, w))
+    step_h, step_w = h.step // pitch_h, w.step // pitch_w
+    columns = (w.count - 1) * step_w + w.span
+    row_size = (width if in_place else columns) * c
+    if columns == 1 and not in_place and row_size * itemsize % 1024 == 0:
+        row_size += 64 // itemsize  # or the pixels of many rows fight for the same cache lines
+
+    image_blocks, bands = _cut(g, role, h, w, step_h, row_size, in_place, itemsize)
+    images, rows = -(-g.n // image_blocks), -(-h.count // bands)
+    image_size = (height if in_place else (rows - 1) * step_h + h.span) * row_size
+    joined = (row_size, pitch_h, pitch_w, w.low) == (width * c, 1, 1, 0) and not in_place
+
+    sizes = np.zeros(FIRST_PHASE + 1, np.int64)
+    phases: list[Any] = []
+    tables: list[np.ndarray[Any, Any]] = []
+    taps: list[int] = []
+    grid = [(a, b) for a in h.phases for b in w.phases]
+    tile = np.arange(ROWS) * TILE_ROW
+    at = sizes.size + len(grid) * PHASE_SIZE + ROWS
+    for a, b in grid:
+        starts = _positions(
+            images, min(rows, a.count), b.count, image_size, step_h * row_size, step_w * c
+        )
+        ends = _positions(
+            images, min(rows, a.count), b.count, result[0] * result[1] * result[2],
+            h.stride * result[1] * result[2], w.stride * result[2],
+        ) + (a.start * result[1] + b.start) * result[2]  # fmt: skip
+        offsets, run = _segments(a, b, h.low, w.low, row_size, c, g.groups)
+        places = np.cumsum([at, starts.size, ends.size])
+        phases += [a.count, b.count, offsets.size, run, len(taps), *places]
+        tables += [starts, ends, offsets]
+        at = places[-1] + offsets.size
+        taps += [u * g.k_w + v for u in a.taps for v in b.taps]
+
+    taps += sorted(set(range(g.k_h * g.k_w)) - set(taps))  # a result smaller than the stride
+
+    sizes[IMAGES], sizes[IMAGE_BLOCKS] = g.n, image_blocks
+    sizes[ROW_COUNT], sizes[BANDS] = h.count, bands
+    sizes[HEIGHT], sizes[WIDTH], sizes[CHANNELS] = source
+    sizes[TOP], sizes[LEFT], sizes[STEP] = h.low, w.low, h.step
+    sizes[PITCH_H], sizes[PITCH_W], sizes[COLUMNS] = pitch_h, pitch_w, columns
+    sizes[WINDOW_STEP], sizes[SPAN], sizes[JOINED] = step_h, h.span, joined
+    piece = row_size * ((rows - 1) * step_h + h.span) if plain else PIECE_SIZE
+    sizes[PIECE] = 1 if pitch_w > 1 else max(1, piece // c)
+    sizes[ROW_SIZE], sizes[IMAGE_SIZE] = row_size, image_size
+    sizes[Y_IMAGE] = result[0] * result[1] * result[2]
+    sizes[Y_ROW], sizes[Y_PIXEL] = h.stride * result[1] * result[2], result[2]
+    sizes[GROUPS], sizes[GROUP], sizes[Y_GROUP] = g.groups, c // g.groups, result[2] // g.groups
+    sizes[TAPS], sizes[TILE] = len(taps), sizes.size + len(phases)
+    sizes[PHASES], sizes[FIRST_PHASE] = len(grid), sizes.size
+
+    image_counts = np.diff(np.arange(image_blocks + 1) * g.n // image_blocks)
+    row_counts = np.diff(np.arange(bands + 1) * h.count // bands)
+    return Plan(
+        np.concatenate([sizes, phases, tile, *tables]).astype(np.int64),
+        image_blocks * bands,
+        in_place,
+        0 if in_place else images * image_size,
+        np.array(taps, np.int64),
+        np.multiply.outer(image_counts, row_counts).reshape(-1) * w.count,
+    )
+
+
+def _positions(images: int, rows: int, columns: int, *steps: int) -> np.ndarray[Any, Any]:
+    """Where each position of a block lies; the last is repeated if they do not fill a tile."""
+    image, row, column = (np.arange(n) * step for n, step in zip((images, rows, columns), steps))
+    places = (image[:, None, None] + row[:, None] + column).reshape(-1)
+    return np.pad(places, (0, max(ROWS - places.size, 0)), mode="edge")
+
+
+def _segments(
+    a: Phase, b: Phase, top: int, left: int, row_size: int, c: int, groups: int
+) -> tuple[np.ndarray[Any, Any], int]:
+    """Where the products of a position lie in the window, and how many are side by side."""
+    rows = (np.array(a.offsets, np.int64) - top) * row_size
+    columns = (np.array(b.offsets, np.int64) - left) * c
+    if groups == 1 and columns.size and np.all(np.diff(columns) == c):
+        return rows + columns[0], columns.size * c
+    return np.add.outer(rows, columns).reshape(-1), c // groups
+
+
+def _cut(
+    g: Conv2dGeometry, role: str, h: Axis, w: Axis, step: int, row_size: int, in_place: bool,
+    itemsize: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Into how many blocks to cut the images, and into how many bands the rows of an image.
+
+    Of the cuts whose blocks (window, result, a panel of weights) fit the cache it takes the one
+    that a rough count of clock cycles likes best: multiplications (in whole tiles), filling
+    windows, going through the weights once for each block; and all of it spread evenly over SHARES
+    cores, unless they share out panels.
+    """
+    c, c_result = (g.c_out, g.c_in) if role == "input" else (g.c_in, g.c_out)
+    lanes = 64 // itemsize
+    depth = g.k_h * g.k_w * c // g.groups  # of a sum of products
+    panels = -(-c_result // (2 * lanes)) if g.groups == 1 else 1
+    columns = min(phase.count for phase in w.phases)
+    spare = len({phase.count for phase in h.phases}) - 1  # some phases have a row less
+    sparse = in_place and h.span == w.span == 1  # pixels between those read are not touched
+
+    def window(images: int, rows: int) -> int:
+        if sparse:
+            return images * rows * w.count * c
+        return images * ((rows - 1) * step + h.span) * row_size
+
+    def fits(images: int, rows: int) -> bool:
+        result = images * rows * len(h.phases) * w.count * len(w.phases) * c_result
+        panel = depth * min(c_result, 2 * lanes)
+        return (window(images, rows) + result + panel) * itemsize <= L2[role]
+
+    def cost(option: tuple[int, int]) -> float:
+        image_blocks, bands = option
+        images, rows = -(-g.n // image_blocks), -(-h.count // bands)
+        least = (g.n // image_blocks) * (h.count // bands - spare) * columns
+        if option != (1, 1) and least < ROWS:
+            return float("inf")
+        tiles = -(-images * rows * w.count // ROWS) * ROWS
+        cycles = tiles * depth * c_result / (2 * lanes)
+        if not in_place:
+            cycles += window(images, rows) * itemsize / 16
+        weights = depth * c_result * itemsize
+        cycles += weights / (64 if weights < L2[role] / 3 else 24) * (3 if role == "weight" else 1)
+        blocks = image_blocks * bands
+        return cycles * (blocks if panels >= SHARES else -(-blocks // SHARES) * SHARES)
+
+    options = [(k, 1) for k in range(1, g.n + 1) if fits(-(-g.n // k), h.count)]
+    if len(options) < 4 * SHARES:
+        most = min(h.count, max(POSITIONS // w.count, 1))
+        candidates = np.unique(np.linspace(1, most, 256).astype(int))
+        rows = [int(k) for k in candidates if fits(1, k)] or [1]
+        options += [(g.n, k) for k in {-(-h.count // k) for k in rows}]
+    best = min(sorted(options), key=cost)
+    return best if cost(best) < float("inf") else (1, 1)
+
+
+def depthwise(g: Conv2dGeometry) -> bool:
+    return g.groups > 1 and g.groups == g.c_in == g.c_out
+
+
+def panel_width(columns: int, dtype: Any) -> int:
+    """How wide the panels for so many columns are."""
+    return lanes(dtype) * (1 if columns <= lanes(dtype) else 2)
+
+
+@device_function
+def extent(t, block):  # type: ignore[no-untyped-def]
+    """The first image of a block, how many it has, its first row of positions, how many."""
+    image_block, band = block // t[BANDS], block % t[BANDS]
+    image = image_block * t[IMAGES] // t[IMAGE_BLOCKS]
+    row = band * t[ROW_COUNT] // t[BANDS]
+    images = (image_block + 1) * t[IMAGES] // t[IMAGE_BLOCKS] - image
+    return image, images, row, (band + 1) * t[ROW_COUNT] // t[BANDS] - row
+
+
+@device_function
+def window_begin(t, image, row):  # type: ignore[no-untyped-def]
+    """Where the window of a block begins in the source, for windows inside it."""
+    pixel = (image * t[HEIGHT] + row * t[STEP] + t[TOP]) * t[WIDTH] + t[LEFT]
+    return pixel * t[CHANNELS]
+
+
+@device_function
+def fill_window(x, x2, k, kind, t, image, images, row, rows, window):  # type: ignore[no-untyped-def]
+    """Copy the window of a block, a piece of a row at a time."""
+    height, width, c = t[HEIGHT], t[WIDTH], t[CHANNELS]
+    first = row * t[STEP] + t[TOP]
+    lines, columns, left = (rows - 1) * t[WINDOW_STEP] + t[SPAN], t[COLUMNS], t[LEFT]
+    if t[JOINED]:  # a window as wide as the image is one long row
+        lines, columns, left = 1, lines * width, first * width
+        height, width, first = 1, height * width, 0
+    for i in range(images):
+        for line in range(lines):
+            for at in range(0, columns, t[PIECE]):
+                fill(
+                    x, x2, k, kind, c, height, width, image + i, first + line * t[PITCH_H], 1,
+                    left + at * t[PITCH_W], min(t[PIECE], columns - at), window,
+                    i * t[IMAGE_SIZE] + line * t[ROW_SIZE] + at * c,
+                )  # fmt: skip

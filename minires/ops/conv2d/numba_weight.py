@@ -1,0 +1,237 @@
+"""The weight gradient of a direct convolution: outer products of windows with pixels of gy.
+
+For every output position, the products of all entries of its window with all channels of gy are
+added to the sums. The register tile keeps a few rows of the window by a panel of channels of gy,
+and goes through the positions of a block. Blocks and windows are those of the forward pass
+(:mod:`.numba_plan`). The batch is cut into *parts*, as many as the sizes alone say, each with sums
+of its own, which are then added in order; where gy has many channels, panels are shared out, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from ...kernels import buffers
+from ...kernels.cpu import lanes
+from ...kernels.jit import device_function, kernel
+from ...kernels.simd import fma, lanes_of, load, part, store, transpose
+from ...kernels.source import PLAIN, as_source, clear, read
+from ...kernels.threads import get_num_threads
+from ...kernels.tile import OUTER_ROWS, outer_1, outer_2
+from . import numba_plan as S  # the names of the sizes in a plan's table
+from .numba_plan import depthwise, extent, fill_window, plan
+from .op import Conv2dGeometry
+
+ROWS_1, ROWS_2 = OUTER_ROWS[1], OUTER_ROWS[2]
+CHUNK = 384  # positions whose outer products are added up at a time: they fit the nearest cache
+MANY = 4  # panels for which it pays to copy the rows of a tile
+HIGH = 16  # entries from one position of such a copy to the next
+PARTS = 8  # of a weight gradient, fewer where each would be large:
+PARTS_SIZE = 2**21  # entries of all parts together
+
+
+@device_function
+def _copy_panel(b, stride, count, columns, width, panel):  # type: ignore[no-untyped-def]
+    """panel (count, width) = the first columns of b (count, stride)."""
+    lanes = lanes_of(b)
+    for i in range(count):
+        for j in range(0, columns - lanes + 1, lanes):
+            store(panel, i * width + j, load(b, i * stride + j))
+        for j in range(columns - columns % lanes, columns):
+            panel[i * width + j] = b[i * stride + j]
+
+
+@device_function
+def _copy_rows(a, starts, count, rows, copied):  # type: ignore[no-untyped-def]
+    """copied (count, HIGH) = the first rows of each position of a, and what comes after."""
+    for i in range(count):
+        for r in range(0, rows, lanes_of(a)):
+            store(copied, i * HIGH + r, load(a, starts[i] + r))
+
+
+@device_function
+def _add_products(a, b, copied, panel_of_b, sums, width, t, rows, positions, first, last, steps):  # type: ignore[no-untyped-def]
+    """sums[panel, segment, row, column] += a[position, segment, row] * b[position, column].
+
+    Some positions at a time: the columns of each panel are copied side by side, and so are, where
+    they serve many panels, the rows of a tile.
+    """
+    p, tile = t[S.FIRST_PHASE], ROWS_1 if width == lanes_of(a) else ROWS_2
+    starts, offsets = part(t, t[p + S.STARTS]), part(t, t[p + S.OFFSETS])
+    panels, segments, run = (t[S.Y_GROUP] + width - 1) // width, t[p + S.SEGMENTS], t[p + S.RUN]
+    copying = t[S.GROUPS] == 1 and last - first >= MANY
+    chunks = (positions + CHUNK - 1) // CHUNK
+    for chunk in range(chunks):
+        at = chunk * positions // chunks
+        count = (chunk + 1) * positions // chunks - at
+        for panel in range(first, last):
+            column = panel % panels * width
+            channel = at * t[S.Y_PIXEL] + panel // panels * t[S.Y_GROUP] + column
+            columns = min(width, t[S.Y_GROUP] - column)
+            to = part(panel_of_b, (panel - first) * CHUNK * width)
+            _copy_panel(part(b, channel), t[S.Y_PIXEL], count, columns, width, to)
+        for q in range(segments):
+            for r in range(0, run, tile):
+                left, left_starts, row = a, part(starts, at), offsets[q] + r
+                if copying:
+                    _copy_rows(part(a, row), left_starts, count, tile, copied)
+                    left, left_starts, row = copied, steps, 0
+                for panel in range(first, last):
+                    group_row = row + panel // panels * t[S.GROUP]
+                    right = part(panel_of_b, (panel - first) * CHUNK * width)
+                    to = ((panel * segments + q) * rows + r) * width
+                    if width == lanes_of(a):
+                        outer_1(
+                            left, left_starts, 0, count, group_row, right, 0, width, sums, to, width
+                        )  # fmt: skip
+                    else:
+                        outer_2(
+                            left, left_starts, 0, count, group_row, right, 0, width, sums, to, width
+                        )  # fmt: skip
+
+
+@device_function
+def _add_products_of_channels(a, b, sums, t, positions):  # type: ignore[no-untyped-def]
+    """The same for a depthwise convolution: sums (taps, channels)."""
+    p, c, width = t[S.FIRST_PHASE], t[S.CHANNELS], lanes_of(a)
+    starts, offsets = part(t, t[p + S.STARTS]), part(t, t[p + S.OFFSETS])
+    for q in range(t[p + S.SEGMENTS]):
+        for channel in range(0, c - width + 1, width):
+            at = offsets[q] + channel
+            v = load(sums, q * c + channel)
+            for i in range(positions):
+                v = fma(load(a, starts[i] + at), load(b, i * c + channel), v)
+            store(sums, q * c + channel, v)
+        for channel in range(c - c % width, c):
+            for i in range(positions):
+                sums[q * c + channel] += a[starts[i] + offsets[q] + channel] * b[i * c + channel]
+
+
+@kernel
+def _correlate(  # type: ignore[no-untyped-def]
+    task, parts, cuts, blocks, panels, x, x2, kx, kind_x, window, gy, gy2, kg, kind_gy, gradient,
+    width, sums, size, rows, scratch, steps, t,
+):  # fmt: skip
+    """Task (part, cut): the sums over a part of the blocks, and of those a cut of the panels.
+
+    ``window`` and ``gradient`` are the sizes of a block's x and gy in scratch, the latter 0 if gy
+    is read in place; ``size`` is how many sums each panel has, in ``rows`` rows for each segment.
+    """
+    share, cut = task // cuts, task % cuts
+    first, last = cut * panels // cuts, (cut + 1) * panels // cuts
+    sums = part(sums, share * panels * size)
+    clear(sums, first * size, (last - first) * size)
+    most = (panels + cuts - 1) // cuts
+    scratch = part(scratch, task * (window + gradient + CHUNK * (HIGH + most * width)))
+    b_scratch = part(scratch, window)
+    copied = part(b_scratch, gradient)
+    panel_of_b = part(copied, CHUNK * HIGH)
+    clear(panel_of_b, 0, CHUNK * most * width)
+    for block in range(share * blocks // parts, (share + 1) * blocks // parts):
+        image, images, row, lines = extent(t, block)
+        positions = images * lines * t[t[S.FIRST_PHASE] + S.P_COLUMNS]
+        fill_window(x, x2, kx, kind_x, t, image, images, row, lines, scratch)
+        y_at = image * t[S.Y_IMAGE] + row * t[S.Y_ROW]
+        if gradient:
+            read(gy, gy2, kg, kind_gy, t[S.Y_PIXEL], y_at, positions, b_scratch, 0)
+            b = b_scratch
+        else:
+            b = part(gy, y_at)
+        if width:
+            _add_products(
+                scratch, b, copied, panel_of_b, sums, width, t, rows, positions, first, last, steps
+            )  # fmt: skip
+        else:
+            _add_products_of_channels(scratch, b, sums, t, positions)
+
+
+@kernel
+def _sum_parts(task, tasks, parts, sums, size, gw, width, t, places, filter_, ends):  # type: ignore[no-untyped-def]
+    """gw[column, entry] = the sum of all parts' sums[panel, places[entry], column].
+
+    ``filter_``: how many entries (channel, tap) a filter has; ``ends``: multiples of that.
+    """
+    lanes, panels = lanes_of(gw), (t[S.Y_GROUP] + width - 1) // width
+    units = t[S.GROUPS] * panels
+    for unit in range(task * units // tasks, (task + 1) * units // tasks):
+        for i in range(unit * size, (unit + 1) * size, lanes):
+            v = load(sums, i)
+            for other in range(1, parts):
+                v = v + load(sums, other * units * size + i)
+            store(sums, i, v)
+        column = unit % panels * width
+        columns = min(width, t[S.Y_GROUP] - column)
+        to = (unit // panels * t[S.Y_GROUP] + column) * filter_
+        for j in range(0, columns, lanes):
+            at = unit * size + j
+            for e in range(0, filter_, lanes):
+                if columns - j >= lanes and filter_ >= lanes:
+                    e = min(e, filter_ - lanes)
+                    transpose(sums, at, part(places, e), gw, to + j * filter_ + e, ends)
+                else:
+                    for i in range(min(lanes, columns - j)):
+                        for k in range(e, min(e + lanes, filter_)):
+                            gw[to + (j + i) * filter_ + k] = sums[at + places[k] + i]
+
+
+@functools.lru_cache(maxsize=512)
+def _sum_rows(segments: int, run: int, rows: int, c: int) -> Any:
+    """Which row of a panel of sums (segments, rows) each entry (channel, tap) of a filter is."""
+    segment, r = np.divmod(np.arange(segments * run), run)  # in the order (tap, channel)
+    return (segment * rows + r).reshape(-1, c).T.ravel()
+
+
+def _sums_shape(columns: int, run: int, dtype: Any) -> tuple[int, int]:
+    """The width of the panels of sums and their rows: whole tiles, and as few products as can be.
+
+    Tiles of a single vector are a tenth slower.
+    """
+    shapes = [(v * lanes(dtype), -(-run // OUTER_ROWS[v]) * OUTER_ROWS[v], v) for v in (1, 2)]
+    width, rows, _ = min(
+        shapes, key=lambda s: -(-columns // s[0]) * s[0] * s[1] * (1.1 if s[2] == 1 else 1)
+    )
+    return width, rows
+
+
+def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
+    """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Sources."""
+    x, gy, dtype = as_source(x), as_source(gy), gw.dtype
+    if x.x.size == 0:
+        gw[...] = 0
+        return
+    p = plan(g, "weight", False, dtype.itemsize)
+    _, _, segments, run = map(int, p.table[p.table[S.FIRST_PHASE] :][:4])
+    by_channel, c_out = depthwise(g), g.c_out // g.groups
+    if by_channel:
+        width, rows, panels, size = 0, 0, 1, p.taps.size * g.c_in
+    else:
+        width, rows = _sums_shape(c_out, run, dtype)
+        panels = g.groups * -(-c_out // width)
+        size = segments * rows * width
+    parts = min(max(PARTS_SIZE // (panels * size), 1), PARTS, p.blocks)
+    cuts = min(max(PARTS // parts, 1), panels)
+    gradient = 0 if gy.kind == PLAIN else int(p.pixels.max()) * g.c_out
+    window = p.window + 2 * OUTER_ROWS[1]
+    sums = buffers.empty((parts * panels * size,), dtype)
+    room = window + gradient + CHUNK * (HIGH + -(-panels // cuts) * width)
+    scratch = buffers.empty((parts * cuts * room,), dtype)
+    _correlate(
+        parts * cuts, parts, cuts, p.blocks, panels, *x.arguments, window, *gy.arguments, gradient,
+        width, sums, size, rows, scratch, np.arange(CHUNK) * HIGH, p.table,
+    )  # fmt: skip
+    if by_channel:
+        total = sums.reshape(parts, -1, g.c_in).sum(axis=0)
+        gw[...] = total.T.reshape(gw.shape)
+        return
+    out = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
+    tasks, filter_ = get_num_threads(), gw[0].size
+    places = _sum_rows(segments, run, rows, g.c_in // g.groups) * width
+    _sum_parts(
+        tasks, tasks, parts, sums, size, out, width, p.table, places, filter_,
+        np.arange(lanes(dtype)) * filter_,
+    )  # fmt: skip
+    if out is not gw:
+        gw[...] = out

@@ -1,0 +1,334 @@
+"""Winograd's convolution: 36 multiplications for 16 outputs of a 3x3 kernel, in place of 144.
+
+:mod:`.numba_winograd_tile` has the formula. With all channels it has three steps: transform the
+tiles of the input to ``u``, 36 planes of shape (tiles, c_in); multiply each plane by its weights,
+``m[e] = u[e] @ v[e]``, which is what the register tile is for; transform ``m`` to pixels.
+
+Tiles come in *tile rows*, the tiles side by side in an image, numbered through all images. There
+are two schedules, which give the same bits:
+
+- a *narrow* layer takes the three steps block after block, a block being some tile rows, so few
+  that its planes stay in the second-level cache between the steps;
+- a *wide* one has weights that would have to be fetched anew for each block. It takes each step
+  for all tile rows at once, and cuts the products over output channels. So does a batch that is
+  one block, of which only one thread would have work.
+
+The input gradient is the convolution of gy with the weights flipped. The weight gradient sums
+``u[e].T @ z[e]`` over tiles, where ``z`` are the planes of gy: narrow layers over blocks, in a few
+parts that are added up at the end; wide ones over all tiles, cut over channels.
+
+Rounding: float32 outputs are off by about 5e-6 of the largest one (1e-5 with 512 channels), ten
+times as much as in a direct convolution. NaN and infinity: an input that is not finite may make NaN
+of all 16 pixels of every tile that looks at it, even those that its own 3x3 window does not reach,
+since the transforms add and subtract what the definition keeps apart; and what would be infinite
+becomes NaN. The same holds for the gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...kernels import buffers
+from ...kernels.cpu import lanes
+from ...kernels.jit import device_function, kernel
+from ...kernels.simd import lanes_of, load, part, store
+from ...kernels.simd import relu as rectify
+from ...kernels.source import Source, as_source
+from ...kernels.statistics import block_statistics, combine
+from ...kernels.threads import get_num_threads
+from ...kernels.tile import ROWS, product_1, product_2
+from ...kernels.weights import as_weights
+from .numba_winograd_rows import (
+    PLANES,
+    pixels_before,
+    plane_size,
+    tiling_of,
+    transform_data,
+    transform_output,
+    wide_data,
+)
+from .numba_winograd_tile import G, weight_planes
+from .numba_winograd_weight import conv2d_bwd_weight
+from .op import Conv2dGeometry
+
+__all__ = ["conv2d_bwd_input", "conv2d_bwd_weight", "conv2d_fwd", "suits", "suits_weight"]
+
+ONES = 7  # the plane (1, 1), of which Aᵀ m A adds 1 to every output: the bias goes there
+
+LEAST_TILES = 4
+WIDE = 2**15  # c_in * c_out from which on a layer is wide
+CHUNK = 2**23  # entries of u, at most, that a wide layer makes at a time
+
+
+def suits(g: Conv2dGeometry, dtype: Any) -> bool:
+    """Whether forward and input gradient of a geometry are faster this way, measured by shape.
+
+    That is where Winograd's formula applies, channels fill vectors, and the tiles are at least
+    half full (3x3 outputs are, 5x5 are not) and some.
+    """
+    kind = (g.k_h, g.k_w, *g.stride, *g.dilation, g.groups)
+    if kind != (3, 3, 1, 1, 1, 1, 1) or max(g.padding) > 2 or np.dtype(dtype) != np.float32:
+        return False
+    tiles = -(-g.h_out // 4) * -(-g.w_out // 4)
+    full = g.h_out * g.w_out >= 8 * tiles and g.n * tiles >= LEAST_TILES
+    return full and g.c_in % lanes(dtype) == 0 and g.c_out % lanes(dtype) == 0
+
+
+def suits_weight(g: Conv2dGeometry, dtype: Any) -> bool:
+    """The same for the weight gradient."""
+    return suits(g, dtype)
+
+
+# ------------------------------------------------------------------------ products and what follows
+
+
+@device_function
+def _multiply(u, starts, tiles, c_in, v, at, width, bias, bias_at, m, ends, to):  # type: ignore[no-untyped-def]
+    """A plane of m = a plane of u times a panel (c_in, width) of weights at v[at], plus bias.
+
+    The last register tile may take in some tiles too many, whatever they hold: there is room for
+    them, and nobody reads what becomes of them.
+    """
+    for t in range(0, tiles, ROWS):
+        if width == lanes_of(u):
+            product_1(u, starts, t, starts, 1, c_in, v, at, bias, bias_at, m, ends, to)
+        else:
+            product_2(u, starts, t, starts, 1, c_in, v, at, bias, bias_at, m, ends, to)
+
+
+@device_function
+def _finish(
+    y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments, block
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Residual, ReLU and statistics, each if wanted, of a block of y."""
+    begin = pixels_before(first, down, h, w)
+    pixels = pixels_before(last, down, h, w) - begin
+    if added or rectified:
+        for i in range(begin * c, (begin + pixels) * c, lanes_of(y)):
+            v = load(y, i)
+            if added:
+                v = v + load(residual, i)
+            if rectified:
+                v = rectify(v)
+            store(y, i, v)
+    if measured:
+        block_statistics(y, begin * c, pixels, c, part(inverse, block), moments, block * 2 * c)
+
+
+# ------------------------------------------------------------------------------------- the weights
+
+
+@device_function
+def _take_taps(w, out, into, first, step, panel, width, c_in, taps):  # type: ignore[no-untyped-def]
+    """taps (9, c_in, width) = a panel of ``width`` output channels of w.
+
+    Tap t from input i to output o is w[o * out + i * into + first + t * step].
+    """
+    for i in range(c_in):
+        for j in range(width):
+            at = (panel * width + j) * out + i * into + first
+            for t in range(9):
+                taps[(t * c_in + i) * width + j] = w[at + t * step]
+
+
+@device_function
+def _transform_taps(taps, size, matrix, r, v, to):  # type: ignore[no-untyped-def]
+    """v (6, c_in, width) = row r of the planes G g Gᵀ; ``size`` is c_in * width."""
+    for i in range(0, size, lanes_of(taps)):
+        weight_planes(taps, i, size, matrix, r, v, to + i, size)
+
+
+@kernel
+def _transform_weights(
+    task, w, out, into, first, step, matrix, v, workspace, width, c_in, panels, tasks
+):  # type: ignore[no-untyped-def]
+    """v (panels, planes, c_in, width) = G g Gᵀ."""
+    size = c_in * width
+    taps = part(workspace, task * 9 * size)
+    for panel in range(task * panels // tasks, (task + 1) * panels // tasks):
+        _take_taps(w, out, into, first, step, panel, width, c_in, taps)
+        for r in range(6):
+            _transform_taps(taps, size, matrix, r, v, (panel * PLANES + 6 * r) * size)
+
+
+# ------------------------------------------------------------------------- forward, input gradient
+
+
+@kernel
+def _convolve(
+    task, x, x2, k, kind, v, width, bias, biased, residual, added, rectified, y, inverse, measured,
+    moments, starts, ends, workspace, size, c_in, h_in, w_in, c_out, h, w, p_h, p_w, total, rows,
+    plane_u, plane_m, tasks,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Narrow: the three steps, block after block."""
+    down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
+    u = part(workspace, task * size)
+    m = part(u, PLANES * plane_u)
+    window = part(m, PLANES * plane_m)
+    for block in range(task * blocks // tasks, (task + 1) * blocks // tasks):
+        first, last = block * rows, min((block + 1) * rows, total)
+        transform_data(
+            x, x2, k, kind, c_in, h_in, w_in, p_h, p_w, down, across, first, last, window, u,
+            plane_u, c_in, 0,
+        )  # fmt: skip
+        tiles = (last - first) * across
+        for e in range(PLANES):
+            for o in range(0, c_out, width):
+                at = (o * PLANES + e * width) * c_in
+                bias_at = o + c_out if biased and e == ONES else o
+                _multiply(
+                    part(u, e * plane_u), starts, tiles, c_in, v, at, width, bias, bias_at,
+                    m, ends, e * plane_m + o,
+                )  # fmt: skip
+        transform_output(m, plane_m, c_out, h, w, down, across, first, last, y)
+        _finish(
+            y, c_out, h, w, down, first, last, residual, added, rectified, measured, inverse,
+            moments, block,
+        )  # fmt: skip
+
+
+@kernel
+def _wide_products(
+    task, w, out, into, first, step, matrix, u, starts, plane_u, tiles, c_in, width, bias, biased,
+    m, ends, plane_m, c_out, workspace, tasks,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Wide, second step: m, one panel of output channels after another.
+
+    The weights of a panel are transformed on the way, six planes at a time, because all planes of
+    all panels would be four times the weights, and go to memory and back.
+    """
+    size, panels = c_in * width, c_out // width
+    taps = part(workspace, task * 15 * size)
+    v = part(taps, 9 * size)
+    for panel in range(task * panels // tasks, (task + 1) * panels // tasks):
+        _take_taps(w, out, into, first, step, panel, width, c_in, taps)
+        for r in range(6):
+            _transform_taps(taps, size, matrix, r, v, 0)
+            for s in range(6):
+                e, o = 6 * r + s, panel * width
+                bias_at = o + c_out if biased and e == ONES else o
+                _multiply(
+                    part(u, e * plane_u), starts, tiles, c_in, v, s * size, width, bias, bias_at,
+                    m, ends, e * plane_m + o,
+                )  # fmt: skip
+
+
+@kernel
+def _wide_output(
+    task, m, plane, c, h, w, begin, end, rows, y, residual, added, rectified, inverse, measured,
+    moments, tasks,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Wide, third step: y of the tile rows from ``begin`` to ``end``, by blocks."""
+    down, across = (h + 3) // 4, (w + 3) // 4
+    low, high = begin // rows, (end + rows - 1) // rows
+    count = high - low
+    for block in range(low + task * count // tasks, low + (task + 1) * count // tasks):
+        first, last = block * rows, min((block + 1) * rows, end)
+        own = part(m, (first - begin) * across * c)
+        transform_output(own, plane, c, h, w, down, across, first, last, y)
+        _finish(
+            y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments,
+            block,
+        )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- the entrances
+
+
+def conv2d_fwd(
+    x: Any,
+    w: Any,
+    b: Any,
+    y: Any,
+    g: Conv2dGeometry,
+    *,
+    residual: Any = None,
+    relu: bool = False,
+    statistics: Any = None,
+) -> None:
+    """Fill y (n, h_out, w_out, c_out), and the statistics (mean, var) of each of its channels."""
+    taps = (9 * g.c_in, 9, 0, 1)
+    _run(as_source(x), w, taps, b, y, g.padding, residual, relu, statistics)
+
+
+def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
+    """Fill gx (n, h_in, w_in, c_in)."""
+    taps = (9, 9 * g.c_in, 8, -1)
+    padding = (2 - g.padding[0], 2 - g.padding[1])
+    _run(as_source(gy), w, taps, None, gx, padding, None, False, None)
+
+
+def _run(
+    source: Source,
+    w: Any,
+    taps: tuple[int, int, int, int],
+    b: Any,
+    y: Any,
+    padding: tuple[int, int],
+    residual: Any,
+    relu: bool,
+    statistics: Any,
+) -> None:
+    """y = act(conv(source, w) + b + residual), the weights read with the steps of ``taps``."""
+    if y.size == 0:
+        return
+    n, h_out, w_out, c_out = y.shape
+    h_in, w_in, c_in = source.x.shape[1:]
+    dtype, tasks = y.dtype, get_num_threads()
+    t = tiling_of(n, h_out, w_out, c_in + c_out, dtype)
+    width = lanes(dtype) * (2 if c_out % (2 * lanes(dtype)) == 0 else 1)
+    weights, matrix = as_weights(w), G.astype(dtype)
+    w = np.ascontiguousarray(weights.array)
+    bias = np.zeros((2, c_out), dtype)
+    if b is not None:
+        bias[1] = b
+    biased = int(b is not None)
+    nothing = np.empty(0, dtype)
+    wanted = (nothing if residual is None else residual, int(residual is not None), int(relu))
+    measured = int(statistics is not None)
+    moments = buffers.empty((len(t.pixels) * measured, 2, c_out), dtype)
+    window = 6 * (4 * t.across + 2) * c_in
+    wide = c_in * c_out >= WIDE or (len(t.pixels) == 1 and c_out > width)
+    if not wide:
+        panels = c_out // width
+
+        def transformed() -> Any:
+            v = buffers.empty((panels, PLANES, c_in, width), dtype)
+            scratch = buffers.empty((tasks, 9, c_in, width), dtype)
+            _transform_weights(tasks, w, *taps, matrix, v, scratch, width, c_in, panels, tasks)
+            return v
+
+        v = weights.form(("winograd", taps, width), transformed)
+        starts, ends = t.tables(t.rows, c_in, c_out)
+        plane_u, plane_m = plane_size(starts.size, c_in), plane_size(ends.size, c_out)
+        size = PLANES * (plane_u + plane_m) + window
+        workspace = buffers.empty((tasks, size), dtype)
+        _convolve(
+            tasks, *source.arguments, v, width, bias, biased, *wanted, y, t.inverse, measured,
+            moments, starts, ends, workspace, size, c_in, h_in, w_in, c_out, h_out, w_out,
+            *padding, t.total, t.rows, plane_u, plane_m, tasks,
+        )  # fmt: skip
+    else:
+        chunk = max(CHUNK // (PLANES * c_in * t.across * t.rows), 1) * t.rows
+        starts, ends = t.tables(min(chunk, t.total), c_in, c_out)
+        plane_u, plane_m = plane_size(starts.size, c_in), plane_size(ends.size, c_out)
+        u, m = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_m))
+        workspace = buffers.empty((tasks, max(window, 15 * c_in * width)), dtype)
+        for begin in range(0, t.total, chunk):
+            end = min(begin + chunk, t.total)
+            wide_data(
+                tasks, *source.arguments, c_in, h_in, w_in, *padding, t.down, t.across, begin, end,
+                u, plane_u, c_in, 0, workspace, window, tasks,
+            )  # fmt: skip
+            _wide_products(
+                tasks, w, *taps, matrix, u, starts, plane_u, (end - begin) * t.across, c_in, width,
+                bias, biased, m, ends, plane_m, c_out, workspace, tasks,
+            )  # fmt: skip
+            _wide_output(
+                tasks, m, plane_m, c_out, h_out, w_out, begin, end, t.rows, y, *wanted, t.inverse,
+                measured, moments, tasks,
+            )  # fmt: skip
+    if statistics is not None:
+        combine(moments, t.pixels, *statistics)

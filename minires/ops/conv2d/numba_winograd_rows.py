@@ -1,0 +1,138 @@
+"""Tile rows of Winograd's convolution: how images are cut into tiles, and transformed.
+
+The tiles side by side in an image are a *tile row*. Tile rows are numbered through all images, and
+a *block* is some of them in a row. Plane e of the transformed input ``u`` of a block, of its
+gradient ``z`` or of its output ``m`` begins at ``e * plane`` and is of shape (tiles, channels).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...kernels.jit import device_function, kernel
+from ...kernels.simd import lanes_of, part
+from ...kernels.source import fill
+from ...kernels.tile import ROWS
+from .numba_winograd_tile import data_tile, gradient_tile, output_tile
+
+PLANES = 36
+BLOCK = 2**16  # entries of the planes of a block
+LEAST_BLOCKS = 16  # of a batch that has as many tile rows, for as many threads
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the output of a convolution is cut into tiles and blocks of them."""
+
+    down: int  # tile rows of an image
+    across: int  # tiles of a tile row
+    total: int  # tile rows of the batch
+    rows: int  # tile rows of a block
+    pixels: Any  # of each block
+    inverse: Any  # 1 / pixels
+
+    def tables(self, rows: int, c_in: int, c_out: int) -> tuple[Any, Any]:
+        """Where each tile of so many tile rows begins in a plane, in whole register tiles."""
+        return _table(-(-rows * self.across // ROWS) * ROWS, c_in, c_out)
+
+
+@lru_cache(maxsize=256)
+def _table(tiles: int, c_in: int, c_out: int) -> tuple[Any, Any]:
+    return np.arange(tiles) * c_in, np.arange(tiles) * c_out
+
+
+@lru_cache(maxsize=256)
+def tiling_of(n: int, h: int, w: int, channels: int, dtype: Any) -> Tiling:
+    """Blocks are whole register tiles, fit the cache, and are many where that is possible."""
+    down, across = -(-h // 4), -(-w // 4)
+    total = n * down
+    whole = ROWS // math.gcd(ROWS, across)
+    rows = min(BLOCK // (PLANES * channels * across), total // LEAST_BLOCKS)
+    rows = max(rows // whole, 1) * whole
+    q = np.minimum(np.arange(-(-total // rows) + 1) * rows, total)
+    pixels = np.diff((q // down * h + 4 * (q % down)) * w)
+    return Tiling(down, across, total, rows, pixels, (1 / pixels).astype(dtype))
+
+
+def plane_size(tiles: int, c: int) -> int:
+    """Entries from plane to plane: some more than needed, lest all planes meet in the same sets of
+    the cache, and for the weight gradient's tile, which may look at rows beyond the last."""
+    return tiles * c + 16
+
+
+@device_function
+def transform_data(
+    x, y, k, kind, c, h, w, p_h, p_w, down, across, first, last, window, u, plane, side, slab
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """u = Bᵀ d B of the tile rows from ``first`` to ``last``.
+
+    A plane is (tiles, c); or, as a wide weight gradient reads it, one slab (tiles, side) of
+    channels after another, ``slab`` entries apart.
+    """
+    columns = 4 * across + 2
+    to = 0
+    for q in range(first, last):
+        image, i = q // down, q % down
+        fill(x, y, k, kind, c, h, w, image, 4 * i - p_h, 6, -p_w, columns, window, 0)
+        for j in range(across):
+            for channel in range(0, c, lanes_of(u)):
+                place = to + channel // side * slab + channel % side
+                data_tile(window, 4 * j * c + channel, columns * c, c, u, place, plane)
+            to += side
+
+
+@device_function
+def transform_gradient(
+    x, y, k, kind, c, h, w, down, across, first, last, window, z, plane, side, slab
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """z = A gy Aᵀ of the tile rows from ``first`` to ``last``; gy is 0 outside the image."""
+    columns = 4 * across
+    to = 0
+    for q in range(first, last):
+        image, i = q // down, q % down
+        fill(x, y, k, kind, c, h, w, image, 4 * i, 4, 0, columns, window, 0)
+        for j in range(across):
+            for channel in range(0, c, lanes_of(z)):
+                place = to + channel // side * slab + channel % side
+                gradient_tile(window, 4 * j * c + channel, columns * c, c, z, place, plane)
+            to += side
+
+
+@device_function
+def transform_output(m, plane, c, h, w, down, across, first, last, y):  # type: ignore[no-untyped-def]
+    """The tile rows from ``first`` to ``last`` of y = Aᵀ m A."""
+    at = 0
+    for q in range(first, last):
+        top = 4 * (q % down)
+        begin = (q // down * h + top) * w * c
+        for j in range(across):
+            rows, columns = min(4, h - top), min(4, w - 4 * j)
+            for channel in range(0, c, lanes_of(y)):
+                to = begin + 4 * j * c + channel
+                output_tile(m, at + channel, plane, y, to, w * c, c, rows, columns)
+            at += c
+
+
+@device_function
+def pixels_before(q, down, h, w):  # type: ignore[no-untyped-def]
+    """How many pixels lie before tile row q."""
+    return (q // down * h + 4 * (q % down)) * w
+
+
+@kernel
+def wide_data(
+    task, x, x2, k, kind, c, h_in, w_in, p_h, p_w, down, across, begin, end, u, plane, side, slab,
+    workspace, size, tasks,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """u of the tile rows from ``begin`` to ``end``, all threads together."""
+    count = end - begin
+    first, last = begin + task * count // tasks, begin + (task + 1) * count // tasks
+    transform_data(
+        x, x2, k, kind, c, h_in, w_in, p_h, p_w, down, across, first, last,
+        part(workspace, task * size), part(u, (first - begin) * across * side), plane, side, slab,
+    )  # fmt: skip

@@ -1,0 +1,181 @@
+"""The weight gradient of Winograd's convolution: ``gw = Gᵀ [ sum of u[e].T @ z[e] ] G``.
+
+``u`` are the planes of the input and ``z`` those of gy; the sum is over all tiles. A narrow layer
+sums over blocks, in a few parts that are added up at the end. A wide one, whose sums do not fit
+the cache, makes all planes first, and then sums some channels by some channels at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...kernels import buffers
+from ...kernels.cpu import lanes
+from ...kernels.jit import device_function, kernel
+from ...kernels.simd import lanes_of, part
+from ...kernels.source import as_source, clear
+from ...kernels.threads import get_num_threads
+from ...kernels.tile import OUTER_ROWS, outer_1
+from .numba_winograd_rows import (
+    PLANES,
+    plane_size,
+    tiling_of,
+    transform_data,
+    transform_gradient,
+    wide_data,
+)
+from .numba_winograd_tile import G, weight_gradient
+from .op import Conv2dGeometry
+
+HIGH = OUTER_ROWS[1]  # rows of the register tile
+WIDE = 2**14  # c_in * c_out from which on a layer is wide
+PARTS, PARTS_SIZE = 16, 2**20  # of a narrow layer: how many, and entries of all, at most
+SIDE = 64  # channels by channels of a wide layer that are summed at a time
+
+
+@device_function
+def _add_products(u, plane_u, starts, rows, z, plane_z, stride, columns, tiles, sums, depth):  # type: ignore[no-untyped-def]
+    """sums (planes, depth, columns) += uᵀ z of ``rows`` channels of u, ``columns`` of z."""
+    for e in range(PLANES):
+        for a in range(0, rows, HIGH):
+            for b in range(0, columns, lanes_of(u)):
+                outer_1(
+                    u, starts, 0, tiles, e * plane_u + a, z, e * plane_z + b, stride, sums,
+                    (e * depth + a) * columns + b, columns,
+                )  # fmt: skip
+
+
+@device_function
+def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, c_in):  # type: ignore[no-untyped-def]
+    """gw[o : o + columns, i] = Gᵀ s G of row a of the summed parts of ``size`` entries."""
+    lanes = lanes_of(gw)
+    for b in range(0, columns, lanes):
+        weight_gradient(sums, a * columns + b, depth * columns, size, parts, matrix, taps)
+        for j in range(lanes):
+            to = ((o + b + j) * c_in + i) * 9
+            for t in range(9):
+                gw[to + t] = taps[t * lanes + j]
+
+
+@kernel
+def _sum_parts(
+    task, gy, gy2, gy_k, gy_kind, x, x2, k, kind, sums, starts, workspace, size, c_in, h_in, w_in,
+    c_out, h, w, p_h, p_w, total, rows, plane_u, plane_z, depth, parts,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Narrow: sums[part] (planes, depth, c_out) = uᵀ z of the part's blocks."""
+    down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
+    u = part(workspace, task * size)
+    z = part(u, PLANES * plane_u)
+    window = part(z, PLANES * plane_z)
+    own = part(sums, task * PLANES * depth * c_out)
+    clear(own, 0, PLANES * depth * c_out)
+    for block in range(task * blocks // parts, (task + 1) * blocks // parts):
+        first, last = block * rows, min((block + 1) * rows, total)
+        transform_data(
+            x, x2, k, kind, c_in, h_in, w_in, p_h, p_w, down, across, first, last, window, u,
+            plane_u, c_in, 0,
+        )  # fmt: skip
+        transform_gradient(
+            gy, gy2, gy_k, gy_kind, c_out, h, w, down, across, first, last, window, z, plane_z,
+            c_out, 0,
+        )  # fmt: skip
+        _add_products(
+            u, plane_u, starts, c_in, z, plane_z, c_out, c_out, (last - first) * across, own,
+            depth,
+        )  # fmt: skip
+
+
+@kernel
+def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tasks):  # type: ignore[no-untyped-def]
+    """Narrow: gw of the sums of all parts, added in order."""
+    taps = part(workspace, task * 9 * lanes_of(gw))
+    size = PLANES * depth * c_out
+    for i in range(task * c_in // tasks, (task + 1) * c_in // tasks):
+        _put_gradient(sums, i, size, parts, depth, c_out, matrix, taps, gw, i, 0, c_in)
+
+
+@kernel
+def _wide_gradient(
+    task, gy, gy2, k, kind, c, h, w, total, z, plane, side, slab, workspace, size, tasks
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Wide: z of all tile rows."""
+    down, across = (h + 3) // 4, (w + 3) // 4
+    first, last = task * total // tasks, (task + 1) * total // tasks
+    transform_gradient(
+        gy, gy2, k, kind, c, h, w, down, across, first, last, part(workspace, task * size),
+        part(z, first * across * side), plane, side, slab,
+    )  # fmt: skip
+
+
+@kernel
+def _wide_sums(
+    task, u, plane_u, c_in, z, plane_z, c_out, starts, tiles, side, depth, matrix, gw, workspace,
+    size, tasks,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Wide: gw, ``side`` by ``side`` channels after another."""
+    sums = part(workspace, task * size)
+    taps = part(sums, PLANES * depth * side)
+    wide = (c_out + side - 1) // side
+    count = (c_in + side - 1) // side * wide
+    for index in range(task * count // tasks, (task + 1) * count // tasks):
+        i, o = index // wide * side, index % wide * side
+        rows, columns = min(side, c_in - i), min(side, c_out - o)
+        clear(sums, 0, PLANES * depth * columns)
+        _add_products(
+            part(u, i * tiles), plane_u, starts, rows, part(z, o * tiles), plane_z, side, columns,
+            tiles, sums, depth,
+        )  # fmt: skip
+        for a in range(rows):
+            _put_gradient(sums, a, 0, 1, depth, columns, matrix, taps, gw, i + a, o, c_in)
+
+
+def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
+    """Fill gw (c_out, c_in, 3, 3)."""
+    gy, x = as_source(gy), as_source(x)
+    if gy.x.size == 0:
+        gw[...] = 0
+        return
+    dtype, tasks, matrix = gw.dtype, get_num_threads(), G.astype(gw.dtype)
+    result = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
+    t = tiling_of(g.n, g.h_out, g.w_out, g.c_in + g.c_out, dtype)
+    window = 6 * (4 * t.across + 2) * max(g.c_in, g.c_out)
+    wide = g.c_in * g.c_out >= WIDE
+    if wide:
+        tiles, slabs = t.total * t.across, [-(-c // SIDE) * SIDE for c in (g.c_in, g.c_out)]
+        starts, _ = t.tables(t.total, SIDE, SIDE)
+        plane_u, plane_z = (plane_size(tiles, c) for c in slabs)
+        u, z = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_z))
+        depth = -(-SIDE // HIGH) * HIGH
+        size = max(window, PLANES * depth * SIDE + 9 * lanes(dtype))
+        workspace = buffers.empty((tasks, size), dtype)
+        wide_data(
+            tasks, *x.arguments, g.c_in, g.h_in, g.w_in, *g.padding, t.down, t.across, 0, t.total,
+            u, plane_u, SIDE, tiles * SIDE, workspace, size, tasks,
+        )  # fmt: skip
+        _wide_gradient(
+            tasks, *gy.arguments, g.c_out, g.h_out, g.w_out, t.total, z, plane_z, SIDE,
+            tiles * SIDE, workspace, size, tasks,
+        )  # fmt: skip
+        _wide_sums(
+            tasks, u, plane_u, g.c_in, z, plane_z, g.c_out, starts, tiles, SIDE, depth,
+            matrix, result, workspace, size, tasks,
+        )  # fmt: skip
+    else:
+        starts, _ = t.tables(t.rows, g.c_in, g.c_out)
+        plane_u, plane_z = plane_size(starts.size, g.c_in), plane_size(starts.size, g.c_out)
+        depth = -(-g.c_in // HIGH) * HIGH
+        parts = min(max(PARTS_SIZE // (PLANES * depth * g.c_out), 4), PARTS, len(t.pixels))
+        size = PLANES * (plane_u + plane_z) + window
+        workspace = buffers.empty((parts, size), dtype)
+        sums = buffers.empty((parts, PLANES, depth, g.c_out), dtype)
+        _sum_parts(
+            parts, *gy.arguments, *x.arguments, sums, starts, workspace, size, g.c_in, g.h_in,
+            g.w_in, g.c_out, g.h_out, g.w_out, *g.padding, t.total, t.rows, plane_u, plane_z,
+            depth, parts,
+        )  # fmt: skip
+        scratch = buffers.empty((tasks, 9 * lanes(dtype)), dtype)
+        _add_parts(tasks, sums, parts, depth, matrix, result, scratch, g.c_in, g.c_out, tasks)
+    if result is not gw:
+        gw[...] = result

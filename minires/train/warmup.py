@@ -1,0 +1,56 @@
+"""Compiling ahead: everything that training and inference of a network need, once.
+
+Kernels are compiled for dtypes, not for sizes, so that a few steps on blank images of the usual
+size and number meet all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from minires.autograd import no_grad
+from minires.models import CifarNet, create
+from minires.nn import Module
+from minires.ops import cross_entropy
+from minires.optim import SGD
+from minires.tensor import from_numpy, zeros
+from minires.train.loop import train_epoch
+
+Pass = tuple[str, Callable[[], object]]
+PASSES = 3
+
+
+def passes(model: str) -> Iterator[Pass]:
+    """(name, function to call) of each of the :data:`PASSES` passes, in order.
+
+    Raises:
+        ArgumentError: the model is not in the zoo.
+    """
+    net = create(model)
+    small = isinstance(net, CifarNet)
+    size = 32 if small else 224
+    many = 128 if small and net.depth <= 110 else 8  # what is usual and takes a second or two
+    yield f"training, {many} images", functools.partial(_train, net, many, size)
+    for batch in (many, 1):  # one image is cut over threads in another way than many
+        images = f"{batch} image{'s' if batch > 1 else ''}"
+        yield f"inference, {images}", functools.partial(_infer, net, batch, size)
+
+
+def _train(net: Module, batch: int, size: int) -> None:
+    optimizer = SGD(net.parameters(), 0.0, momentum=0.9, weight_decay=1e-4)
+    labels = np.zeros(batch, np.int64)
+    # The loop looks at its batches, so that the engine does not put off the first convolution's
+    # work as it may on a tensor that nobody else has seen: two ways to go through the net.
+    train_epoch(net, [(np.zeros((batch, 3, size, size), np.float32), labels)] * 2, optimizer)
+    optimizer.zero_grad()
+    cross_entropy(net(zeros(batch, 3, size, size)), from_numpy(labels)).backward()
+    optimizer.step()
+
+
+def _infer(net: Module, batch: int, size: int) -> None:
+    net.eval()
+    with no_grad():
+        net(from_numpy(np.zeros((batch, 3, size, size), np.float32))).numpy()

@@ -1,0 +1,216 @@
+"""Memory that is used again: never while anyone looks at it, and never more than is needed."""
+
+from __future__ import annotations
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from harness import raises
+
+import minires as mr
+from minires import nn, optim
+from minires.kernels import buffers
+from minires.models import BasicBlock
+
+MEGA = (512, 512)  # float32: one MiB
+
+
+@pytest.fixture(autouse=True)
+def _nothing_idle():
+    gc.collect()
+    buffers.release()
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_it_is_an_array_like_any_other():
+    for shape, dtype in (((3, 100, 50), "float32"), ((70000,), "int64"), ((0, 4), "float64")):
+        array = buffers.empty(shape, dtype)
+        assert type(array) is np.ndarray
+        assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        assert address(array) % array.itemsize == 0
+        array[...] = 1
+        assert array.sum() == array.size
+
+
+def test_memory_is_used_again():
+    first = buffers.empty(MEGA, "float32")
+    place = address(first)
+    del first
+    assert address(buffers.empty(MEGA, "float32")) == place
+    assert address(buffers.empty((256, 512), "float64")) == place  # another shape, as many bytes
+    assert address(buffers.empty((500, 512), "float32")) == place  # or nearly as many
+
+
+def test_two_arrays_in_use_share_nothing():
+    arrays = [buffers.empty(MEGA, "float32") for _ in range(5)]
+    for number, array in enumerate(arrays):
+        array.fill(number)
+    assert [array.max() for array in arrays] == [array.min() for array in arrays]
+    assert [array.max() for array in arrays] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda a: a[3:5],
+        lambda a: a.T[::2],
+        lambda a: a.reshape(-1)[7:].view("int32"),
+        lambda a: memoryview(a),
+        lambda a: mr.from_numpy(a).reshape(-1),
+        lambda a: mr.from_numpy(a).numpy(),
+    ],
+    ids=["slice", "transposed", "other dtype", "memoryview", "tensor", "numpy of tensor"],
+)
+def test_a_view_keeps_it_alive(look):
+    array = buffers.empty(MEGA, "float32")
+    array.fill(5)
+    place, view = address(array), look(array)
+    before = buffers.in_use()
+    del array
+    assert buffers.in_use() == before
+    other = buffers.empty(MEGA, "float32")
+    assert address(other) != place
+    other.fill(6)
+    del view
+    assert buffers.in_use() < before + other.nbytes
+    assert address(buffers.empty(MEGA, "float32")) == place
+
+
+def test_small_arrays_are_numpys():
+    before = buffers.in_use()
+    array = buffers.empty((100,), "float32")
+    assert buffers.in_use() == before
+    assert array.flags.owndata
+
+
+def test_sizes_are_rounded_by_an_eighth_at_most():
+    sizes = np.unique(np.geomspace(2**15, 2**34, 999).astype(int)).tolist()
+    rounded = [buffers.size_class(size) for size in sizes]
+    assert all(size <= large <= 9 / 8 * size for size, large in zip(sizes, rounded))
+    assert rounded == sorted(rounded)
+    assert rounded == [buffers.size_class(large) for large in rounded]
+
+
+def test_neighbours_begin_at_different_places_of_a_page():
+    arrays = [buffers.empty(MEGA, "float32") for _ in range(13)]
+    offsets = [address(array) % buffers.PAGE for array in arrays]
+    assert len(set(offsets)) == 13
+    assert all(offset % buffers.LINE == 0 for offset in offsets)
+
+
+def held():
+    return buffers._bytes["used"] + buffers._bytes["idle"]
+
+
+def test_what_is_held_does_not_grow():
+    most = buffers._bytes["most"]
+    rng = np.random.default_rng(0)
+    before = buffers.in_use()
+    for _ in range(400):  # 400 different sizes, one or two at a time
+        first = buffers.empty((int(rng.integers(10**4, 10**7)),), "float32")
+        second = buffers.empty((int(rng.integers(10**4, 10**7)),), "float32")
+        del first, second
+        assert held() <= max(most, before + 2 * 45_000_000) * 9 / 8 + buffers.SPARE
+    assert buffers.in_use() == before
+    buffers.release()
+    assert held() == before
+
+
+def test_out_of_memory_says_how_much_was_asked():
+    in_use = buffers.empty(MEGA, "float32")
+    with raises(MemoryError, "room for an array of 1048576.00 GiB", "using 0.", "smaller batch"):
+        buffers.empty((1 << 48,), "float32")
+    assert in_use.nbytes <= buffers.in_use()
+
+
+def test_many_threads_at_once():
+    def work(number):
+        for _ in range(50):
+            array = buffers.empty((5000 + 100 * (number % 3),), "float32")
+            array.fill(number)
+            if not (array == number).all():
+                return False
+        return True
+
+    before = buffers.in_use()
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(40)))
+    assert buffers.in_use() == before
+
+
+def test_arrays_in_garbage_cycles_come_back(python):
+    """The collector may run, and end an array, at any line: in the middle of this module too."""
+    code = (
+        "import faulthandler, gc\n"
+        "faulthandler.dump_traceback_later(20, exit=True)\n"  # a line that hangs is shown
+        "from minires.kernels import buffers\n"
+        "buffers.SPARE = 0\n"  # idle memory is freed all the time
+        "for threshold in range(1, 40):\n"
+        "    gc.set_threshold(threshold, 1, 1)\n"
+        "    for size in range(5000, 9000, 37):\n"
+        "        cycle = [buffers.empty((size + 300 * threshold,), 'float32')]\n"
+        "        cycle.append(cycle)\n"
+        "        del cycle\n"
+        "gc.collect()\n"
+        "print(buffers.in_use())\n"
+    )
+    assert python.run(code).stdout.strip() == "0"
+
+
+def train(steps=3):
+    """Losses and weights of some training steps of a small net."""
+    mr.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        BasicBlock(16, 16),
+        nn.MaxPool2d(2),
+        BasicBlock(16, 32, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+    optimizer = optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    x, labels = mr.randn(16, 3, 18, 18), mr.arange(16) % 10
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = mr.cross_entropy(net(x), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return [losses, *(value.data.copy() for value in net.state_dict().values())]
+
+
+def test_training_reads_nothing_that_was_there_before(monkeypatch):
+    """With every buffer full of NaN when it is given out, the same bits come out."""
+    expected = train()
+    assert np.isfinite(expected[0]).all()
+    take, taken = buffers._take, []
+
+    def poisoned(size):
+        memory = take(size)
+        memory.fill(0xFF)  # NaN as a float, -1 as an integer
+        taken.append(size)
+        return memory
+
+    monkeypatch.setattr(buffers, "_take", poisoned)
+    for one, other in zip(expected, train()):
+        np.testing.assert_array_equal(one, other)
+    assert taken
+
+
+def test_training_does_not_grow():
+    train(1)
+    before = buffers.in_use()
+    gc.collect()
+    for _ in range(5):
+        train(1)
+    gc.collect()
+    assert buffers.in_use() <= before

@@ -1,0 +1,176 @@
+"""Threads: how many, whose, and that results depend neither on them nor on who else computes."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from harness import arrays, raises
+
+import minires as mr
+from minires.errors import ArgumentError
+from minires.kernels.threads import SPIN
+
+HASHES = """
+import hashlib
+import numpy as np
+import minires as mr
+from minires import nn, optim
+from minires.models import BasicBlock
+
+def digest(threads):
+    mr.set_num_threads(threads)
+    mr.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), BasicBlock(16, 16), nn.MaxPool2d(2),
+                        BasicBlock(16, 40, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                        nn.Linear(40, 10))
+    optimizer = optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+    x = mr.randn(13, 3, 17, 18)
+    for _ in range(2):
+        optimizer.zero_grad()
+        mr.cross_entropy(net(x), mr.arange(13) % 10).backward()
+        optimizer.step()
+    state = net.state_dict().values()
+    return hashlib.sha256(b"".join(np.ascontiguousarray(t.data).tobytes() for t in state))
+
+print(*(digest(threads).hexdigest()[:16] for threads in (1, 2, 3, 1)))
+"""
+
+
+def test_the_same_bits_for_any_number_of_threads(python):
+    runs = {python.run(HASHES, NUMBA_NUM_THREADS="3", NUMBA_CACHE_DIR="").stdout for _ in "12"}
+    assert len(runs) == 1
+    digests = runs.pop().split()
+    assert len(digests) == 4
+    assert len(set(digests)) == 1
+
+
+def test_threads_are_set_and_checked():
+    before = mr.get_num_threads()
+    try:
+        mr.set_num_threads(1)
+        assert mr.get_num_threads() == 1
+    finally:
+        mr.set_num_threads(before)
+    for wrong in (0, -1, 10**6, 1.5):
+        with raises(ArgumentError, "set_num_threads: expected 1 to", str(wrong)):
+            mr.set_num_threads(wrong)
+
+
+def test_every_task_runs_once(python):
+    code = (
+        "import numpy as np\n"
+        "from doubling import double\n"
+        "for tasks in (1, 2, 7, 1000):\n"
+        "    x, y = np.arange(tasks, dtype='f8'), np.zeros(tasks)\n"
+        "    double(tasks, x, y, 1)\n"
+        "    assert (y == 2 * x).all()\n"
+    )
+    python.run(code)
+
+
+@pytest.mark.parametrize("first", ["mr.get_num_threads()", "mr.set_num_threads(1)", "describe()"])
+def test_threads_start_patient_whoever_starts_them(python, first):
+    """The variable is set while libgomp is loaded, which is when it is read, and gone after."""
+    code = (
+        "import os\n"
+        "import numba\n"
+        "import minires as mr\n"
+        "from minires.environment import describe\n"
+        "seen = []\n"
+        "real = numba.get_num_threads\n"
+        "def spy():\n"
+        "    seen.append(os.environ.get('GOMP_SPINCOUNT'))\n"
+        "    return real()\n"
+        "numba.get_num_threads = spy\n"
+        f"{first}\n"
+        "print(seen[0], os.environ.get('GOMP_SPINCOUNT'))\n"
+    )
+    assert python.run(code).stdout.split() == [SPIN, "None"]
+    chosen = python.run(code, GOMP_SPINCOUNT="5").stdout.split()
+    assert chosen == ["5", "5"]
+    assert python.run(code, OMP_WAIT_POLICY="ACTIVE").stdout.split() == ["None", "None"]
+
+
+def test_many_threads_may_call_kernels_at_once():
+    x, w = arrays((3, 4, 9, 8), (5, 4, 3, 3))
+    expected = mr.conv2d(mr.tensor(x), mr.tensor(w), padding=1).data
+
+    def work(_):
+        tensors = [mr.tensor(v, requires_grad=True) for v in (x, w)]
+        y = mr.conv2d(*tensors, padding=1)
+        y.relu().sum().backward()
+        return y.detach().data, tensors[1].grad.data
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(work, range(64)))
+    for y, gw in results:
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(gw, results[0][1])
+
+
+FORK = """
+import os, warnings
+warnings.simplefilter("ignore")
+import numba
+import minires as mr
+import doubling
+FIRST
+child = os.fork()
+if child == 0:
+    try:
+        print(doubling.run()[1], flush=True)
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+assert doubling.run()[1] == 2
+print(numba.threading_layer())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("first", ["doubling.run()", "mr.get_num_threads()"])
+def test_a_forked_child_gets_an_error_and_not_a_hang(python, first):
+    said, layer = python.run(FORK.replace("FIRST", first)).stdout.splitlines()
+    if layer == "omp":
+        assert "double: expected to run in the process that started the kernel threads" in said
+        assert "a fork of it" in said
+        assert "spawn" in said
+    else:
+        assert said == "2.0"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_before_any_thread_started_works(python):
+    said, _ = python.run(FORK.replace("FIRST", "")).stdout.splitlines()
+    assert said == "2.0"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_while_another_thread_launches_does_not_hang(python):
+    """The child inherits a lock that a thread held which the child does not have."""
+    code = (
+        "import os, threading, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "import doubling\n"
+        "from minires.kernels import threads\n"
+        "doubling.run()\n"
+        "held, done = threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with threads._launching:\n"
+        "        held.set(); done.wait()\n"
+        "thread = threading.Thread(target=hold); thread.start(); held.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try:\n"
+        "        doubling.run()\n"
+        "    except RuntimeError:\n"
+        "        pass\n"
+        "    os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "done.set(); thread.join()\n"
+    )
+    assert python.run(code).stdout.split() == ["7"]
