@@ -180,8 +180,8 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **options: Any) -> Any:
         """Run forward, and record it if a gradient may be wanted."""
-        needs = tuple(isinstance(a, Variable) and a.requires_grad for a in args)
-        record = _grad_mode.get() and any(needs)
+        needs = tuple([isinstance(a, Variable) and a.requires_grad for a in args])
+        record = _grad_mode.get() and True in needs
         arrays = [a._array if isinstance(a, Variable) else a for a in args]
         observer = _observer.get()
         if observer is not None:
@@ -192,14 +192,18 @@ class Function:
                     f"{cls.__name__}: expected tensors as positional arguments, got one as {name}="
                 )
         ctx = Context(needs if record else (False,) * len(needs))
-        with np.errstate(all="ignore"):  # inf and nan are results, as in IEEE; see detect_anomaly
+        if cls.view:  # computes nothing
             result = cls.forward(ctx, *arrays, **options)
+        else:
+            with np.errstate(all="ignore"):  # inf and nan are results, as in IEEE
+                result = cls.forward(ctx, *arrays, **options)
         many = isinstance(result, tuple)
         results = list(result) if many else [result]
         outputs = [Variable._wrap(array) for array in results]
-        for out in outputs:
-            if not cls.view and any(out._array is array for array in arrays):
-                out._array = out._array.copy()  # an input handed through is no memory of its own
+        for out in outputs if not cls.view else ():
+            array = out._array
+            if True in [array is a for a in arrays]:
+                out._array = array.copy()  # an input handed through is no memory of its own
         if _anomaly.get():
             _check_forward(cls, arrays, outputs)
         if cls.view and memory(outputs[0]._array) is memory(args[0]._array):
@@ -228,8 +232,9 @@ class Function:
     @classmethod
     def context(cls, *args: Any) -> Context:
         """The context of an application to these arguments that is to be put off."""
-        needs = tuple(isinstance(a, Variable) and a.requires_grad for a in args)
-        return Context(needs if _grad_mode.get() else (False,) * len(needs))
+        if not _grad_mode.get():
+            return Context((False,) * len(args))
+        return Context(tuple([isinstance(a, Variable) and a.requires_grad for a in args]))
 
     @classmethod
     def defer(cls, ctx: Context, args: Sequence[Any], pending: Pending, keep: bool = False) -> Any:

@@ -286,7 +286,7 @@ def _unaliased(gradient: Any, exposed: set[int], create_graph: bool) -> Any:
     root = memory(array)
     fresh = id(root) not in exposed and root.flags.writeable and root.size == array.size
     if not fresh:
-        gradient = gradient.clone()
+        gradient = gradient.clone() if create_graph else Variable._wrap(array.copy(order="K"))
         root = memory(gradient._array)
     exposed.add(id(root))
-    return gradient if create_graph else gradient.detach()
+    return gradient if create_graph or gradient._node is None else gradient.detach()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..autograd import Variable, enable_grad, no_grad, watch
+from ..autograd.tape import Version
 from ..device import array_module, backend, device_of, move
 from ..errors import ArgumentError
 from ..tensor import Tensor
@@ -56,32 +57,30 @@ class Point:
         self.name = name_of(f) if name is None else name
         self.labels = [f"input {i}" for i in range(len(varied))] if labels is None else list(labels)
         self._lent = [*varied, *(t for t in self.held if t.dtype.kind == "f")]
-        self._own = [t._array for t in self._lent]
+        self._own = _held_by(self._lent)
         self._in_own_precision = False
         self.values = [host(t._array).astype(np.float64) for t in varied]
 
     def __enter__(self) -> Point:
         for tensor in self._lent:
             if tensor.dtype != np.float64:
-                tensor._array = tensor._array.astype(np.float64)
+                _hand(tensor, tensor._array.astype(np.float64))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for tensor, array in zip(self._lent, self._own):
-            tensor._array = array
+        _give_back(self._lent, self._own)
 
     @contextlib.contextmanager
     def own_precision(self) -> Iterator[None]:
         """The tensors as the user made them, inside ``with point:``."""
-        arrays = [t._array for t in self._lent]
+        held = _held_by(self._lent)
         self.__exit__()
         self._in_own_precision = True
         try:
             yield
         finally:
             self._in_own_precision = False
-            for tensor, array in zip(self._lent, arrays):
-                tensor._array = array
+            _give_back(self._lent, held)
 
     def forward(self) -> Tensor:
         """``f`` at the present arrays, recorded.
@@ -111,14 +110,11 @@ class Point:
     ) -> tuple[Vector, Switches, set[str]]:
         """``f`` at other values: the result on the host, how it switched, what is not
         complex-safe. A complex step runs on the references, on the host."""
-        arrays = [t._array for t in self.varied]
         with contextlib.ExitStack() as stack:
-            stack.callback(self._put, arrays)
+            stack.callback(_give_back, self.varied, _held_by(self.varied))
             if complex_step:
                 stack.enter_context(backend("numpy"))
-                self._put([np.asarray(v, np.complex128) for v in values])
-            else:
-                self._put([move(np.array(v), device_of(a)) for v, a in zip(values, arrays)])
+            self._put(values, complex_step)
             stack.enter_context(self.guard())
             stack.enter_context(no_grad())
             seen = stack.enter_context(watch(complex_step))
@@ -137,18 +133,21 @@ class Point:
     @contextlib.contextmanager
     def moved(self, values: Sequence[Vector]) -> Iterator[None]:
         """Another point, for as long as the ``with`` lasts."""
-        own, arrays = self.values, [t._array for t in self.varied]
+        own, held = self.values, _held_by(self.varied)
         self.values = list(values)
-        self._put([move(np.array(v), device_of(a)) for v, a in zip(values, arrays)])
+        self._put(values)
         try:
             yield
         finally:
             self.values = own
-            self._put(arrays)
+            _give_back(self.varied, held)
 
-    def _put(self, arrays: Sequence[Any]) -> None:
-        for tensor, array in zip(self.varied, arrays):
-            tensor._array = array
+    def _put(self, values: Sequence[Vector], complex_step: bool = False) -> None:
+        for tensor, value in zip(self.varied, values):
+            if complex_step:
+                _hand(tensor, np.asarray(value, np.complex128))
+            else:
+                _hand(tensor, move(np.array(value), device_of(tensor._array)))
 
     def along(
         self,
@@ -169,6 +168,21 @@ class Point:
 
 
 Curve = Callable[[complex], tuple[Vector, Switches]]
+
+
+def _hand(tensor: Tensor, array: Any) -> None:
+    """Let a tensor hold another array, with a version of its own: what the engine derived from the
+    former one must not serve this one, and what was saved of that one is still as it was."""
+    tensor._array, tensor._version = array, Version()
+
+
+def _held_by(tensors: Sequence[Tensor]) -> list[tuple[Any, Version]]:
+    return [(t._array, t._version) for t in tensors]
+
+
+def _give_back(tensors: Sequence[Tensor], held: Sequence[tuple[Any, Version]]) -> None:
+    for tensor, (array, version) in zip(tensors, held):
+        tensor._array, tensor._version = array, version
 
 
 def host(array: Any) -> Any:

@@ -3,16 +3,16 @@
 The register tile (:mod:`.tile`) must fit the registers: R rows of V vectors of sums, V vectors of
 the right factor and one spread entry of the left one, so R * V + V + 1 of them.
 
-================  ==========  =========  ====  ====
-instructions      float32     registers  rows of the product with
-                  lanes                  V=1   V=2
-================  ==========  =========  ====  ====
-AVX-512           16          32         8     8
-AVX2              8           16         8     6
-NEON              4           32         8     8
-================  ==========  =========  ====  ====
+================  ==========  =========  =====================
+instructions      float32     registers  rows of the product
+                  lanes
+================  ==========  =========  =====================
+AVX-512           16          32         12
+AVX2              8           16         6
+NEON              4           32         12
+================  ==========  =========  =====================
 
-More than 8 rows would need more than 8 pointers, which x86 has no integer registers for.
+More than 12 rows would need more pointers than there are integer registers.
 ``MINIRES_SIMD=16``, ``8`` or ``4`` forces one of the three shapes on any CPU (LLVM emulates vectors
 that the CPU lacks), so that all of them can be tested on one machine.
 """

@@ -346,6 +346,26 @@ def _part(context, x, i):  # type: ignore[no-untyped-def]
     return x(x, types.int64), generate
 
 
+def _prefetch(context, x, i):  # type: ignore[no-untyped-def]
+    """Begin to bring x[i] near, into the second-level cache; nothing waits for it."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        fetch(builder, builder.gep(args[0], [args[1]]), write=False, nearness=2)
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64), generate
+
+
+def fetch(builder: Any, pointer: Any, write: bool, nearness: int) -> None:
+    """LLVM's prefetch of the line at a pointer, which may be any: nothing happens if it is not
+    memory. ``nearness`` is 3 for the nearest cache."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    numbers = [ir.Constant(word, number) for number in (int(write), nearness, 1)]
+    builder.call(function, [builder.bitcast(pointer, byte), *numbers])
+
+
 def _at_address(context, address, size, like):  # type: ignore[no-untyped-def]
     """The array of ``size`` numbers at an address in memory, of the dtype of the array ``like``."""
 
@@ -409,6 +429,7 @@ store_int32 = _operation(_plain_store, _store_int32)
 where_equal = _operation(_plain_where_equal, _where_equal)
 transpose = _operation(_plain_transpose, _transpose)
 part = _operation(lambda x, i: x[i:], _part)
+prefetch = _operation(lambda x, i: None, _prefetch)
 at_address = _operation(_plain_at_address, _at_address)
 
 

@@ -31,6 +31,7 @@ from .simd import fma, lanes_of, load, relu, store, where_positive, zeros
 
 PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED = range(5)
 MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
+RUN = 1 << 9  # entries that are read at a time
 
 
 @dataclass(frozen=True)
@@ -89,48 +90,80 @@ def read(x, y, k, kind, c, at, pixels, scratch, to):  # type: ignore[no-untyped-
 
     ``k`` are the coefficients, flat; ``c`` is the number of channels.
     """
+    read_apart(x, y, k, kind, c, at, c, pixels, scratch, to)
+
+
+@device_function
+def read_apart(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignore[no-untyped-def]
+    """The same for pixels that lie ``pitch`` entries apart in x, and side by side in scratch.
+
+    Some pixels at a time, and of those a vector of channels after another: memory is fastest when
+    read from end to end, and coefficients are best kept in registers for a while.
+    """
+    if kind == PLAIN and pitch == c:
+        _copy(x, at, pixels * c, scratch, to)
+        return
+    run = max(RUN // max(c, 1), 1)
+    for first in range(0, pixels, run):
+        begin, end = at + first * pitch, to + first * c
+        _read_run(x, y, k, kind, c, begin, pitch, min(run, pixels - first), scratch, end)
+
+
+@device_function
+def _copy(x, at, size, scratch, to):  # type: ignore[no-untyped-def]
+    width = lanes_of(x)
+    for i in range(0, size - width + 1, width):
+        store(scratch, to + i, load(x, at + i))
+    for i in range(size - size % width, size):
+        scratch[to + i] = x[at + i]
+
+
+@device_function
+def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignore[no-untyped-def]
     width = lanes_of(x)
     if kind == PLAIN:
-        size = pixels * c
-        for i in range(0, size - width + 1, width):
-            store(scratch, to + i, load(x, at + i))
-        for i in range(size - size % width, size):
-            scratch[to + i] = x[at + i]
+        for i in range(pixels):
+            _copy(x, at + i * pitch, c, scratch, to + i * c)
         return
     for first in range(0, c - width + 1, width):
         mean, scale = load(k, MEAN * c + first), load(k, SCALE * c + first)
         shift = load(k, SHIFT * c + first)
         share, slope = load(k, SHARE * c + first), load(k, SLOPE * c + first)
+        begin, end = at + first, to + first
         if kind == RECTIFIED:
-            for i in range(first, pixels * c, c):
-                store(scratch, to + i, relu(normalise(load(x, at + i), mean, scale, shift)))
+            for i in range(pixels):
+                v = normalise(load(x, begin + i * pitch), mean, scale, shift)
+                store(scratch, end + i * c, relu(v))
         elif kind == NORMALISED:
-            for i in range(first, pixels * c, c):
-                store(scratch, to + i, normalise(load(x, at + i), mean, scale, shift))
+            for i in range(pixels):
+                v = normalise(load(x, begin + i * pitch), mean, scale, shift)
+                store(scratch, end + i * c, v)
         elif kind == GRADIENT:
-            for i in range(first, pixels * c, c):
-                distance = load(y, at + i) - mean
-                store(scratch, to + i, scale * (load(x, at + i) - share - distance * slope))
+            for i in range(pixels):
+                distance = load(y, begin + i * pitch) - mean
+                g = load(x, begin + i * pitch)
+                store(scratch, end + i * c, scale * (g - share - distance * slope))
         else:
-            for i in range(first, pixels * c, c):
-                distance = load(y, at + i) - mean
-                g = where_positive(load(x, at + i), fma(distance, scale, shift))
-                store(scratch, to + i, scale * (g - share - distance * slope))
+            for i in range(pixels):
+                distance = load(y, begin + i * pitch) - mean
+                g = where_positive(load(x, begin + i * pitch), fma(distance, scale, shift))
+                store(scratch, end + i * c, scale * (g - share - distance * slope))
     for channel in range(c - c % width, c):
         mean, scale = k[MEAN * c + channel], k[SCALE * c + channel]
         shift = k[SHIFT * c + channel]
         share, slope = k[SHARE * c + channel], k[SLOPE * c + channel]
-        for i in range(channel, pixels * c, c):
-            value = x[at + i]
+        for i in range(pixels):
+            value = x[at + channel + i * pitch]
             if kind == NORMALISED:
-                scratch[to + i] = normalise(value, mean, scale, shift)
+                value = normalise(value, mean, scale, shift)
             elif kind == RECTIFIED:
-                scratch[to + i] = relu(normalise(value, mean, scale, shift))
+                value = relu(normalise(value, mean, scale, shift))
             else:
-                distance = y[at + i] - mean
+                distance = y[at + channel + i * pitch] - mean
                 if kind == GATED:
                     value = where_positive(value, fma(distance, scale, shift))
-                scratch[to + i] = scale * (value - share - distance * slope)
+                value = scale * (value - share - distance * slope)
+            scratch[to + channel + i * c] = value
 
 
 @device_function
@@ -167,7 +200,7 @@ def _write(task, x, y, k, kind, c, pixels, block, run, out):  # type: ignore[no-
         read(x, y, k, kind, c, pixel * c, min(run, end - pixel), out, pixel * c)
 
 
-BLOCK, RUN = 1 << 14, 1 << 9  # entries that a task writes, and that it goes through at a time
+BLOCK = 1 << 14  # entries that a task writes
 
 
 def write(source: Source, out: Any) -> None:

@@ -23,7 +23,8 @@ the entries under each row of the kernel.
     c[c_at + r * c_stride + j] += sum over p < count of
         a[starts[at + p] + offset + r] * b[b_at + p * b_stride + j]
 
-for r < OUTER_ROWS[V]. All arrays are flat; positions count entries.
+for r < OUTER_ROWS[V]; ``outer_low`` is ``outer_2`` with only LOW_ROWS, which leave fewer over where
+there are 16 or 64. All arrays are flat; positions count entries.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from .simd import INDEX, INTERPRETED, Vector, multiply_add, pointer_to, spread_v
 
 ROWS = rows(2, limit=12)
 OUTER_ROWS = {1: rows(1, limit=16), 2: rows(2, limit=12)}
+LOW_ROWS = rows(2, limit=8)
 UNROLL = 4  # steps of a loop at a time, so that counting costs little beside multiplying
 
 Sums = list[Any]  # the vectors of a tile, row after row
@@ -166,7 +168,7 @@ def _product(vectors: int) -> Any:
     return intrinsic(product)
 
 
-def _outer(vectors: int) -> Any:
+def _outer(vectors: int, rows: int) -> Any:
     def outer(  # type: ignore[no-untyped-def]
         context, a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride
     ):
@@ -177,10 +179,7 @@ def _outer(vectors: int) -> Any:
             a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride = args
             write = _Writer(context, builder, Vector(signature.args[0].dtype))
             shifted = builder.gep(a, [offset])
-            rows_at = [
-                builder.add(c_at, builder.mul(c_stride, _number(r)))
-                for r in range(OUTER_ROWS[vectors])
-            ]
+            rows_at = [builder.add(c_at, builder.mul(c_stride, _number(r))) for r in range(rows)]
             begin = [write.load(c, row, v) for row in rows_at for v in range(vectors)]
 
             def step(p: Any, sums: Sums) -> Sums:
@@ -218,11 +217,11 @@ def _plain_product(vectors: int) -> Any:
     return product
 
 
-def _plain_outer(vectors: int) -> Any:
+def _plain_outer(vectors: int, rows: int) -> Any:
     """What ``outer`` computes, for interpreted kernels."""
 
     def outer(a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride):  # type: ignore[no-untyped-def]
-        rows, width = OUTER_ROWS[vectors], vectors * lanes(a.dtype)
+        width = vectors * lanes(a.dtype)
         for p in range(count):
             begin, row = starts[at + p] + offset, b_at + p * b_stride
             product = np.multiply.outer(a[begin : begin + rows], b[row : row + width])
@@ -235,5 +234,6 @@ def _plain_outer(vectors: int) -> Any:
 
 product_1 = _plain_product(1) if INTERPRETED else _product(1)
 product_2 = _plain_product(2) if INTERPRETED else _product(2)
-outer_1 = _plain_outer(1) if INTERPRETED else _outer(1)
-outer_2 = _plain_outer(2) if INTERPRETED else _outer(2)
+_make_outer = _plain_outer if INTERPRETED else _outer
+outer_1, outer_2 = _make_outer(1, OUTER_ROWS[1]), _make_outer(2, OUTER_ROWS[2])
+outer_low = _make_outer(2, LOW_ROWS)

@@ -100,7 +100,10 @@ def operand(name: str, value: Any, like: Variable) -> Any:
 def check_same(name: str, *tensors: Variable) -> None:
     """All on one device and of one dtype, or an error that says how to make them so."""
     first = tensors[0]
+    dtype, on_gpu = first.dtype, _on_gpu(first)
     for other in tensors[1:]:
+        if other.dtype is dtype and _on_gpu(other) is on_gpu:
+            continue
         if _on_gpu(other) != _on_gpu(first):
             one, two = (device_of(v._array) for v in (first, other))
             raise DeviceError(

@@ -83,7 +83,9 @@ class Sum(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
-        return Expand.apply(gy.reshape(_kept(ctx.shape, ctx.axes)), ctx.shape), None, None
+        if gy.shape:  # a scalar fits any shape as it is
+            gy = gy.reshape(_kept(ctx.shape, ctx.axes))
+        return Expand.apply(gy, ctx.shape), None, None
 
 
 class Extreme(Function):

@@ -66,7 +66,13 @@ def test_parity_a_wrong_gradient_is_not_timed(load, small, monkeypatch):
 
     monkeypatch.setattr(steps.Minires, "gradients", wrong)
     monkeypatch.setattr(works, "_in_turns", lambda *_: pytest.fail("was timed"))
-    words = ("cifar_resnet", "losses and gradients of PyTorch", "1 at most", "Nothing was timed")
+    words = (
+        "cifar_resnet",
+        "expected PyTorch in float64",
+        "got",
+        "by 1 at most",
+        "Nothing was timed",
+    )
     with raises(load("harness").Disagreement, *words):
         works.training(small, False, 1, lambda: None)
 

@@ -594,3 +594,15 @@ def test_a_backward_that_leaves_the_tape_is_named_at_second_order():
 
     with raises(GradcheckError, "no path on the tape leads back to x", "backward computes with it"):
         check2(Off.apply, leaf(3), names=["x"]).assert_ok()
+
+
+def test_what_the_engine_derived_from_weights_does_not_outlive_them():
+    """It keeps what it makes of weights until they are written; a check gives them other values."""
+    net = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 3))
+    net(mr.randn(8, 2, 3, 3))
+    net.eval()
+    x = mr.randn(2, 2, 3, 4, requires_grad=True)
+    before = net(x).detach().numpy()
+    check(lambda x: net(x), x).assert_ok()
+    check2(lambda x, w, b: net(x), [x, net[0].weight, net[0].bias]).assert_ok()
+    np.testing.assert_array_equal(net(x).detach().numpy(), before)

@@ -7,7 +7,16 @@ import pytest
 
 from minires.kernels.cpu import lanes
 from minires.kernels.jit import kernel
-from minires.kernels.tile import OUTER_ROWS, ROWS, outer_1, outer_2, product_1, product_2
+from minires.kernels.tile import (
+    LOW_ROWS,
+    OUTER_ROWS,
+    ROWS,
+    outer_1,
+    outer_2,
+    outer_low,
+    product_1,
+    product_2,
+)
 
 
 @kernel
@@ -57,12 +66,20 @@ def test_product(dtype, vectors, tile, segments, run):
     np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-5)  # and nothing else is written
 
 
+@kernel
+def _outer_low(task, a, starts, count, offset, b, b_stride, c, c_stride):
+    outer_low(a, starts, 2, count, offset, b, 3, b_stride, c, 1, c_stride)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("vectors", "tile"), [(1, _outer_1), (2, _outer_2)])
+@pytest.mark.parametrize(
+    ("vectors", "rows", "tile"),
+    [(1, OUTER_ROWS[1], _outer_1), (2, OUTER_ROWS[2], _outer_2), (2, LOW_ROWS, _outer_low)],
+)
 @pytest.mark.parametrize("count", [0, 1, 4, 7])
-def test_outer_adds_to_what_is_there(dtype, vectors, tile, count):
+def test_outer_adds_to_what_is_there(dtype, vectors, rows, tile, count):
     rng = np.random.default_rng(0)
-    rows, width = OUTER_ROWS[vectors], vectors * lanes(dtype)
+    width = vectors * lanes(dtype)
     a = rng.standard_normal(300).astype(dtype)
     starts = rng.integers(0, 200, count + 2)
     pitch = width + 5

@@ -181,7 +181,8 @@ def batch_norm(
         ("bias", bias),
     ):
         if value is not None:
-            check_same("batch_norm", x, value)
+            if value.dtype is not x.dtype:
+                check_same("batch_norm", x, value)
             if value.shape != (c,):
                 raise ShapeError(
                     message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {x.shape}")

@@ -29,7 +29,7 @@ import numpy as np
 
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function
-from ...kernels.source import fill
+from ...kernels.source import clear, fill, read_apart
 from ...kernels.tile import ROWS
 from .op import Conv2dGeometry
 
@@ -330,9 +330,19 @@ def fill_window(x, x2, k, kind, t, image, images, row, rows, window):  # type: i
         height, width, first = 1, height * width, 0
     for i in range(images):
         for line in range(lines):
+            to = i * t[IMAGE_SIZE] + line * t[ROW_SIZE]
+            if t[PITCH_W] > 1 and left >= 0 and left + (columns - 1) * t[PITCH_W] < width:
+                h = first + line * t[PITCH_H]
+                if h >= 0 and h < height:
+                    begin = (((image + i) * height + h) * width + left) * c
+                    read_apart(
+                        x, x2, k, kind, c, begin, t[PITCH_W] * c, columns, window, to
+                    )  # fmt: skip
+                else:
+                    clear(window, to, columns * c)
+                continue
             for at in range(0, columns, t[PIECE]):
                 fill(
                     x, x2, k, kind, c, height, width, image + i, first + line * t[PITCH_H], 1,
-                    left + at * t[PITCH_W], min(t[PIECE], columns - at), window,
-                    i * t[IMAGE_SIZE] + line * t[ROW_SIZE] + at * c,
+                    left + at * t[PITCH_W], min(t[PIECE], columns - at), window, to + at * c,
                 )  # fmt: skip

@@ -20,13 +20,15 @@ from ...kernels.jit import device_function, kernel
 from ...kernels.simd import fma, lanes_of, load, part, store, transpose
 from ...kernels.source import PLAIN, as_source, clear, read
 from ...kernels.threads import get_num_threads
-from ...kernels.tile import OUTER_ROWS, outer_1, outer_2
+from ...kernels.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_2, outer_low
 from . import numba_plan as S  # the names of the sizes in a plan's table
 from .numba_plan import depthwise, extent, fill_window, plan
 from .op import Conv2dGeometry
 
-ROWS_1, ROWS_2 = OUTER_ROWS[1], OUTER_ROWS[2]
-CHUNK = 384  # positions whose outer products are added up at a time: they fit the nearest cache
+ROWS_2 = OUTER_ROWS[2]
+# Register tiles: vectors, rows, and what a product costs in them, relative to the best, measured.
+TILES = ((1, OUTER_ROWS[1], 1.1), (2, ROWS_2, 1.0), (2, LOW_ROWS, 1.03))
+CHUNK = 96  # positions whose outer products are added up at a time: they fit the nearest cache
 MANY = 4  # panels for which it pays to copy the rows of a tile
 HIGH = 16  # entries from one position of such a copy to the next
 PARTS = 8  # of a weight gradient, fewer where each would be large:
@@ -45,6 +47,25 @@ def _copy_panel(b, stride, count, columns, width, panel):  # type: ignore[no-unt
 
 
 @device_function
+def _take_panels(  # type: ignore[no-untyped-def]
+    gy, gy2, k, kind, at, count, scratch, width, panels, first, last, c, group, panel_of_b
+):  # fmt: skip
+    """panel_of_b (last - first, CHUNK, width) = some panels of ``count`` positions of gy."""
+    if c == width:
+        read(gy, gy2, k, kind, c, at, count, panel_of_b, 0)
+        return
+    b = part(gy, at)
+    if kind != PLAIN:
+        read(gy, gy2, k, kind, c, at, count, scratch, 0)
+        b = scratch
+    for panel in range(first, last):
+        column = panel % panels * width
+        channel = panel // panels * group + column
+        to = part(panel_of_b, (panel - first) * CHUNK * width)
+        _copy_panel(part(b, channel), c, count, min(width, group - column), width, to)
+
+
+@device_function
 def _copy_rows(a, starts, count, rows, copied):  # type: ignore[no-untyped-def]
     """copied (count, HIGH) = the first rows of each position of a, and what comes after."""
     for i in range(count):
@@ -53,13 +74,16 @@ def _copy_rows(a, starts, count, rows, copied):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _add_products(a, b, copied, panel_of_b, sums, width, t, rows, positions, first, last, steps):  # type: ignore[no-untyped-def]
+def _add_products(  # type: ignore[no-untyped-def]
+    a, gy, gy2, kg, kind, y_at, copied, panel_of_b, b_scratch, sums, width, tile, t, rows,
+    positions, first, last, steps,
+):  # fmt: skip
     """sums[panel, segment, row, column] += a[position, segment, row] * b[position, column].
 
     Some positions at a time: the columns of each panel are copied side by side, and so are, where
     they serve many panels, the rows of a tile.
     """
-    p, tile = t[S.FIRST_PHASE], ROWS_1 if width == lanes_of(a) else ROWS_2
+    p = t[S.FIRST_PHASE]
     starts, offsets = part(t, t[p + S.STARTS]), part(t, t[p + S.OFFSETS])
     panels, segments, run = (t[S.Y_GROUP] + width - 1) // width, t[p + S.SEGMENTS], t[p + S.RUN]
     copying = t[S.GROUPS] == 1 and last - first >= MANY
@@ -67,12 +91,10 @@ def _add_products(a, b, copied, panel_of_b, sums, width, t, rows, positions, fir
     for chunk in range(chunks):
         at = chunk * positions // chunks
         count = (chunk + 1) * positions // chunks - at
-        for panel in range(first, last):
-            column = panel % panels * width
-            channel = at * t[S.Y_PIXEL] + panel // panels * t[S.Y_GROUP] + column
-            columns = min(width, t[S.Y_GROUP] - column)
-            to = part(panel_of_b, (panel - first) * CHUNK * width)
-            _copy_panel(part(b, channel), t[S.Y_PIXEL], count, columns, width, to)
+        _take_panels(
+            gy, gy2, kg, kind, y_at + at * t[S.Y_PIXEL], count, b_scratch, width, panels, first,
+            last, t[S.Y_PIXEL], t[S.Y_GROUP], panel_of_b,
+        )  # fmt: skip
         for q in range(segments):
             for r in range(0, run, tile):
                 left, left_starts, row = a, part(starts, at), offsets[q] + r
@@ -87,8 +109,12 @@ def _add_products(a, b, copied, panel_of_b, sums, width, t, rows, positions, fir
                         outer_1(
                             left, left_starts, 0, count, group_row, right, 0, width, sums, to, width
                         )  # fmt: skip
-                    else:
+                    elif tile == ROWS_2:
                         outer_2(
+                            left, left_starts, 0, count, group_row, right, 0, width, sums, to, width
+                        )  # fmt: skip
+                    else:
+                        outer_low(
                             left, left_starts, 0, count, group_row, right, 0, width, sums, to, width
                         )  # fmt: skip
 
@@ -113,7 +139,7 @@ def _add_products_of_channels(a, b, sums, t, positions):  # type: ignore[no-unty
 @kernel
 def _correlate(  # type: ignore[no-untyped-def]
     task, parts, cuts, blocks, panels, x, x2, kx, kind_x, window, gy, gy2, kg, kind_gy, gradient,
-    width, sums, size, rows, scratch, steps, t,
+    width, tile, sums, size, rows, scratch, steps, t,
 ):  # fmt: skip
     """Task (part, cut): the sums over a part of the blocks, and of those a cut of the panels.
 
@@ -135,17 +161,16 @@ def _correlate(  # type: ignore[no-untyped-def]
         positions = images * lines * t[t[S.FIRST_PHASE] + S.P_COLUMNS]
         fill_window(x, x2, kx, kind_x, t, image, images, row, lines, scratch)
         y_at = image * t[S.Y_IMAGE] + row * t[S.Y_ROW]
-        if gradient:
-            read(gy, gy2, kg, kind_gy, t[S.Y_PIXEL], y_at, positions, b_scratch, 0)
-            b = b_scratch
-        else:
-            b = part(gy, y_at)
         if width:
             _add_products(
-                scratch, b, copied, panel_of_b, sums, width, t, rows, positions, first, last, steps
+                scratch, gy, gy2, kg, kind_gy, y_at, copied, panel_of_b, b_scratch, sums, width,
+                tile, t, rows, positions, first, last, steps,
             )  # fmt: skip
+        elif gradient:
+            read(gy, gy2, kg, kind_gy, t[S.Y_PIXEL], y_at, positions, b_scratch, 0)
+            _add_products_of_channels(scratch, b_scratch, sums, t, positions)
         else:
-            _add_products_of_channels(scratch, b, sums, t, positions)
+            _add_products_of_channels(scratch, part(gy, y_at), sums, t, positions)
 
 
 @kernel
@@ -184,16 +209,12 @@ def _sum_rows(segments: int, run: int, rows: int, c: int) -> Any:
     return (segment * rows + r).reshape(-1, c).T.ravel()
 
 
-def _sums_shape(columns: int, run: int, dtype: Any) -> tuple[int, int]:
-    """The width of the panels of sums and their rows: whole tiles, and as few products as can be.
-
-    Tiles of a single vector are a tenth slower.
-    """
-    shapes = [(v * lanes(dtype), -(-run // OUTER_ROWS[v]) * OUTER_ROWS[v], v) for v in (1, 2)]
-    width, rows, _ = min(
-        shapes, key=lambda s: -(-columns // s[0]) * s[0] * s[1] * (1.1 if s[2] == 1 else 1)
-    )
-    return width, rows
+def _sums_shape(columns: int, run: int, dtype: Any) -> tuple[int, int, int]:
+    """The width of the panels of sums, the rows of a tile and those of all: whole tiles, and as
+    little work as can be."""
+    shapes = [(v * lanes(dtype), tile, -(-run // tile) * tile, price) for v, tile, price in TILES]
+    width, tile, rows, _ = min(shapes, key=lambda s: -(-columns // s[0]) * s[0] * s[2] * s[3])
+    return width, tile, rows
 
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
@@ -206,21 +227,22 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     _, _, segments, run = map(int, p.table[p.table[S.FIRST_PHASE] :][:4])
     by_channel, c_out = depthwise(g), g.c_out // g.groups
     if by_channel:
-        width, rows, panels, size = 0, 0, 1, p.taps.size * g.c_in
+        width, tile, rows, panels, size = 0, 0, 0, 1, p.taps.size * g.c_in
     else:
-        width, rows = _sums_shape(c_out, run, dtype)
+        width, tile, rows = _sums_shape(c_out, run, dtype)
         panels = g.groups * -(-c_out // width)
         size = segments * rows * width
     parts = min(max(PARTS_SIZE // (panels * size), 1), PARTS, p.blocks)
     cuts = min(max(PARTS // parts, 1), panels)
-    gradient = 0 if gy.kind == PLAIN else int(p.pixels.max()) * g.c_out
+    read_at_once = int(p.pixels.max()) if by_channel else CHUNK
+    gradient = 0 if gy.kind == PLAIN else read_at_once * g.c_out
     window = p.window + 2 * OUTER_ROWS[1]
     sums = buffers.empty((parts * panels * size,), dtype)
     room = window + gradient + CHUNK * (HIGH + -(-panels // cuts) * width)
     scratch = buffers.empty((parts * cuts * room,), dtype)
     _correlate(
         parts * cuts, parts, cuts, p.blocks, panels, *x.arguments, window, *gy.arguments, gradient,
-        width, sums, size, rows, scratch, np.arange(CHUNK) * HIGH, p.table,
+        width, tile, sums, size, rows, scratch, np.arange(CHUNK) * HIGH, p.table,
     )  # fmt: skip
     if by_channel:
         total = sums.reshape(parts, -1, g.c_in).sum(axis=0)

@@ -58,6 +58,7 @@ __all__ = ["conv2d_bwd_input", "conv2d_bwd_weight", "conv2d_fwd", "suits", "suit
 ONES = 7  # the plane (1, 1), of which Aᵀ m A adds 1 to every output: the bias goes there
 
 LEAST_TILES = 4
+LEAST_WORK = 2**22  # multiply-adds of a layer below which one launch is better than three
 WIDE = 2**15  # c_in * c_out from which on a layer is wide
 CHUNK = 2**23  # entries of u, at most, that a wide layer makes at a time
 
@@ -66,13 +67,14 @@ def suits(g: Conv2dGeometry, dtype: Any) -> bool:
     """Whether forward and input gradient of a geometry are faster this way, measured by shape.
 
     That is where Winograd's formula applies, channels fill vectors, and the tiles are at least
-    half full (3x3 outputs are, 5x5 are not) and some.
+    half full (3x3 outputs are, 5x5 are not) and some, and there is enough to do.
     """
     kind = (g.k_h, g.k_w, *g.stride, *g.dilation, g.groups)
     if kind != (3, 3, 1, 1, 1, 1, 1) or max(g.padding) > 2 or np.dtype(dtype) != np.float32:
         return False
     tiles = -(-g.h_out // 4) * -(-g.w_out // 4)
     full = g.h_out * g.w_out >= 8 * tiles and g.n * tiles >= LEAST_TILES
+    full = full and g.multiply_adds >= LEAST_WORK
     return full and g.c_in % lanes(dtype) == 0 and g.c_out % lanes(dtype) == 0
 
 

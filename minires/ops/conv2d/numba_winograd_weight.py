@@ -14,10 +14,10 @@ import numpy as np
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel
-from ...kernels.simd import lanes_of, part
-from ...kernels.source import as_source, clear
+from ...kernels.simd import lanes_of, part, prefetch
+from ...kernels.source import GRADIENT, as_source, clear
 from ...kernels.threads import get_num_threads
-from ...kernels.tile import OUTER_ROWS, outer_1
+from ...kernels.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_low
 from .numba_winograd_rows import (
     PLANES,
     plane_size,
@@ -29,22 +29,40 @@ from .numba_winograd_rows import (
 from .numba_winograd_tile import G, weight_gradient
 from .op import Conv2dGeometry
 
-HIGH = OUTER_ROWS[1]  # rows of the register tile
+ROWS_1 = OUTER_ROWS[1]
 WIDE = 2**14  # c_in * c_out from which on a layer is wide
-PARTS, PARTS_SIZE = 16, 2**20  # of a narrow layer: how many, and entries of all, at most
+PARTS = 8  # of a narrow layer,
+PARTS_SIZE = 2**20  # or half or a quarter as many, to have no more entries in all
 SIDE = 64  # channels by channels of a wide layer that are summed at a time
 
 
 @device_function
-def _add_products(u, plane_u, starts, rows, z, plane_z, stride, columns, tiles, sums, depth):  # type: ignore[no-untyped-def]
-    """sums (planes, depth, columns) += uᵀ z of ``rows`` channels of u, ``columns`` of z."""
-    for e in range(PLANES):
-        for a in range(0, rows, HIGH):
-            for b in range(0, columns, lanes_of(u)):
-                outer_1(
-                    u, starts, 0, tiles, e * plane_u + a, z, e * plane_z + b, stride, sums,
-                    (e * depth + a) * columns + b, columns,
-                )  # fmt: skip
+def _add_products(u, starts, rows, z, stride, columns, tiles, sums):  # type: ignore[no-untyped-def]
+    """sums (rows, columns) += uᵀ z of a plane, for so many channels of u and of z."""
+    lanes = lanes_of(u)
+    if columns % (2 * lanes) == 0:
+        for b in range(0, columns, 2 * lanes):
+            for a in range(0, rows, LOW_ROWS):
+                to = a * columns + b
+                outer_low(u, starts, 0, tiles, a, z, b, stride, sums, to, columns)
+    else:
+        for b in range(0, columns, lanes):
+            for a in range(0, rows, ROWS_1):
+                to = a * columns + b
+                outer_1(u, starts, 0, tiles, a, z, b, stride, sums, to, columns)
+
+
+def _depth(rows: int, columns: int, dtype: Any) -> int:
+    """So many rows in whole register tiles."""
+    high = LOW_ROWS if columns % (2 * lanes(dtype)) == 0 else ROWS_1
+    return -(-rows // high) * high
+
+
+@device_function
+def _fetch(x, at, size):  # type: ignore[no-untyped-def]
+    """Begin to bring entries of the next block near, while this one is computed with."""
+    for i in range(at, at + size, lanes_of(x)):
+        prefetch(x, i)
 
 
 @device_function
@@ -81,10 +99,18 @@ def _sum_parts(
             gy, gy2, gy_k, gy_kind, c_out, h, w, down, across, first, last, window, z, plane_z,
             c_out, 0,
         )  # fmt: skip
-        _add_products(
-            u, plane_u, starts, c_in, z, plane_z, c_out, c_out, (last - first) * across, own,
-            depth,
-        )  # fmt: skip
+        image, top = last // down, 4 * (last % down)
+        x_at, x_size = (image * h_in + top) * w_in * c_in, 4 * rows * w_in * c_in // PLANES
+        gy_at, gy_size = (image * h + top) * w * c_out, 4 * rows * w * c_out // PLANES
+        for e in range(PLANES):
+            _fetch(x, x_at + e * x_size, x_size)
+            _fetch(gy, gy_at + e * gy_size, gy_size)
+            if gy_kind >= GRADIENT:
+                _fetch(gy2, gy_at + e * gy_size, gy_size)
+            _add_products(
+                part(u, e * plane_u), starts, c_in, part(z, e * plane_z), c_out, c_out,
+                (last - first) * across, part(own, e * depth * c_out),
+            )  # fmt: skip
 
 
 @kernel
@@ -123,10 +149,11 @@ def _wide_sums(
         i, o = index // wide * side, index % wide * side
         rows, columns = min(side, c_in - i), min(side, c_out - o)
         clear(sums, 0, PLANES * depth * columns)
-        _add_products(
-            part(u, i * tiles), plane_u, starts, rows, part(z, o * tiles), plane_z, side, columns,
-            tiles, sums, depth,
-        )  # fmt: skip
+        for e in range(PLANES):
+            _add_products(
+                part(u, i * tiles + e * plane_u), starts, rows, part(z, o * tiles + e * plane_z),
+                side, columns, tiles, part(sums, e * depth * columns),
+            )  # fmt: skip
         for a in range(rows):
             _put_gradient(sums, a, 0, 1, depth, columns, matrix, taps, gw, i + a, o, c_in)
 
@@ -147,7 +174,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         starts, _ = t.tables(t.total, SIDE, SIDE)
         plane_u, plane_z = (plane_size(tiles, c) for c in slabs)
         u, z = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_z))
-        depth = -(-SIDE // HIGH) * HIGH
+        depth = max(_depth(SIDE, lanes(dtype) * v, dtype) for v in (1, 2))
         size = max(window, PLANES * depth * SIDE + 9 * lanes(dtype))
         workspace = buffers.empty((tasks, size), dtype)
         wide_data(
@@ -165,8 +192,11 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     else:
         starts, _ = t.tables(t.rows, g.c_in, g.c_out)
         plane_u, plane_z = plane_size(starts.size, g.c_in), plane_size(starts.size, g.c_out)
-        depth = -(-g.c_in // HIGH) * HIGH
-        parts = min(max(PARTS_SIZE // (PLANES * depth * g.c_out), 4), PARTS, len(t.pixels))
+        depth = _depth(g.c_in, g.c_out, dtype)
+        parts = PARTS
+        while parts > 2 and parts * PLANES * depth * g.c_out > PARTS_SIZE:
+            parts //= 2
+        parts = min(parts, len(t.pixels))
         size = PLANES * (plane_u + plane_z) + window
         workspace = buffers.empty((parts, size), dtype)
         sums = buffers.empty((parts, PLANES, depth, g.c_out), dtype)
