@@ -134,9 +134,10 @@ def _compiling(name: str) -> None:
     if not _announced and not _listeners:
         from .cpu import instructions
 
+        kept = f"they are kept in {cache_folder()}. `minires warmup` does it ahead."
         print(
             f"minires: compiling kernels for this CPU ({instructions()}), beginning with {name}; "
-            f"they are kept in {cache_folder()}. `minires warmup` does it ahead.",
+            + (kept if _cache_is_usable() else "there is no folder to keep them in."),
             file=sys.stderr,
         )
     _announced = True

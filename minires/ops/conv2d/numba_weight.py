@@ -51,7 +51,7 @@ def _take_panels(  # type: ignore[no-untyped-def]
     gy, gy2, k, kind, at, count, scratch, width, panels, first, last, c, group, panel_of_b
 ):  # fmt: skip
     """panel_of_b (last - first, CHUNK, width) = some panels of ``count`` positions of gy."""
-    if c == width:
+    if c == group == width:
         read(gy, gy2, k, kind, c, at, count, panel_of_b, 0)
         return
     b = part(gy, at)
