@@ -181,7 +181,7 @@ class Kernel:
         words, kinds = [], ""
         for argument in arguments:
             if type(argument) is np.ndarray:
-                words.append(_address(argument, self.function.__name__))
+                words.append(address_of(argument, self.function.__name__))
                 kinds += argument.dtype.char
             else:
                 words.append(argument)
@@ -214,8 +214,8 @@ class Kernel:
 _byte: Any = ctypes.c_char.from_buffer
 
 
-def _address(array: np.ndarray[Any, Any], name: str) -> int:
-    """Where a contiguous array begins."""
+def address_of(array: np.ndarray[Any, Any], name: str) -> int:
+    """Where a contiguous array begins in memory; ``name`` is who asks, for the error."""
     try:  # twice as quick, for arrays that are writable and not empty
         return ctypes.addressof(_byte(array))
     except (TypeError, ValueError) as error:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -162,6 +161,3 @@ def get_num_threads() -> int:
     """How many threads kernels run on."""
     start()
     return numba.get_num_threads()
-
-
-Launch = Callable[..., None]

@@ -87,14 +87,6 @@ class Note(Pending):
         """How a kernel may read the result while nobody has written it."""
         return None
 
-    def plus(self, other: Variable) -> Note | None:
-        """A note of this plus a tensor of the same shape."""
-        return None
-
-    def rectified(self) -> Note | None:
-        """A note of max(this, 0)."""
-        return None
-
     def finish_by(self, compute: Callable[[], Any]) -> bool:
         """Finish by ``compute`` instead, unless it was finished before; says whether it was."""
         with computing, np.errstate(all="ignore"):
@@ -127,8 +119,9 @@ class Convolution(Note):
         kernels("conv2d", y).conv2d_fwd(source_of(self.x), w, b, y, g, **finish)
         return y.transpose(0, 3, 1, 2)
 
-    def _compute(self) -> Any:
-        return self._run(self._weights(), None if self.b is None else self.b._array)
+    def _compute(self, **finish: Any) -> Any:
+        b = None if self.b is None else self.b._array
+        return self._run(self._weights(), b, **finish)
 
     def _forget(self) -> None:
         del self.x, self.w, self.b
@@ -136,12 +129,8 @@ class Convolution(Note):
     def finish_with_statistics(self) -> tuple[Any, Any] | None:
         """Finish, and return the mean and biased variance of each channel; None if too late."""
         mean, var = (np.empty(self.geometry.c_out, self.dtype) for _ in range(2))
-
-        def compute() -> Any:
-            b = None if self.b is None else self.b._array
-            return self._run(self._weights(), b, statistics=(mean, var))
-
-        return (mean, var) if self.finish_by(compute) else None
+        done = self.finish_by(lambda: self._compute(statistics=(mean, var)))
+        return (mean, var) if done else None
 
     def normalised(self, coefficients: Any, residual: Any, rectify: bool) -> Any:
         """(this - mean) * scale + shift + residual, through a ReLU, as one convolution."""

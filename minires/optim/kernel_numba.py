@@ -7,14 +7,13 @@ every array (parameter, gradient, ...), its size, and which row of the options i
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from minires.kernels.jit import Kernel, device_function, kernel
+from minires.kernels.jit import Kernel, address_of, device_function, kernel
 from minires.kernels.simd import at_address, fma, lanes_of, load, spread, sqrt, store, where_above
 from minires.kernels.source import clear
 
@@ -167,13 +166,6 @@ def _zero(task, table, rows, together, options, width_of_options):  # type: igno
         clear(at_address(table[row * 3], size, options), 0, size)
 
 
-def _address(array: Any) -> int:
-    """Where an array that is not empty begins in memory."""
-    if array.flags.writeable:  # the quick way: there are hundreds of them in a step
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
-    return int(array.__array_interface__["data"][0])
-
-
 @functools.lru_cache(maxsize=64)
 def _pieces(sizes: tuple[int, ...]) -> tuple[Any, Any, Any]:
     """Of each piece: which parameter it belongs to, its first entry there, and its size."""
@@ -190,11 +182,12 @@ def _launch(
 
     There is a launch for each dtype among them.
     """
+    name = function.function.__name__
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         chosen = [k for k, mine in enumerate(arrays) if mine[0].dtype == dtype and mine[0].size]
         if not chosen:
             continue
-        addresses = np.array([[_address(a) for a in arrays[k]] for k in chosen], np.int64)
+        addresses = np.array([[address_of(a, name) for a in arrays[k]] for k in chosen], np.int64)
         owner, first, size = _pieces(tuple(arrays[k][0].size for k in chosen))
         table = np.column_stack([addresses[owner] + dtype.itemsize * first[:, None], size, owner])
         together = max(1, len(table) * PIECE // int(size.sum()))
