@@ -102,4 +102,4 @@ def fusing() -> bool:
 
 def may_wait(*variables: Any) -> bool:
     """Whether work that reads these can be put off: nobody outside could change them unseen."""
-    return not any(variable._version.exposed for variable in variables)
+    return True not in [variable._version.exposed for variable in variables]

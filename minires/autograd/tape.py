@@ -23,6 +23,9 @@ Meta = tuple[tuple[int, ...], Any, Any]  # shape, dtype, array module
 Edge = Any  # a leaf Variable, (Node, index of its output), or None for no gradient
 
 
+MANY = 16  # readers of one memory: time to see which of them are done
+
+
 class Version:
     """What happened to an array's memory; views share it.
 
@@ -32,7 +35,7 @@ class Version:
             there unseen.
     """
 
-    __slots__ = ("_derived", "_readers", "count", "exposed", "place")
+    __slots__ = ("_derived", "_most", "_readers", "count", "exposed", "place")
 
     def __init__(self) -> None:
         self.count = 0
@@ -48,7 +51,11 @@ class Version:
 
     def will_be_read(self, pending: Pending) -> None:
         """Note that this memory is still to be read, by work that was put off."""
-        self._readers = [ref for ref in self._readers or () if _unfinished(ref())]
+        if self._readers is None:
+            self._readers, self._most = [], MANY
+        elif len(self._readers) == self._most:  # forget those that are done
+            self._readers = [ref for ref in self._readers if _unfinished(ref())]
+            self._most = max(MANY, 2 * len(self._readers))
         self._readers.append(weakref.ref(pending))
 
     def settle(self) -> None:
@@ -68,9 +75,10 @@ def derived(versions: Sequence[Version], key: Any, make: Callable[[], Any], by: 
     """``make()``, which depends on the memory of these versions, and on the object ``by``, alone;
     or what it returned the last time, if none of that was written since. Where a write could go
     unseen, nothing is remembered."""
-    if any(version.exposed for version in versions):
-        return make()
-    first, *others = versions
+    for version in versions:
+        if version.exposed:
+            return make()
+    first, others = versions[0], versions[1:]
     stamp = (first.count, others, [version.count for version in others])
     known = None if first._derived is None else first._derived.get(key)
     if known is not None and known[0] == stamp and known[1] is by:

@@ -12,6 +12,8 @@ the same cache lines. What is held, idle or not, stays near the most that was ev
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 import threading
 from collections import deque
@@ -32,20 +34,16 @@ _bytes = {"idle": 0, "used": 0, "most": 0}
 _turn = 0
 
 
-class _Block:
-    """Memory that goes back to the idle ones when the array on it is gone."""
+@functools.cache
+def _block(size: int) -> Any:
+    """The type of objects that lend ``size`` bytes of memory to arrays: when the last array is gone
+    and they go with it, the memory goes back to the idle ones."""
 
-    __slots__ = ("__array_interface__", "memory")
+    class Block(ctypes.c_char * size):  # type: ignore[misc]
+        def __del__(self, back: Any = _returned.append) -> None:  # needed to the very end
+            back(self.memory)
 
-    def __init__(self, memory: np.ndarray[Any, Any], shape: tuple[int, ...], dtype: np.dtype[Any]):
-        self.memory = memory
-        address = memory.__array_interface__["data"][0]
-        self.__array_interface__ = {
-            "version": 3, "shape": shape, "typestr": dtype.str, "data": (address, False)
-        }  # fmt: skip
-
-    def __del__(self) -> None:
-        _returned.append(self.memory)
+    return Block
 
 
 def size_class(nbytes: int) -> int:
@@ -64,14 +62,29 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
-    memory = _take(size_class(nbytes))
-    return np.asarray(_Block(memory, tuple(shape), dtype))
+    size = size_class(nbytes)
+    memory = _take(size)
+    block = _block(size).from_buffer(memory)
+    block.memory = memory
+    return np.ndarray(shape, dtype, block)
+
+
+_scratch: dict[Any, np.ndarray[Any, Any]] = {}
+
+
+def scratch(size: int, dtype: Any) -> np.ndarray[Any, Any]:
+    """At least ``size`` entries for one kernel to work in, and nobody else: one runs at a time."""
+    memory = _scratch.get(dtype)
+    if memory is None or memory.size < size:
+        memory = _scratch[dtype] = np.empty(size, dtype)
+    return memory
 
 
 def _take(size: int) -> np.ndarray[Any, Any]:
     global _turn
     with _lock:
-        _collect()
+        if _returned:
+            _collect()
         if _idle.get(size):
             _count(-size, size)
             return _idle[size].pop()
@@ -117,6 +130,7 @@ def _shrink(size: int) -> None:
 
 def release() -> None:
     """Give all idle memory back to the operating system."""
+    _scratch.clear()
     with _lock:
         _collect()
         _idle.clear()

@@ -19,6 +19,7 @@ GATED          the same, with x set to 0 where (y - mean) * scale + shift <= 0
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ class Source:
     @property
     def arguments(self) -> tuple[Any, ...]:
         """(x, y, coefficients, kind) for a kernel; what is absent is an empty array."""
-        nothing = np.empty(0, self.x.dtype)
+        nothing = nothing_of(self.x.dtype)
         y = nothing if self.y is None else self.y
         k = nothing if self.coefficients is None else self.coefficients
         return self.x, y, k, self.kind
@@ -70,6 +71,12 @@ class Source:
         if self.kind == GATED:
             g = np.where((self.y - mean) * scale + shift > 0, g, 0).astype(g.dtype)
         return scale * (g - share - (self.y - mean) * slope)
+
+
+@functools.cache
+def nothing_of(dtype: np.dtype[Any]) -> Any:
+    """An empty array, for a kernel's argument that is not there."""
+    return np.empty(0, dtype)
 
 
 def as_source(operand: Any) -> Source:

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .jit import device_function
-from .simd import fma, lanes_of, load, spread, store, zeros
+from .jit import device_function, kernel
+from .simd import fma, lanes_of, load, part, spread, store, zeros
+
+GROUP = 64  # channels whose blocks' moments a task combines
 
 
 @device_function
@@ -46,11 +48,37 @@ def block_statistics(y, at, pixels, c, inverse, moments, to):  # type: ignore[no
         moments[to + c + channel] = sum_
 
 
+@kernel
+def _combine(task, moments, sizes, blocks, together, c, group, work, mean, var):  # type: ignore[no-untyped-def]
+    """A task does ``group`` channels, in float64 ``work`` (2, c)."""
+    first, last = task * group, min((task + 1) * group, c)
+    center, squares = part(work, 0), part(work, c)
+    count = 0
+    for j in range(first, last):
+        center[j] = squares[j] = 0
+    for block in range(blocks):
+        count += sizes[block] * together
+        for at in range(2 * block * together * c, (2 * block + 1) * together * c, c):
+            for j in range(first, last):
+                center[j] += sizes[block] * moments[at + j]
+    for j in range(first, last):
+        center[j] /= count
+    for block in range(blocks):
+        for at in range(2 * block * together * c, (2 * block + 1) * together * c, c):
+            for j in range(first, last):
+                away = moments[at + j] - center[j]
+                squares[j] += moments[at + together * c + j] + sizes[block] * away * away
+    for j in range(first, last):
+        mean[j], var[j] = center[j], squares[j] / count
+
+
 def combine(moments: Any, sizes: Any, mean: Any, var: Any) -> None:
-    """Fill mean and the biased variance (c,) from moments (blocks, 2, c) and the blocks' sizes."""
-    sizes = np.asarray(sizes, np.float64)[:, None]
-    means, squares = moments[:, 0].astype(np.float64), moments[:, 1].astype(np.float64)
-    count = sizes.sum()
-    center = (sizes * means).sum(axis=0) / count
-    mean[...] = center
-    var[...] = (squares.sum(axis=0) + (sizes * (means - center) ** 2).sum(axis=0)) / count
+    """Fill mean and the biased variance (c,) from the blocks' moments and sizes.
+
+    ``moments`` are (blocks, 2, c); or (blocks, 2, together * c), if so many pixels were taken as
+    one. ``sizes`` (blocks,) are integers: the pixels of a block, or how many times so many.
+    """
+    c, blocks = mean.size, len(sizes)
+    together = moments.size // (2 * blocks * c)
+    work = np.empty(2 * c)
+    _combine(-(-c // GROUP), moments, sizes, blocks, together, c, GROUP, work, mean, var)

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import os
 import threading
+from array import array
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
@@ -79,11 +79,12 @@ _in_parallel: Any = jit.lazily(_all_tasks, types.void(*_words), parallel=True)
 _in_order: Any = jit.lazily(_one_task, types.void(*_words))
 
 
-def run(name: str, address: int, arguments: np.ndarray[Any, Any], tasks: int) -> None:
+def run(name: str, address: int, arguments: array[int], tasks: int) -> None:
     """Run a compiled kernel for every task from 0 to ``tasks`` - 1, and return when all are done.
 
-    One kernel runs at a time: Numba's portable threading layer aborts the process when two Python
-    threads launch at once, and two kernels that share the cores gain nothing.
+    ``arguments`` are words of 64 bits: addresses and numbers. One kernel runs at a time: Numba's
+    portable threading layer aborts the process when two Python threads launch at once, and two
+    kernels that share the cores gain nothing.
     """
     if _broken_by_fork:
         raise DeviceError(
@@ -91,13 +92,13 @@ def run(name: str, address: int, arguments: np.ndarray[Any, Any], tasks: int) ->
             "of it, where those threads do not exist. Start workers with "
             "multiprocessing.get_context('spawn'), or use threads."
         )
-    words = arguments.__array_interface__["data"][0]
+    words, count = arguments.buffer_info()
     with _launching:
         if tasks == 1:
-            _in_order()(address, words, arguments.size, tasks)
+            _in_order()(address, words, count, tasks)
         else:
             start()
-            _in_parallel()(address, words, arguments.size, tasks)
+            _in_parallel()(address, words, count, tasks)
 
 
 def start() -> None:

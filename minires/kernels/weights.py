@@ -12,12 +12,13 @@ from typing import Any
 
 
 class Weights:
-    """``array`` (c_out, c_in / groups, k_h, k_w), which must not change any more, and its forms."""
+    """``array`` (c_out, c_in / groups, k_h, k_w) and ``bias`` (c_out,) or None, which must not
+    change any more, and their forms."""
 
-    __slots__ = ("_forms", "array")
+    __slots__ = ("_forms", "array", "bias")
 
-    def __init__(self, array: Any):
-        self.array = array
+    def __init__(self, array: Any, bias: Any = None):
+        self.array, self.bias = array, bias
         self._forms: dict[Hashable, Any] = {}
 
     def form(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -27,6 +28,6 @@ class Weights:
         return self._forms[key]
 
 
-def as_weights(w: Any) -> Weights:
-    """An array as weights that nobody keeps; weights as they are."""
-    return w if isinstance(w, Weights) else Weights(w)
+def as_weights(w: Any, bias: Any = None) -> Weights:
+    """Arrays as weights that nobody keeps; weights, which have their own bias, as they are."""
+    return w if isinstance(w, Weights) else Weights(w, bias)

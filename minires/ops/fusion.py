@@ -107,21 +107,26 @@ class Convolution(Note):
         self.x, self.w, self.b, self.geometry = x, w, b, geometry
         self.passing = not is_grad_enabled()  # the weights serve as they are again and again
 
-    def _weights(self) -> Any:
+    def _weights(self) -> Weights:
         """The weights; where they are not being trained, with what kernels made of them."""
         if not self.passing:
-            return self.w._array
-        return derived([self.w._version], "weights", lambda: Weights(self.w._array))
+            return self._as_they_are()
+        return derived(self._memory(), "weights", self._as_they_are)  # type: ignore[no-any-return]
 
-    def _run(self, w: Any, b: Any, **finish: Any) -> Any:
+    def _as_they_are(self) -> Weights:
+        return Weights(self.w._array, None if self.b is None else self.b._array)
+
+    def _memory(self) -> list[Any]:
+        return [self.w._version] if self.b is None else [self.w._version, self.b._version]
+
+    def _run(self, w: Weights, **finish: Any) -> Any:
         g = self.geometry
         y = empty((g.n, g.h_out, g.w_out, g.c_out), self.dtype)
-        kernels("conv2d", y).conv2d_fwd(source_of(self.x), w, b, y, g, **finish)
+        kernels("conv2d", y).conv2d_fwd(source_of(self.x), w, None, y, g, **finish)
         return y.transpose(0, 3, 1, 2)
 
     def _compute(self, **finish: Any) -> Any:
-        b = None if self.b is None else self.b._array
-        return self._run(self._weights(), b, **finish)
+        return self._run(self._weights(), **finish)
 
     def _forget(self) -> None:
         del self.x, self.w, self.b
@@ -135,16 +140,15 @@ class Convolution(Note):
     def normalised(self, coefficients: Any, residual: Any, rectify: bool) -> Any:
         """(this - mean) * scale + shift + residual, through a ReLU, as one convolution."""
 
-        def make() -> tuple[Weights, Any]:
+        def make() -> Weights:
             mean, scale, shift = coefficients[:3]
             b = shift - mean * scale
             if self.b is not None:
                 b = b + self.b._array * scale
-            return Weights(self.w._array * scale[:, None, None, None]), b
+            return Weights(self.w._array * scale[:, None, None, None], b)
 
-        memory = [v._version for v in (self.w, self.b) if v is not None]
-        w, b = derived(memory, "normalised weights", make, by=coefficients)
-        return self._run(w, b, residual=residual, relu=rectify)
+        w = derived(self._memory(), "normalised weights", make, by=coefficients)
+        return self._run(w, residual=residual, relu=rectify)
 
 
 class Normalised(Note):

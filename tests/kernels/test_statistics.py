@@ -29,7 +29,7 @@ def statistics(y, size):
         _blocks(1, tail, rest, rest, c, np.array([1 / rest], y.dtype), last)
         moments[-1] = last[0]
     mean, var = np.empty((2, c), y.dtype)
-    combine(moments, sizes, mean, var)
+    combine(moments, np.array(sizes), mean, var)
     return mean, var
 
 

@@ -29,9 +29,9 @@ from ...kernels.source import (
     pixels_together,
     write,
 )
+from ...kernels.statistics import combine
 
 BLOCK = 1 << 15  # entries in a block, so that a block of an array stays in the cache
-GROUP = 64  # channels whose blocks' moments a task combines
 ABSENT = -1  # the kind of an operand that is not there
 BY_VALUE, BY_COEFFICIENTS = range(2)  # the kinds of gates
 
@@ -56,29 +56,6 @@ def _statistics(task, x, rows, c, block, moments):  # type: ignore[no-untyped-de
             store(moments, squares + j, fma(distance, distance, load(moments, squares + j)))
         for j in range(whole, c):
             moments[squares + j] += (x[at + j] - moments[mean + j]) ** 2
-
-
-@kernel
-def _combine(task, moments, blocks, rows, c, block, together, group, mean, var):  # type: ignore[no-untyped-def]
-    """Combine the blocks' moments, those of ``together`` rows taken as one too, as
-    :func:`~minires.kernels.statistics.combine` does; a task does ``group`` channels."""
-    first, last = task * group, min((task + 1) * group, c)
-    for j in range(first, last):
-        mean[j] = var[j] = 0
-    for part in range(blocks * together):
-        size = min(block, rows - part // together * block)
-        at = part // together * 2 * together * c + part % together * c
-        for j in range(first, last):
-            mean[j] += size * moments[at + j]
-    for j in range(first, last):
-        mean[j] /= rows * together
-    for part in range(blocks * together):
-        size = min(block, rows - part // together * block)
-        at = part // together * 2 * together * c + part % together * c
-        for j in range(first, last):
-            var[j] += moments[at + together * c + j] + size * (moments[at + j] - mean[j]) ** 2
-    for j in range(first, last):
-        var[j] /= rows * together
 
 
 @kernel
@@ -171,13 +148,11 @@ def _cut(x: Any) -> tuple[int, int, int, int, int]:
 
 def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     """Fill mean and the biased variance."""
-    together, rows, c, block, blocks = _cut(x)
+    _, rows, c, block, blocks = _cut(x)
     moments = buffers.empty((blocks, 2, c), x.dtype)
     _statistics(blocks, x, rows, c, block, moments)
-    total = np.empty((2, x.shape[1]))
-    tasks = -(-x.shape[1] // GROUP)
-    _combine(tasks, moments, blocks, rows, x.shape[1], block, together, GROUP, total[0], total[1])
-    mean[...], var[...] = total
+    sizes = np.minimum(rows - np.arange(blocks) * block, block)
+    combine(moments, sizes, mean, var)
 
 
 def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any) -> Any:

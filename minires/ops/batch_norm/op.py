@@ -21,7 +21,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...autograd import Function, derived, enable_grad, grad, is_grad_enabled, may_wait
+from ...autograd import (
+    Function,
+    Variable,
+    derived,
+    enable_grad,
+    grad,
+    is_grad_enabled,
+    may_wait,
+)
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor, ones, zeros
@@ -135,6 +143,9 @@ def _gradients(gy: Tensor, x: Tensor, w: Tensor, mean: Any, inv_std: Any, batch:
     return gx, gw.reshape(-1), gb.reshape(-1)
 
 
+_OF_CHANNELS = ("running_mean", "running_var", "weight", "bias")
+
+
 def batch_norm(
     x: Tensor,
     running_mean: Tensor | None,
@@ -171,31 +182,26 @@ def batch_norm(
     [[-1.0], [1.0]]
     """
     real("batch_norm", x)
-    if x.ndim not in (2, 4):
-        raise ShapeError(message("batch_norm", "x of shape (n, c, h, w) or (n, c)", x.shape))
-    c = x.shape[1]
-    for name, value in (
-        ("running_mean", running_mean),
-        ("running_var", running_var),
-        ("weight", weight),
-        ("bias", bias),
-    ):
+    shape, dtype = x.shape, x.dtype
+    if len(shape) not in (2, 4):
+        raise ShapeError(message("batch_norm", "x of shape (n, c, h, w) or (n, c)", shape))
+    c = shape[1]
+    for name, value in zip(_OF_CHANNELS, (running_mean, running_var, weight, bias)):
         if value is not None:
-            if value.dtype is not x.dtype:
+            if value.dtype is not dtype:
                 check_same("batch_norm", x, value)
             if value.shape != (c,):
                 raise ShapeError(
-                    message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {x.shape}")
+                    message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {shape}")
                 )
     if not eps > 0:
         raise ArgumentError(message("batch_norm", "eps > 0", eps))
     if not 0 <= momentum <= 1:
         raise ArgumentError(message("batch_norm", "momentum in 0..1", momentum))
     batch = training or running_mean is None or running_var is None
-    device = x.device
-    w = ones(c, dtype=x.dtype, device=device) if weight is None else weight.contiguous()
-    b = zeros(c, dtype=x.dtype, device=device) if bias is None else bias.contiguous()
-    put_off = x.ndim == 4 and can_fuse(x)
+    w = ones(c, dtype=dtype, device=x.device) if weight is None else weight.contiguous()
+    b = zeros(c, dtype=dtype, device=x.device) if bias is None else bias.contiguous()
+    put_off = len(shape) == 4 and can_fuse(x)
     x = _laid_out(x)
     xp = np if put_off else array_module(x._array)
     if batch:
@@ -255,6 +261,8 @@ def _affine(w: Tensor, b: Tensor, mean: Any, var: Any, eps: float) -> _Affine:
 
 def _put_off(x: Tensor, w: Tensor, b: Tensor, affine: _Affine, batch: bool) -> Tensor:
     """The normalisation as a note, for an addition, a ReLU or a convolution to take over."""
+    if not is_grad_enabled() and isinstance(note_of(x), Convolution):
+        return Variable._defer(Normalised(x, affine.coefficients, affine[:4]))  # type: ignore[no-any-return]
     args = (x, w, b, affine.mean, affine.inv_std, batch)
     ctx = BatchNorm.context(*args)
     if any(ctx.needs_grad) or not isinstance(note_of(x), Convolution):

@@ -28,7 +28,7 @@ def conv2d_fwd(
 
     Args:
         x: array (n, h_in, w_in, c_in), or a Source.
-        w: (c_out, c_in / groups, k_h, k_w), any strides.
+        w: (c_out, c_in / groups, k_h, k_w), any strides; or Weights, which have their own bias.
         b: (c_out,) or None.
         residual: array like y, or None.
         relu: whether act is ReLU, or nothing.

@@ -57,8 +57,9 @@ def conv2d_fwd(
     ``statistics``: None, or arrays (mean, var), each (c_out,), to be filled with the mean and the
     biased variance of each channel of y.
     """
+    kept = as_weights(w, b)
+    w, b = kept.array, kept.bias
     y[...] = 0 if b is None else b
-    w = as_weights(w).array
     padded = _padded(as_source(x).values(), g)
     for u, v, rows, columns in _taps(g):
         for i, o in _groups(g):

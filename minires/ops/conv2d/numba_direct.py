@@ -16,7 +16,8 @@ matrices, and vectors run along the channels instead.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel
 from ...kernels.simd import fma, lanes_of, load, part, store, transpose
 from ...kernels.simd import relu as positive
-from ...kernels.source import PLAIN, Source, as_source, clear
+from ...kernels.source import PLAIN, Source, as_source, clear, nothing_of
 from ...kernels.statistics import block_statistics, combine
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import ROWS, product_1, product_2
@@ -37,6 +38,7 @@ from .op import Conv2dGeometry
 
 __all__ = ["conv2d_bwd_input", "conv2d_bwd_weight", "conv2d_fwd"]
 
+TINY = 2**17  # multiply-adds that are done before a second thread has begun
 ADD, RECTIFY, MEASURE = 1, 2, 4  # what is done to a finished block
 
 
@@ -205,55 +207,86 @@ def _convolve(  # type: ignore[no-untyped-def]
             _finish(y, residual, todo, moments, inverse, block, t)
 
 
+class _Job(NamedTuple):
+    """What follows from the sizes of a convolution, and from the number of threads."""
+
+    plan: Plan
+    width: int  # of a panel of weights, or 0 for a depthwise convolution
+    panels: int
+    form: Hashable  # the name of the weights' form
+    bias: Any  # as wide as the last panel reaches, and 0
+    shares: int
+    cuts: int
+    scratch: int
+    inverse: Any  # 1 / pixels of each block
+
+
+@functools.lru_cache(maxsize=1024)
+def _job(g: Conv2dGeometry, role: str, plain: bool, kind: str, threads: int) -> _Job:
+    dtype = np.dtype(kind)
+    if g.multiply_adds < TINY:
+        threads = 1
+    p = plan(g, role, plain, dtype.itemsize)
+    c = g.c_out if role == "forward" else g.c_in
+    width, panels = 0, 1
+    if not depthwise(g):
+        width = panel_width(c // g.groups, dtype)
+        panels = g.groups * -(-c // g.groups // width)
+    shares = min(threads, p.blocks)
+    # Blocks are shared out if that occupies the threads as well as sharing out the panels.
+    cuts = threads if -(-p.blocks // shares) * panels > p.blocks * -(-panels // threads) else 1
+    tasks = cuts if cuts > 1 else shares
+    return _Job(
+        p, width, panels, ("direct", role, p.taps.tobytes(), width),
+        np.zeros(c + 2 * lanes(dtype), dtype), shares, cuts,
+        tasks * (p.window + ROWS * S.TILE_ROW), (1 / p.pixels).astype(dtype),
+    )  # fmt: skip
+
+
 def _run(
     source: Source, w: Any, b: Any, y: Any, g: Conv2dGeometry, role: str, residual: Any = None,
     relu: bool = False, statistics: Any = None,
 ) -> None:  # fmt: skip
     """Forward (role "forward", x -> y) or input gradient (role "input", gy -> gx)."""
-    dtype, threads = y.dtype, get_num_threads()
-    p = plan(g, role, source.kind == PLAIN, dtype.itemsize)
-    c, kept = y.shape[3], as_weights(w)
-    w = np.ascontiguousarray(kept.array)
-    if depthwise(g):
-        width, panels, weights = 0, 1, w.reshape(c, -1)[:, p.taps].T.copy()
-    else:
-        width = panel_width(c // g.groups, dtype)
-        panels = g.groups * -(-c // g.groups // width)
-        weights = kept.form(
-            ("direct", role, p.taps.tobytes(), width),
-            lambda: _packed(w, p, g, role, width, panels, threads),
-        )
-    bias = np.zeros(c + 2 * lanes(dtype), dtype)
-    if b is not None:
-        bias[:c] = b
+    dtype, kept, threads = y.dtype, as_weights(w, b), get_num_threads()
+    job = _job(g, role, source.kind == PLAIN, dtype.char, threads)
+    p, nothing = job.plan, nothing_of(dtype)
+    weights = kept.form(job.form, lambda: _packed(kept.array, job, g, role, threads))
+    bias = job.bias
+    if kept.bias is not None:
+        bias = kept.form("direct bias", lambda: _padded(kept.bias, job.bias))
 
-    nothing = np.empty(0, dtype)
     todo = ADD * (residual is not None) + RECTIFY * relu + MEASURE * (statistics is not None)
-    moments = inverse = nothing
+    moments = nothing
     if statistics is not None:
-        moments, inverse = buffers.empty((p.blocks, 2, c), dtype), (1 / p.pixels).astype(dtype)
+        moments = buffers.empty((p.blocks, 2, y.shape[3]), dtype)
     residual = nothing if residual is None else residual
-
-    shares = min(threads, p.blocks)
-    # Blocks are shared out if that occupies the threads as well as sharing out the panels.
-    cuts = threads if -(-p.blocks // shares) * panels > p.blocks * -(-panels // threads) else 1
-    tasks = cuts if cuts > 1 else shares
-    scratch = buffers.empty((tasks * (p.window + ROWS * S.TILE_ROW),), dtype)
+    tasks = job.cuts if job.cuts > 1 else job.shares
     x, x2, k, kind = source.arguments
     _convolve(
-        tasks, tasks, cuts, p.blocks, panels, x, x2, k, kind, p.window, weights, width, bias, y,
-        residual, todo, moments, inverse, scratch, p.table,
+        tasks, tasks, job.cuts, p.blocks, job.panels, x, x2, k, kind, p.window, weights, job.width,
+        bias, y, residual, todo, moments, job.inverse, buffers.scratch(job.scratch, dtype), p.table,
     )  # fmt: skip
-    if cuts > 1 and todo:
-        _finish_blocks(shares, shares, p.blocks, y, residual, todo, moments, inverse, p.table)
+    if job.cuts > 1 and todo:
+        _finish_blocks(
+            job.shares, job.shares, p.blocks, y, residual, todo, moments, job.inverse, p.table
+        )
     if statistics is not None:
         combine(moments, p.pixels, *statistics)
 
 
-def _packed(
-    w: Any, p: Plan, g: Conv2dGeometry, role: str, width: int, panels: int, threads: int
-) -> Any:
+def _padded(b: Any, zeros: Any) -> Any:
+    """A bias, followed by zeros."""
+    bias = zeros.copy()
+    bias[: b.size] = b
+    return bias
+
+
+def _packed(w: Any, job: _Job, g: Conv2dGeometry, role: str, threads: int) -> Any:
     """The weights as the register tile reads them: (panels, taps * channels, width)."""
+    w, p, width, panels = np.ascontiguousarray(w), job.plan, job.width, job.panels
+    if not width:
+        return w.reshape(g.c_out, -1)[:, p.taps].T.copy()
     taps, c_in, c_out = g.k_h * g.k_w, g.c_in // g.groups, g.c_out // g.groups
     if role == "forward":  # a column's filter (c_in, taps) lies side by side
         c, rounds, per_round, length, per_column = c_in, 1, 0, c_in * taps, c_in * taps
@@ -293,7 +326,7 @@ def conv2d_fwd(
 
     Args:
         x: array (n, h_in, w_in, c_in), or a Source.
-        w: (c_out, c_in / groups, k_h, k_w), any strides.
+        w: (c_out, c_in / groups, k_h, k_w), any strides; or Weights, which have their own bias.
         b: (c_out,) or None.
         residual: array like y, or None.
         relu: whether act is ReLU.

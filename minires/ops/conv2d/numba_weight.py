@@ -10,7 +10,7 @@ of its own, which are then added in order; where gy has many channels, panels ar
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ...kernels.source import PLAIN, as_source, clear, read
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_2, outer_low
 from . import numba_plan as S  # the names of the sizes in a plan's table
-from .numba_plan import depthwise, extent, fill_window, plan
+from .numba_plan import Plan, depthwise, extent, fill_window, plan
 from .op import Conv2dGeometry
 
 ROWS_2 = OUTER_ROWS[2]
@@ -31,6 +31,7 @@ TILES = ((1, OUTER_ROWS[1], 1.1), (2, ROWS_2, 1.0), (2, LOW_ROWS, 1.03))
 CHUNK = 96  # positions whose outer products are added up at a time: they fit the nearest cache
 MANY = 4  # panels for which it pays to copy the rows of a tile
 HIGH = 16  # entries from one position of such a copy to the next
+_STEPS = np.arange(CHUNK) * HIGH
 PARTS = 8  # of a weight gradient, fewer where each would be large:
 PARTS_SIZE = 2**21  # entries of all parts together
 
@@ -202,7 +203,6 @@ def _sum_parts(task, tasks, parts, sums, size, gw, width, t, places, filter_, en
                             gw[to + (j + i) * filter_ + k] = sums[at + places[k] + i]
 
 
-@functools.lru_cache(maxsize=512)
 def _sum_rows(segments: int, run: int, rows: int, c: int) -> Any:
     """Which row of a panel of sums (segments, rows) each entry (channel, tap) of a filter is."""
     segment, r = np.divmod(np.arange(segments * run), run)  # in the order (tap, channel)
@@ -217,40 +217,64 @@ def _sums_shape(columns: int, run: int, dtype: Any) -> tuple[int, int, int]:
     return width, tile, rows
 
 
+class _Job(NamedTuple):
+    """What follows from the sizes of a convolution."""
+
+    plan: Plan
+    width: int  # of a panel of sums, or 0 for a depthwise convolution
+    tile: int
+    rows: int
+    panels: int
+    size: int  # sums of a panel
+    parts: int
+    cuts: int
+    window: int
+    read_at_once: int
+    places: Any
+
+
+@functools.lru_cache(maxsize=1024)
+def _job(g: Conv2dGeometry, kind: str) -> _Job:
+    dtype = np.dtype(kind)
+    p = plan(g, "weight", False, dtype.itemsize)
+    _, _, segments, run = map(int, p.table[p.table[S.FIRST_PHASE] :][:4])
+    c_out = g.c_out // g.groups
+    if depthwise(g):
+        width, tile, rows, panels, size, places = 0, 0, 0, 1, p.taps.size * g.c_in, None
+    else:
+        width, tile, rows = _sums_shape(c_out, run, dtype)
+        panels = g.groups * -(-c_out // width)
+        size = segments * rows * width
+        places = _sum_rows(segments, run, rows, g.c_in // g.groups) * width
+    parts = min(max(PARTS_SIZE // (panels * size), 1), PARTS, p.blocks)
+    cuts = min(max(PARTS // parts, 1), panels)
+    read_at_once = CHUNK if width else int(p.pixels.max())
+    window = p.window + 2 * OUTER_ROWS[1]
+    return _Job(p, width, tile, rows, panels, size, parts, cuts, window, read_at_once, places)
+
+
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Sources."""
     x, gy, dtype = as_source(x), as_source(gy), gw.dtype
     if x.x.size == 0:
         gw[...] = 0
         return
-    p = plan(g, "weight", False, dtype.itemsize)
-    _, _, segments, run = map(int, p.table[p.table[S.FIRST_PHASE] :][:4])
-    by_channel, c_out = depthwise(g), g.c_out // g.groups
-    if by_channel:
-        width, tile, rows, panels, size = 0, 0, 0, 1, p.taps.size * g.c_in
-    else:
-        width, tile, rows = _sums_shape(c_out, run, dtype)
-        panels = g.groups * -(-c_out // width)
-        size = segments * rows * width
-    parts = min(max(PARTS_SIZE // (panels * size), 1), PARTS, p.blocks)
-    cuts = min(max(PARTS // parts, 1), panels)
-    read_at_once = int(p.pixels.max()) if by_channel else CHUNK
+    p, width, tile, rows, panels, size, parts, cuts, window, read_at_once, places = _job(
+        g, dtype.char
+    )
     gradient = 0 if gy.kind == PLAIN else read_at_once * g.c_out
-    window = p.window + 2 * OUTER_ROWS[1]
     sums = buffers.empty((parts * panels * size,), dtype)
     room = window + gradient + CHUNK * (HIGH + -(-panels // cuts) * width)
-    scratch = buffers.empty((parts * cuts * room,), dtype)
     _correlate(
         parts * cuts, parts, cuts, p.blocks, panels, *x.arguments, window, *gy.arguments, gradient,
-        width, tile, sums, size, rows, scratch, np.arange(CHUNK) * HIGH, p.table,
+        width, tile, sums, size, rows, buffers.scratch(parts * cuts * room, dtype), _STEPS, p.table,
     )  # fmt: skip
-    if by_channel:
+    if not width:
         total = sums.reshape(parts, -1, g.c_in).sum(axis=0)
         gw[...] = total.T.reshape(gw.shape)
         return
     out = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
     tasks, filter_ = get_num_threads(), gw[0].size
-    places = _sum_rows(segments, run, rows, g.c_in // g.groups) * width
     _sum_parts(
         tasks, tasks, parts, sums, size, out, width, p.table, places, filter_,
         np.arange(lanes(dtype)) * filter_,

@@ -26,7 +26,9 @@ becomes NaN. The same holds for the gradients.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Hashable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +37,14 @@ from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel
 from ...kernels.simd import lanes_of, load, part, store
 from ...kernels.simd import relu as rectify
-from ...kernels.source import Source, as_source
+from ...kernels.source import Source, as_source, nothing_of
 from ...kernels.statistics import block_statistics, combine
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import ROWS, product_1, product_2
 from ...kernels.weights import as_weights
 from .numba_winograd_rows import (
     PLANES,
+    Tiling,
     pixels_before,
     plane_size,
     tiling_of,
@@ -49,7 +52,7 @@ from .numba_winograd_rows import (
     transform_output,
     wide_data,
 )
-from .numba_winograd_tile import G, weight_planes
+from .numba_winograd_tile import matrix_of, weight_planes
 from .numba_winograd_weight import conv2d_bwd_weight
 from .op import Conv2dGeometry
 
@@ -63,6 +66,7 @@ WIDE = 2**15  # c_in * c_out from which on a layer is wide
 CHUNK = 2**23  # entries of u, at most, that a wide layer makes at a time
 
 
+@functools.lru_cache(maxsize=1024)
 def suits(g: Conv2dGeometry, dtype: Any) -> bool:
     """Whether forward and input gradient of a geometry are faster this way, measured by shape.
 
@@ -262,6 +266,41 @@ def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     _run(as_source(gy), w, taps, None, gx, padding, None, False, None)
 
 
+class _Job(NamedTuple):
+    """What follows from the sizes of a convolution."""
+
+    t: Tiling
+    width: int  # of a panel of weights
+    form: Hashable  # the name of the weights' form
+    bias: Any  # (2, c_out) zeros
+    wide: bool
+    chunk: int  # tile rows that are done at a time
+    starts: Any
+    ends: Any
+    plane_u: int
+    plane_m: int
+    size: int  # of a thread's workspace
+
+
+@functools.lru_cache(maxsize=1024)
+def _job(shape: tuple[int, ...], c_in: int, dtype: Any, taps: tuple[int, ...]) -> _Job:
+    n, h_out, w_out, c_out = shape
+    t = tiling_of(n, h_out, w_out, c_in + c_out, dtype)
+    width = lanes(dtype) * (2 if c_out % (2 * lanes(dtype)) == 0 else 1)
+    wide = c_in * c_out >= WIDE or (len(t.pixels) == 1 and c_out > width)
+    chunk = t.rows
+    if wide:
+        chunk = min(max(CHUNK // (PLANES * c_in * t.across * t.rows), 1) * t.rows, t.total)
+    starts, ends = t.tables(chunk, c_in, c_out)
+    plane_u, plane_m = plane_size(starts.size, c_in), plane_size(ends.size, c_out)
+    window = 6 * (4 * t.across + 2) * c_in
+    size = max(window, 15 * c_in * width) if wide else PLANES * (plane_u + plane_m) + window
+    return _Job(
+        t, width, ("winograd", taps, width), np.zeros((2, c_out), dtype), wide, chunk, starts,
+        ends, plane_u, plane_m, size,
+    )  # fmt: skip
+
+
 def _run(
     source: Source,
     w: Any,
@@ -276,53 +315,36 @@ def _run(
     """y = act(conv(source, w) + b + residual), the weights read with the steps of ``taps``."""
     if y.size == 0:
         return
-    n, h_out, w_out, c_out = y.shape
+    h_out, w_out, c_out = y.shape[1:]
     h_in, w_in, c_in = source.x.shape[1:]
-    dtype, tasks = y.dtype, get_num_threads()
-    t = tiling_of(n, h_out, w_out, c_in + c_out, dtype)
-    width = lanes(dtype) * (2 if c_out % (2 * lanes(dtype)) == 0 else 1)
-    weights, matrix = as_weights(w), G.astype(dtype)
-    w = np.ascontiguousarray(weights.array)
-    bias = np.zeros((2, c_out), dtype)
-    if b is not None:
-        bias[1] = b
-    biased = int(b is not None)
-    nothing = np.empty(0, dtype)
+    dtype, tasks, kept = y.dtype, get_num_threads(), as_weights(w, b)
+    job = _job(y.shape, c_in, dtype, taps)
+    t, width, starts, ends, plane_u, plane_m = (
+        job.t, job.width, job.starts, job.ends, job.plane_u, job.plane_m
+    )  # fmt: skip
+    bias, biased = job.bias, int(kept.bias is not None)
+    if biased:
+        bias = kept.form("winograd bias", lambda: np.stack([bias[0], kept.bias]))
+    nothing = nothing_of(dtype)
     wanted = (nothing if residual is None else residual, int(residual is not None), int(relu))
     measured = int(statistics is not None)
-    moments = buffers.empty((len(t.pixels) * measured, 2, c_out), dtype)
-    window = 6 * (4 * t.across + 2) * c_in
-    wide = c_in * c_out >= WIDE or (len(t.pixels) == 1 and c_out > width)
-    if not wide:
-        panels = c_out // width
-
-        def transformed() -> Any:
-            v = buffers.empty((panels, PLANES, c_in, width), dtype)
-            scratch = buffers.empty((tasks, 9, c_in, width), dtype)
-            _transform_weights(tasks, w, *taps, matrix, v, scratch, width, c_in, panels, tasks)
-            return v
-
-        v = weights.form(("winograd", taps, width), transformed)
-        starts, ends = t.tables(t.rows, c_in, c_out)
-        plane_u, plane_m = plane_size(starts.size, c_in), plane_size(ends.size, c_out)
-        size = PLANES * (plane_u + plane_m) + window
-        workspace = buffers.empty((tasks, size), dtype)
+    moments = buffers.empty((len(t.pixels), 2, c_out), dtype) if measured else nothing
+    if not job.wide:
+        v = kept.form(job.form, lambda: _transformed(kept.array, taps, c_in, c_out, width, tasks))
         _convolve(
             tasks, *source.arguments, v, width, bias, biased, *wanted, y, t.inverse, measured,
-            moments, starts, ends, workspace, size, c_in, h_in, w_in, c_out, h_out, w_out,
-            *padding, t.total, t.rows, plane_u, plane_m, tasks,
+            moments, starts, ends, buffers.scratch(tasks * job.size, dtype), job.size, c_in, h_in,
+            w_in, c_out, h_out, w_out, *padding, t.total, t.rows, plane_u, plane_m, tasks,
         )  # fmt: skip
     else:
-        chunk = max(CHUNK // (PLANES * c_in * t.across * t.rows), 1) * t.rows
-        starts, ends = t.tables(min(chunk, t.total), c_in, c_out)
-        plane_u, plane_m = plane_size(starts.size, c_in), plane_size(ends.size, c_out)
+        w, matrix = np.ascontiguousarray(kept.array), matrix_of(dtype)
         u, m = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_m))
-        workspace = buffers.empty((tasks, max(window, 15 * c_in * width)), dtype)
-        for begin in range(0, t.total, chunk):
-            end = min(begin + chunk, t.total)
+        workspace = buffers.scratch(tasks * job.size, dtype)
+        for begin in range(0, t.total, job.chunk):
+            end = min(begin + job.chunk, t.total)
             wide_data(
                 tasks, *source.arguments, c_in, h_in, w_in, *padding, t.down, t.across, begin, end,
-                u, plane_u, c_in, 0, workspace, window, tasks,
+                u, plane_u, c_in, 0, workspace, job.size, tasks,
             )  # fmt: skip
             _wide_products(
                 tasks, w, *taps, matrix, u, starts, plane_u, (end - begin) * t.across, c_in, width,
@@ -334,3 +356,16 @@ def _run(
             )  # fmt: skip
     if statistics is not None:
         combine(moments, t.pixels, *statistics)
+
+
+def _transformed(
+    w: Any, taps: tuple[int, int, int, int], c_in: int, c_out: int, width: int, tasks: int
+) -> Any:
+    """The weights as planes (panels, planes, c_in, width)."""
+    w, dtype, panels = np.ascontiguousarray(w), w.dtype, c_out // width
+    v = buffers.empty((panels, PLANES, c_in, width), dtype)
+    scratch = buffers.scratch(tasks * 9 * c_in * width, dtype)
+    _transform_weights(
+        tasks, w, *taps, matrix_of(dtype), v, scratch, width, c_in, panels, tasks
+    )  # fmt: skip
+    return v

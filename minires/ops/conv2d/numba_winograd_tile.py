@@ -24,6 +24,9 @@ Plane e of the tile at ``u[at]`` is at ``u[at + e * plane]``.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from ...kernels.jit import device_function
@@ -39,6 +42,12 @@ G = np.array(
         [0, 0, 1],
     ]
 )
+
+
+@functools.cache
+def matrix_of(dtype: Any) -> Any:
+    """G in a dtype."""
+    return G.astype(dtype)
 
 
 # ------------------------------------------------------------------- of one column, or of one row

@@ -7,7 +7,8 @@ the cache, makes all planes first, and then sums some channels by some channels 
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,13 +21,14 @@ from ...kernels.threads import get_num_threads
 from ...kernels.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_low
 from .numba_winograd_rows import (
     PLANES,
+    Tiling,
     plane_size,
     tiling_of,
     transform_data,
     transform_gradient,
     wide_data,
 )
-from .numba_winograd_tile import G, weight_gradient
+from .numba_winograd_tile import matrix_of, weight_gradient
 from .op import Conv2dGeometry
 
 ROWS_1 = OUTER_ROWS[1]
@@ -158,25 +160,55 @@ def _wide_sums(
             _put_gradient(sums, a, 0, 1, depth, columns, matrix, taps, gw, i + a, o, c_in)
 
 
+class _Job(NamedTuple):
+    """What follows from the sizes of a convolution."""
+
+    t: Tiling
+    wide: bool
+    starts: Any
+    plane_u: int
+    plane_z: int
+    depth: int
+    parts: int
+    size: int  # of a task's workspace
+
+
+@functools.lru_cache(maxsize=1024)
+def _job(g: Conv2dGeometry, kind: str) -> _Job:
+    dtype = np.dtype(kind)
+    t = tiling_of(g.n, g.h_out, g.w_out, g.c_in + g.c_out, dtype)
+    window = 6 * (4 * t.across + 2) * max(g.c_in, g.c_out)
+    if g.c_in * g.c_out >= WIDE:
+        tiles, slabs = t.total * t.across, [-(-c // SIDE) * SIDE for c in (g.c_in, g.c_out)]
+        starts, _ = t.tables(t.total, SIDE, SIDE)
+        plane_u, plane_z = (plane_size(tiles, c) for c in slabs)
+        depth = max(_depth(SIDE, lanes(dtype) * v, dtype) for v in (1, 2))
+        size = max(window, PLANES * depth * SIDE + 9 * lanes(dtype))
+        return _Job(t, True, starts, plane_u, plane_z, depth, 1, size)
+    starts, _ = t.tables(t.rows, g.c_in, g.c_out)
+    plane_u, plane_z = plane_size(starts.size, g.c_in), plane_size(starts.size, g.c_out)
+    depth, parts = _depth(g.c_in, g.c_out, dtype), PARTS
+    while parts > 2 and parts * PLANES * depth * g.c_out > PARTS_SIZE:
+        parts //= 2
+    parts = min(parts, len(t.pixels))
+    return _Job(
+        t, False, starts, plane_u, plane_z, depth, parts, PLANES * (plane_u + plane_z) + window
+    )
+
+
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in, 3, 3)."""
     gy, x = as_source(gy), as_source(x)
     if gy.x.size == 0:
         gw[...] = 0
         return
-    dtype, tasks, matrix = gw.dtype, get_num_threads(), G.astype(gw.dtype)
+    dtype, tasks, matrix = gw.dtype, get_num_threads(), matrix_of(gw.dtype)
     result = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
-    t = tiling_of(g.n, g.h_out, g.w_out, g.c_in + g.c_out, dtype)
-    window = 6 * (4 * t.across + 2) * max(g.c_in, g.c_out)
-    wide = g.c_in * g.c_out >= WIDE
+    t, wide, starts, plane_u, plane_z, depth, parts, size = _job(g, dtype.char)
     if wide:
-        tiles, slabs = t.total * t.across, [-(-c // SIDE) * SIDE for c in (g.c_in, g.c_out)]
-        starts, _ = t.tables(t.total, SIDE, SIDE)
-        plane_u, plane_z = (plane_size(tiles, c) for c in slabs)
+        tiles = t.total * t.across
         u, z = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_z))
-        depth = max(_depth(SIDE, lanes(dtype) * v, dtype) for v in (1, 2))
-        size = max(window, PLANES * depth * SIDE + 9 * lanes(dtype))
-        workspace = buffers.empty((tasks, size), dtype)
+        workspace = buffers.scratch(tasks * size, dtype)
         wide_data(
             tasks, *x.arguments, g.c_in, g.h_in, g.w_in, *g.padding, t.down, t.across, 0, t.total,
             u, plane_u, SIDE, tiles * SIDE, workspace, size, tasks,
@@ -190,22 +222,13 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
             matrix, result, workspace, size, tasks,
         )  # fmt: skip
     else:
-        starts, _ = t.tables(t.rows, g.c_in, g.c_out)
-        plane_u, plane_z = plane_size(starts.size, g.c_in), plane_size(starts.size, g.c_out)
-        depth = _depth(g.c_in, g.c_out, dtype)
-        parts = PARTS
-        while parts > 2 and parts * PLANES * depth * g.c_out > PARTS_SIZE:
-            parts //= 2
-        parts = min(parts, len(t.pixels))
-        size = PLANES * (plane_u + plane_z) + window
-        workspace = buffers.empty((parts, size), dtype)
         sums = buffers.empty((parts, PLANES, depth, g.c_out), dtype)
         _sum_parts(
-            parts, *gy.arguments, *x.arguments, sums, starts, workspace, size, g.c_in, g.h_in,
-            g.w_in, g.c_out, g.h_out, g.w_out, *g.padding, t.total, t.rows, plane_u, plane_z,
-            depth, parts,
+            parts, *gy.arguments, *x.arguments, sums, starts, buffers.scratch(parts * size, dtype),
+            size, g.c_in, g.h_in, g.w_in, g.c_out, g.h_out, g.w_out, *g.padding, t.total, t.rows,
+            plane_u, plane_z, depth, parts,
         )  # fmt: skip
-        scratch = buffers.empty((tasks, 9 * lanes(dtype)), dtype)
+        scratch = buffers.scratch(tasks * 9 * lanes(dtype), dtype)
         _add_parts(tasks, sums, parts, depth, matrix, result, scratch, g.c_in, g.c_out, tasks)
     if result is not gw:
         gw[...] = result

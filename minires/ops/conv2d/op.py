@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Function, Variable, may_wait
+from ...autograd import Function, Variable, is_grad_enabled, may_wait
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
@@ -37,7 +37,7 @@ from ..layout import channels_last
 from ..reduce import sum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # looked up by identity, which is quick
 class Conv2dGeometry:
     """Every size of one convolution, computed and validated once."""
 
@@ -244,11 +244,12 @@ def conv2d(
     """
     real("conv2d", x)
     check_same("conv2d", x, w, *([] if b is None else [b]))
-    options = (stride, padding, dilation, groups)
     try:
-        geometry = _geometry(x.shape, w.shape, *options)
+        geometry = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
     except TypeError:  # an option that cannot be a key: a list, or a mistake to be named
-        geometry = Conv2dGeometry.from_shapes(x.shape, w.shape, *options)
+        Conv2dGeometry.from_shapes(x.shape, w.shape, stride, padding, dilation, groups)
+        pairs: Any = [tuple(o) if isinstance(o, list) else o for o in (stride, padding, dilation)]
+        geometry = _geometry(x.shape, w.shape, *pairs, groups)
     if b is not None and b.shape != w.shape[:1]:
         raise ShapeError(message("conv2d", f"b of shape {w.shape[:1]}", b.shape))
     if can_fuse(x):
@@ -262,13 +263,15 @@ def _put_off(x: Tensor, w: Tensor, b: Tensor | None, geometry: Conv2dGeometry) -
     if not isinstance(before, Note) or before.source() is None:
         x = channels_last(x)
         _ = x._array  # finished, if it was pending
+    note = Convolution(x, _unexposed(w), None if b is None else _unexposed(b), geometry)
+    if not may_wait(x):  # too large to copy
+        note.finish()
+    if not is_grad_enabled():
+        return Variable._defer(note)  # type: ignore[no-any-return]
     args = (x, w, b, geometry)
     ctx = Conv2d.context(*args)
     ctx.geometry = geometry
     ctx.keep(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
-    note = Convolution(x, _unexposed(w), None if b is None else _unexposed(b), geometry)
-    if not may_wait(x):  # too large to copy
-        note.finish()
     return Conv2d.defer(ctx, args, note)
 
 
