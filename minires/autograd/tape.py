@@ -49,6 +49,10 @@ class Version:
         self.place = caller()
         self._derived = None
 
+    def restore(self, count: int) -> None:
+        """Say that the memory is what it was at this count again."""
+        self.count, self._derived = count, None
+
     def will_be_read(self, pending: Pending) -> None:
         """Note that this memory is still to be read, by work that was put off."""
         if self._readers is None:

@@ -193,7 +193,7 @@ def unchanged(buffers: Sequence[Tensor]) -> Iterator[None]:
     finally:
         for buffer, copy, version in zip(buffers, copies, versions):
             buffer._array[...] = copy
-            buffer._version.count = version
+            buffer._version.restore(version)
 
 
 def labels_of(f: Any, xs: Sequence[Any], names: Sequence[str] | None = None) -> list[str]:

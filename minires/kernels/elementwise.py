@@ -1,8 +1,7 @@
 """Arithmetic and sums of large arrays, where one thread of NumPy would be what a step waits for.
 
-Below :data:`LARGE` entries waking the other threads costs what they would gain. Sums are taken in
-blocks that depend on the sizes alone, in vectors within a block and in float64 over the blocks, in
-order: the same bits come out for any number of threads.
+Sums are taken in blocks that depend on the sizes alone, in vectors within a block and in float64
+over the blocks, in order: the same bits come out for any number of threads.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from .jit import kernel
 from .simd import lanes_of, load, spread, store
 from .source import clear, pixels_together
 
-LARGE = 1 << 18  # entries
 BLOCK = 1 << 14  # entries of a task
 ADD, SUB, MUL = range(3)
 
@@ -50,20 +48,6 @@ def _sums(task, x, rows, c, block, sums):  # type: ignore[no-untyped-def]
             store(sums, task * c + j, load(sums, task * c + j) + load(x, at + j))
         for j in range(whole, c):
             sums[task * c + j] += x[at + j]
-
-
-def is_large(*arrays: Any) -> bool:
-    """Whether the functions below take these arrays: large and contiguous, of one shape and one
-    dtype, float32 or float64."""
-    first = arrays[0]
-    return first.size >= LARGE and all(
-        isinstance(a, np.ndarray)
-        and a.dtype == first.dtype
-        and a.dtype in (np.float32, np.float64)
-        and a.shape == first.shape
-        and a.flags.c_contiguous
-        for a in arrays
-    )
 
 
 def arithmetic(kind: int, x: Any, y: Any) -> Any:

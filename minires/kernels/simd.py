@@ -262,15 +262,6 @@ def _whole(context, x, number):  # type: ignore[no-untyped-def]
     return kind(x, types.int64), generate
 
 
-def _int32(context, x):  # type: ignore[no-untyped-def]
-    """An array of bytes as the array of int32 that it is a view of."""
-
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], ir.IntType(32).as_pointer())
-
-    return types.CPointer(types.int32)(x), generate
-
-
 def _store_int32(context, x, i, v):  # type: ignore[no-untyped-def]
     """x[i], x[i + 1], ... = a vector of integers, for an array of int32."""
 
@@ -424,7 +415,6 @@ sqrt = _operation(np.sqrt, _sqrt)
 nearest = _operation(np.rint, _nearest)
 power_of_two = _operation(_plain_power_of_two, _power_of_two)
 whole = _operation(_plain_whole, _whole)
-int32 = _operation(lambda x: x.view(np.int32), _int32)
 store_int32 = _operation(_plain_store, _store_int32)
 where_equal = _operation(_plain_where_equal, _where_equal)
 transpose = _operation(_plain_transpose, _transpose)

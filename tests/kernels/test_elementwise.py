@@ -11,11 +11,9 @@ import minires as mr
 from minires.kernels.elementwise import (
     ADD,
     BLOCK,
-    LARGE,
     MUL,
     SUB,
     arithmetic,
-    is_large,
     sum_all,
     sum_rows,
 )
@@ -63,13 +61,3 @@ def test_any_number_of_threads_gives_the_same_sums():
     finally:
         mr.set_num_threads(limit)
     assert all(result == results[0] for result in results)
-
-
-def test_which_arrays_are_taken():
-    x = np.zeros((LARGE, 2), np.float32)
-    assert is_large(x)
-    assert is_large(x, x)
-    for other in (x[:, :1], x.T, x[::-1], x.astype(np.float64), x.astype(complex)):
-        assert not is_large(x, other)
-    assert not is_large(x[: LARGE // 4])
-    assert not is_large(x.astype(np.int64))

@@ -10,7 +10,6 @@ from minires.kernels.jit import kernel
 from minires.kernels.simd import (
     at_address,
     fma,
-    int32,
     lanes_of,
     load,
     nearest,
@@ -79,8 +78,7 @@ def test_numbers(dtype):
 
 
 @kernel
-def _places(task, x, raw, number, out):
-    index = int32(raw)
+def _places(task, x, index, number, out):
     store_int32(index, 1, whole(x, number))
     store(out, 0, where_equal(load(x, 0), index, 0, number))
     index[0] = -7
@@ -91,7 +89,7 @@ def test_integers(dtype):
     width = lanes(dtype)
     x, out = np.arange(1, width + 1, dtype=dtype), np.empty(width, dtype)
     index = np.zeros(width + 2, np.int32)
-    _places(1, x, index.view(np.uint8), 2**31 - 1, out)
+    _places(1, x, index, 2**31 - 1, out)
     assert index.tolist() == [-7] + [2**31 - 1] * width + [0]
     assert out.tolist() == [0, *range(2, width + 1)]
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from ...kernels.jit import kernel
 from ...kernels.simd import (
-    int32,
     lanes_of,
     load,
     store,
@@ -28,11 +27,10 @@ from .op import MaxPool2dGeometry
 
 @kernel
 def _fwd(  # type: ignore[no-untyped-def]
-    task, x, rows, columns, d_h, d_w, h_in, w_in, h_out, w_out, c, y, index_bytes
+    task, x, rows, columns, d_h, d_w, h_in, w_in, h_out, w_out, c, y, index
 ):
     """``rows`` and ``columns`` say of each output row or column where in the image its window
     begins and ends."""
-    index = int32(index_bytes)
     width, vectors = lanes_of(x), c - c % lanes_of(x)
     image, i = task // h_out, task % h_out
     h_first, h_end = rows[2 * i], rows[2 * i + 1]
@@ -62,9 +60,8 @@ def _fwd(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _bwd_x(task, gy, index_bytes, rows, columns, h_in, w_in, h_out, w_out, c, gx):  # type: ignore[no-untyped-def]
+def _bwd_x(task, gy, index, rows, columns, h_in, w_in, h_out, w_out, c, gx):  # type: ignore[no-untyped-def]
     """``rows`` and ``columns`` say of each row or column of the image which windows may hold it."""
-    index = int32(index_bytes)
     width, vectors = lanes_of(gx), c - c % lanes_of(gx)
     image, h = task // h_in, task % h_in
     clear(gx, task * w_in * c, w_in * c)
@@ -104,12 +101,10 @@ def _both(tables: Any, g: MaxPool2dGeometry) -> Any:
 def max_pool2d_fwd(x: Any, y: Any, index: Any, g: MaxPool2dGeometry) -> None:
     """Fill y (n, h_out, w_out, c) and index, the places h * w_in + w of the maxima."""
     sizes = (g.h_in, g.w_in, g.h_out, g.w_out, g.c)
-    flat = index.reshape(-1).view(np.uint8)
-    _fwd(g.n * g.h_out, x, *_both(_windows, g), *g.dilation, *sizes, y, flat)
+    _fwd(g.n * g.h_out, x, *_both(_windows, g), *g.dilation, *sizes, y, index)
 
 
 def max_pool2d_bwd_x(gy: Any, index: Any, gx: Any, g: MaxPool2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c): each gy added at its place."""
     sizes = (g.h_in, g.w_in, g.h_out, g.w_out, g.c)
-    flat = index.reshape(-1).view(np.uint8)
-    _bwd_x(g.n * g.h_in, gy, flat, *_both(_holders, g), *sizes, gx)
+    _bwd_x(g.n * g.h_in, gy, index, *_both(_holders, g), *sizes, gx)
