@@ -162,15 +162,16 @@ def batch_norm(
     _, n, c, size = MAPS[name]
     rng = np.random.default_rng(0)
 
-    def normal() -> Any:
+    def normal() -> Any:  # an activation, whose memory is the engine's own, as in a net
         rows = rng.standard_normal((n, size, size, c), dtype=np.float32)
-        return mr.from_numpy(rows.transpose(0, 3, 1, 2))
+        return mr.from_numpy(rows.transpose(0, 3, 1, 2)).clone()
 
     x, r = normal().requires_grad_(), normal().requires_grad_()
+    nbytes = x.numel() * x.dtype.itemsize
     weight, bias = (mr.ones(c, requires_grad=True), mr.zeros(c, requires_grad=True))
     mean, var, upstream = mr.zeros(c), mr.ones(c), normal()
     arrays = (7 if add else 5) if backward else (4 if add else 3)
-    rate = floors.bandwidth(arrays * x.data.nbytes)
+    rate = floors.bandwidth(arrays * nbytes)
 
     def forward() -> Any:
         y = mr.batch_norm(x, mean, var, weight, bias, training=True)
@@ -195,9 +196,9 @@ def batch_norm(
         time.sleep(SETTLE_SECONDS)
         once()
         seconds.append(float(np.median([once() for _ in range(8)])))
-        rate = max(rate, floors.bandwidth(arrays * x.data.nbytes))
+        rate = max(rate, floors.bandwidth(arrays * nbytes))
         turn()
-    return seconds, arrays * x.data.nbytes / rate
+    return seconds, arrays * nbytes / rate
 
 
 def small_tensors(backward: bool, rounds: int, turn: Turn) -> Timing:
