@@ -216,10 +216,15 @@ def write(source: Source, out: Any) -> None:
     c = x.shape[-1]
     pixels = x.size // max(c, 1)
     together = pixels_together(pixels, c, x.dtype)
-    k, c, pixels = np.tile(k, together), c * together, pixels // together
+    k, c, pixels = repeated(k, together), c * together, pixels // together
     run = max(1, RUN // max(c, 1))
     block = run * max(1, BLOCK // max(run * c, 1))
     _write(-(-pixels // block), x, y, k, kind, c, pixels, block, run, out)
+
+
+def repeated(k: Any, together: int) -> Any:
+    """Coefficients (5, c) for so many pixels taken as one."""
+    return k if together == 1 or not k.size else np.concatenate([k] * together, axis=1)
 
 
 def pixels_together(pixels: int, c: int, dtype: Any) -> int:

@@ -27,6 +27,7 @@ from ...kernels.source import (
     clear,
     normalise,
     pixels_together,
+    repeated,
     write,
 )
 from ...kernels.statistics import combine
@@ -157,8 +158,9 @@ def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
 
 def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any) -> Any:
     """(5, c) as in a Source: share and slope are 0."""
-    nothing = np.zeros_like(mean)
-    return np.array([mean, scale, shift, nothing, nothing], dtype)
+    k = np.zeros((5, mean.size), dtype)
+    k[MEAN], k[SCALE], k[SHIFT] = mean, scale, shift
+    return k
 
 
 def batch_norm_fwd(
@@ -178,13 +180,13 @@ def batch_norm_fwd(
     shortcut whose own batch norm is applied here.
     """
     together, rows, c, block, blocks = _cut(x)
-    k = np.tile(_coefficients(x.dtype, mean, w * inv_std, b), together)
+    k = repeated(_coefficients(x.dtype, mean, w * inv_std, b), together)
     other, kind, other_k = x, ABSENT, k
     if residual is not None:
         source = as_source(residual)
         other, kind = source.x, source.kind
         if kind == NORMALISED:
-            other_k = np.tile(source.coefficients, together)
+            other_k = repeated(source.coefficients, together)
     _fwd(blocks, x, k, other, kind, other_k, int(relu), rows, c, block, y)
 
 
@@ -220,7 +222,7 @@ def batch_norm_bwd_affine(
         blocks,
         gy,
         x,
-        np.tile(coefficients, together),
+        repeated(coefficients, together),
         gy if second is None else second,
         int(second is not None),
         gy if gate is None else gate,

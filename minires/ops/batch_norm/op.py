@@ -254,8 +254,8 @@ def _affine(w: Tensor, b: Tensor, mean: Any, var: Any, eps: float) -> _Affine:
     with np.errstate(all="ignore"):
         inv_std = (1 / xp.sqrt(var + np.asarray(eps, mean.dtype))).astype(mean.dtype, copy=False)
         scale = w._array * inv_std
-    nothing = xp.zeros_like(mean)
-    coefficients = xp.stack([mean, scale, b._array, nothing, nothing])
+    coefficients = xp.zeros((5, mean.size), xp.result_type(mean, scale, b._array))
+    coefficients[0], coefficients[1], coefficients[2] = mean, scale, b._array
     return _Affine(w._array.copy(), b._array.copy(), mean, inv_std, coefficients)
 
 
