@@ -13,27 +13,50 @@ Where a block changes shape, the paper offers three shortcuts (Sec. 3.3 and 4.1)
 - ``"C"``: a projection in every block.
 
 All take ``x (n, in_channels, h, w)`` and return
-``(n, channels * expansion, ceil(h / stride), ceil(w / stride))``.
+``(n, channels * expansion, ceil(h / stride), ceil(w / stride))``. Their variants are options, see
+:class:`BranchOptions`, that any block may combine.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypedDict, Unpack
 
+from minires import random
 from minires.errors import ArgumentError, ShapeError, message, unknown
-from minires.nn import BatchNorm2d, Conv2d, Module, ReLU, Sequential
+from minires.nn import BatchNorm2d, Conv2d, Dropout, Module, ReLU, Sequential, init
 from minires.nn import functional as F
 from minires.tensor import Tensor
 
-
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
-    """A 3x3 convolution that keeps the size at stride 1; no bias, since batch norm follows."""
-    return Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+Norm = Callable[[int], Module]  # makes the normalisation of so many channels
 
 
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
-    """A 1x1 convolution without bias."""
-    return Conv2d(in_channels, out_channels, 1, stride, bias=False)
+class BranchOptions(TypedDict, total=False):
+    """What F can be told, beside channels and stride.
+
+    Attributes:
+        stride_in: of a bottleneck, the convolution with the stride: ``"3x3"`` as in torchvision
+            and fb.resnet.torch (called v1.5), ``"1x1"`` as in the paper (v1).
+        groups: of a bottleneck, in how many groups the 3x3 convolution falls (Xie et al. 2017,
+            arXiv:1611.05431, Fig. 3c: ResNeXt's cardinality).
+        width_per_group: of a bottleneck, the channels of a group at ``channels=64``: the 3x3
+            convolution has ``groups * width_per_group * channels / 64`` of them.
+        dilation: distance of the taps of the 3x3 convolutions.
+        bias: whether convolutions have one; with a norm behind it, it has no use.
+        norm_layer: called with a number of channels, makes each normalisation.
+        dropout: probability of zeroing an entry in front of the last convolution (Zagoruyko &
+            Komodakis 2016, arXiv:1605.07146, Sec. 2.4).
+        reduction: ends F with a :class:`SqueezeExcitation` of this reduction ratio.
+    """
+
+    stride_in: str
+    groups: int
+    width_per_group: int
+    dilation: int
+    bias: bool
+    norm_layer: Norm
+    dropout: float
+    reduction: int | None
 
 
 class OptionA(Module):
@@ -60,10 +83,43 @@ class OptionA(Module):
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"
 
 
+class SqueezeExcitation(Module):
+    """``x * sigmoid(W2 relu(W1 mean(x)))``: each channel scaled by a number between 0 and 1 that
+    depends on the means of all channels (Hu et al. 2018, arXiv:1709.01507, Eq. 2 to 4).
+
+    ``x (n, channels, h, w)`` to the same shape. W1 and W2, 1x1 convolutions with bias, lead to
+    ``channels / reduction`` channels and back.
+
+    Raises:
+        ArgumentError: ``reduction`` is below 1 or above ``channels``.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        if not 1 <= reduction <= channels:
+            raise ArgumentError(
+                message("SqueezeExcitation", f"reduction in 1..{channels}, the channels", reduction)
+            )
+        self.fc1 = Conv2d(channels, channels // reduction, 1)
+        self.relu = ReLU()
+        self.fc2 = Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = F.adaptive_avg_pool2d(x, 1)
+        return x * F.sigmoid(self.fc2(self.relu(self.fc1(means))))
+
+
 def make_shortcut(
-    option: str, in_channels: int, out_channels: int, stride: int, batch_norm: bool = True
+    option: str,
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    norm_layer: Norm | None = BatchNorm2d,
+    bias: bool = False,
 ) -> Module | None:
     """The module on the shortcut path, or None where the shortcut is the identity.
+
+    A projection ends with a norm, unless ``norm_layer`` is None.
 
     Raises:
         ArgumentError: ``option`` is not "A", "B" or "C".
@@ -75,8 +131,8 @@ def make_shortcut(
         return None
     if option == "A":
         return OptionA(in_channels, out_channels, stride)
-    projection = conv1x1(in_channels, out_channels, stride)
-    return Sequential(projection, BatchNorm2d(out_channels)) if batch_norm else projection
+    projection = Conv2d(in_channels, out_channels, 1, stride, bias=bias)
+    return projection if norm_layer is None else Sequential(projection, norm_layer(out_channels))
 
 
 def add(residual: Tensor, shortcut: Tensor) -> Tensor:
@@ -93,36 +149,168 @@ def add(residual: Tensor, shortcut: Tensor) -> Tensor:
     return residual + shortcut
 
 
-class _Skip(Module):
-    """The second path of a residual block, from input to addition."""
+class _Branch(Module):
+    """F: the convolutions of a block and their norms; the base of all blocks.
+
+    Each convolution ``conv1``, ``conv2``, ... has a norm ``bn1``, ``bn2``, ...: behind it or, with
+    pre-activation, in front of it. For :class:`BranchOptions` see there.
+
+    Raises:
+        ArgumentError: an option out of range, or one that this kind of F does not have.
+    """
+
+    kernels: ClassVar[tuple[int, ...]] = (3, 3)
+    expansion: ClassVar[int] = 1
+    pre_activation: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        *,
+        stride_in: str = "3x3",
+        groups: int = 1,
+        width_per_group: int = 64,
+        dilation: int = 1,
+        bias: bool = False,
+        norm_layer: Norm = BatchNorm2d,
+        dropout: float = 0.0,
+        reduction: int | None = None,
+    ) -> None:
+        super().__init__()
+        if stride_in not in ("1x1", "3x3"):
+            raise unknown("stride_in", stride_in, ["1x1", "3x3"])
+        inner = channels * width_per_group // 64 * groups
+        if len(self.kernels) == 2 and (groups, width_per_group) != (1, 64):
+            raise ArgumentError(
+                message(
+                    type(self).__name__,
+                    "groups 1 and width_per_group 64, as two 3x3 convolutions have no inner width",
+                    f"{groups} and {width_per_group}",
+                    fix="Use Bottleneck.",
+                )
+            )
+        strided = 0 if stride_in == "1x1" else self.kernels.index(3)
+        last = len(self.kernels) - 1
+        for i, kernel in enumerate(self.kernels):
+            c_in = in_channels if i == 0 else inner
+            c_out = channels * self.expansion if i == last else inner
+            spread = dilation if kernel == 3 else 1
+            conv = Conv2d(
+                c_in,
+                c_out,
+                kernel,
+                stride if i == strided else 1,
+                padding=spread * (kernel // 2),
+                dilation=spread,
+                groups=groups if kernel == 3 else 1,
+                bias=bias,
+            )
+            if self.pre_activation:
+                self.add_module(f"bn{i + 1}", norm_layer(c_in))
+                self.add_module(f"conv{i + 1}", conv)
+            else:
+                self.add_module(f"conv{i + 1}", conv)
+                self.add_module(f"bn{i + 1}", norm_layer(c_out))
+        self.relu = ReLU()
+        self.dropout = Dropout(dropout) if dropout else None
+        self.se = None if reduction is None else SqueezeExcitation(c_out, reduction)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x), before the addition."""
+        raise NotImplementedError(f"{type(self).__name__} does not define residual()")
+
+    def zero_residual(self) -> None:
+        """Set the last weight of F to 0, so that F(x) = 0: the block begins as its shortcut."""
+        last = f"{'conv' if self.pre_activation else 'bn'}{len(self.kernels)}"
+        init.zeros_(getattr(self, last).weight)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return x if self.dropout is None else self.dropout(x)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.se is None else self.se(x)
+
+
+class _Residual(_Branch):
+    """``b F(x) + S(x)``, what follows it is the block's: the base of all but the plain blocks.
+
+    Args:
+        shortcut: "A", "B" or "C"; makes ``downsample``, the module S, or None for the identity.
+        survival: the probability p of b = 1 in training, drawn once for each batch; else b = 0,
+            and F is not computed. In evaluation b = p (stochastic depth, Huang et al. 2016,
+            arXiv:1603.09382, Eq. 2 and 5).
+
+    Raises:
+        ArgumentError: an option out of range.
+    """
 
     downsample: Module | None
 
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        *,
+        shortcut: str = "B",
+        survival: float = 1.0,
+        **branch: Unpack[BranchOptions],
+    ) -> None:
+        super().__init__(in_channels, channels, stride, **branch)
+        if not 0 <= survival <= 1:
+            raise ArgumentError(message(type(self).__name__, "survival in 0..1", survival))
+        self.survival = survival
+        out_channels = channels * self.expansion
+        norm = None if self.pre_activation else branch.get("norm_layer", BatchNorm2d)
+        bias = branch.get("bias", False)
+        self.downsample = make_shortcut(shortcut, in_channels, out_channels, stride, norm, bias)
+
     def skip(self, x: Tensor) -> Tensor:
-        """What is added to F(x): x itself, or x brought to the shape of F(x)."""
+        """S(x), what is added to F(x): x itself, or x brought to the shape of F(x)."""
         return x if self.downsample is None else self.downsample(x)
+
+    def _sum(self, f: Callable[[Tensor], Tensor], s: Callable[[Tensor], Tensor], x: Tensor) -> Any:
+        """b f(x) + s(x)."""
+        if self.survival == 1:
+            return add(f(x), s(x))
+        if not self.training:
+            return add(f(x) * self.survival, s(x))
+        return add(f(x), s(x)) if random.generator().random() < self.survival else s(x)
+
+
+Block = type[_Branch]
 
 
 # ------------------------------------------------------------------ v1: activation after addition
 
 
-class _BasicBranch(Module):
-    """F of two 3x3 convolutions."""
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = conv3x3(in_channels, channels, stride)
-        self.bn1 = BatchNorm2d(channels)
-        self.relu = ReLU()
-        self.conv2 = conv3x3(channels, channels)
-        self.bn2 = BatchNorm2d(channels)
+class _BasicBranch(_Branch):
+    """F = BN2 W2 relu(BN1 W1 x), of two 3x3 convolutions."""
 
     def residual(self, x: Tensor) -> Tensor:
-        """F(x), before the addition."""
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(x))
+        return self._scaled(self.bn2(self.conv2(self._dropped(x))))
+
+
+class _BottleneckBranch(_Branch):
+    """F = BN3 W3 relu(BN2 W2 relu(BN1 W1 x)), of 1x1, 3x3 and 1x1 convolutions."""
+
+    kernels = (1, 3, 1)
+    expansion = 4
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self._scaled(self.bn3(self.conv3(self._dropped(x))))
+
+
+class _ActivationAfter(_Residual):
+    """``relu(F(x) + S(x))``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self._sum(self.residual, self.skip, x))
 
 
 class PlainBlock(_BasicBranch):
@@ -135,69 +323,28 @@ class PlainBlock(_BasicBranch):
         return self.relu(self.residual(x))
 
 
-class BasicBlock(_BasicBranch, _Skip):
-    """``relu(F(x) + x)``, F of two 3x3 convolutions (arXiv:1512.03385, Fig. 5 left)."""
+class BasicBlock(_BasicBranch, _ActivationAfter):
+    """``relu(F(x) + x)``, F of two 3x3 convolutions (arXiv:1512.03385, Eq. 1 and Fig. 5 left).
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, *, shortcut: str = "B"
-    ) -> None:
-        super().__init__(in_channels, channels, stride)
-        self.downsample = make_shortcut(shortcut, in_channels, channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(add(self.residual(x), self.skip(x)))
-
-
-class Bottleneck(_Skip):
-    """``relu(F(x) + x)``, F of 1x1, 3x3 and 1x1 convolutions (arXiv:1512.03385, Fig. 5 right).
-
-    ``stride_in`` says which convolution has the stride: ``"3x3"`` as in torchvision and
-    fb.resnet.torch (called v1.5), ``"1x1"`` as in the paper (v1).
+    With ``reduction=16`` the block of SE-ResNet (arXiv:1709.01507, Fig. 3).
     """
 
-    expansion: ClassVar[int] = 4
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        stride: int = 1,
-        *,
-        shortcut: str = "B",
-        stride_in: str = "3x3",
-    ) -> None:
-        super().__init__()
-        if stride_in not in ("1x1", "3x3"):
-            raise unknown("stride_in", stride_in, ["1x1", "3x3"])
-        stride1, stride2 = (stride, 1) if stride_in == "1x1" else (1, stride)
-        out_channels = channels * self.expansion
-        self.conv1 = conv1x1(in_channels, channels, stride1)
-        self.bn1 = BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels, stride2)
-        self.bn2 = BatchNorm2d(channels)
-        self.conv3 = conv1x1(channels, out_channels)
-        self.bn3 = BatchNorm2d(out_channels)
-        self.relu = ReLU()
-        self.downsample = make_shortcut(shortcut, in_channels, out_channels, stride)
+class Bottleneck(_BottleneckBranch, _ActivationAfter):
+    """``relu(F(x) + x)``, F of 1x1, 3x3 and 1x1 convolutions (arXiv:1512.03385, Fig. 5 right).
 
-    def residual(self, x: Tensor) -> Tensor:
-        """F(x), before the addition."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.bn3(self.conv3(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(add(self.residual(x), self.skip(x)))
+    With ``groups=32, width_per_group=4`` the block of ResNeXt 32x4d (arXiv:1611.05431, Fig. 3c),
+    with ``width_per_group=128`` that of a Wide ResNet-50-2 (arXiv:1605.07146, Sec. 3).
+    """
 
 
 # ------------------------------------------------------------------ v2: activation before the convs
 
 
-class _PreAct(Module):
+class _PreActivation(_Branch):
     """F that begins with batch norm and ReLU."""
 
-    bn1: BatchNorm2d
-    relu: ReLU
+    pre_activation = True
 
     def preactivate(self, x: Tensor) -> Tensor:
         """What the first convolution of F sees."""
@@ -205,39 +352,33 @@ class _PreAct(Module):
 
     def branch(self, activated: Tensor) -> Tensor:
         """F from its first convolution on."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define branch()")
 
     def residual(self, x: Tensor) -> Tensor:
-        """F(x), before the addition."""
         return self.branch(self.preactivate(x))
 
 
-class _PreActBasicBranch(_PreAct):
-    """F of two 3x3 convolutions, each behind batch norm and ReLU."""
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.bn1 = BatchNorm2d(in_channels)
-        self.relu = ReLU()
-        self.conv1 = conv3x3(in_channels, channels, stride)
-        self.bn2 = BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels)
+class _PreActBasicBranch(_PreActivation):
+    """F = W2 relu(BN2 W1 relu(BN1 x)), of two 3x3 convolutions."""
 
     def branch(self, activated: Tensor) -> Tensor:
-        x = self.conv1(activated)
-        return self.conv2(self.relu(self.bn2(x)))
+        x = self.relu(self.bn2(self.conv1(activated)))
+        return self._scaled(self.conv2(self._dropped(x)))
 
 
-class PreActPlainBlock(_PreActBasicBranch):
-    """``F(x)``: a :class:`PreActBlock` with shortcut A whose addition was taken out."""
+class _PreActBottleneckBranch(_PreActivation):
+    """F = W3 relu(BN3 W2 relu(BN2 W1 relu(BN1 x))), of 1x1, 3x3 and 1x1 convolutions."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.residual(x)
+    kernels = (1, 3, 1)
+    expansion = 4
+
+    def branch(self, activated: Tensor) -> Tensor:
+        x = self.relu(self.bn2(self.conv1(activated)))
+        x = self.relu(self.bn3(self.conv2(x)))
+        return self._scaled(self.conv3(self._dropped(x)))
 
 
-class _PreActSkip(_PreAct, _Skip):
+class _ActivationBefore(_PreActivation, _Residual):
     """``F(x) + x``. A projection reads the activated input, as in the authors' code
     (github.com/KaimingHe/resnet-1k-layers); the identity and shortcut A carry x as it is."""
 
@@ -249,43 +390,24 @@ class _PreActSkip(_PreAct, _Skip):
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.downsample, Conv2d):
             # Both paths share one activation: twice, bn1 would count the batch twice.
-            activated = self.preactivate(x)
-            return add(self.branch(activated), self.downsample(activated))
-        return add(self.residual(x), self.skip(x))
+            return self._sum(self.branch, self.downsample, self.preactivate(x))
+        return self._sum(self.residual, self.skip, x)
 
 
-class PreActBlock(_PreActBasicBranch, _PreActSkip):
-    """``F(x) + x``, F of two 3x3 convolutions with pre-activation (arXiv:1603.05027, Fig. 4e)."""
+class PreActPlainBlock(_PreActBasicBranch):
+    """``F(x)``: a :class:`PreActBlock` with shortcut A whose addition was taken out."""
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, *, shortcut: str = "B"
-    ) -> None:
-        super().__init__(in_channels, channels, stride)
-        self.downsample = make_shortcut(shortcut, in_channels, channels, stride, batch_norm=False)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.residual(x)
 
 
-class PreActBottleneck(_PreActSkip):
-    """``F(x) + x``, F of 1x1, 3x3 and 1x1 convolutions with pre-activation; stride in the 3x3."""
+class PreActBlock(_PreActBasicBranch, _ActivationBefore):
+    """``F(x) + x``, F of two 3x3 convolutions with pre-activation (arXiv:1603.05027, Fig. 4e).
 
-    expansion: ClassVar[int] = 4
+    With many channels and ``dropout`` the block of Wide ResNets for small images
+    (arXiv:1605.07146, Fig. 1d).
+    """
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, *, shortcut: str = "B"
-    ) -> None:
-        super().__init__()
-        out_channels = channels * self.expansion
-        self.bn1 = BatchNorm2d(in_channels)
-        self.conv1 = conv1x1(in_channels, channels)
-        self.bn2 = BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels, stride)
-        self.bn3 = BatchNorm2d(channels)
-        self.conv3 = conv1x1(channels, out_channels)
-        self.relu = ReLU()
-        self.downsample = make_shortcut(
-            shortcut, in_channels, out_channels, stride, batch_norm=False
-        )
 
-    def branch(self, activated: Tensor) -> Tensor:
-        x = self.conv1(activated)
-        x = self.conv2(self.relu(self.bn2(x)))
-        return self.conv3(self.relu(self.bn3(x)))
+class PreActBottleneck(_PreActBottleneckBranch, _ActivationBefore):
+    """``F(x) + x``, F of 1x1, 3x3 and 1x1 convolutions with pre-activation (arXiv:1603.05027)."""

@@ -1,146 +1,123 @@
-"""The 6n+2 family for small images (He et al. 2015, arXiv:1512.03385, Sec. 4.2), and plain twins.
+"""The families for small images, and plain twins.
 
 A 3x3 stem, three stages of n blocks with 16, 32 and 64 channels on maps of full, half and quarter
-size, global average pooling and one linear layer: 6n+2 layers with weights. The plain twin has
-the same layers without the additions.
+size, global average pooling and one linear layer: 6n+2 layers with weights (He et al. 2015,
+arXiv:1512.03385, Sec. 4.2), 9n+2 with bottlenecks (He et al. 2016, arXiv:1603.05027, Sec. 3). The
+plain twin has the same layers without the additions, and a Wide ResNet (arXiv:1605.07146) has
+k times the channels in every stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Unpack
 
-from minires.errors import ArgumentError, ShapeError, message
+from minires.errors import ArgumentError, message
 from minires.models.blocks import (
     BasicBlock,
+    Block,
+    Bottleneck,
     PlainBlock,
     PreActBlock,
+    PreActBottleneck,
     PreActPlainBlock,
-    conv3x3,
-    make_shortcut,
 )
-from minires.nn import BatchNorm2d, Conv2d, Linear, Module, ReLU, Sequential, init
-from minires.nn import functional as F
-from minires.tensor import Tensor
-
-_WIDTHS = (16, 32, 64)
+from minires.models.network import Variations, _Network
+from minires.nn import Conv2d
 
 
-class CifarNet(Module):
-    """A 6n+2 network of any block; made by :func:`cifar_resnet` and :func:`cifar_plain`.
+class CifarNet(_Network):
+    """A network for small images; made by :func:`cifar_resnet` and its siblings.
 
     ``forward`` takes images ``(n, in_channels, h, w)`` and returns logits ``(n, num_classes)``.
 
     Args:
-        block: ``block(in_channels, channels, stride)`` makes one block.
-        depth: 6n+2 with n >= 1.
-        pre_activation: whether the blocks start with batch norm and ReLU (v2). The stem then has
-            none, and one pair follows the last block instead.
+        block: one of the classes in :mod:`minires.models.blocks`. With a pre-activation block the
+            stem has no batch norm and ReLU, and one pair follows the last block instead.
+        blocks: in each of the three stages.
+        width: the factor k of the stages' channels, 16 k, 32 k and 64 k.
+        variations: what any network can be told, see :class:`~minires.models.network.Variations`.
+
+    Attributes:
+        depth: layers with weights from input to output, shortcuts aside: the number in a name.
+        image_shape: (c, h, w) of the images that it was designed for.
+
+    Raises:
+        ArgumentError: an option out of range, or one that these blocks do not have.
+        ShapeError: at the call: not images of ``in_channels``.
     """
+
+    image_size = 32
+    default_shortcut = "A"
+    fan = "fan_in"
 
     def __init__(
         self,
-        block: Callable[[int, int, int], Module],
-        depth: int,
-        num_classes: int,
-        in_channels: int,
-        pre_activation: bool,
+        block: Block,
+        blocks: int,
+        num_classes: int = 10,
+        *,
+        in_channels: int = 3,
+        width: int = 1,
+        **variations: Unpack[Variations],
     ) -> None:
-        super().__init__()
-        blocks = blocks_per_stage(depth)
-        self.depth, self.in_channels, self.pre_activation = depth, in_channels, pre_activation
-        self.conv1 = conv3x3(in_channels, _WIDTHS[0])
-        self.bn1 = BatchNorm2d(_WIDTHS[-1] if pre_activation else _WIDTHS[0])
-        self.relu = ReLU()
-        self.layer1 = _stage(block, _WIDTHS[0], _WIDTHS[0], blocks, stride=1)
-        self.layer2 = _stage(block, _WIDTHS[0], _WIDTHS[1], blocks, stride=2)
-        self.layer3 = _stage(block, _WIDTHS[1], _WIDTHS[2], blocks, stride=2)
-        self.fc = Linear(_WIDTHS[2], num_classes)
-        he_init(self, "fan_in")
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x.shape) != 4 or x.shape[1] != self.in_channels:
-            raise ShapeError(
-                message(
-                    f"{type(self).__name__} of depth {self.depth}",
-                    f"images of shape (n, {self.in_channels}, h, w)",
-                    f"shape {x.shape}",
-                    fix="Pass in_channels= for images with other channels.",
-                )
-            )
-        x = self.conv1(x)
-        if not self.pre_activation:
-            x = self.relu(self.bn1(x))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        if self.pre_activation:
-            x = self.relu(self.bn1(x))
-        return self.fc(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        stem = Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        stages = [(blocks, 16 * 2**i * width, 1 if i == 0 else 2, 1) for i in range(3)]
+        super().__init__(block, stem, None, stages, num_classes, **variations)
 
 
-def _stage(
-    block: Callable[[int, int, int], Module],
-    in_channels: int,
-    channels: int,
-    blocks: int,
-    stride: int,
-) -> Sequential:
-    rest = (block(channels, channels, 1) for _ in range(blocks - 1))
-    return Sequential(block(in_channels, channels, stride), *rest)
-
-
-def he_init(model: Module, mode: str) -> None:
-    """Draw every convolution weight from N(0, 2 / fan), as arXiv:1512.03385 Sec. 3.4 prescribes.
-
-    The source (arXiv:1502.01852) gives fan-in in Eq. 10 and fan-out in Eq. 14 and finds either
-    sufficient. Linear layers keep PyTorch's default, and batch norm starts as the identity.
-    """
-    for module in model.modules():
-        if isinstance(module, Conv2d):
-            init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
-
-
-def blocks_per_stage(depth: int) -> int:
-    """The n of ``depth = 6n + 2``.
+def blocks_per_stage(depth: int, step: int = 6, rest: int = 2) -> int:
+    """The n of ``depth = 6n + 2``, or with other numbers of layers in and around the blocks.
 
     Raises:
         ArgumentError: ``depth`` is not of that form; names the nearest depths that are.
     """
+    form = f"{step}n+{rest}"
     if isinstance(depth, bool) or not isinstance(depth, int):
-        raise ArgumentError(message("depth", "an integer of the form 6n+2", repr(depth)))
-    if depth >= 8 and (depth - 2) % 6 == 0:
-        return (depth - 2) // 6
-    below = 2 + 6 * ((depth - 2) // 6)
-    near = f"{below} and {below + 6}" if below >= 8 else "8"
+        raise ArgumentError(message("depth", f"an integer of the form {form}", repr(depth)))
+    least = step + rest
+    if depth >= least and (depth - rest) % step == 0:
+        return (depth - rest) // step
+    below = rest + step * ((depth - rest) // step)
+    near = f"{below} and {below + step}" if below >= least else str(least)
+    some = ", ".join(str(rest + step * n) for n in (1, 2, 3))
     raise ArgumentError(
-        message("depth", "6n+2 with n >= 1 (8, 14, 20, ...)", depth, fix=f"Nearest: {near}.")
+        message("depth", f"{form} with n >= 1 ({some}, ...)", depth, fix=f"Nearest: {near}.")
     )
 
 
 def cifar_resnet(
     depth: int,
     *,
-    shortcut: str = "A",
     num_classes: int = 10,
     in_channels: int = 3,
     pre_activation: bool = False,
+    bottleneck: bool = False,
+    **variations: Unpack[Variations],
 ) -> CifarNet:
-    """A residual network of 6n+2 layers; 269,722 parameters at depth 20.
+    """A residual network for small images; 269,722 parameters at depth 20.
 
     Args:
-        depth: 8, 14, 20, ...; the paper has 20, 32, 44, 56, 110 and 1202.
-        shortcut: "A" as in the paper's experiments; "B" adds 2,752 parameters at every depth.
+        depth: 6n+2 or, with bottlenecks, 9n+2. The papers have 20, 32, 44, 56, 110 and 1202
+            (arXiv:1512.03385), and 164 and 1001 with bottlenecks (arXiv:1603.05027).
         in_channels: 3 for colour images, 1 for grey ones.
         pre_activation: the blocks of arXiv:1603.05027 (v2) instead.
+        bottleneck: blocks of three convolutions.
+        variations: see :class:`~minires.models.network.Variations`. ``shortcut`` is "A" by
+            default, as in the first paper's experiments; "B" adds 2,752 parameters at every depth,
+            and is what the networks with bottlenecks have there.
 
     Raises:
-        ArgumentError: a depth not of the form 6n+2, or an unknown shortcut.
+        ArgumentError: a depth of another form, or an unknown shortcut.
     """
-
-    def block(c_in: int, c_out: int, stride: int) -> Module:
-        kind = PreActBlock if pre_activation else BasicBlock
-        return kind(c_in, c_out, stride, shortcut=shortcut)
-
-    make_shortcut(shortcut, 1, 1, 1)  # refuse a bad name before anything is drawn
-    return CifarNet(block, depth, num_classes, in_channels, pre_activation)
+    kinds: dict[tuple[bool, bool], Block] = {
+        (False, False): BasicBlock,
+        (False, True): Bottleneck,
+        (True, False): PreActBlock,
+        (True, True): PreActBottleneck,
+    }
+    blocks = blocks_per_stage(depth, 9 if bottleneck else 6)
+    block = kinds[pre_activation, bottleneck]
+    return CifarNet(block, blocks, num_classes, in_channels=in_channels, **variations)
 
 
 def cifar_plain(
@@ -153,5 +130,31 @@ def cifar_plain(
     Raises:
         ArgumentError: a depth not of the form 6n+2.
     """
-    kind = PreActPlainBlock if pre_activation else PlainBlock
-    return CifarNet(kind, depth, num_classes, in_channels, pre_activation)
+    block = PreActPlainBlock if pre_activation else PlainBlock
+    return CifarNet(block, blocks_per_stage(depth), num_classes, in_channels=in_channels)
+
+
+def cifar_wide_resnet(
+    depth: int = 28,
+    width: int = 10,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    **variations: Unpack[Variations],
+) -> CifarNet:
+    """WRN-depth-width (Zagoruyko & Komodakis 2016, arXiv:1605.07146): v2 blocks of two 3x3
+    convolutions with ``width`` times the channels; WRN-28-10 has 36,479,194 parameters.
+
+    Args:
+        depth: 6n+4: three projections count, other than in :func:`cifar_resnet`, and the linear
+            layer does not. The attribute ``depth`` of the network is 6n+2.
+        width: the paper's widening factor k; 1 is no wider than a ResNet.
+        variations: see :class:`~minires.models.network.Variations`. ``shortcut`` is "B" by
+            default; the paper trains with ``dropout=0.3`` and without.
+
+    Raises:
+        ArgumentError: a depth not of the form 6n+4, or another option out of range.
+    """
+    given: Variations = {"shortcut": "B", **variations}
+    blocks = blocks_per_stage(depth, rest=4)
+    return CifarNet(PreActBlock, blocks, num_classes, in_channels=in_channels, width=width, **given)

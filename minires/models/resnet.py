@@ -2,190 +2,190 @@
 
 A 7x7 stem of stride 2, a 3x3 max pool of stride 2, four stages, global average pooling and one
 linear layer: five halvings, made for images of 224x224. State dicts have torchvision's keys in
-torchvision's order.
+torchvision's order. There is one class; its members are made by a block and by numbers::
+
+    v1, v1.5           ResNet(Bottleneck, STAGES[50], stride_in="1x1"), ResNet(Bottleneck, ...)
+    v2                 ResNet(PreActBottleneck, STAGES[50])
+    plain              ResNet(PlainBlock, STAGES[34])
+    Wide ResNet-50-2   ResNet(Bottleneck, STAGES[50], width_per_group=128)
+    ResNeXt-50 32x4d   ResNet(Bottleneck, STAGES[50], groups=32, width_per_group=4)
+    SE-ResNet-50       ResNet(Bottleneck, STAGES[50], reduction=16)
+
+:mod:`minires.models.registry` gives each of them a name.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Unpack
 
-from minires.models.blocks import BasicBlock, Bottleneck
-from minires.models.cifar import he_init
-from minires.nn import (
-    AdaptiveAvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Linear,
-    MaxPool2d,
-    Module,
-    ReLU,
-    Sequential,
-    init,
-)
-from minires.nn import functional as F
+from minires.errors import ArgumentError, message
+from minires.models.blocks import BasicBlock, Block, Bottleneck
+from minires.models.network import Variations, _Network
+from minires.nn import Conv2d, MaxPool2d
 from minires.tensor import Tensor
 
+# Blocks in each stage (arXiv:1512.03385, Table 1). Depth 200 (arXiv:1603.05027, Sec. 4) has 16
+# bottlenecks more than depth 152, on the maps of 28x28.
+STAGES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
 
-class ResNet(Module):
+
+class Options(Variations, total=False):
+    """Options of the ImageNet family, see :class:`ResNet`."""
+
+    num_classes: int
+    in_channels: int
+    stride_in: str
+    replace_stride_with_dilation: Sequence[bool] | None
+
+
+class ResNetOptions(Options, total=False):
+    """The options of a network whose blocks have no width of their own yet."""
+
+    groups: int
+    width_per_group: int
+
+
+class ResNet(_Network):
     """A network of the ImageNet family; made by :func:`resnet18` and its siblings.
 
     ``forward`` takes images ``(n, in_channels, h, w)`` and returns logits ``(n, num_classes)``.
 
     Args:
-        layers: blocks in each of the four stages.
-        bottleneck: blocks of three convolutions (:class:`Bottleneck`) rather than two.
-        stride_in: which convolution of a bottleneck halves the map, ``"3x3"`` (torchvision, v1.5)
-            or ``"1x1"`` (the paper, v1).
-        shortcut: "A", "B" or "C", see :mod:`minires.models.blocks`.
-        zero_init_residual: start every block as its shortcut, with 0 as weight of its last batch
-            norm (Goyal et al. 2017, arXiv:1706.02677, Sec. 5.1).
+        block: one of the classes in :mod:`minires.models.blocks`. With a pre-activation block the
+            stem has no batch norm and ReLU, and one pair follows the last block instead.
+        layers: blocks in each of the four stages, such as ``STAGES[50]``.
+        groups, width_per_group, stride_in: of a bottleneck, see
+            :class:`~minires.models.blocks.BranchOptions`.
+        replace_stride_with_dilation: for stages 2, 3 and 4, whether to keep the size of the maps
+            and dilate the 3x3 convolutions from there on instead.
+        variations: what any network can be told, see :class:`~minires.models.network.Variations`.
+
+    Attributes:
+        depth: layers with weights from input to output, shortcuts aside: the number in a name.
+        image_shape: (c, h, w) of the images that it was designed for.
+
+    Raises:
+        ArgumentError: an option out of range, or one that these blocks do not have.
+        ShapeError: at the call: not images of ``in_channels``.
     """
+
+    image_size = 224
+    default_shortcut = "B"
+    fan = "fan_out"
 
     def __init__(
         self,
+        block: Block,
         layers: Sequence[int],
-        *,
-        bottleneck: bool,
         num_classes: int = 1000,
+        *,
         in_channels: int = 3,
+        groups: int = 1,
+        width_per_group: int = 64,
         stride_in: str = "3x3",
-        shortcut: str = "B",
-        zero_init_residual: bool = False,
+        replace_stride_with_dilation: Sequence[bool] | None = None,
+        **variations: Unpack[Variations],
     ) -> None:
-        super().__init__()
-
-        def block(c_in: int, channels: int, stride: int) -> Module:
-            if bottleneck:
-                return Bottleneck(c_in, channels, stride, shortcut=shortcut, stride_in=stride_in)
-            return BasicBlock(c_in, channels, stride, shortcut=shortcut)
-
-        expansion = Bottleneck.expansion if bottleneck else BasicBlock.expansion
-        self.conv1 = Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = BatchNorm2d(64)
-        self.relu = ReLU()
-        self.maxpool = MaxPool2d(3, stride=2, padding=1)
-        c_in = 64
+        if len(layers) != 4:
+            raise ArgumentError(message("ResNet", "layers of four stages", list(layers)))
+        dilate = (False, *_three(replace_stride_with_dilation))
+        stages, dilation = [], 1
         for i, blocks in enumerate(layers):
-            channels = 64 * 2**i
-            stage = Sequential()
-            for j in range(blocks):
-                stage.append(block(c_in, channels, 2 if i > 0 and j == 0 else 1))
-                c_in = channels * expansion
-            self.add_module(f"layer{i + 1}", stage)
-        self.avgpool = AdaptiveAvgPool2d(1)
-        self.fc = Linear(c_in, num_classes)
-        he_init(self, "fan_out")
-        if zero_init_residual:
-            last = "bn3.weight" if bottleneck else "bn2.weight"
-            for name, param in self.named_parameters():
-                if name.endswith(last):
-                    init.zeros_(param)
+            stride = 1 if i == 0 else 2
+            if dilate[i]:
+                dilation, stride = 2 * dilation, 1
+            stages.append((blocks, 64 * 2**i, stride, dilation))
+        super().__init__(
+            block,
+            Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False),
+            MaxPool2d(3, stride=2, padding=1),
+            stages,
+            num_classes,
+            groups=groups,
+            width_per_group=width_per_group,
+            stride_in=stride_in,
+            **variations,
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[2:]
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        if x.shape[2:] == (1, 1):
+    def features(self, x: Tensor) -> Tensor:
+        maps = super().features(x)
+        if maps.shape[2:] == (1, 1):
             warnings.warn(
-                f"ResNet: images of {h}x{w} leave maps of 1x1 after five halvings; "
-                "did you mean cifar_resnet(depth=20)?",
+                f"ResNet: images of {x.shape[2]}x{x.shape[3]} leave maps of 1x1 after five "
+                "halvings; did you mean cifar_resnet(depth=20)?",
                 UserWarning,
-                stacklevel=3,  # forward, __call__: the line that called the network
+                stacklevel=4,  # features, forward, __call__: the line that called the network
             )
-        return self.fc(F.flatten(self.avgpool(x), 1))
+        return maps
 
 
-def resnet18(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    stride_in: str = "3x3",
-    zero_init_residual: bool = False,
-    shortcut: str = "B",
-) -> ResNet:
+def _three(dilate: Sequence[bool] | None) -> Sequence[bool]:
+    if dilate is None:
+        return False, False, False
+    if len(dilate) != 3:
+        raise ArgumentError(
+            message(
+                "ResNet",
+                "replace_stride_with_dilation for stages 2, 3 and 4, as three booleans",
+                repr(dilate),
+            )
+        )
+    return dilate
+
+
+def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-18: 11,689,512 parameters, 1.81 G multiply-adds; ``stride_in`` does not concern it."""
-    return ResNet(
-        (2, 2, 2, 2),
-        bottleneck=False,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stride_in=stride_in,
-        shortcut=shortcut,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(BasicBlock, STAGES[18], **options)
 
 
-def resnet34(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    stride_in: str = "3x3",
-    zero_init_residual: bool = False,
-    shortcut: str = "B",
-) -> ResNet:
+def resnet34(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-34: 21,797,672 parameters, 3.66 G multiply-adds; ``stride_in`` does not concern it."""
-    return ResNet(
-        (3, 4, 6, 3),
-        bottleneck=False,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stride_in=stride_in,
-        shortcut=shortcut,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(BasicBlock, STAGES[34], **options)
 
 
-def resnet50(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    stride_in: str = "3x3",
-    zero_init_residual: bool = False,
-    shortcut: str = "B",
-) -> ResNet:
+def resnet50(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-50: 25,557,032 parameters, 4.09 G multiply-adds at 224x224 (v1.5)."""
-    return ResNet(
-        (3, 4, 6, 3),
-        bottleneck=True,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stride_in=stride_in,
-        shortcut=shortcut,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(Bottleneck, STAGES[50], **options)
 
 
-def resnet101(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    stride_in: str = "3x3",
-    zero_init_residual: bool = False,
-    shortcut: str = "B",
-) -> ResNet:
+def resnet101(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-101: 44,549,160 parameters, 7.80 G multiply-adds at 224x224 (v1.5)."""
-    return ResNet(
-        (3, 4, 23, 3),
-        bottleneck=True,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stride_in=stride_in,
-        shortcut=shortcut,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(Bottleneck, STAGES[101], **options)
 
 
-def resnet152(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    stride_in: str = "3x3",
-    zero_init_residual: bool = False,
-    shortcut: str = "B",
-) -> ResNet:
+def resnet152(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-152: 60,192,808 parameters, 11.51 G multiply-adds at 224x224 (v1.5)."""
-    return ResNet(
-        (3, 8, 36, 3),
-        bottleneck=True,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stride_in=stride_in,
-        shortcut=shortcut,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(Bottleneck, STAGES[152], **options)
+
+
+def resnext50_32x4d(**options: Unpack[Options]) -> ResNet:
+    """ResNeXt-50 of 32 groups of 4 channels (Xie et al. 2017, arXiv:1611.05431): 25,028,904
+    parameters, 4.23 G multiply-adds at 224x224."""
+    return ResNet(Bottleneck, STAGES[50], groups=32, width_per_group=4, **options)
+
+
+def resnext101_32x8d(**options: Unpack[Options]) -> ResNet:
+    """ResNeXt-101 of 32 groups of 8 channels: 88,791,336 parameters, 16.41 G multiply-adds at
+    224x224."""
+    return ResNet(Bottleneck, STAGES[101], groups=32, width_per_group=8, **options)
+
+
+def wide_resnet50_2(**options: Unpack[Options]) -> ResNet:
+    """ResNet-50 whose 3x3 convolutions are twice as wide (Zagoruyko & Komodakis 2016,
+    arXiv:1605.07146, Sec. 3.3): 68,883,240 parameters, 11.40 G multiply-adds at 224x224."""
+    return ResNet(Bottleneck, STAGES[50], width_per_group=128, **options)
+
+
+def wide_resnet101_2(**options: Unpack[Options]) -> ResNet:
+    """ResNet-101 whose 3x3 convolutions are twice as wide: 126,886,696 parameters, 22.75 G
+    multiply-adds at 224x224."""
+    return ResNet(Bottleneck, STAGES[101], width_per_group=128, **options)

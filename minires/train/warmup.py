@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from minires.autograd import no_grad
-from minires.models import CifarNet, create
+from minires.models import create
 from minires.nn import Module
 from minires.optim import SGD
 from minires.tensor import from_numpy
@@ -29,27 +29,27 @@ def passes(model: str) -> Iterator[Pass]:
         ArgumentError: the model is not in the zoo.
     """
     net = create(model)
-    small = isinstance(net, CifarNet)
-    size = 32 if small else 224
-    many = 128 if small and net.depth <= 110 else 8  # what is usual and takes a second or two
-    yield f"training, {many} images", functools.partial(_train, net, many, size)
+    light = sum(param.numel() for param in net.parameters()) <= 2_000_000
+    many = 128 if light else 8  # what is usual and takes a second or two
+    yield f"training, {many} images", functools.partial(_train, net, many)
     for batch in (many, 1):  # one image is cut over threads in another way than many
         images = f"{batch} image{'s' if batch > 1 else ''}"
-        yield f"inference, {images}", functools.partial(_infer, net, batch, size)
+        yield f"inference, {images}", functools.partial(_infer, net, batch)
 
 
-def _train(net: Module, batch: int, size: int) -> None:
+def _train(net: Module, batch: int) -> None:
+    c, h, w = net.image_shape
     optimizer = SGD(net.parameters(), 0.0, momentum=0.9, weight_decay=1e-4)
     labels = np.zeros(batch, np.int64)
     # Images that are in the kernels' layout already, as those of one channel always are, are not
     # copied. The caller has them, then, so that the first convolution's work cannot be put off:
     # there are two ways to go through the net.
-    copied = np.zeros((batch, 3, size, size), np.float32)
-    as_they_are = np.zeros((batch, size, size, 3), np.float32).transpose(0, 3, 1, 2)
+    copied = np.zeros((batch, c, h, w), np.float32)
+    as_they_are = np.zeros((batch, h, w, c), np.float32).transpose(0, 3, 1, 2)
     train_epoch(net, [(x, labels) for x in (copied, as_they_are)], optimizer)
 
 
-def _infer(net: Module, batch: int, size: int) -> None:
+def _infer(net: Module, batch: int) -> None:
     net.eval()
     with no_grad():
-        net(from_numpy(np.zeros((batch, 3, size, size), np.float32))).numpy()
+        net(from_numpy(np.zeros((batch, *net.image_shape), np.float32))).numpy()

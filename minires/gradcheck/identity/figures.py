@@ -32,6 +32,7 @@ from minires.drawing import (
     styled,
     to_bytes,
 )
+from minires.files import write_atomic
 from minires.gradcheck.identity.chains import PathLengths, around_blocks, sample_path_norms
 from minires.gradcheck.identity.chains import path_lengths as split_by_length
 from minires.gradcheck.identity.jacobians import Array, Jacobians, jacobians
@@ -40,7 +41,6 @@ from minires.gradcheck.identity.spectra import Spectra
 from minires.gradcheck.identity.spectra import singular_values as compute_spectra
 from minires.models import cifar_resnet
 from minires.tensor import Tensor
-from minires.train.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

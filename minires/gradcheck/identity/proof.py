@@ -44,7 +44,7 @@ from minires.models import (
     PreActBottleneck,
     PreActPlainBlock,
 )
-from minires.models.cifar import he_init
+from minires.models.network import he_init
 from minires.nn import BatchNorm2d, Conv2d, Module, Sequential
 from minires.ops import concatenate
 from minires.tensor import Tensor
@@ -389,7 +389,8 @@ def _stride(block: Module) -> int:
 
 
 def _in_branch(name: str) -> bool:
-    return not name.startswith("downsample")
+    """Whether a layer is one of those from input to addition; ``se`` only scales their result."""
+    return not name.startswith(("downsample", "se."))
 
 
 def option_a_matrix(shape_in: tuple[int, ...], shape_out: tuple[int, ...], stride: int) -> Array:

@@ -17,7 +17,7 @@ from minires.autograd import grad
 from minires.errors import ArgumentError, message
 from minires.gradcheck.identity.jacobians import Array, as_float64, calibrate, frozen
 from minires.models import BasicBlock, PlainBlock, PreActBlock, PreActPlainBlock
-from minires.models.cifar import he_init
+from minires.models.network import he_init
 from minires.nn import Module, Sequential
 from minires.tensor import Tensor
 

@@ -55,15 +55,30 @@ CASES = [
         linear=together("x"),
         kernels=False,
     ),
+    Case(
+        *("block", "SqueezeExcitation", "4 to 2 channels", {"x": normal(2, 4, 2, 3)}),
+        module=lambda: models.SqueezeExcitation(4, reduction=2),
+    ),
     *_cases_of(models.PlainBlock, 2, (2, 3), plain=True),
     *_cases_of(models.BasicBlock, 2, (2, 3)),
     Case(
         *("block", "Bottleneck", "train, stride 2 in the 1x1", {"x": normal(2, 3, 3, 2)}),
         module=lambda: models.Bottleneck(3, 2, 2, stride_in="1x1"),
     ),
+    Case(
+        *("block", "Bottleneck", "train, 2 groups, dilation 2, squeeze and excitation"),
+        {"x": normal(2, 3, 3, 4)},
+        module=lambda: models.Bottleneck(
+            3, 1, groups=2, width_per_group=128, dilation=2, reduction=2
+        ),
+    ),
     *_cases_of(models.Bottleneck, 8, (3, 2)),
     *_cases_of(models.PreActPlainBlock, 2, (2, 3), plain=True),
     *_cases_of(models.PreActBlock, 2, (2, 3)),
+    Case(
+        *("block", "PreActBlock", "eval, survival 0.7", {"x": normal(2, 2, 2, 3)}),
+        module=lambda: models.PreActBlock(2, 2, survival=0.7).eval(),
+    ),
     *_cases_of(models.PreActBottleneck, 8, (3, 2)),
     Case(
         *("block", "CifarNet", "residual, depth 8", {"x": normal(2, 1, 8, 8)}),
@@ -77,7 +92,7 @@ CASES = [
     ),
     Case(
         *("block", "ResNet", "one block", {"x": normal(2, 1, 8, 8)}),
-        module=lambda: models.ResNet((1, 0, 0, 0), bottleneck=False, num_classes=3, in_channels=1),
+        module=lambda: models.ResNet(models.BasicBlock, (1, 0, 0, 0), num_classes=3, in_channels=1),
         probes=PROBES,
     ),
 ]

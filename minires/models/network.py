@@ -1,0 +1,165 @@
+"""What the networks of the zoo share: a stem, stages of blocks, a pool and one linear layer.
+
+The families differ in stem, widths and blocks: see :mod:`minires.models.resnet` and
+:mod:`minires.models.cifar`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypedDict
+
+from minires.errors import ArgumentError, ShapeError, message
+from minires.models.blocks import Block, Norm
+from minires.nn import (
+    AdaptiveAvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Linear,
+    Module,
+    ReLU,
+    Sequential,
+    init,
+)
+from minires.nn import functional as F
+from minires.tensor import Tensor
+
+
+class Variations(TypedDict, total=False):
+    """Options of every network.
+
+    Attributes:
+        shortcut: "A", "B" or "C", see :mod:`minires.models.blocks`.
+        zero_init_residual: start every block as its shortcut, with 0 as weight of the last layer
+            of F (Goyal et al. 2017, arXiv:1706.02677, Sec. 5.1: "zero γ").
+        norm_layer: called with a number of channels, makes each normalisation; None for
+            :class:`~minires.nn.BatchNorm2d`.
+        dropout: probability of zeroing an entry inside F, see
+            :class:`~minires.models.blocks.BranchOptions`.
+        reduction: ends every F with squeeze and excitation of this ratio; 16 makes an SE-ResNet
+            (Hu et al. 2018, arXiv:1709.01507).
+        survival: stochastic depth: block l of L takes part in a training step with probability
+            ``1 - l / L * (1 - survival)`` (Huang et al. 2016, arXiv:1603.09382, Eq. 4; the paper
+            has 0.5).
+    """
+
+    shortcut: str
+    zero_init_residual: bool
+    norm_layer: Norm | None
+    dropout: float
+    reduction: int | None
+    survival: float
+
+
+class _Network(Module):
+    """``fc(mean(stages(stem(x))))``.
+
+    Args:
+        stem: the first convolution.
+        pool: what follows it, if anything.
+        stages: for each stage (blocks, channels, stride, dilation). The stride is that of its
+            first block, which still has the dilation of the stage before (Yu et al. 2017,
+            arXiv:1705.09914: dilation in place of a stride).
+        options: of every block.
+
+    Attributes:
+        depth: layers with weights from input to output, shortcuts aside: the number in a name.
+        image_shape: (c, h, w) of the images that it was designed for; other sizes work.
+    """
+
+    image_size: ClassVar[int]
+    default_shortcut: ClassVar[str]
+    fan: ClassVar[str]  # the one that initial weights go by
+
+    def __init__(
+        self,
+        block: Block,
+        stem: Conv2d,
+        pool: Module | None,
+        stages: Sequence[tuple[int, int, int, int]],
+        num_classes: int,
+        *,
+        shortcut: str | None = None,
+        zero_init_residual: bool = False,
+        norm_layer: Norm | None = None,
+        survival: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        layers = [blocks for blocks, *_ in stages]
+        if min(layers) < 0 or not any(layers):
+            raise ArgumentError(message("layers", "numbers >= 0, not all of them 0", layers))
+        if not hasattr(block, "skip") and (shortcut is not None or survival != 1):
+            given = f"shortcut={shortcut!r}, survival={survival}"
+            raise ArgumentError(
+                message(block.__name__, "no options of shortcuts in a plain network", given)
+            )
+        self.depth = 2 + len(block.kernels) * sum(layers)
+        self.image_shape = (stem.in_channels, self.image_size, self.image_size)
+        self.pre_activation = block.pre_activation
+        norm_layer = norm_layer or BatchNorm2d
+        widest = max(channels for blocks, channels, *_ in stages if blocks) * block.expansion
+        self.conv1 = stem
+        self.bn1 = norm_layer(widest if self.pre_activation else stem.out_channels)
+        self.relu = ReLU()
+        self.maxpool = pool
+        c_in, made, spread = stem.out_channels, 0, 1
+        for i, (blocks, channels, stride, dilation) in enumerate(stages):
+            stage = Sequential()
+            for _ in range(blocks):
+                made += 1
+                second_path = {}
+                if hasattr(block, "skip"):
+                    alive = 1 - made / sum(layers) * (1 - survival)
+                    second_path = {"shortcut": shortcut or self.default_shortcut, "survival": alive}
+                kind = {"dilation": spread, "norm_layer": norm_layer, **second_path, **options}
+                stage.append(block(c_in, channels, stride, **kind))
+                c_in, stride, spread = channels * block.expansion, 1, dilation
+            self.add_module(f"layer{i + 1}", stage)
+        self.stages = len(stages)
+        self.avgpool = AdaptiveAvgPool2d(1)
+        self.fc = Linear(c_in, num_classes)
+        he_init(self, self.fan)
+        if zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, block):
+                    module.zero_residual()
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last maps, ``(n, channels, h', w')``: what is pooled and classified."""
+        if len(x.shape) != 4 or x.shape[1] != self.conv1.in_channels:
+            raise ShapeError(_wrong_images(self, x.shape))
+        x = self.conv1(x)
+        if not self.pre_activation:
+            x = self.relu(self.bn1(x))
+        if self.maxpool is not None:
+            x = self.maxpool(x)
+        for i in range(self.stages):
+            x = getattr(self, f"layer{i + 1}")(x)
+        return self.relu(self.bn1(x)) if self.pre_activation else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.flatten(self.avgpool(self.features(x)), 1))
+
+
+def _wrong_images(net: _Network, shape: tuple[int, ...]) -> str:
+    c = net.conv1.in_channels
+    if len(shape) == 4 and shape[-1] == c:
+        fix = "x looks like (n, h, w, c): use x.permute(0, 3, 1, 2)."
+    elif len(shape) == 3:
+        fix = "For one image, add a batch dimension: x.unsqueeze(0)."
+    else:
+        fix = "Pass in_channels= for images with other channels."
+    kind = type(net).__name__
+    return message(kind, f"images of shape (n, {c}, h, w)", f"shape {shape}", fix=fix)
+
+
+def he_init(model: Module, mode: str) -> None:
+    """Draw every convolution weight from N(0, 2 / fan), as arXiv:1512.03385 Sec. 3.4 prescribes.
+
+    The source (arXiv:1502.01852) gives fan-in in Eq. 10 and fan-out in Eq. 14 and finds either
+    sufficient. Linear layers keep PyTorch's default, and batch norm starts as the identity.
+    """
+    for module in model.modules():
+        if isinstance(module, Conv2d):
+            init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
