@@ -413,7 +413,7 @@ def _kernels_markdown(path: Path) -> str:
 
 def update_readme(readme: Path = README, results: Path = RESULTS) -> None:
     """Put the newest results between the two marks in the README."""
-    from minires.train.files import write_atomic
+    from minires.files import write_atomic
 
     before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]

@@ -29,6 +29,7 @@ from shapes import normal, pair
 
 from minires import drawing
 from minires.errors import ArgumentError, MiniresError, message
+from minires.files import write_atomic
 from minires.kernels import threads
 from minires.kernels.cpu import lanes
 from minires.kernels.jit import kernel
@@ -38,7 +39,6 @@ from minires.ops.batch_norm import kernel_numba as batch_norm
 from minires.ops.conv2d import Conv2dGeometry, kernel_numpy
 from minires.ops.conv2d import numba_direct as direct
 from minires.ops.conv2d import numba_winograd as winograd
-from minires.train.files import write_atomic
 
 FIGURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "ladder_conv2d.png"
 LAYERS = {  # name: images, channels in and out, height and width; kernels are 3x3

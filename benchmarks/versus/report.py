@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minires import drawing
-from minires.train.files import write_atomic
+from minires.files import write_atomic
 
 if TYPE_CHECKING:
     from versus.works import Result, Work

@@ -16,9 +16,10 @@ import numpy as np
 
 from minires.autograd import HookHandle, is_grad_enabled
 from minires.device import Device, move
-from minires.errors import ArgumentError, CheckpointError, MiniresError, message
+from minires.errors import ArgumentError, MiniresError, message
 from minires.nn.hooks import call_watched
-from minires.tensor import Tensor, as_dtype, from_numpy
+from minires.nn.state import as_tensors, fits, load_error, missing_keys
+from minires.tensor import Tensor, as_dtype
 
 
 class Parameter(Tensor):
@@ -274,32 +275,26 @@ class Module:
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True
     ) -> IncompatibleKeys:
-        """Copy ``state_dict`` (tensors or NumPy arrays) into this module's parameters and buffers.
+        """Copy ``state_dict`` into this module's parameters and buffers.
 
-        Values are converted to the module's own float precision; shapes, and whether a value is
-        floating point at all, must agree. Nothing is written unless everything fits. With
-        ``strict=False`` names may be missing or left over; they are returned, and the rest loaded.
+        Values may be tensors, or arrays of NumPy, PyTorch and others. They are converted to the
+        module's own float precision; shapes, and whether a value is floating point at all, must
+        agree. Nothing is written unless everything fits. With ``strict=False`` names may be
+        missing or left over; they are returned, and the rest loaded. A batch norm's
+        ``num_batches_tracked`` stays as it is where only that is missing (old PyTorch files).
 
         Raises:
             CheckpointError: names every missing, unexpected and misshapen key at once.
+            ArgumentError: no dict of names and tensors.
+            DTypeError: a value of a dtype that minires does not take.
         """
         own = self._named_state()
-        given = {
-            name: value.detach() if isinstance(value, Tensor) else from_numpy(np.asarray(value))
-            for name, value in state_dict.items()
-        }
-        missing = [name for name in own if name not in given]
+        given = as_tensors("load_state_dict", state_dict)
+        missing = missing_keys(own, given)
         unexpected = [name for name in given if name not in own]
-        misfits = [
-            f"{name} (model {own[name].shape} {own[name].dtype}, "
-            f"given {given[name].shape} {given[name].dtype})"
-            for name in own
-            if name in given and not _fits(own[name], given[name])
-        ]
-        if misfits or (strict and (missing or unexpected)):
-            raise CheckpointError(
-                _load_error(type(self).__name__, own, given, missing, unexpected, misfits)
-            )
+        misfit = any(not fits(own[name], given[name]) for name in own if name in given)
+        if misfit or (strict and (missing or unexpected)):
+            raise load_error(type(self).__name__, own, given, missing)
         for name, target in own.items():
             if name in given:
                 target._to_write()[...] = move(given[name]._array, target.device)
@@ -321,6 +316,14 @@ class Module:
                 tensor._hold(array)
                 tensor.grad = grad
         return self
+
+    def cuda(self, device: int | str | Device = 0) -> Self:
+        """Move to a GPU, given as its number or as a device, in place; returns the module."""
+        return self.to(Device("cuda", device) if isinstance(device, int) else device)
+
+    def cpu(self) -> Self:
+        """Move to main memory, in place; returns the module."""
+        return self.to("cpu")
 
     def float(self) -> Self:
         """Convert floating-point parameters and buffers to float32, in place."""
@@ -439,36 +442,3 @@ def _converter(target: Any) -> Callable[[Any], Any]:
     if dtype.kind != "f":
         raise ArgumentError(message("Module.to", "a device or a float dtype", repr(target)))
     return lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
-
-
-def _fits(own: Tensor, given: Tensor) -> bool:
-    return own.shape == given.shape and (own.dtype.kind == "f") == (given.dtype.kind == "f")
-
-
-def _load_error(
-    model: str,
-    own: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
-    missing: list[str],
-    unexpected: list[str],
-    misfits: list[str],
-) -> str:
-    """The text for a state dict that does not belong to this model."""
-    matched = len(own) - len(missing)
-    lines = [f"load_state_dict: {matched} of {len(own)} keys of {model} match, nothing was loaded"]
-    for what, names in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("wrong shape or kind of dtype", misfits),
-    ):
-        if names:
-            more = f", and {len(names) - 20} more" if len(names) > 20 else ""
-            lines.append(f"  {what} ({len(names)}): {', '.join(names[:20])}{more}")
-    prefix = "module."
-    if given and all(name.startswith(prefix) for name in given):
-        hits = sum(name.removeprefix(prefix) in own for name in given)
-        lines.append(
-            f'  every key starts with "{prefix}" (saved from a parallel wrapper): stripping it '
-            f"matches {hits} of {len(own)}"
-        )
-    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Training: the loop over epochs, evaluation, and checkpoints that resume bit for bit."""
 
+from minires.files import check_writable, write_atomic, write_json_atomic
 from minires.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from minires.train.files import check_writable, write_atomic, write_json_atomic
 from minires.train.loop import EpochResult, evaluate, fit, train_epoch
 
 __all__ = [

@@ -2,30 +2,25 @@
 
 The file is an ordinary safetensors file, so it holds no code and other tools can open it. Tensors
 are named ``model/<name>`` and ``optimizer/<parameter index>/<name>``. What is not a tensor is JSON
-in the file's metadata, next to a checksum over all of it: safetensors itself would not notice a
-flipped bit.
+in the file's metadata. ``minires.load`` reads the weights of the model from it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from minires import random
 from minires.errors import ArgumentError, CheckpointError, MiniresError, message
+from minires.interop.safetensors_ import damaged, read_safetensors, write_safetensors
 from minires.optim import LRScheduler, Optimizer
 from minires.tensor import Tensor, from_numpy
-from minires.train.files import write_atomic
 
-FORMAT = 1
+FORMAT = 2
 _SHOWN = 5  # names per kind of mismatch in an error
 
 
@@ -57,7 +52,8 @@ def save_checkpoint(
         ArgumentError: ``progress`` holds something that JSON cannot.
         CheckpointError: the folder cannot be written.
     """
-    arrays = {f"model/{name}": _plain(tensor) for name, tensor in model.state_dict().items()}
+    state_dict = model.state_dict()
+    arrays = {f"model/{name}": tensor.detach().numpy() for name, tensor in state_dict.items()}
     content: dict[str, Any] = {
         "optimizer": None,
         "schedule": schedule.state_dict() if schedule is not None else None,
@@ -71,7 +67,7 @@ def save_checkpoint(
             numbers[str(index)] = {}
             for name, value in values.items():
                 if isinstance(value, np.ndarray):
-                    arrays[f"optimizer/{index}/{name}"] = np.asarray(value, order="C")
+                    arrays[f"optimizer/{index}/{name}"] = value
                 else:
                     numbers[str(index)][name] = value
         content["optimizer"] = {"param_groups": state["param_groups"], "numbers": numbers}
@@ -81,12 +77,7 @@ def save_checkpoint(
         raise ArgumentError(
             message("save_checkpoint", "progress of plain JSON values", error)
         ) from error
-    metadata = {
-        "minires_checkpoint": str(FORMAT),
-        "content": text,
-        "crc32": f"{_checksum(arrays, text):08x}",
-    }
-    write_atomic(path, safetensors.numpy.save(arrays, metadata))
+    write_safetensors(path, arrays, {"minires_checkpoint": str(FORMAT), "content": text})
 
 
 def load_checkpoint(
@@ -142,67 +133,30 @@ def read_progress(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All arrays and the JSON part of a checkpoint, the checksum verified."""
-    file = Path(path)
     op = "load_checkpoint"
-    if not file.is_file():
-        got = "a folder" if file.is_dir() else "no such file"
-        raise CheckpointError(message(op, f"a checkpoint at {file}", got))
-    try:
-        with safetensors.safe_open(file, framework="numpy") as reader:
-            metadata = reader.metadata() or {}
-            if "minires_checkpoint" not in metadata:
-                raise CheckpointError(
-                    message(
-                        op,
-                        f"a minires checkpoint at {file}",
-                        "a safetensors file of another program",
-                        fix="Load weights alone with safetensors.numpy and model.load_state_dict",
-                    )
-                )
-            if metadata["minires_checkpoint"] != str(FORMAT):
-                raise CheckpointError(
-                    message(
-                        op,
-                        f"checkpoint format {FORMAT}",
-                        metadata["minires_checkpoint"],
-                        str(file),
-                        "It was written by another version of minires; use that one.",
-                    )
-                )
-            arrays = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+    arrays, metadata, _, verified = read_safetensors(path, op)
+    if "minires_checkpoint" not in metadata:
         raise CheckpointError(
             message(
                 op,
-                f"a whole checkpoint at {file}",
-                f"a truncated or damaged file of {file.stat().st_size:,} bytes ({error})",
-                fix="Restore the file from a copy, or delete it and train anew.",
-            )
-        ) from error
-    text = metadata.get("content", "")
-    if metadata.get("crc32") != f"{_checksum(arrays, text):08x}":
-        raise CheckpointError(
-            message(
-                op,
-                f"a whole checkpoint at {file}",
-                "a damaged file: its checksum does not match its contents",
-                fix="Restore the file from a copy, or delete it and train anew.",
+                f"a minires checkpoint at {path}",
+                "a safetensors file without optimiser and progress",
+                fix="Load weights alone: model.load_state_dict(minires.load(path)).",
             )
         )
-    return arrays, json.loads(text)
-
-
-def _checksum(arrays: Mapping[str, np.ndarray], text: str) -> int:
-    total = zlib.crc32(text.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
-        total = zlib.crc32(array.tobytes(), total)
-    return total
-
-
-def _plain(tensor: Tensor) -> np.ndarray:
-    return np.asarray(tensor.detach().numpy(), order="C")
+    if metadata["minires_checkpoint"] != str(FORMAT):
+        raise CheckpointError(
+            message(
+                op,
+                f"checkpoint format {FORMAT}",
+                metadata["minires_checkpoint"],
+                str(path),
+                "It was written by another version of minires; use that one.",
+            )
+        )
+    if not verified:
+        raise damaged(path, op)
+    return arrays, json.loads(metadata["content"])
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from minires import data, models, optim
 from minires.errors import ArgumentError, CheckpointError, message, unknown
+from minires.files import check_writable, write_atomic, write_json_atomic
 from minires.nn import Module
 from minires.random import manual_seed
 from minires.train.checkpoint import read_progress
-from minires.train.files import check_writable, write_atomic, write_json_atomic
 from minires.train.loop import fit
 
 OPTIMIZERS = ("sgd", "adam", "adamw")

@@ -16,11 +16,11 @@ import numpy as np
 
 from minires.autograd import no_grad
 from minires.errors import ArgumentError, CheckpointError, DataError, NaNError, ShapeError, message
+from minires.files import check_writable
 from minires.ops import cross_entropy
 from minires.optim import LRScheduler, Optimizer
 from minires.tensor import Tensor, from_numpy
 from minires.train.checkpoint import Stateful, load_checkpoint, read_progress, save_checkpoint
-from minires.train.files import check_writable
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = dict[str, Any]

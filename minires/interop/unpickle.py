@@ -1,0 +1,248 @@
+"""A reader of pickles that cannot run anything: it knows data, and a short list of names.
+
+A pickle is a program for a small stack machine, and Python's own machine can be told to import
+any module and call anything in it. This one imports nothing and calls nothing that a file names.
+It interprets the opcodes that build containers, numbers and strings; a global (``GLOBAL``,
+``STACK_GLOBAL``) becomes its dotted name as text if it is on the list of the caller, and is
+refused by that name if not. ``REDUCE``, "call this with these arguments", looks the name up in
+the caller's table of functions. Opcodes that make instances or fetch globals in other ways are
+refused too.
+
+The opcodes are documented in the standard library: :mod:`pickletools`, which also decodes them.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from minires.errors import CheckpointError
+
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class Global(str):
+    """The dotted name of a class, function or dtype in a pickle; nothing more than the name."""
+
+    __slots__ = ()
+
+
+class Refused(CheckpointError):
+    """A pickle that asks for more than data; ``what`` names it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"unpickle: refused {what}; nothing was run")
+        self.what = what
+
+
+class Malformed(CheckpointError):
+    """Bytes that are no pickle, or only a part of one."""
+
+
+def unpickle(
+    data: bytes,
+    *,
+    functions: Functions,
+    names: Collection[str] = (),
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """The object that a pickle describes, made of dicts, lists, tuples, sets, numbers and text.
+
+    Args:
+        data: the pickle.
+        functions: what ``REDUCE`` may call, by dotted name.
+        names: globals that may appear without being called; they are read as :class:`Global`.
+        persistent: called for ``BINPERSID`` with the identifier, for its object.
+
+    Attributes that the pickle would set on a dict (``BUILD``) are left out.
+
+    >>> import pickle
+    >>> unpickle(pickle.dumps({"epoch": 3}), functions={})
+    {'epoch': 3}
+    >>> unpickle(pickle.dumps(print), functions={})
+    Traceback (most recent call last):
+    minires.interop.unpickle.Refused: unpickle: refused builtins.print; nothing was run
+
+    Raises:
+        Refused: a global, call or opcode beyond that.
+        Malformed: no pickle, or a damaged one.
+    """
+    machine = _Machine(functions, names, persistent)
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            machine.step(opcode.name, argument)
+        return machine.stack.pop()
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise Malformed(f"{type(error).__name__}: {error}") from error
+
+
+_NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
+_TEXTS = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE")
+_LONGER = ("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
+_VALUES = frozenset((*_NUMBERS, *_TEXTS, *_LONGER))  # opcodes that push their argument
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": set}
+_SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_COLLECT: dict[str, Callable[[list[Any]], Any]] = {  # from what stands above the mark
+    "TUPLE": tuple,
+    "LIST": list,
+    "FROZENSET": lambda items: frozenset(map(_key, items)),
+    "DICT": lambda items: dict(_pairs(items)),
+}
+_IGNORED = ("PROTO", "FRAME", "STOP")
+
+
+class _Machine:
+    """Stack, memo, and what each opcode does to them."""
+
+    def __init__(
+        self,
+        functions: Functions,
+        names: Collection[str],
+        persistent: Callable[[Any], Any] | None,
+    ) -> None:
+        self.functions, self.names, self.persistent = functions, names, persistent
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []  # the stacks under each mark
+        self.memo: dict[int, Any] = {}
+
+    def step(self, name: str, argument: Any) -> None:
+        """Carry out one opcode."""
+        if name in _VALUES:
+            self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self.stack.append(_EMPTY[name]())
+        elif name in _COLLECT:
+            items = self.above_mark()
+            self.stack.append(_COLLECT[name](items))
+        elif name in _SHORT_TUPLES:
+            n = _SHORT_TUPLES[name]
+            items = self.stack[-n:]
+            if len(items) < n:
+                raise IndexError("a tuple of more than there is")
+            self.stack[-n:] = [tuple(items)]
+        elif name not in _IGNORED:
+            method = getattr(self, f"do_{name}", None)
+            if method is None:
+                raise Refused(f"the opcode {name}")
+            method(argument)
+
+    def above_mark(self) -> list[Any]:
+        """What was pushed since the last mark, taken off together with it."""
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    # -- stack and memo
+
+    def do_MARK(self, _: None) -> None:
+        self.below.append(self.stack)
+        self.stack = []
+
+    def do_POP(self, _: None) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.above_mark()
+
+    def do_POP_MARK(self, _: None) -> None:
+        self.above_mark()
+
+    def do_DUP(self, _: None) -> None:
+        self.stack.append(self.stack[-1])
+
+    def do_MEMOIZE(self, _: None) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def do_PUT(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def do_GET(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    do_BINPUT = do_LONG_BINPUT = do_PUT
+    do_BINGET = do_LONG_BINGET = do_GET
+
+    # -- filling containers
+
+    def do_APPENDS(self, _: None) -> None:
+        items = self.above_mark()
+        _expect(self.stack[-1], list).extend(items)
+
+    def do_APPEND(self, _: None) -> None:
+        item = self.stack.pop()
+        _expect(self.stack[-1], list).append(item)
+
+    def do_ADDITEMS(self, _: None) -> None:
+        items = self.above_mark()
+        _expect(self.stack[-1], set).update(map(_key, items))
+
+    def do_SETITEMS(self, _: None) -> None:
+        items = self.above_mark()
+        _expect(self.stack[-1], dict).update(_pairs(items))
+
+    def do_SETITEM(self, _: None) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _expect(self.stack[-1], dict)[_key(key)] = value
+
+    def do_BUILD(self, _: None) -> None:
+        self.stack.pop()
+        if not isinstance(self.stack[-1], dict):
+            raise Refused(f"attributes set on a {type(self.stack[-1]).__name__}")
+
+    # -- what could run code elsewhere
+
+    def do_GLOBAL(self, argument: str) -> None:
+        self.push_global(*argument.split(" ", 1))
+
+    def do_STACK_GLOBAL(self, _: None) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.push_global(module, name)
+
+    def push_global(self, module: Any, name: Any) -> None:
+        dotted = f"{_expect(module, str)}.{_expect(name, str)}"
+        if dotted not in self.functions and dotted not in self.names:
+            raise Refused(_printable(dotted))
+        self.stack.append(Global(dotted))
+
+    def do_INST(self, argument: str) -> None:
+        raise Refused(_printable(".".join(argument.split(" ", 1))))
+
+    def do_REDUCE(self, _: None) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Global) or function not in self.functions:
+            what = function if isinstance(function, str) else f"a {type(function).__name__}"
+            raise Refused(f"a call of {_printable(what)}")
+        self.stack.append(self.functions[function](*_expect(arguments, tuple)))
+
+    def do_BINPERSID(self, _: None) -> None:
+        if self.persistent is None:
+            raise Refused("an object outside the pickle")
+        self.stack.append(self.persistent(self.stack.pop()))
+
+
+def _expect(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {type(value).__name__} in the wrong place")
+    return value
+
+
+def _key(value: Any) -> Any:
+    """A key of a dict or item of a set; plain, since to hash nested tuples can take for ever."""
+    return _expect(value, (str, bytes, int, float, type(None)))
+
+
+def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
+    if len(items) % 2:
+        raise ValueError("a key without a value")
+    return list(zip(map(_key, items[::2]), items[1::2]))
+
+
+def _printable(text: str) -> str:
+    """Text of a file, fit for a terminal and a line of an error."""
+    shown = text if text.isprintable() else ascii(text)
+    return shown if len(shown) <= 100 else f"{shown[:100]}..."

@@ -1,0 +1,210 @@
+"""``save`` and ``load``: weights as safetensors, and PyTorch's checkpoints read."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minires import __version__
+from minires.device import CPU, move
+from minires.errors import ArgumentError, CheckpointError, DTypeError, message
+from minires.interop.pth import read_pth
+from minires.interop.safetensors_ import (
+    DTYPES,
+    damaged,
+    read_safetensors,
+    write_safetensors,
+)
+from minires.nn import Module
+from minires.nn.state import as_tensors
+from minires.tensor import from_numpy
+
+_PYTORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # the last for NAME.pth.tar, never a tar
+_JSON = "minires_json"  # the metadata key that lists the keys whose text is JSON
+_VERSION = "minires_version"
+
+
+def save(
+    state: Module | Mapping[str, Any],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights to a ``.safetensors`` file, which holds no code and which others can read.
+
+    The file is replaced in one step: whatever happens, the old or the new one is there, whole.
+
+    Args:
+        state: a module, or a flat dict of names and tensors such as its ``state_dict()``; arrays
+            of NumPy, PyTorch and others will do. Tensors that share memory are written each.
+        path: ends in ``.safetensors``; folders are made if need be.
+        metadata: what else a reader has to know (the configuration of the model, classes, the
+            accuracy): values that JSON can hold. The version of minires is added.
+
+    >>> import minires as mr
+    >>> net = mr.nn.Linear(4, 2)
+    >>> mr.save(net, "linear.safetensors", metadata={"classes": ["cat", "dog"]})
+    >>> net.load_state_dict(mr.load("linear.safetensors"))
+    IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+    >>> mr.load_metadata("linear.safetensors")["classes"]
+    ['cat', 'dog']
+
+    Raises:
+        ArgumentError: another suffix, a value that is not a tensor, or metadata that JSON cannot
+            hold.
+        DTypeError: a tensor of a dtype that the format does not have (complex).
+        CheckpointError: the file cannot be written.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(
+            message("save", "save(state, path)", f"a {type(path).__name__} as path")
+        )
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        fix = f"Save to {file.with_suffix('.safetensors').name}"
+        if file.suffix in _PYTORCH:
+            fix += "; PyTorch reads it with safetensors.torch.load_file"
+        raise ArgumentError(message("save", "a path that ends in .safetensors", file, fix=fix))
+    values = state.state_dict() if isinstance(state, Module) else state
+    tensors = as_tensors("save", values)
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or name == "__metadata__":
+            raise ArgumentError(message("save", "names that are text", repr(name)))
+        if isinstance(values[name], int | float):
+            raise ArgumentError(
+                message(
+                    "save",
+                    "tensors",
+                    f"the number {values[name]} under {name!r}",
+                    fix=f"Pass it as metadata={{{name!r}: ...}}.",
+                )
+            )
+        if tensor.dtype.name not in DTYPES:
+            raise DTypeError(
+                message("save", "float, integer or bool tensors", f"{tensor.dtype} under {name!r}")
+            )
+    arrays = {name: move(tensor._array, CPU) for name, tensor in tensors.items()}
+    write_safetensors(file, arrays, _as_text(metadata or {}))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read weights: ``.safetensors``, or a PyTorch checkpoint (``.pth``, ``.pt``, ``.bin``, ...).
+
+    PyTorch is not needed, and code in a file is never run: of a checkpoint's pickle, only
+    tensors, containers, numbers and text are read, and anything else is refused by its name.
+
+    Returns:
+        From ``.safetensors`` a dict of names and tensors, for ``load_state_dict``; from a
+        checkpoint of :func:`minires.train.save_checkpoint` the weights of the model. From
+        PyTorch's files whatever was saved, as plain dicts, lists, tuples, numbers and text;
+        devices and dtypes are text such as ``"torch.float32"``. Tensors are on the CPU and do not
+        require grad; those that shared memory still do. float16 and bfloat16 become float32,
+        exactly, with a warning.
+
+    Raises:
+        ArgumentError: another suffix.
+        CheckpointError: no such file; a truncated or damaged one; another format under that name;
+            a pickle with more than data in it.
+    """
+    file = Path(path)
+    if file.suffix == ".safetensors":
+        arrays, metadata, widened = _read(file, "load")
+        if "minires_checkpoint" in metadata:
+            begin = "model/"
+            arrays = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}
+        content: Any = {name: from_numpy(array) for name, array in arrays.items()}
+    elif file.suffix in _PYTORCH:
+        content, widened = read_pth(file, "load")
+    else:
+        raise ArgumentError(
+            message(
+                "load",
+                f"a file that ends in .safetensors or {', '.join(_PYTORCH)}",
+                file,
+                fix="Rename it if it is one of these; else convert it where it was made",
+            )
+        )
+    if widened:
+        warnings.warn(
+            f"load: {file.name} has tensors of {' and '.join(widened)}, which minires does not "
+            "have: they became float32, with the same values.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return content
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What :func:`save` was given as ``metadata``, and ``minires_version``.
+
+    Of another program's file, its metadata as it is: text by name, often nothing.
+
+    Raises:
+        ArgumentError: not a ``.safetensors`` file; PyTorch's have no metadata.
+        CheckpointError: it is missing, truncated or damaged.
+    """
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        raise ArgumentError(message("load_metadata", "a file that ends in .safetensors", file))
+    metadata: dict[str, Any] = dict(_read(file, "load_metadata")[1])
+    try:
+        for key in json.loads(metadata.pop(_JSON, "[]")):
+            metadata[key] = json.loads(metadata[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            message("load_metadata", f"metadata that minires wrote in {file}", repr(error))
+        ) from error
+    return metadata
+
+
+def _read(file: Path, op: str) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Arrays, metadata and widened dtypes; of a file from here, only with the right checksum."""
+    arrays, metadata, widened, verified = read_safetensors(file, op)
+    if _VERSION in metadata and not verified:
+        raise damaged(file, op)
+    return arrays, metadata, widened
+
+
+def _as_text(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as the format has it: text stays as it is, other values become JSON."""
+    text = {}
+    for key, value in metadata.items():
+        if not isinstance(key, str) or key.startswith("minires_"):
+            raise ArgumentError(
+                message("save", 'metadata keys that are text without "minires_"', repr(key))
+            )
+        try:
+            text[key] = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                message("save", f"metadata[{key!r}] that JSON can hold", error)
+            ) from error
+    encoded = [key for key, value in metadata.items() if not isinstance(value, str)]
+    return {**text, _JSON: json.dumps(encoded), _VERSION: __version__}
+
+
+def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:
+    """The same state dict without a prefix that all its names have.
+
+    ``nn.DataParallel`` and its kin put "module." there, ``torch.compile`` "_orig_mod.".
+
+    >>> strip_prefix({"module.fc.weight": 1, "module.fc.bias": 2})
+    {'fc.weight': 1, 'fc.bias': 2}
+
+    Raises:
+        ArgumentError: a name does not start with ``prefix``.
+    """
+    without = [name for name in state if not name.startswith(prefix)]
+    if without:
+        raise ArgumentError(
+            message(
+                "strip_prefix",
+                f"names that start with {prefix!r}",
+                f"{len(without)} of {len(state)} that do not: {', '.join(without[:5])}",
+                fix="Select them first: {k: v for k, v in state.items() if k.startswith(prefix)}",
+            )
+        )
+    return {name.removeprefix(prefix): value for name, value in state.items()}
