@@ -23,7 +23,7 @@ from .modes import (
     no_grad,
     set_grad_enabled,
 )
-from .observe import Observer, in_complex_step, switch, watch
+from .observe import Observer, in_complex_step, observed_by, switch, tell, watch
 from .pending import Pending, Sum, fusing, may_wait
 from .place import caller, show_place
 from .tape import derived

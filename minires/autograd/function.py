@@ -210,6 +210,8 @@ class Function:
             outputs[0]._become_view(args[0], (cls, args[1:], options))
         if record:
             cls._record(ctx, args, arrays, results, outputs)
+        if observer is not None:
+            observer.leave(cls, args, options, outputs)
         return tuple(outputs) if many else outputs[0]
 
     @classmethod

@@ -13,6 +13,7 @@ from ..device import array_module
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, message
 from .function import Context, Function
 from .modes import _grad_mode
+from .observe import _observer
 from .place import caller, show_place
 from .tape import Node, meta
 from .variable import Variable
@@ -73,6 +74,9 @@ def replace(target: Variable, new: Variable) -> None:
     else:  # nobody has seen the old values: they need not be computed
         target._take(new)
     written(target, new if record else None)
+    observer = _observer.get()
+    if observer is not None:
+        observer.replaced(target, new)
 
 
 def check_writeable(target: Variable) -> None:

@@ -28,14 +28,17 @@ class _Mode(contextlib.ContextDecorator):
         self._variable.reset(self._tokens.pop())
 
 
-def no_grad() -> _Mode:
-    """Record nothing: results inside do not require gradients. Context manager or decorator."""
-    return _Mode(_grad_mode, False)
+def no_grad(function: Any = None) -> Any:
+    """Record nothing: results inside do not require gradients. Context manager, or decorator with
+    or without parentheses."""
+    mode = _Mode(_grad_mode, False)
+    return mode if function is None else mode(function)
 
 
-def enable_grad() -> _Mode:
+def enable_grad(function: Any = None) -> Any:
     """Record again, inside :func:`no_grad`."""
-    return _Mode(_grad_mode, True)
+    mode = _Mode(_grad_mode, True)
+    return mode if function is None else mode(function)
 
 
 class set_grad_enabled(_Mode):

@@ -2,7 +2,8 @@
 
 A numerical derivative is right only while nothing on the way switches: a ReLU that opens, a
 maximum that moves, between two points of a difference. Operations that choose say so here with
-:func:`switch`; it costs nothing unless somebody watches. ``minires.gradcheck`` does.
+:func:`switch`; it costs nothing unless somebody watches. ``minires.gradcheck`` does, and
+``minires.nn.trace`` watches which operations a network is made of.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 _observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar(
     "minires_observer", default=None
 )
+
+AnyObserver = TypeVar("AnyObserver", bound="Observer")
 
 
 class Observer:
@@ -49,16 +52,44 @@ class Observer:
             for array, dtype in zip(arrays, dtypes)
         ]
 
+    def leave(
+        self,
+        function: Any,
+        args: Sequence[Any],
+        options: Mapping[str, Any],
+        outputs: Sequence[Any],
+    ) -> None:
+        """Called after each function, with its arguments and its results as variables. Of what has
+        no derivative, comparisons come here too, as ``operator.gt`` and its siblings."""
+
+    def replaced(self, target: Any, new: Any) -> None:
+        """Called after the variable ``target`` was given the values of ``new`` in place."""
+
 
 @contextlib.contextmanager
 def watch(complex_step: bool = False) -> Iterator[Observer]:
     """Observe what runs inside. With ``complex_step``, float64 and complex128 tensors mix."""
-    observer = Observer(complex_step)
+    with observed_by(Observer(complex_step)) as observer:
+        yield observer
+
+
+@contextlib.contextmanager
+def observed_by(observer: AnyObserver) -> Iterator[AnyObserver]:
+    """Let ``observer`` see what runs inside."""
     token = _observer.set(observer)
     try:
         yield observer
     finally:
         _observer.reset(token)
+
+
+def tell(function: Any, args: Sequence[Any], output: Any) -> Any:
+    """``output``, after telling whoever watches of an operation without derivative, which is no
+    :class:`~.function.Function`."""
+    observer = _observer.get()
+    if observer is not None:
+        observer.leave(function, args, {}, [output])
+    return output
 
 
 def in_complex_step() -> bool:

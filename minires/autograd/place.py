@@ -11,7 +11,10 @@ Place = tuple[str, int]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ENGINE = tuple(
     os.path.join(_PACKAGE, part)
-    for part in ("autograd" + os.sep, "tensor.py", "derivatives.py", "ops" + os.sep, "nn" + os.sep)
+    for part in (
+        *(folder + os.sep for folder in ("autograd", "ops", "nn", "interop")),
+        *("tensor.py", "derivatives.py"),
+    )
 )
 _is_engine: dict[str, bool] = {}
 

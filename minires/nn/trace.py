@@ -1,0 +1,285 @@
+"""Tracing: which operations one forward pass of a network is made of, and on what they work.
+
+A trace is a list of :class:`Step`, in the order in which they ran, each with the :class:`Value`
+objects that it read and made. ``summary``, ``draw`` and ``export_onnx`` are built on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minires.autograd import Observer, caller, enable_grad, no_fusion, no_grad, observed_by
+from minires.errors import ArgumentError, message
+from minires.nn.module import Module
+from minires.random import get_state, set_state
+from minires.tensor import Tensor, zeros
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor that took part.
+
+    Attributes:
+        name: the key in the state dict of a parameter or buffer, else "".
+        array: the values of a parameter, buffer or constant; None for what the pass computed.
+        step: what made it; None for an input, a parameter or a constant.
+        written: the line that wrote into it in a way that no step describes, as ``x[0] = 1`` does.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    name: str = ""
+    array: Any = None
+    step: Step | None = None
+    written: tuple[str, int] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        size = int(self.dtype.itemsize)
+        for n in self.shape:
+            size *= n
+        return size
+
+
+@dataclass(eq=False)
+class Step:
+    """One operation.
+
+    Attributes:
+        function: the :class:`~minires.autograd.Function` that was applied, or for a comparison
+            ``operator.gt`` or a sibling of it.
+        inputs: its positional arguments, with a :class:`Value` in place of each tensor.
+        options: its keyword arguments.
+        module: the dotted path of the module whose ``forward`` applied it.
+        place: the line outside minires' engine that did.
+        node: its node on the tape, if it was recorded.
+    """
+
+    function: Any
+    inputs: tuple[Any, ...]
+    options: dict[str, Any]
+    module: str
+    place: tuple[str, int]
+    node: Any = None
+    outputs: tuple[Value, ...] = ()
+
+    @property
+    def values(self) -> list[Value]:
+        """The inputs that are tensors."""
+        return [value for value in self.inputs if isinstance(value, Value)]
+
+
+@dataclass(eq=False)
+class Trace:
+    """What one forward pass was.
+
+    Attributes:
+        calls: for each call of a module, in the order of their ends, its dotted path and what it
+            returned (None if that is not one tensor).
+        outputs: the tensors that the network returned.
+    """
+
+    inputs: list[Value]
+    outputs: list[Value] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    calls: list[tuple[str, Value | None]] = field(default_factory=list)
+
+    def needed(self) -> list[Step]:
+        """The steps that the outputs depend on, in order."""
+        wanted = set(self.outputs)
+        steps = []
+        for step in reversed(self.steps):
+            if not wanted.isdisjoint(step.outputs):
+                wanted.update(step.values)
+                steps.append(step)
+        return steps[::-1]
+
+
+def trace(name: str, net: Module, inputs: Sequence[Tensor], grad: bool = False) -> Trace:
+    """Run ``net`` once in evaluation mode, operation by operation, and say what it did.
+
+    The network and the random state are left as they were, and ``inputs`` are only read. With
+    ``grad`` the pass is recorded, so that steps have nodes.
+
+    Raises:
+        ArgumentError: ``net`` is no module, or returns anything but tensors; calls itself ``name``.
+    """
+    check_module(name, net)
+    given = [x.detach().clone() for x in inputs]
+    recorder = _Recorder(net, given)
+    with (
+        _evaluating(net),
+        enable_grad() if grad else no_grad(),
+        no_fusion(),
+        recorder.following(net),
+        observed_by(recorder),
+    ):
+        result = net(*given)
+    returned = result if isinstance(result, tuple | list) else [result]
+    for output in returned:
+        if not isinstance(output, Tensor):
+            raise ArgumentError(
+                message(
+                    name,
+                    f"{type(net).__name__} to return a tensor, or a tuple of tensors",
+                    type(output).__name__,
+                )
+            )
+    recorder.trace.outputs = [recorder.value(output) for output in returned]
+    return recorder.trace
+
+
+def check_module(name: str, net: Any) -> None:
+    """Refuse a network that is none."""
+    if not isinstance(net, Module):
+        raise ArgumentError(message(name, "a Module as network", type(net).__name__))
+
+
+def tensors(name: str, x: Any) -> list[Tensor]:
+    """``x``, a tensor or a tuple of them, as a list; arrays become tensors.
+
+    Raises:
+        ArgumentError: anything else.
+    """
+    given = list(x) if isinstance(x, tuple | list) else [x]
+    for value in given or [None]:
+        if not isinstance(value, Tensor | np.ndarray):
+            kind = type(value).__name__
+            raise ArgumentError(message(name, "a tensor, or a tuple of tensors, as x", kind))
+    return [value if isinstance(value, Tensor) else Tensor(value) for value in given]
+
+
+def tensors_or_zeros(name: str, net: Module, x: Any, dtype: Any = None) -> list[Tensor]:
+    """:func:`tensors`, or zeros if ``x`` is a shape, of ``dtype`` or that of the parameters.
+
+    Raises:
+        ArgumentError: neither tensors nor integers >= 1, batch first.
+    """
+    if isinstance(x, Tensor | np.ndarray) or (isinstance(x, tuple | list) and _has_tensors(x)):
+        return tensors(name, x)
+    sizes = tuple(x) if isinstance(x, Sequence) and not isinstance(x, str) else ()
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
+    if not whole or len(sizes) < 2 or min(sizes) < 1:
+        raise ArgumentError(
+            message(
+                name,
+                "a tensor, or a shape of integers >= 1, batch first, such as (1, 3, 32, 32)",
+                repr(x) if isinstance(x, Sequence) else type(x).__name__,
+            )
+        )
+    if dtype is None:
+        dtype = next((param.dtype for param in net.parameters()), np.dtype(np.float32))
+    return [zeros(*sizes, dtype=dtype)]
+
+
+def _has_tensors(x: Sequence[Any]) -> bool:
+    return any(isinstance(value, Tensor | np.ndarray) for value in x)
+
+
+@contextlib.contextmanager
+def _evaluating(net: Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards modes, buffers and the random state as before."""
+    modes = [(module, module.training) for module in net.modules()]
+    buffers = [
+        (module, name, buffer, buffer._array.copy())
+        for module, _ in modes
+        for name, buffer in module._buffers.items()
+    ]
+    state = get_state()
+    net.eval()
+    try:
+        yield
+    finally:
+        set_state(state)
+        for module, mode in modes:
+            module.training = mode
+        for module, name, buffer, values in buffers:  # a forward may count its calls
+            setattr(module, name, buffer)
+            if (buffer._array != values).any():
+                buffer._to_write()[...] = values
+                buffer.bump_version()
+
+
+class _Recorder(Observer):
+    """Writes a trace down.
+
+    Tensors are told apart by their arrays, which also recognises ``x.detach()``. Every array seen
+    is kept alive while this is, so that none can take another's place in memory.
+    """
+
+    def __init__(self, net: Module, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._known: dict[int, tuple[Any, Any, int, Value]] = {}
+        self._path = [""]
+        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+            self._know(tensor, Value(tensor.shape, tensor.dtype, name, tensor._array))
+        self.trace = Trace([self._know(x, Value(x.shape, x.dtype)) for x in inputs])
+
+    def _know(self, variable: Any, value: Value) -> Value:
+        version = variable._version
+        self._known[id(variable._array)] = (variable._array, version, version.count, value)
+        return value
+
+    def value(self, variable: Any) -> Value:
+        """What stands for this tensor in the trace; a constant if nothing is known of it."""
+        known = self._known.get(id(variable._array))
+        if known is None:
+            value = Value(variable.shape, variable.dtype, array=variable._array)
+            return self._know(variable, value)
+        _, version, count, value = known
+        if variable._version is version and version.count != count:
+            value = Value(variable.shape, variable.dtype, written=version.place)
+            return self._know(variable, value)
+        return value
+
+    def leave(
+        self,
+        function: Any,
+        args: Sequence[Any],
+        options: Mapping[str, Any],
+        outputs: Sequence[Any],
+    ) -> None:
+        inputs = tuple(self._argument(a) for a in args)
+        node = outputs[0]._node
+        step = Step(function, inputs, dict(options), self._path[-1], caller(), node)
+        made = [Value(out.shape, out.dtype, step=step) for out in outputs]
+        step.outputs = tuple(self._know(out, value) for out, value in zip(outputs, made))
+        self.trace.steps.append(step)
+
+    def _argument(self, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return self.value(arg)
+        known = self._known.get(id(arg))  # the array of a tensor, as a condition is
+        return arg if known is None else known[-1]
+
+    def replaced(self, target: Any, new: Any) -> None:
+        if target._view is None:  # else the memory that it looks at changed too, partly
+            self._know(target, self.value(new))
+
+    @contextlib.contextmanager
+    def following(self, net: Module) -> Iterator[None]:
+        """Know inside which module of ``net`` each step runs."""
+        handles = []
+        for path, module in net.named_modules():
+            handles.append(module.register_forward_pre_hook(self._enters(path)))
+            handles.append(module.register_forward_hook(self._leaves))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enters(self, path: str) -> Callable[..., None]:
+        def enter(_module: Module, _args: Any) -> None:
+            self._path.append(path)
+
+        return enter
+
+    def _leaves(self, _module: Module, _args: Any, output: Any) -> None:
+        returned = self.value(output) if isinstance(output, Tensor) else None
+        self.trace.calls.append((self._path.pop(), returned))
