@@ -28,8 +28,10 @@ from .autograd import (
 )
 from .derivatives import hessian, hvp, jacobian, jvp, vjp
 from .device import Device, backend, synchronize
+from .device import Device as device
+from .draws import rand, randint, randn, randn_like, randperm
 from .ops import *  # noqa: F403 - every operation is a public name, as in mr.conv2d
-from .random import manual_seed
+from .random import Generator, manual_seed
 from .tensor import (
     Tensor,
     arange,
@@ -40,43 +42,53 @@ from .tensor import (
     from_numpy,
     full,
     full_like,
+    linspace,
     ones,
     ones_like,
-    rand,
-    randint,
-    randn,
-    randn_like,
-    randperm,
     tensor,
     zeros,
     zeros_like,
 )
 
 if TYPE_CHECKING:
-    from . import data, gradcheck, models, nn, optim, study, train
+    from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils
+    from .interop import export_onnx, load, load_metadata, save
     from .kernels.threads import get_num_threads, set_num_threads
-    from .nn import summary
+    from .nn.draw import draw
+    from .nn.summary import summary
 
 __version__ = "0.1.0"
 
-float32 = _np.dtype("float32")
-float64 = _np.dtype("float64")
-int32 = _np.dtype("int32")
-int64 = _np.dtype("int64")
+float32 = float = _np.dtype("float32")
+float64 = double = _np.dtype("float64")
+int8 = _np.dtype("int8")
+int16 = _np.dtype("int16")
+int32 = int = _np.dtype("int32")
+int64 = long = _np.dtype("int64")
 uint8 = _np.dtype("uint8")
-bool_ = _np.dtype("bool")
+bool_ = bool = _np.dtype("bool")
+
+inference_mode = no_grad
 
 # What an array user does not need on `import minires` is imported when it is first named.
 _LAZY = {
+    "cuda": ".cuda",
     "data": ".data",
     "gradcheck": ".gradcheck",
+    "interop": ".interop",
     "models": ".models",
     "nn": ".nn",
     "optim": ".optim",
     "study": ".study",
     "train": ".train",
+    "utils": ".utils",
     "get_num_threads": ".kernels.threads",
     "set_num_threads": ".kernels.threads",
+    "load": ".interop",
+    "load_metadata": ".interop",
+    "save": ".interop",
+    "draw": ".nn.draw",
+    "export_onnx": ".interop",
     "summary": ".nn",
 }
 

@@ -413,16 +413,16 @@ def info() -> None:
     import llvmlite.binding as llvm
     import numba
 
-    from minires import data, device, environment
+    from minires import data, environment
     from minires.console import facts
+    from minires.device import available, cupy
     from minires.kernels import cpu, jit, threads, tile
 
     running = threads.get_num_threads()  # asking starts them, which settles the layer
     features = llvm.get_host_cpu_features()
     wanted = ("avx", "avx2", "fma", "avx512f", "avx512bf16", "neon")
     try:
-        cupy = device.cupy()
-        gpu = f"CuPy {cupy.__version__}"
+        gpu = f"CuPy {cupy().__version__}"
     except DeviceError as error:
         gpu = str(error)
     cached = list(jit.cache_folder().rglob("*.nbc"))
@@ -440,7 +440,7 @@ def info() -> None:
                 f"; tiles of {tile.ROWS} rows",
                 "threads": f"{running} of {os.cpu_count()} cores",
                 "threading layer": numba.threading_layer(),
-                "devices": ", ".join(map(str, device.available())),
+                "devices": ", ".join(map(str, available())),
                 "GPU": gpu,
                 "kernel cache": f"{jit.cache_folder()} ({len(cached)} kernels, {size:.1f} MiB)",
                 "data": data.data_root(),

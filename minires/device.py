@@ -28,10 +28,27 @@ _backend: contextvars.ContextVar[str] = contextvars.ContextVar("minires_backend"
 
 @dataclass(frozen=True)
 class Device:
-    """``cpu`` or ``cuda`` with an index, as ``str(device)`` writes it."""
+    """``cpu``, or ``cuda`` with an index: ``Device("cuda", 1)``, ``Device("cuda:1")``.
+
+    ``minires.device`` is this class, as ``torch.device`` is PyTorch's.
+
+    Raises:
+        ArgumentError: a device of another name.
+    """
 
     type: str
     index: int = 0
+
+    def __post_init__(self) -> None:
+        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", str(self.type))
+        if match is None or (match.group(2) and self.index) or not _is_index(self.index):
+            name = f"{self.type}:{self.index}" if self.index else self.type
+            raise unknown("device", name, ["cpu", "cuda", "cuda:0"])
+        index = int(match.group(2) or self.index)
+        if match.group(1) == "cpu" and index:
+            raise ArgumentError(f"device: there is one cpu, got 'cpu:{index}'. Use 'cpu'.")
+        object.__setattr__(self, "type", match.group(1))
+        object.__setattr__(self, "index", index)
 
     def __str__(self) -> str:
         return self.type if self.type == "cpu" else f"{self.type}:{self.index}"
@@ -39,15 +56,11 @@ class Device:
     @staticmethod
     def parse(name: str | Device) -> Device:
         """``"cpu"``, ``"cuda"``, ``"cuda:1"`` or a Device; anything else is an ArgumentError."""
-        if isinstance(name, Device):
-            return name
-        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", str(name))
-        if match is None:
-            raise unknown("device", name, ["cpu", "cuda", "cuda:0"])
-        kind, index = match.group(1), int(match.group(2) or 0)
-        if kind == "cpu" and index:
-            raise ArgumentError(f"device: there is one cpu, got {name!r}. Use 'cpu'.")
-        return Device(kind, index)
+        return name if isinstance(name, Device) else Device(name)
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 CPU = Device("cpu")

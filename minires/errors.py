@@ -59,6 +59,10 @@ class CheckpointError(MiniresError, RuntimeError):
     """A checkpoint or run folder that cannot be read, or does not belong here."""
 
 
+class ExportError(MiniresError, RuntimeError):
+    """A network that another format or program cannot take, or a program that is not there."""
+
+
 class GradcheckError(MiniresError, RuntimeError):
     """An analytic derivative that disagrees with the numerical one."""
 

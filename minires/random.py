@@ -10,22 +10,44 @@ import numpy as np
 
 from .errors import ArgumentError, CheckpointError, message
 
-_generator = np.random.Generator(np.random.PCG64())
+
+class Generator(np.random.Generator):
+    """A source of random draws of its own, for what takes a ``generator``.
+
+    >>> import minires as mr
+    >>> generator = mr.Generator().manual_seed(1)
+    >>> mr.randperm(5, generator=generator).tolist()
+    [4, 0, 1, 2, 3]
+    """
+
+    def __init__(self, bit_generator: np.random.BitGenerator | None = None) -> None:
+        super().__init__(np.random.PCG64() if bit_generator is None else bit_generator)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start anew from ``seed``; the same seed gives the same numbers.
+
+        Raises:
+            ArgumentError: ``seed`` is not an integer >= 0.
+        """
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+            raise ArgumentError(message("manual_seed", "an integer seed >= 0", repr(seed)))
+        self.bit_generator.state = np.random.PCG64(int(seed)).state
+        return self
 
 
-def manual_seed(seed: int) -> np.random.Generator:
+_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
     """Seed every random draw of minires; the same seed gives the same numbers.
 
     Raises:
         ArgumentError: ``seed`` is not an integer >= 0.
     """
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise ArgumentError(message("manual_seed", "an integer seed >= 0", repr(seed)))
-    _generator.bit_generator.state = np.random.PCG64(int(seed)).state
-    return _generator
+    return _generator.manual_seed(seed)
 
 
-def generator() -> np.random.Generator:
+def generator() -> Generator:
     """The global generator."""
     return _generator
 

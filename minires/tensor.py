@@ -8,12 +8,12 @@ that is not differentiation or arithmetic: creation, conversion, printing, copyi
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from . import random
 from .autograd import Variable, show_place
 from .device import CPU, Device, array_module, cupy, device_of, move
 from .errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, message
@@ -40,7 +40,7 @@ class Tensor(Variable):
     """An n-dimensional array that can be differentiated through.
 
     Args:
-        data: a NumPy or CuPy array, whose memory is shared; or what :func:`tensor` takes.
+        data: an array, whose memory is shared; or what :func:`tensor` takes.
         requires_grad: whether backward passes add up a gradient in :attr:`grad`.
 
     >>> import minires as mr
@@ -169,7 +169,17 @@ class Tensor(Variable):
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise GraphError(
-                "__dlpack__: expected a tensor that does not require grad. Use .detach()."
+                "__dlpack__: expected a tensor that does not require grad, got one that does. "
+                "Use .detach()."
+            )
+        if min(self._array.strides, default=0) < 0:  # those who take it compute a negative size
+            raise ArgumentError(
+                message(
+                    "__dlpack__",
+                    "memory in ascending order",
+                    "a reversed view",
+                    fix="Use .contiguous().",
+                )
             )
         return self._expose().__dlpack__(**options)
 
@@ -292,7 +302,7 @@ def _blank(cls: type[Tensor]) -> Tensor:
 
 
 def _as_array(data: Any, dtype: Any = None) -> Any:
-    """An array of a dtype that minires takes; arrays are shared, everything else is copied.
+    """An array of a dtype that minires takes; arrays of any library are shared, the rest is copied.
 
     ``dtype`` is for numbers that are not in an array yet, whose digits a detour would cost.
     """
@@ -302,6 +312,8 @@ def _as_array(data: Any, dtype: Any = None) -> Any:
         array = data
     elif isinstance(data, np.ndarray | np.generic):
         array = np.asarray(data)
+    elif hasattr(data, "__dlpack_device__"):
+        array = from_dlpack(data)._array
     else:
         try:
             array = np.array(data)
@@ -353,7 +365,7 @@ def tensor(
         DTypeError: text, objects, float16, or another dtype that minires does not take.
     """
     array = _as_array(data, dtype)
-    if hasattr(data, "dtype"):
+    if hasattr(data, "dtype") or hasattr(data, "__dlpack_device__"):
         array = array.copy()
     if dtype is not None:
         array = array.astype(as_dtype(dtype), copy=False)
@@ -361,23 +373,45 @@ def tensor(
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor that shares the memory of a NumPy array, whatever its strides.
+    """A tensor that shares the memory of a NumPy array: transposed, strided, reversed, read-only.
+
+    Only numbers that do not lie at multiples of their size (a field of a structured array, bytes
+    from an odd offset on) are copied, with a warning.
 
     Raises:
         DTypeError: not an array, or of a dtype that minires does not take.
     """
     if not isinstance(array, np.ndarray):
         raise DTypeError(message("from_numpy", "a numpy.ndarray", type(array).__name__))
+    if not array.flags.aligned or any(step % array.itemsize for step in array.strides):
+        warnings.warn(
+            "from_numpy: this array is not aligned, so it is copied: the tensor and the array will "
+            "not see each other's changes. Pass array.copy() to say that this is meant.",
+            UserWarning,
+            stacklevel=2,
+        )
+        array = array.copy()
     return Tensor(array)
 
 
 def from_dlpack(source: Any) -> Tensor:
-    """A tensor on the memory of any object that speaks DLPack (PyTorch, CuPy, JAX, ...)."""
+    """A tensor on the memory of any object that speaks DLPack (PyTorch, CuPy, JAX, ...).
+
+    Raises:
+        DTypeError: no such object, or a dtype that minires does not take.
+        DeviceError: memory of another kind, or of a GPU that CuPy cannot use.
+    """
     if not hasattr(source, "__dlpack_device__"):
         raise DTypeError(message("from_dlpack", "an object with __dlpack__", type(source).__name__))
-    if source.__dlpack_device__()[0] == 2:  # kDLCUDA
-        return Tensor(cupy().from_dlpack(source))
-    return Tensor(np.from_dlpack(source))
+    kind = int(source.__dlpack_device__()[0])  # kDLCPU is 1, kDLCUDA 2
+    if kind not in (1, 2):
+        raise DeviceError(message("from_dlpack", "memory of a CPU or CUDA GPU", f"kind {kind}"))
+    try:
+        return Tensor((np if kind == 1 else cupy()).from_dlpack(source))
+    except RuntimeError as error:  # NumPy's way to say that it has no such dtype
+        if isinstance(error, DeviceError):
+            raise
+        raise DTypeError(message("from_dlpack", "a dtype that NumPy has", str(error))) from error
 
 
 def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
@@ -446,9 +480,15 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
     return _make(values.astype(as_dtype(dtype), copy=False), False)
 
 
+def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> Tensor:
+    """``steps`` numbers at equal distances from ``start`` to ``end``, both included."""
+    (count,) = _shape([steps])
+    return _make(np.linspace(start, end, count, dtype=as_dtype(dtype)), False)
+
+
 def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
     """The identity matrix, (n, m)."""
-    return _make(np.eye(n, m, dtype=as_dtype(dtype)), False)
+    return _make(np.eye(*_shape([n, n if m is None else m]), dtype=as_dtype(dtype)), False)
 
 
 def _like(other: Tensor, fill: str, dtype: Any) -> Tensor:
@@ -479,57 +519,3 @@ def full_like(other: Tensor, fill_value: float, dtype: Any = None) -> Tensor:
     result = _like(other, "empty_like", dtype)
     result._array.fill(fill_value)
     return result
-
-
-def randn_like(other: Tensor) -> Tensor:
-    """Standard normal draws with the shape, dtype and device of ``other``."""
-    return randn(*other.shape, dtype=other.dtype, device=other.device)
-
-
-def _generator(generator: np.random.Generator | None) -> np.random.Generator:
-    return random.generator() if generator is None else generator
-
-
-def _float(name: str, dtype: Any) -> np.dtype[Any]:
-    result = as_dtype(dtype)
-    if result.kind != "f":
-        raise DTypeError(message(name, "float32 or float64", str(result)))
-    return result
-
-
-def randn(
-    *shape: Any,
-    dtype: Any = np.float32,
-    requires_grad: bool = False,
-    device: str | Device = CPU,
-    generator: np.random.Generator | None = None,
-) -> Tensor:
-    """Draws from the standard normal distribution, by ``generator`` or the global one."""
-    draws = _generator(generator).standard_normal(_shape(shape), _float("randn", dtype))  # type: ignore[arg-type]
-    return _make(draws, requires_grad, device)
-
-
-def rand(
-    *shape: Any,
-    dtype: Any = np.float32,
-    requires_grad: bool = False,
-    device: str | Device = CPU,
-    generator: np.random.Generator | None = None,
-) -> Tensor:
-    """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one."""
-    draws = _generator(generator).random(_shape(shape), _float("rand", dtype))  # type: ignore[arg-type]
-    return _make(draws, requires_grad, device)
-
-
-def randint(
-    low: int, high: int, shape: Sequence[int], generator: np.random.Generator | None = None
-) -> Tensor:
-    """Integers drawn uniformly from ``low`` to ``high - 1``."""
-    if high <= low:
-        raise ArgumentError(message("randint", "low < high", f"{low} and {high}"))
-    return _make(_generator(generator).integers(low, high, _shape([shape])), False)
-
-
-def randperm(n: int, generator: np.random.Generator | None = None) -> Tensor:
-    """A random order of 0 ... n - 1."""
-    return _make(_generator(generator).permutation(n), False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires import device
+from minires.device import _backend, array_module, available
 
 
 class _PoisonedNumPy:
@@ -41,13 +41,13 @@ def _poisoned_memory(monkeypatch):
     """
     poisoned = _PoisonedNumPy()
 
-    def array_module(array):
-        module = device.array_module(array)
+    def poisoned_module(array):
+        module = array_module(array)
         return poisoned if module is np else module
 
     for name, module in list(sys.modules.items()):
         if name.startswith("minires.ops.") and name.endswith(".op"):
-            monkeypatch.setattr(module, "array_module", array_module)
+            monkeypatch.setattr(module, "array_module", poisoned_module)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def _global_state():
     mr.manual_seed(0)
     yield
     assert mr.is_grad_enabled(), "the test left gradients disabled"
-    assert mr.device._backend.get() == "auto", "the test left another backend set"
+    assert _backend.get() == "auto", "the test left another backend set"
 
 
 @pytest.fixture(params=["numpy", "auto"])
@@ -67,7 +67,7 @@ def backend(request):
 
 
 def pytest_collection_modifyitems(items):
-    if len(device.available()) < 2:
+    if len(available()) < 2:
         skip = pytest.mark.skip(reason="needs a CUDA device")
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -15,6 +15,7 @@ import pytest
 
 import minires as mr
 from minires.cli import app, main
+from minires.device import _kernel_module
 from minires.kernels import cpu, jit
 
 
@@ -240,9 +241,7 @@ def test_gradcheck_narrowed_to_a_backend(capsys):
 
 
 def test_gradcheck_fails_with_what_is_wrong_below_the_table(capsys, monkeypatch, tmp_path):
-    from minires import device
-
-    kernel = device._kernel_module("conv2d", "numba")
+    kernel = _kernel_module("conv2d", "numba")
     good = kernel.conv2d_bwd_weight
 
     def bad(gy, x, gw, geometry):

@@ -16,12 +16,12 @@ OPS = sorted(p.parent.name for p in (PACKAGE / "ops").glob("*/op.py"))
 # From the ground up; each may import those before it, and its own.
 STOREYS = [
     {"errors"},
-    {"device", "random", "autograd"},
-    {"tensor"},
+    {"device", "random", "autograd", "cuda"},
+    {"tensor", "draws"},
     {"kernels", "ops"},
     {"derivatives"},
-    {"nn", "optim", "data", "environment", "html", "drawing"},
-    {"models", "train"},
+    {"nn", "optim", "data", "utils", "environment", "html", "drawing", "files"},
+    {"models", "train", "interop"},
     {"gradcheck"},
     {"study", "console"},
     {"cli", "__main__", "pytest_plugin"},

@@ -4,9 +4,18 @@
 shuffle=True)`` iterates over batches.
 """
 
-from minires.data.dataset import DATASETS, Dataset, Source, data_root, find_source, load
+from minires.data.dataset import (
+    DATASETS,
+    Dataset,
+    ImageDataset,
+    Source,
+    data_root,
+    find_source,
+    load,
+)
 from minires.data.download import get
 from minires.data.loader import DataLoader, TensorDataset
+from minires.data.parts import Subset, random_split
 from minires.data.transforms import (
     Compose,
     Draws,
@@ -21,13 +30,16 @@ __all__ = [
     "DataLoader",
     "Dataset",
     "Draws",
+    "ImageDataset",
     "Normalize",
     "RandomCrop",
     "RandomHorizontalFlip",
     "Source",
+    "Subset",
     "TensorDataset",
     "data_root",
     "find_source",
     "get",
     "load",
+    "random_split",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,8 +24,28 @@ DIGITS_TRAIN = 1500  # the first images are for training, the other 297 for test
 _STATISTICS_BLOCK = 4096  # images per pass of mean() and std(): bounds their memory
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
+    """Base of data sets, for your own: define ``__len__``, and ``__getitem__`` to give sample
+    ``index`` as (array (c, h, w), label).
+
+    >>> import numpy as np
+    >>> class Squares(Dataset):
+    ...     def __len__(self):
+    ...         return 10
+    ...     def __getitem__(self, index):
+    ...         return np.full(1, index, np.float32), np.float32(index * index)
+    >>> from minires.data import DataLoader
+    >>> x, y = next(iter(DataLoader(Squares(), batch_size=3)))
+    >>> y.tolist()
+    [0.0, 1.0, 4.0]
+    """
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not define __getitem__()")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageDataset(Dataset):
     """Images and labels in memory, as they were published.
 
     Attributes:
@@ -50,15 +71,17 @@ class Dataset:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or labels.dtype != np.int64:
             got = f"{images.dtype} and {labels.dtype}"
-            raise DTypeError(message("Dataset", "uint8 images and int64 labels", got))
+            raise DTypeError(message("ImageDataset", "uint8 images and int64 labels", got))
         if images.ndim != 4 or labels.shape != images.shape[:1]:
             got = f"{images.shape} and {labels.shape}"
-            raise ShapeError(message("Dataset", "images (n, h, w, c) and labels (n,)", got))
+            raise ShapeError(message("ImageDataset", "images (n, h, w, c) and labels (n,)", got))
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
             got = f"{labels.min()}..{labels.max()}"
-            raise ArgumentError(message("Dataset", f"labels in 0..{len(self.classes) - 1}", got))
+            raise ArgumentError(
+                message("ImageDataset", f"labels in 0..{len(self.classes) - 1}", got)
+            )
         if self.scale <= 0:
-            raise ArgumentError(message("Dataset", "scale > 0", self.scale))
+            raise ArgumentError(message("ImageDataset", "scale > 0", self.scale))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,7 +93,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         size = f"{len(self)} images of {self.shape}"
-        return f"Dataset({self.name}, {self.split}: {size}, {len(self.classes)} classes)"
+        return f"ImageDataset({self.name}, {self.split}: {size}, {len(self.classes)} classes)"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,14 +101,14 @@ class Dataset:
         h, w, c = self.images.shape[1:]
         return c, h, w
 
-    def limit(self, n: int) -> Dataset:
+    def limit(self, n: int) -> ImageDataset:
         """The first ``n`` images, sharing memory.
 
         Raises:
             ArgumentError: ``n`` is not in 1..len(self).
         """
         n = whole_number(f"{self.name} ({self.split}): limit", "n", n, 1, len(self))
-        return Dataset(
+        return ImageDataset(
             self.name, self.split, self.images[:n], self.labels[:n], self.classes, self.scale
         )
 
@@ -308,7 +331,7 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(chosen).expanduser()
 
 
-def load(name: str, train: bool = True, root: str | os.PathLike[str] | None = None) -> Dataset:
+def load(name: str, train: bool = True, root: str | os.PathLike[str] | None = None) -> ImageDataset:
     """The training or test images of a data set.
 
     Args:
@@ -322,7 +345,7 @@ def load(name: str, train: bool = True, root: str | os.PathLike[str] | None = No
             searched, and the command that gets it.
 
     >>> load("digits")
-    Dataset(digits, train: 1500 images of (1, 8, 8), 10 classes)
+    ImageDataset(digits, train: 1500 images of (1, 8, 8), 10 classes)
     """
     source = find_source(name)
     if not source.files:
@@ -336,7 +359,7 @@ def load(name: str, train: bool = True, root: str | os.PathLike[str] | None = No
         read = _read_cifar10 if source.archive else _read_idx_pair
         images, labels = read(source, files, paths, fix)
     split = "train" if train else "test"
-    return Dataset(
+    return ImageDataset(
         source.name, split, images, labels.astype(np.int64), source.classes, source.scale
     )
 

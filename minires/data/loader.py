@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minires.data.checks import whole_number
+from minires.data.dataset import Dataset
 from minires.data.transforms import MAX_SEED, Transform, augmentation, permutation
 from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message
 from minires.tensor import Tensor, from_numpy
@@ -33,7 +34,7 @@ class BatchSource(Protocol):
         """Samples ``indices`` (k,): x (k, ...) of floats and y (k, ...)."""
 
 
-class TensorDataset:
+class TensorDataset(Dataset):
     """Samples and targets in memory, given as arrays or Tensors of equal length.
 
     Args:
@@ -76,17 +77,20 @@ class DataLoader:
     augmentation: 0, 1, 2 and so on, or as :meth:`set_epoch` says.
 
     Args:
-        dataset: a :class:`~minires.data.Dataset`, a :class:`TensorDataset`, or any object with
-            ``__len__`` and ``__getitem__`` -> (array (c, h, w), label). With ``workers`` > 1 its
-            ``__getitem__`` is called by several threads at the same time.
+        dataset: a :class:`~minires.data.ImageDataset`, a :class:`TensorDataset`, or any object
+            (a :class:`~minires.data.Dataset` of your own) with ``__len__`` and ``__getitem__``
+            -> (array (c, h, w), label). With ``num_workers`` > 1 its ``__getitem__`` is called by
+            several threads at the same time.
         batch_size: images per batch; the last batch may have fewer.
         shuffle: visit the images in an order drawn from (seed, epoch).
         transform: called as ``transform(x, draws)`` on the float batch (n, h, w, c); see
             :mod:`minires.data.transforms`.
         seed: of the order and of the augmentation.
         drop_last: leave out a last batch with fewer images.
-        workers: background threads that prepare batches; 0 prepares them in the calling thread.
+        num_workers: background threads that prepare batches; 0 prepares them in the calling
+            thread.
         prefetch: batches prepared ahead, per worker.
+        pin_memory: taken so that PyTorch code runs, and changes nothing.
 
     Raises:
         ArgumentError: an argument out of range, an empty data set, or ``drop_last`` with fewer
@@ -105,8 +109,9 @@ class DataLoader:
         transform: Transform | None = None,
         seed: int = 0,
         drop_last: bool = False,
-        workers: int = 1,
+        num_workers: int = 1,
         prefetch: int = 2,
+        pin_memory: bool = False,
     ) -> None:
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             expected = "a data set with __len__ and __getitem__"
@@ -120,7 +125,7 @@ class DataLoader:
         self.transform = transform
         self.seed = whole_number("DataLoader", "seed", seed, 0, MAX_SEED)
         self.drop_last = bool(drop_last)
-        self.workers = whole_number("DataLoader", "workers", workers, 0)
+        self.num_workers = whole_number("DataLoader", "num_workers", num_workers, 0)
         self.prefetch = whole_number("DataLoader", "prefetch", prefetch, 1)
         self._epoch = 0
         if len(dataset) == 0:
@@ -139,7 +144,7 @@ class DataLoader:
         return (
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"transform={self.transform!r}, seed={self.seed}, drop_last={self.drop_last}, "
-            f"workers={self.workers}, prefetch={self.prefetch})"
+            f"num_workers={self.num_workers}, prefetch={self.prefetch})"
         )
 
     @property
@@ -159,7 +164,7 @@ class DataLoader:
         # Not a generator itself: the epoch must be taken now, not at the first next().
         epoch = self._epoch
         self._epoch += 1
-        batches = self._in_background(epoch) if self.workers else self._in_caller(epoch)
+        batches = self._in_background(epoch) if self.num_workers else self._in_caller(epoch)
         return ((from_numpy(x), from_numpy(y)) for x, y in batches)
 
     def _in_caller(self, epoch: int) -> Iterator[_Arrays]:
@@ -168,11 +173,11 @@ class DataLoader:
 
     def _in_background(self, epoch: int) -> Iterator[_Arrays]:
         batches = self._index_batches(epoch)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="minires-loader")
+        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="minires-loader")
         try:
             ahead: deque[Future[_Arrays]] = deque(
                 pool.submit(self._prepare, indices, epoch)
-                for indices in islice(batches, self.workers * self.prefetch)
+                for indices in islice(batches, self.num_workers * self.prefetch)
             )
             while ahead:
                 ready = ahead.popleft().result()

@@ -10,8 +10,8 @@ from typing import Any
 
 from .. import environment
 from ..errors import ArgumentError, message
+from ..files import check_writable, write_atomic
 from ..html import document, facts, paragraph, svg_uri
-from ..train.files import check_writable, write_atomic
 from .gallery import Gallery, Picture
 from .report import MOST_SKIPPED, ROUNDING_LIMIT
 from .suite import Result, Row

@@ -6,7 +6,8 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Va
 from typing import Any, Self, overload
 
 from minires.errors import ArgumentError, message
-from minires.nn.module import Module
+from minires.nn.module import Module, Parameter
+from minires.tensor import Tensor
 
 
 def _checked(owner: Module, module: Any) -> Module:
@@ -157,3 +158,39 @@ class ModuleDict(Module):
         """Add or replace several modules."""
         for name, module in modules.items():
             self[name] = module
+
+
+class ParameterList(Module):
+    """A list of registered parameters, named "0", "1", ...; plain tensors become parameters."""
+
+    def __init__(self, values: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.extend(values)
+
+    def append(self, value: Tensor) -> Self:
+        """Add a parameter at the end."""
+        if not isinstance(value, Tensor):
+            raise ArgumentError(message("ParameterList", "tensors", type(value).__name__))
+        parameter = value if isinstance(value, Parameter) else Parameter(value)
+        self.register_parameter(str(len(self)), parameter)
+        return self
+
+    def extend(self, values: Iterable[Tensor]) -> Self:
+        """Add several parameters at the end."""
+        for value in values:
+            self.append(value)
+        return self
+
+    def __getitem__(self, index: int) -> Parameter:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"ParameterList: index {index} of {len(self)} parameters")
+        return self._parameters[str(index % len(self))]
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._parameters.values())
+
+    def extra_repr(self) -> str:
+        return ", ".join(str(parameter.shape) for parameter in self)

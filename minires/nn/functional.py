@@ -1,30 +1,44 @@
 """PyTorch's functional names, with its positional arguments, over :mod:`minires.ops`.
 
-Nothing is computed here: the maths and its errors are in the op of the same name.
+Nothing is computed here: the maths and its errors are in the op of the same name. ``inplace`` is
+taken so that PyTorch code runs, and changes nothing: results always have memory of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minires import ops
 from minires.errors import ArgumentError, message
-from minires.ops import flatten, linear, log_softmax, pad, relu, sigmoid, softmax, tanh
+from minires.ops import flatten, gelu, linear, log_softmax, sigmoid, softmax, softplus, tanh
 from minires.tensor import Tensor
 
 __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy_with_logits",
     "conv2d",
+    "conv_transpose2d",
     "cross_entropy",
     "dropout",
+    "dropout2d",
     "flatten",
+    "gelu",
+    "group_norm",
+    "layer_norm",
+    "leaky_relu",
     "linear",
     "log_softmax",
     "max_pool2d",
+    "mse_loss",
+    "nll_loss",
     "pad",
     "relu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
     "tanh",
 ]
 
@@ -125,8 +139,8 @@ def avg_pool2d(
     )
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: Size) -> Tensor:
-    """Mean over windows chosen for a given output size."""
+def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
+    """Mean over windows chosen for a given output size; None keeps the input's."""
     return ops.adaptive_avg_pool2d(input, output_size)
 
 
@@ -148,6 +162,112 @@ def cross_entropy(
     )
 
 
-def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero entries with probability ``p`` and scale the rest by 1 / (1 - p)."""
     return ops.dropout(input, p, training=training)
+
+
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """Zero whole channels with probability ``p`` and scale the rest by 1 / (1 - p)."""
+    return ops.dropout2d(input, p, training=training)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``max(input, 0)``, see :func:`minires.ops.relu`."""
+    return ops.relu(input)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """``input`` where positive, else ``negative_slope * input``."""
+    return ops.leaky_relu(input, negative_slope)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``input * sigmoid(input)``."""
+    return ops.silu(input)
+
+
+def pad(
+    input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
+    """Widen with ``value`` (0 by default), see :func:`minires.ops.pad`.
+
+    Raises:
+        ArgumentError: a ``mode`` other than ``"constant"``.
+    """
+    if mode != "constant":
+        raise ArgumentError(message("pad", 'mode "constant"', repr(mode)))
+    return ops.pad(input, pad, 0 if value is None else value)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """Transposed 2-d convolution, see :func:`minires.ops.conv_transpose2d`."""
+    return ops.conv_transpose2d(
+        input,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        groups=groups,
+        dilation=dilation,
+    )
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last dimensions, see :func:`minires.ops.layer_norm`."""
+    return ops.layer_norm(input, normalized_shape, weight, bias, eps=eps)
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over groups of channels, see :func:`minires.ops.group_norm`."""
+    return ops.group_norm(input, num_groups, weight, bias, eps=eps)
+
+
+def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Squared differences, see :func:`minires.ops.mse_loss`."""
+    return ops.mse_loss(input, target, reduction=reduction)
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """Minus the log-probability of each label, see :func:`minires.ops.nll_loss`."""
+    return ops.nll_loss(input, target, ignore_index=ignore_index, reduction=reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Yes-or-no losses, see :func:`minires.ops.binary_cross_entropy_with_logits`."""
+    return ops.binary_cross_entropy_with_logits(
+        input, target, weight=weight, pos_weight=pos_weight, reduction=reduction
+    )

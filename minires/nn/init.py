@@ -1,4 +1,4 @@
-"""Initialisers: they fill a tensor in place, record no gradient, and return the tensor.
+"""Initialisers: each fills a tensor, or the array of one, in place and returns it.
 
 He et al. 2015, "Delving Deep into Rectifiers" (arXiv:1502.01852), keep the variance of signals
 constant through layers ``y = w x`` with rectifiers: Eq. 10, ``fan_in * var(w) = gain²`` for the
@@ -71,6 +71,9 @@ def _fan(tensor: Tensor, mode: str) -> int:
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:
     # Written into the array: nothing is recorded, and leaves that require grad may be filled.
+    if isinstance(tensor, np.ndarray):  # the .data of a tensor, as in older PyTorch code
+        tensor[...] = values
+        return tensor
     tensor._to_write()[...] = move(np.asarray(values, dtype=tensor.dtype), tensor.device)
     tensor.bump_version()
     return tensor
@@ -85,6 +88,27 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with draws from N(mean, std²)."""
     _check_spread("normal_", "std", std)
     return _fill(tensor, random.generator().normal(mean, std, tensor.shape))
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
+    """Fill with draws from N(mean, std²), those outside of [a, b] drawn again.
+
+    Raises:
+        ArgumentError: ``std`` not positive, or an interval that holds less than 1 % of the draws.
+    """
+    if not std > 0:
+        raise ArgumentError(message("trunc_normal_", "std > 0", std))
+    below, above = (math.erf((end - mean) / (std * math.sqrt(2.0))) for end in (a, b))
+    if not above - below >= 0.02:
+        expected = f"an interval [a, b] with 1 % of N({mean:g}, {std:g}²) or more"
+        raise ArgumentError(message("trunc_normal_", expected, f"[{a}, {b}]"))
+    draw = random.generator()
+    values = np.asarray(draw.normal(mean, std, tensor.shape))
+    while (outside := (values < a) | (values > b)).any():
+        values[outside] = draw.normal(mean, std, int(outside.sum()))
+    return _fill(tensor, values)
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:

@@ -35,6 +35,17 @@ def check_size(layer: str, name: str, value: Any, least: int) -> Size:
     return value if isinstance(value, int) else parts
 
 
+def _check_groups(layer: str, in_channels: int, out_channels: int, groups: int) -> None:
+    if in_channels % groups or out_channels % groups:
+        raise ArgumentError(
+            message(
+                layer,
+                "in_channels and out_channels divisible by groups",
+                f"{in_channels} and {out_channels} with groups={groups}",
+            )
+        )
+
+
 class Identity(Module):
     """Returns its input; takes and ignores any arguments, so it can stand in for other layers."""
 
@@ -130,14 +141,7 @@ class Conv2d(Module):
         self.stride = F.pair(check_size("Conv2d", "stride", stride, 1))
         self.dilation = F.pair(check_size("Conv2d", "dilation", dilation, 1))
         self.groups = check_count("Conv2d", "groups", groups)
-        if in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                message(
-                    "Conv2d",
-                    "in_channels and out_channels divisible by groups",
-                    f"{in_channels} and {out_channels} with groups={groups}",
-                )
-            )
+        _check_groups("Conv2d", in_channels, out_channels, groups)
         self.padding: str | tuple[int, int]
         if padding in ("same", "valid"):
             if padding == "same" and self.stride != (1, 1):
@@ -175,6 +179,105 @@ class Conv2d(Module):
         if self.bias is None:
             parts.append("bias=False")
         return ", ".join(parts)
+
+
+class ConvTranspose2d(Module):
+    """Transposed convolution of ``x (n, c_in, h, w)``: a convolution's gradient, as a layer.
+
+    ``kernel_size``, ``stride``, ``padding``, ``output_padding`` and ``dilation`` are integers or
+    (rows, columns); the weight is ``(c_in, c_out / groups, k_h, k_w)``. With the arguments of a
+    :class:`Conv2d` it maps that layer's output shape back to its input shape, and
+    ``output_padding`` chooses among the input shapes that a stride maps to one.
+
+    Raises:
+        ArgumentError: an argument out of range, or channels that ``groups`` does not divide.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+    ) -> None:
+        super().__init__()
+        name = "ConvTranspose2d"
+        self.in_channels = check_count(name, "in_channels", in_channels)
+        self.out_channels = check_count(name, "out_channels", out_channels)
+        self.kernel_size = F.pair(check_size(name, "kernel_size", kernel_size, 1))
+        self.stride = F.pair(check_size(name, "stride", stride, 1))
+        self.padding = F.pair(check_size(name, "padding", padding, 0))
+        self.output_padding = F.pair(check_size(name, "output_padding", output_padding, 0))
+        self.dilation = F.pair(check_size(name, "dilation", dilation, 1))
+        self.groups = check_count(name, "groups", groups)
+        _check_groups(name, in_channels, out_channels, groups)
+        self.weight = Parameter(zeros(in_channels, out_channels // groups, *self.kernel_size))
+        self.bias = Parameter(zeros(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew, from U(±1/sqrt(weight.shape[1] * k_h * k_w)), as PyTorch."""
+        _reset_affine(self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(
+            x,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+
+    def extra_repr(self) -> str:
+        parts = [
+            f"{self.in_channels}, {self.out_channels}",
+            f"kernel_size={self.kernel_size}",
+            f"stride={self.stride}",
+        ]
+        for name, usual in (
+            ("padding", (0, 0)),
+            ("dilation", (1, 1)),
+            ("output_padding", (0, 0)),
+            ("groups", 1),
+        ):
+            if getattr(self, name) != usual:
+                parts.append(f"{name}={getattr(self, name)}")
+        if self.bias is None:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+class ZeroPad2d(Module):
+    """Widens images with zeros; negative widths cut.
+
+    Args:
+        padding: one width for all sides, or (left, right, top, bottom).
+
+    Raises:
+        ArgumentError: neither.
+    """
+
+    def __init__(self, padding: int | tuple[int, int, int, int]) -> None:
+        super().__init__()
+        sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+        if len(sides) != 4 or not all(isinstance(side, int) for side in sides):
+            expected = "padding an integer, or four (left, right, top, bottom)"
+            raise ArgumentError(message("ZeroPad2d", expected, repr(padding)))
+        self.padding = sides
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding)
+
+    def extra_repr(self) -> str:
+        return str(self.padding)
 
 
 class ReLU(Module):
@@ -230,20 +333,31 @@ class LogSoftmax(Softmax):
         return F.log_softmax(x, self.dim)
 
 
-class Dropout(Module):
-    """In training, zeroes entries with probability ``p`` and scales the others by 1 / (1 - p)."""
+class _Dropout(Module):
+    """``inplace`` is accepted so that PyTorch code runs, and changes nothing, as in ``ReLU``."""
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
-            raise ArgumentError(message("Dropout", "p between 0 and 1", p))
-        self.p = p
+            raise ArgumentError(message(type(self).__name__, "p between 0 and 1", p))
+        self.p, self.inplace = p, inplace
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}" + (", inplace=True" if self.inplace else "")
+
+
+class Dropout(_Dropout):
+    """In training, zeroes entries with probability ``p`` and scales the others by 1 / (1 - p)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
 
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
+
+class Dropout2d(_Dropout):
+    """:class:`Dropout` of whole channels: what one pixel of a map says, its neighbours say too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout2d(x, self.p, self.training)
 
 
 class CrossEntropyLoss(Module):

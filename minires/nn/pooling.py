@@ -76,11 +76,21 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """Mean over windows that divide any input into ``output_size`` parts; 1 is the global mean."""
+    """Mean over windows that divide any input into ``output_size`` parts; 1 is the global mean.
 
-    def __init__(self, output_size: Size) -> None:
+    ``None`` in place of a number of rows or columns keeps the input's.
+    """
+
+    def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
         super().__init__()
-        self.output_size = check_size("AdaptiveAvgPool2d", "output_size", output_size, 1)
+        self.output_size = output_size
+        if isinstance(output_size, tuple | list):
+            check_size(
+                "AdaptiveAvgPool2d", "output_size", [1 if n is None else n for n in output_size], 1
+            )
+            self.output_size = tuple(output_size)  # type: ignore[assignment]
+        else:
+            check_size("AdaptiveAvgPool2d", "output_size", output_size, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)

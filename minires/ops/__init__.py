@@ -1,15 +1,18 @@
 """Every differentiable operation. The hand-written ones have a folder each."""
 
+from .activation import erf, gelu, leaky_relu, silu, softplus
 from .avg_pool2d import adaptive_avg_pool2d, avg_pool2d
 from .batch_norm import batch_norm
 from .compare import allclose, isfinite, isnan, sign
 from .conv2d import conv2d
+from .conv_transpose2d import conv_transpose2d
 from .convert import astype, clone
 from .cross_entropy import cross_entropy
-from .dropout import dropout
+from .dropout import dropout, dropout2d
 from .elementwise import abs_ as abs
 from .elementwise import (
     add,
+    clamp,
     clip,
     div,
     exp,
@@ -25,9 +28,12 @@ from .elementwise import (
     tanh,
     where,
 )
-from .layout import channels_last
+from .layout import channels_last, from_nhwc
+from .like import square
+from .losses import binary_cross_entropy_with_logits, mse_loss, nll_loss
 from .matmul import linear, matmul
 from .max_pool2d import max_pool2d
+from .normalize import group_norm, layer_norm
 from .reduce import (
     all,
     amax,
@@ -46,6 +52,7 @@ from .reduce import (
     var,
 )
 from .relu import relu
+from .select import norm, topk
 from .shape import (
     broadcast_to,
     cat,

@@ -102,6 +102,8 @@ def check_same(name: str, *tensors: Variable) -> None:
     first = tensors[0]
     dtype, on_gpu = first.dtype, _on_gpu(first)
     for other in tensors[1:]:
+        if not isinstance(other, Variable):
+            given(name, other)
         if other.dtype is dtype and _on_gpu(other) is on_gpu:
             continue
         if _on_gpu(other) != _on_gpu(first):
@@ -143,12 +145,18 @@ def ordered(value: Any) -> Any:
     return value.real if in_complex_step() else value
 
 
-def real(name: str, x: Any) -> Tensor:
-    """``x``, if it is a floating-point tensor; an error with advice if not."""
+def given(name: str, x: Any) -> Tensor:
+    """``x``, if it is a tensor; an error with advice if not."""
     if not isinstance(x, Variable):
         raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
+    return x  # type: ignore[return-value]
+
+
+def real(name: str, x: Any) -> Tensor:
+    """``x``, if it is a floating-point tensor; an error with advice if not."""
+    given(name, x)
     if x.dtype.kind not in "fc":
         raise DTypeError(
             message(name, "a floating-point tensor", str(x.dtype), fix="Use x.float().")
         )
-    return x  # type: ignore[return-value]
+    return x  # type: ignore[no-any-return]

@@ -6,11 +6,12 @@ tensor is a kink in whatever is computed from it: they report it with ``switch``
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from ..autograd import Variable, in_complex_step, switch
+from ..autograd import Variable, in_complex_step, switch, tell
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
@@ -29,18 +30,18 @@ def _comparison(symbol: str, function: Any) -> Any:
         result = function(ordered(left), ordered(right))
         if x._array.dtype.kind in "fc":
             switch(symbol, lambda: result)
-        return Tensor(result)
+        return tell(function, (a, b), Tensor(result))
 
     return compare
 
 
 for _dunder, _symbol, _ufunc in (
-    ("__lt__", "<", lambda x, y: x < y),
-    ("__le__", "<=", lambda x, y: x <= y),
-    ("__gt__", ">", lambda x, y: x > y),
-    ("__ge__", ">=", lambda x, y: x >= y),
-    ("__eq__", "==", lambda x, y: x == y),
-    ("__ne__", "!=", lambda x, y: x != y),
+    ("__lt__", "<", operator.lt),
+    ("__le__", "<=", operator.le),
+    ("__gt__", ">", operator.gt),
+    ("__ge__", ">=", operator.ge),
+    ("__eq__", "==", operator.eq),
+    ("__ne__", "!=", operator.ne),
 ):
     tensor_method(_dunder, _dunder.strip("_"))(_comparison(_symbol, _ufunc))
 

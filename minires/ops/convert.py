@@ -8,7 +8,7 @@ import numpy as np
 
 from ..autograd import Function, Variable, in_complex_step, replace
 from ..device import Device, array_module, device_of, move
-from ..errors import ShapeError, message
+from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor, as_dtype, tensor_method
 from .checks import operand, ordered
 from .elementwise import Expand, clip
@@ -78,10 +78,13 @@ def fill_(x: Tensor, value: float) -> Tensor:
 
     Raises:
         DTypeError: a float into an integer tensor.
+        ShapeError: a tensor of several.
     """
     value = operand("fill_", value, x)
     if isinstance(value, Variable):
-        return copy_(x, value)
+        if value._array.size != 1:
+            raise ShapeError(message("fill_", "a number or a tensor of one", value.shape))
+        return copy_(x, value.reshape(()))  # type: ignore[attr-defined]
     replace(x, Tensor(array_module(x._array).full(x.shape, value, x.dtype)))
     return x
 
@@ -124,7 +127,6 @@ class Move(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, device: Any) -> Any:
-
         ctx.device = device_of(x)
         return move(x, device)
 
@@ -134,21 +136,36 @@ class Move(Function):
 
 
 @tensor_method("to")
-def to(x: Tensor, target: Any) -> Tensor:
-    """This tensor on a device (``"cpu"``, ``"cuda"``) or in a dtype; itself if it is so already.
+def to(
+    x: Tensor, *targets: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False
+) -> Tensor:
+    """This tensor on a device and in a dtype; itself if it is so already.
+
+    Args:
+        x: any tensor.
+        targets: a device (``"cpu"``, ``"cuda"``, a Device), a dtype, one after the other, or a
+            tensor whose device and dtype are meant.
+        device, dtype: the same by name.
+        non_blocking: taken so that PyTorch code runs; a move ends before this returns.
 
     Raises:
+        ArgumentError: no target.
         DeviceError: the device is not there; says what to install.
     """
-
-    if isinstance(target, Variable):
-        return to(to(x, target.dtype), target.device)  # type: ignore[attr-defined]
-    if isinstance(target, Device) or (
-        isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
-    ):
-        device = Device.parse(target)
-        return x if x.device == device else Move.apply(x, device)
-    return astype(x, target)
+    wanted = [target for target in (*targets, dtype, device) if target is not None]
+    if not wanted:
+        raise ArgumentError(message("to", "a device or a dtype", "none"))
+    for target in wanted:
+        if isinstance(target, Variable):
+            x = to(x, target.dtype, target.device)  # type: ignore[attr-defined]
+        elif isinstance(target, Device) or (
+            isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
+        ):
+            place = Device.parse(target)
+            x = x if x.device == place else Move.apply(x, place)
+        else:
+            x = astype(x, target)
+    return x
 
 
 @tensor_method("cpu")
@@ -158,6 +175,10 @@ def cpu(x: Tensor) -> Tensor:
 
 
 @tensor_method("cuda")
-def cuda(x: Tensor, index: int = 0) -> Tensor:
-    """This tensor on a GPU."""
-    return to(x, f"cuda:{index}")
+def cuda(x: Tensor, device: int | str | Device = 0, non_blocking: bool = False) -> Tensor:
+    """This tensor on a GPU, given as its number or as a device; ``non_blocking`` as in ``to``.
+
+    Raises:
+        DeviceError: there is no GPU; says what to install.
+    """
+    return to(x, Device("cuda", device) if isinstance(device, int) else Device.parse(device))

@@ -486,6 +486,9 @@ def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tenso
     return Clip.apply(x, min, max)
 
 
+clamp = clip
+
+
 def maximum(x: Any, y: Any) -> Tensor:
     """The larger of the two, entry by entry; where equal, the gradient goes to ``x``."""
     x, y = binary_operands("maximum", x, y)

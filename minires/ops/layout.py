@@ -6,7 +6,8 @@ from typing import Any
 
 from ..autograd import Function
 from ..device import array_module
-from ..tensor import Tensor, tensor_method
+from ..errors import DTypeError, ShapeError, message
+from ..tensor import Tensor, from_numpy, tensor_method
 
 
 class Contiguous(Function):
@@ -48,3 +49,31 @@ def channels_last(x: Tensor) -> Tensor:
     if x._array.transpose(0, 2, 3, 1).flags.c_contiguous:
         return x
     return ChannelsLast.apply(x)
+
+
+def from_nhwc(images: Any) -> Tensor:
+    """Images ``(n, h, w, c)``, as Keras and most image files have them, as ``(n, c, h, w)``.
+
+    The values stay where they are: the result is a view of the same memory, in the order in which
+    kernels work. Of a tensor it is a view that gradients flow through.
+
+    Args:
+        images: a NumPy array (see :func:`~minires.from_numpy`) or a tensor, of four dimensions.
+
+    Raises:
+        ShapeError: not four dimensions.
+        DTypeError: neither an array nor a tensor, or of a dtype that minires does not take.
+
+    >>> import minires as mr
+    >>> mr.from_nhwc(mr.zeros(8, 32, 48, 3)).shape
+    (8, 3, 32, 48)
+    """
+    if not hasattr(images, "shape") or not hasattr(images, "dtype"):
+        given = type(images).__name__
+        raise DTypeError(message("from_nhwc", "an array or a tensor (n, h, w, c)", given))
+    if len(images.shape) != 4:
+        fix = "Add the batch: images[None]." if len(images.shape) == 3 else ""
+        expected = "images of shape (n, h, w, c)"
+        raise ShapeError(message("from_nhwc", expected, tuple(images.shape), fix=fix))
+    x = images if isinstance(images, Tensor) else from_numpy(images)
+    return x.permute(0, 3, 1, 2)  # type: ignore[attr-defined, no-any-return]

@@ -14,7 +14,7 @@ from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import large
-from .checks import ordered, real
+from .checks import given, ordered, real
 from .elementwise import Expand
 
 Dims = int | tuple[int, ...] | list[int] | None
@@ -22,10 +22,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def numpy_names(function: F) -> F:
-    """Let a function of ``dim`` and ``keepdim`` take NumPy's ``axis`` and ``keepdims`` as well."""
+    """Let a function of ``dim`` and ``keepdim`` take NumPy's ``axis`` and ``keepdims`` as well,
+    and a NumPy array (the ``.data`` of a tensor, for instance) in place of a tensor."""
 
     @functools.wraps(function)
     def call(x: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            x = Tensor(x)
+        given(function.__name__, x)
         for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
             if theirs in options:
                 if ours in options:

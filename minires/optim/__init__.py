@@ -1,17 +1,20 @@
 """Optimisers, parameter groups and learning-rate schedules, under PyTorch's names."""
 
+from minires.optim import lr_scheduler
 from minires.optim.adam import Adam, AdamW
 from minires.optim.groups import no_decay_groups
-from minires.optim.optimizer import Optimizer
-from minires.optim.schedules import (
+from minires.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
     LinearLR,
     LRScheduler,
     MultiStepLR,
     OneCycleLR,
+    ReduceLROnPlateau,
     SequentialLR,
+    StepLR,
 )
+from minires.optim.optimizer import Optimizer
 from minires.optim.sgd import SGD
 
 __all__ = [
@@ -25,6 +28,9 @@ __all__ = [
     "MultiStepLR",
     "OneCycleLR",
     "Optimizer",
+    "ReduceLROnPlateau",
     "SequentialLR",
+    "StepLR",
+    "lr_scheduler",
     "no_decay_groups",
 ]

@@ -135,6 +135,26 @@ class LRScheduler:
         return f"{self._op}({settings}) at step {self.last_epoch}"
 
 
+class StepLR(LRScheduler):
+    """The rate times ``gamma`` after every ``step_size`` steps.
+
+    Args:
+        optimizer: whose rates are set.
+        step_size: steps at one rate, >= 1.
+        gamma: the factor, > 0.
+    """
+
+    settings = ("step_size", "gamma")
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size = whole(self._op, "step_size", step_size, low=1)
+        self.gamma = real(self._op, "gamma", gamma, above=True)
+        super().__init__(optimizer)
+
+    def lr_at(self, step: int, base_lr: float) -> float:
+        return base_lr * self.gamma ** (step // self.step_size)
+
+
 class MultiStepLR(LRScheduler):
     """The rate times ``gamma`` at each milestone: the recipe of the residual-network papers.
 
@@ -243,6 +263,7 @@ class OneCycleLR(LRScheduler):
         optimizer: whose rates and momenta are set; its own rates play no part.
         max_lr: the peak, > 0.
         total_steps: how often ``step()`` will be called, >= 2.
+        epochs, steps_per_epoch: the same as their product, in place of ``total_steps``.
         pct_start: the share of steps before the peak, in [0, 1].
         anneal_strategy: ``"cos"`` or ``"linear"``.
         cycle_momentum: whether momentum is set at all; the optimiser must have one then.
@@ -271,7 +292,9 @@ class OneCycleLR(LRScheduler):
         self,
         optimizer: Optimizer,
         max_lr: float,
-        total_steps: int,
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         cycle_momentum: bool = True,
@@ -283,6 +306,13 @@ class OneCycleLR(LRScheduler):
     ) -> None:
         op = self._op
         self.max_lr = real(op, "max_lr", max_lr, above=True)
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                expected = "total_steps, or epochs and steps_per_epoch"
+                raise ArgumentError(message(op, expected, "neither"))
+            total_steps = whole(op, "epochs", epochs) * whole(
+                op, "steps_per_epoch", steps_per_epoch
+            )
         self.total_steps = whole(op, "total_steps", total_steps, low=2)
         self.three_phase = bool(three_phase)
         self.pct_start = real(

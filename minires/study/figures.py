@@ -32,8 +32,8 @@ from minires.drawing import (
     styled,
     to_bytes,
 )
+from minires.files import write_atomic
 from minires.study.tables import KINDS, groups, rows
-from minires.train.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.data import Compose, Dataset, Draws, Normalize, RandomCrop, RandomHorizontalFlip
+from minires.data import Compose, Draws, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip
 from minires.errors import ArgumentError, message
 from minires.optim import (
     SGD,
@@ -168,7 +168,7 @@ def make_schedule(
 class SubtractMeanImage:
     """``x - mean`` per pixel and channel, in units of 0..1, as in He et al. 2015, Sec. 4.2."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: ImageDataset) -> None:
         mean = dataset.images.mean(axis=0, dtype=np.float64) / dataset.scale
         self.mean = mean.astype(np.float32)
 
@@ -179,7 +179,7 @@ class SubtractMeanImage:
         return f"SubtractMeanImage({self.mean.shape})"
 
 
-def make_transforms(protocol: Protocol, dataset: Dataset) -> tuple[Transform, Transform]:
+def make_transforms(protocol: Protocol, dataset: ImageDataset) -> tuple[Transform, Transform]:
     """What is done to training images, and what to images that are only evaluated."""
     normalize: Transform
     if protocol.normalize == "pixel":

@@ -11,10 +11,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from minires.files import write_atomic
 from minires.html import document, paragraph, svg_uri
 from minires.html import facts as facts_table
 from minires.study import figures, tables
-from minires.train.files import write_atomic
 
 PAPER = "https://arxiv.org/abs/1512.03385"
 

@@ -232,7 +232,7 @@ def _note_other_versions(results: Results) -> None:
         )
 
 
-def _load(config: StudyConfig) -> tuple[data.Dataset, data.Dataset]:
+def _load(config: StudyConfig) -> tuple[data.ImageDataset, data.ImageDataset]:
     train, test = data.load(config.dataset), data.load(config.dataset, train=False)
     return (train if config.limit is None else train.limit(config.limit)), test
 
@@ -241,8 +241,8 @@ def _go_on(
     config: StudyConfig,
     results: Results,
     path: Path,
-    train: data.Dataset,
-    test: data.Dataset,
+    train: data.ImageDataset,
+    test: data.ImageDataset,
     progress: Progress,
 ) -> Results:
     """Train what is not finished yet, then write everything that is derived from the results."""
@@ -302,8 +302,8 @@ def _train_one(
     steps: int,
     results: Results,
     path: Path,
-    train: data.Dataset,
-    test: data.Dataset,
+    train: data.ImageDataset,
+    test: data.ImageDataset,
     progress: Progress,
 ) -> None:
     """Train one network to the end, or from where its checkpoint left it."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.train.files import write_atomic
+from minires.files import write_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console

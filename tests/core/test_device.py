@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires import device
-from minires.device import CPU, Device
+from minires.device import (
+    CPU,
+    Device,
+    _kernel_module,
+    array_module,
+    available,
+    backend_name,
+    device_of,
+    kernels,
+    move,
+    peak_memory,
+    synchronize,
+)
 from minires.errors import ArgumentError, KernelMissing
 
 
@@ -48,40 +59,40 @@ def test_names_that_are_no_device(name, words):
 
 def test_arrays_know_their_device():
     array = np.ones(2)
-    assert device.device_of(array) == CPU
-    assert device.device_of(np.float32(1)) == CPU
-    assert device.array_module(array) is np
-    assert device.move(array, CPU) is array
+    assert device_of(array) == CPU
+    assert device_of(np.float32(1)) == CPU
+    assert array_module(array) is np
+    assert move(array, CPU) is array
     assert str(mr.ones(1).device) == "cpu"
-    assert device.available()[0] == CPU
-    device.synchronize()
+    assert available()[0] == CPU
+    synchronize()
 
 
 def test_backend_picks_the_kernels():
     x = np.ones(1)
-    assert device.kernels("relu", x).__name__ == "minires.ops.relu.kernel_numba"
+    assert kernels("relu", x).__name__ == "minires.ops.relu.kernel_numba"
     with mr.backend("numpy"):
-        assert device.kernels("relu", x).__name__ == "minires.ops.relu.kernel_numpy"
+        assert kernels("relu", x).__name__ == "minires.ops.relu.kernel_numpy"
         with mr.backend("auto"):
-            assert device.kernels("relu", x).__name__.endswith("kernel_numba")
+            assert kernels("relu", x).__name__.endswith("kernel_numba")
         seen = []
         thread = threading.Thread(
-            target=lambda: seen.append(device.kernels("relu", x).__name__.endswith("kernel_numba"))
+            target=lambda: seen.append(kernels("relu", x).__name__.endswith("kernel_numba"))
         )
         thread.start()
         thread.join()
         assert seen == [True], "the choice is this thread's own"
     with pytest.raises(ZeroDivisionError), mr.backend("numpy"):
         raise ZeroDivisionError
-    assert device.kernels("relu", x).__name__.endswith("kernel_numba")
+    assert kernels("relu", x).__name__.endswith("kernel_numba")
 
 
 def test_the_name_of_the_backend_of_an_array():
     x = np.ones(1)
-    assert device.backend_name(x) == "numba"
+    assert backend_name(x) == "numba"
     with mr.backend("numpy"):
-        assert device.backend_name(x) == "numpy"
-        assert device.backend_name(object()) == "cuda", "what is no NumPy array is on a GPU"
+        assert backend_name(x) == "numpy"
+        assert backend_name(object()) == "cuda", "what is no NumPy array is on a GPU"
 
 
 def test_unknown_backend():
@@ -91,14 +102,14 @@ def test_unknown_backend():
 
 def test_a_missing_kernel_says_which():
     with pytest.raises(KernelMissing) as error:
-        device._kernel_module("relu", "tpu")
+        _kernel_module("relu", "tpu")
     assert str(error.value) == (
         "relu: expected a kernel for 'tpu', got none (minires.ops.relu.kernel_tpu does not exist). "
         'Move the tensors with .to("cpu").'
     )
     with pytest.raises(KernelMissing, match="no_such_op: expected a kernel for 'numba', got none"):
-        device.kernels("no_such_op", np.ones(1))
+        kernels("no_such_op", np.ones(1))
 
 
 def test_peak_memory_counts_bytes():
-    assert 10_000_000 < device.peak_memory() < 10**12
+    assert 10_000_000 < peak_memory() < 10**12

@@ -1,4 +1,4 @@
-"""Dataset, load() and where files are looked for."""
+"""ImageDataset, load() and where files are looked for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minires.data import DATASETS, Dataset, data_root, find_source, load
+from minires.data import DATASETS, ImageDataset, data_root, find_source, load
 from minires.errors import ArgumentError, DataError, DTypeError, ShapeError
 
 
-def colours(n: int = 6) -> Dataset:
+def colours(n: int = 6) -> ImageDataset:
     images = np.random.default_rng(0).integers(0, 256, (n, 2, 5, 3), dtype=np.uint8)
-    return Dataset("colours", "train", images, np.arange(n) % 2, ("a", "b"), 255)
+    return ImageDataset("colours", "train", images, np.arange(n) % 2, ("a", "b"), 255)
 
 
 def test_digits_split():
@@ -24,7 +24,7 @@ def test_digits_split():
     assert (train.split, test.split, train.scale) == ("train", "test", 16)
     assert train.labels.dtype == np.int64
     assert train.classes == tuple("0123456789")
-    assert repr(test) == "Dataset(digits, test: 297 images of (1, 8, 8), 10 classes)"
+    assert repr(test) == "ImageDataset(digits, test: 297 images of (1, 8, 8), 10 classes)"
     # Test images are those after the first 1,500: no image is in both.
     assert not np.array_equal(train.images[-1], test.images[0])
     assert test.batch(np.arange(297))[0].max() == 1.0
@@ -69,17 +69,17 @@ def test_limit():
 def test_inconsistent_parts_are_refused():
     images, labels = np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1])
     with pytest.raises(DTypeError, match="uint8 images and int64 labels, got float64 and int64"):
-        Dataset("d", "train", images.astype(float), labels, ("a", "b"), 255)  # type: ignore[arg-type]
+        ImageDataset("d", "train", images.astype(float), labels, ("a", "b"), 255)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"got \(2, 4, 4, 1\) and \(1,\)"):
-        Dataset("d", "train", images, labels[:1], ("a", "b"), 255)
+        ImageDataset("d", "train", images, labels[:1], ("a", "b"), 255)
     with pytest.raises(ShapeError):
-        Dataset("d", "train", images[0], labels, ("a", "b"), 255)
+        ImageDataset("d", "train", images[0], labels, ("a", "b"), 255)
     with pytest.raises(ArgumentError, match=r"labels in 0\.\.0, got 0\.\.1"):
-        Dataset("d", "train", images, labels, ("a",), 255)
+        ImageDataset("d", "train", images, labels, ("a",), 255)
     with pytest.raises(ArgumentError, match="scale > 0"):
-        Dataset("d", "train", images, labels, ("a", "b"), 0)
+        ImageDataset("d", "train", images, labels, ("a", "b"), 0)
     with pytest.raises(ArgumentError, match="at least one image"):
-        Dataset("d", "train", images[:0], labels[:0], ("a",), 255).mean()
+        ImageDataset("d", "train", images[:0], labels[:0], ("a",), 255).mean()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from minires.data import (
     Compose,
     DataLoader,
-    Dataset,
+    ImageDataset,
     Normalize,
     RandomCrop,
     RandomHorizontalFlip,
@@ -28,10 +28,10 @@ from minires.tensor import Tensor, from_numpy
 
 
 @pytest.fixture
-def images() -> Dataset:
+def images() -> ImageDataset:
     """53 images whose label is their own place modulo 10."""
     pixels = np.random.default_rng(0).integers(0, 256, (53, 6, 5, 3), dtype=np.uint8)
-    return Dataset("test", "train", pixels, np.arange(53) % 10, tuple("abcdefghij"), 255)
+    return ImageDataset("test", "train", pixels, np.arange(53) % 10, tuple("abcdefghij"), 255)
 
 
 def augment() -> Compose:
@@ -57,7 +57,7 @@ def assert_threads_end() -> None:
     assert loader_threads() == []
 
 
-def test_batches_of_a_dataset(images: Dataset):
+def test_batches_of_a_dataset(images: ImageDataset):
     loader = DataLoader(images, 10)
     batches = list(loader)
     assert len(batches) == len(loader) == 6
@@ -73,7 +73,7 @@ def test_batches_of_a_dataset(images: Dataset):
     np.testing.assert_array_equal(np.concatenate([y.numpy() for _, y in batches]), images.labels)
 
 
-def test_drop_last(images: Dataset):
+def test_drop_last(images: ImageDataset):
     loader = DataLoader(images, 10, drop_last=True)
     assert len(loader) == 5
     assert [x.shape[0] for x, _ in loader] == [10] * 5
@@ -81,7 +81,7 @@ def test_drop_last(images: Dataset):
     assert len(DataLoader(images, 100)) == 1
 
 
-def test_shuffle_and_transform_by_hand(images: Dataset):
+def test_shuffle_and_transform_by_hand(images: ImageDataset):
     loader = DataLoader(images, 8, shuffle=True, transform=augment(), seed=5)
     loader.set_epoch(3)
     order = permutation(53, 5, 3)
@@ -95,31 +95,31 @@ def test_shuffle_and_transform_by_hand(images: Dataset):
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 100])
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_the_same_batches_for_any_workers(images: Dataset, workers: int, prefetch: int):
-    def epochs(workers: int, prefetch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_the_same_batches_for_any_workers(images: ImageDataset, num_workers: int, prefetch: int):
+    def epochs(num_workers: int, prefetch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         loader = DataLoader(
-            images, 8, True, transform=augment(), seed=1, workers=workers, prefetch=prefetch
+            images, 8, True, transform=augment(), seed=1, num_workers=num_workers, prefetch=prefetch
         )
         return arrays(loader) + arrays(loader)
 
-    for (x, y), (x0, y0) in zip(epochs(workers, prefetch), epochs(0, 2), strict=True):
+    for (x, y), (x0, y0) in zip(epochs(num_workers, prefetch), epochs(0, 2), strict=True):
         np.testing.assert_array_equal(x, x0)
         np.testing.assert_array_equal(y, y0)
 
 
-def test_order_holds_when_later_batches_are_ready_first(images: Dataset):
+def test_order_holds_when_later_batches_are_ready_first(images: ImageDataset):
     def slow_first(x, draws):
         if 0 in draws.indices:
             time.sleep(0.1)
         return x
 
-    loader = DataLoader(images, 4, transform=slow_first, workers=3)
+    loader = DataLoader(images, 4, transform=slow_first, num_workers=3)
     labels = np.concatenate([y.numpy() for _, y in loader])
     np.testing.assert_array_equal(labels, images.labels)
 
 
-def test_epochs_count_on_and_can_be_set(images: Dataset):
+def test_epochs_count_on_and_can_be_set(images: ImageDataset):
     loader = DataLoader(images, 53, shuffle=True, seed=2)
     assert loader.epoch == 0
     orders = [arrays(loader)[0][1] for _ in range(3)]
@@ -137,7 +137,7 @@ def test_epochs_count_on_and_can_be_set(images: Dataset):
     np.testing.assert_array_equal(next(one)[1].numpy(), orders[0])
 
 
-def test_augmentation_of_an_image_does_not_depend_on_batch_size_or_order(images: Dataset):
+def test_augmentation_of_an_image_does_not_depend_on_batch_size_or_order(images: ImageDataset):
     def by_label(**kwargs) -> np.ndarray:
         loader = DataLoader(images.limit(10), transform=augment(), **kwargs)
         got = arrays(loader)
@@ -150,21 +150,21 @@ def test_augmentation_of_an_image_does_not_depend_on_batch_size_or_order(images:
     assert not np.array_equal(by_label(batch_size=10, seed=1), expected)
 
 
-def test_threads_end_with_the_iteration(images: Dataset):
-    for _ in DataLoader(images, 4, workers=3):
+def test_threads_end_with_the_iteration(images: ImageDataset):
+    for _ in DataLoader(images, 4, num_workers=3):
         assert loader_threads()
     assert_threads_end()
 
 
-def test_threads_end_after_break(images: Dataset):
-    for _ in DataLoader(images, 4, workers=3):
+def test_threads_end_after_break(images: ImageDataset):
+    for _ in DataLoader(images, 4, num_workers=3):
         break
     assert_threads_end()
 
 
-def test_threads_end_after_an_error_of_the_consumer(images: Dataset):
+def test_threads_end_after_an_error_of_the_consumer(images: ImageDataset):
     def consume() -> None:
-        for _ in DataLoader(images, 4, workers=3):
+        for _ in DataLoader(images, 4, num_workers=3):
             raise KeyError("consumer")
 
     with pytest.raises(KeyError):
@@ -172,8 +172,8 @@ def test_threads_end_after_an_error_of_the_consumer(images: Dataset):
     assert_threads_end()
 
 
-def test_threads_end_when_the_iterator_is_collected(images: Dataset):
-    iterator = iter(DataLoader(images, 4, workers=2))
+def test_threads_end_when_the_iterator_is_collected(images: ImageDataset):
+    iterator = iter(DataLoader(images, 4, num_workers=2))
     next(iterator)
     cycle = [iterator]
     cycle.append(cycle)  # only the cycle collector finds it
@@ -182,14 +182,14 @@ def test_threads_end_when_the_iterator_is_collected(images: Dataset):
     assert_threads_end()
 
 
-def test_no_more_batches_are_prepared_than_asked_for(images: Dataset):
+def test_no_more_batches_are_prepared_than_asked_for(images: ImageDataset):
     prepared: list[int] = []
 
     def note(x, draws):
         prepared.append(int(draws.indices[0]))
         return x
 
-    iterator = iter(DataLoader(images, 1, transform=note, workers=2, prefetch=3))
+    iterator = iter(DataLoader(images, 1, transform=note, num_workers=2, prefetch=3))
     assert prepared == []  # nothing starts before the first next()
     next(iterator)
     wait_until(lambda: len(prepared) >= 7)
@@ -197,14 +197,14 @@ def test_no_more_batches_are_prepared_than_asked_for(images: Dataset):
     assert len(prepared) == 7  # the one that was taken, and 2 * 3 ahead
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_an_error_in_a_worker_surfaces_with_its_own_text(images: Dataset, workers: int):
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_an_error_in_a_worker_surfaces_with_its_own_text(images: ImageDataset, num_workers: int):
     def fail(x, draws):
         if 21 in draws.indices:
             raise ZeroDivisionError("image 21 is cursed")
         return x
 
-    batches = iter(DataLoader(images, 10, transform=fail, workers=workers))
+    batches = iter(DataLoader(images, 10, transform=fail, num_workers=num_workers))
     assert next(batches)[1].shape == next(batches)[1].shape == (10,)
     with pytest.raises(ZeroDivisionError) as caught:
         next(batches)
@@ -227,8 +227,8 @@ class Samples:
         return self.x[index], self.y[index]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_samples_are_collated(images: Dataset, workers: int):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_samples_are_collated(images: ImageDataset, num_workers: int):
     x, y = images.batch(np.arange(53))
     kinds = [
         Samples(list(x), [int(label) for label in y]),
@@ -236,7 +236,7 @@ def test_samples_are_collated(images: Dataset, workers: int):
         TensorDataset(x, y),
         TensorDataset(from_numpy(np.ascontiguousarray(x)), y.astype(np.int32)),
     ]
-    options = {"batch_size": 9, "shuffle": True, "transform": augment(), "workers": workers}
+    options = {"batch_size": 9, "shuffle": True, "transform": augment(), "num_workers": num_workers}
     expected = arrays(DataLoader(images, **options))
     for dataset in kinds:
         loader = DataLoader(dataset, **options)
@@ -291,7 +291,7 @@ def test_bad_samples():
     good = np.zeros((1, 4, 4), np.float32)
     bad = good.copy()
     bad[0, 3, 1] = np.inf
-    order = {"batch_size": 2, "workers": 0}
+    order = {"batch_size": 2, "num_workers": 0}
     with pytest.raises(NaNError, match=r"got inf \(sample 3, position \(0, 3, 1\)\)"):
         list(DataLoader(Samples([good, good, good, bad], [0] * 4), **order))
     with pytest.raises(ShapeError, match=r"as \(1, 4, 4\) float32 \(sample 0\), got \(1, 4, 3\)"):
@@ -309,7 +309,7 @@ def test_bad_samples():
         (lambda x, d: None, ArgumentError, "got NoneType"),
     ],
 )
-def test_transforms_that_break_the_contract(images: Dataset, transform, kind, words: str):
+def test_transforms_that_break_the_contract(images: ImageDataset, transform, kind, words: str):
     with pytest.raises(kind, match=words):
         next(iter(DataLoader(images, 4, transform=transform)))
 
@@ -320,7 +320,7 @@ def test_transforms_that_break_the_contract(images: Dataset, transform, kind, wo
         ({"batch_size": 0}, "batch_size >= 1, got 0"),
         ({"batch_size": 2.0}, "batch_size >= 1, got 2.0 (float)"),
         ({"batch_size": True}, "batch_size >= 1, got True"),
-        ({"workers": -1}, "workers >= 0, got -1"),
+        ({"num_workers": -1}, "num_workers >= 0, got -1"),
         ({"prefetch": 0}, "prefetch >= 1, got 0"),
         ({"seed": -1}, "seed in 0..18446744073709551615, got -1"),
         ({"transform": 3}, "transform to be a callable"),
@@ -329,13 +329,13 @@ def test_transforms_that_break_the_contract(images: Dataset, transform, kind, wo
         ({"dataset": 5}, "a data set with __len__ and __getitem__, got int"),
     ],
 )
-def test_bad_arguments(images: Dataset, arguments, words: str):
+def test_bad_arguments(images: ImageDataset, arguments, words: str):
     with pytest.raises(ArgumentError) as caught:
         DataLoader(**({"dataset": images} | arguments))
     assert words in str(caught.value)
 
 
-def test_bad_epoch(images: Dataset):
+def test_bad_epoch(images: ImageDataset):
     with pytest.raises(ArgumentError, match=r"set_epoch: .* epoch in 0\.\.\d+, got -1"):
         DataLoader(images).set_epoch(-1)
 
@@ -343,16 +343,16 @@ def test_bad_epoch(images: Dataset):
 def test_repr():
     text = repr(DataLoader(load("digits"), 128, True, transform=RandomHorizontalFlip()))
     assert text == (
-        "DataLoader(Dataset(digits, train: 1500 images of (1, 8, 8), 10 classes), batch_size=128, "
-        "shuffle=True, transform=RandomHorizontalFlip(p=0.5), seed=0, drop_last=False, workers=1, "
-        "prefetch=2)"
+        "DataLoader(ImageDataset(digits, train: 1500 images of (1, 8, 8), 10 classes), "
+        "batch_size=128, shuffle=True, transform=RandomHorizontalFlip(p=0.5), seed=0, "
+        "drop_last=False, num_workers=1, prefetch=2)"
     )
 
 
 def test_an_open_iteration_does_not_keep_python_from_ending():
     code = (
         "from minires.data import DataLoader, load\n"
-        "iterator = iter(DataLoader(load('digits'), 10, workers=3))\n"
+        "iterator = iter(DataLoader(load('digits'), 10, num_workers=3))\n"
         "next(iterator)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from harness import Page, raises
 
-from minires import device
+from minires.device import _kernel_module
 from minires.errors import ArgumentError, CheckpointError
 from minires.gradcheck import gallery, page
 from minires.gradcheck.identity import singular_values
@@ -23,7 +23,7 @@ def result():
 
 @pytest.fixture
 def failing(monkeypatch):
-    kernel = device._kernel_module("relu", "numba")
+    kernel = _kernel_module("relu", "numba")
     good = kernel.relu_bwd_x
 
     def bad(gy, y, gx):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires.device import kernels
 from minires.gradcheck import check
 from minires.gradcheck.planted import PLANTED, check_planted
 from minires.models import BasicBlock
@@ -64,7 +65,7 @@ def test_cases_are_the_same_every_time():
 @each
 def test_nothing_stays_behind(planted):
     def state():
-        modules = [mr.device.kernels(op, np.empty(0)) for op in ("conv2d", "batch_norm")]
+        modules = [kernels(op, np.empty(0)) for op in ("conv2d", "batch_norm")]
         return [dict(vars(owner)) for owner in (*modules, Sub, BasicBlock)]
 
     before = state()

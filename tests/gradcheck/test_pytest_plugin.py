@@ -77,7 +77,8 @@ def test_the_suite_as_tests(pytester):
         ]
     )
     outcomes = result.parseoutcomes()
-    assert outcomes["passed"] == 6  # relu and ReLU on two backends, OptionA on one, the user's
+    # relu and ReLU on two backends, their leaky kin and OptionA on one, and the user's
+    assert outcomes["passed"] == 8
     assert outcomes["deselected"] > 50
     result.stdout.fnmatch_lines(
         [f"*collected {outcomes['passed'] + outcomes['deselected']} items*"]
@@ -85,9 +86,9 @@ def test_the_suite_as_tests(pytester):
 
 
 WRONG_KERNEL = """
-from minires import device
+from minires.device import _kernel_module
 
-kernel = device._kernel_module("max_pool2d", "numba")
+kernel = _kernel_module("max_pool2d", "numba")
 good = kernel.max_pool2d_bwd_x
 
 def bad(gy, index, gx, geometry):
@@ -98,13 +99,14 @@ kernel.max_pool2d_bwd_x = bad
 """
 
 MISSING_KERNEL = """
-from minires import device
+import sys
+
 from minires.errors import KernelMissing
 
 def missing(op, name):
     raise KernelMissing(f"{op}: no kernel for {name}")
 
-device._kernel_module = missing
+sys.modules["minires.device"]._kernel_module = missing
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, settings
 
 import minires
-from minires import device
+from minires.device import _kernel_module
 from minires.gradcheck.shapes import STRATEGIES, smallest
 from minires.gradcheck.suite import Backend, examine, plan, select
 from minires.gradcheck.suite.case import LAYOUTS
@@ -84,7 +84,7 @@ def test_draws_depend_on_the_seed_only():
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_the_smallest_failing_case_is_found_and_printed(backend, monkeypatch):
     """A weight gradient that is wrong only where the stride exceeds the kernel."""
-    kernel = device._kernel_module("conv2d", backend)
+    kernel = _kernel_module("conv2d", backend)
     good = kernel.conv2d_bwd_weight
 
     def bad(gy, x, gw, geometry):

@@ -117,3 +117,29 @@ def test_init_is_seen_by_saved_tensor_versions():
     layer.reset_parameters()
     with pytest.raises(RuntimeError, match="changed in place"):
         loss.backward()
+
+
+def test_truncated_normal_stays_inside():
+    w = big()
+    assert init.trunc_normal_(w, mean=1.0, std=2.0, a=0.0, b=4.0) is w
+    assert 0 <= w.data.min() < 0.01
+    assert 3.99 < w.data.max() <= 4
+    # N(1, 2²) from -1/2 to 3/2 standard deviations: Johnson, Kotz, Balakrishnan (1994), 13.10
+    density = [math.exp(-z * z / 2) / math.sqrt(2 * math.pi) for z in (-0.5, 1.5)]
+    mass = (math.erf(1.5 / math.sqrt(2)) + math.erf(0.5 / math.sqrt(2))) / 2
+    assert w.data.mean() == pytest.approx(1 + 2 * (density[0] - density[1]) / mass, abs=0.02)
+
+
+def test_truncated_normal_errors():
+    with pytest.raises(ArgumentError, match="trunc_normal_: expected std > 0, got 0"):
+        init.trunc_normal_(big(), std=0.0)
+    with pytest.raises(ArgumentError, match=r"with 1 % of N\(0, 1²\) or more, got \[3.0, 4.0\]"):
+        init.trunc_normal_(big(), a=3.0, b=4.0)
+
+
+def test_the_array_of_a_tensor_is_filled_too():
+    w = big()
+    init.kaiming_normal_(w.data, mode="fan_out", nonlinearity="relu")
+    assert w.data.std() == pytest.approx(math.sqrt(2 / 960), rel=0.02)
+    init.constant_(w.data, 3.0)
+    assert (w.data == 3).all()

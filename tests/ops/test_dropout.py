@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.errors import ArgumentError, DTypeError
+from minires.errors import ArgumentError, DTypeError, ShapeError
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -65,3 +65,28 @@ def test_shapes_and_layouts():
 def test_errors(act, error, words):
     with pytest.raises(error, match=words):
         act()
+
+
+def test_whole_channels_are_dropped():
+    x = mr.ones(50, 40, 3, 2)
+    y = mr.dropout2d(x, 0.25).numpy()
+    channels = y.reshape(50, 40, 6)
+    assert (channels == channels[..., :1]).all()
+    kept = channels[..., 0] > 0
+    assert kept.mean() == pytest.approx(0.75, abs=0.03)
+    np.testing.assert_allclose(channels[kept], 4 / 3, rtol=1e-6)
+    assert mr.dropout2d(x, 0.25, training=False) is x
+    assert not mr.dropout2d(x, 1.0).numpy().any()
+
+
+def test_dropout2d_draws_from_its_generator():
+    x = mr.ones(4, 8, 2, 2)
+    first, second = (mr.dropout2d(x, generator=mr.Generator().manual_seed(3)) for _ in range(2))
+    assert np.array_equal(first.numpy(), second.numpy())
+
+
+def test_dropout2d_errors():
+    with pytest.raises(ArgumentError, match=r"dropout2d: expected p in 0\.\.1, got 2"):
+        mr.dropout2d(mr.ones(1, 1, 1, 1), 2)
+    with pytest.raises(ShapeError, match=r"dropout2d: expected x of shape \(n, c, h, w\), got \(3"):
+        mr.dropout2d(mr.ones(3, 2, 2))

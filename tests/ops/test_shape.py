@@ -448,3 +448,12 @@ def test_parity_of_pad(padding):
     mine = mr.pad(mr.from_numpy(array), padding, 1.5)
     theirs = torch.nn.functional.pad(torch.tensor(array), padding, value=1.5)
     np.testing.assert_array_equal(mine.data, theirs.numpy())
+
+
+def test_pad_keeps_the_order_in_memory():
+    x = mr.Tensor(np.arange(24.0).reshape(1, 3, 4, 2).transpose(0, 3, 1, 2))
+    y = mr.ops.pad(x, (1, 0, 0, 2, 3, 0))
+    assert y.shape == (1, 5, 5, 5)
+    assert y.numpy().transpose(0, 2, 3, 1).flags.c_contiguous
+    np.testing.assert_array_equal(y.numpy()[0, 3:, :3, 1:], x.numpy()[0])
+    assert y.sum().item() == x.sum().item()

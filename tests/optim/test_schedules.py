@@ -1,9 +1,8 @@
-"""Schedules: values by hand and against PyTorch, composition, resume, bad arguments."""
+"""Schedules: values by hand, composition, resume, bad arguments; see also tests/parity."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 
 from minires.errors import ArgumentError
@@ -120,6 +119,7 @@ EVERY = [
     lambda o: LinearLR(o),
     lambda o: ConstantLR(o),
     lambda o: OneCycleLR(o, 0.5, 20),
+    lambda o: OneCycleLR(o, 0.5, epochs=4, steps_per_epoch=5),
     sequence,
 ]
 
@@ -174,6 +174,11 @@ BAD = [
     (lambda o: LinearLR(o, total_iters=0), "total_iters >= 1, got 0"),
     (lambda o: ConstantLR(o, 1.5), "0 <= factor <= 1, got 1.5"),
     (lambda o: OneCycleLR(o, 0, 10), "max_lr > 0, got 0"),
+    (
+        lambda o: OneCycleLR(o, 1),
+        "expected total_steps, or epochs and steps_per_epoch, got neither",
+    ),
+    (lambda o: OneCycleLR(o, 1, epochs=3), "or epochs and steps_per_epoch, got neither"),
     (lambda o: OneCycleLR(o, 1, 1), "total_steps >= 2, got 1"),
     (lambda o: OneCycleLR(o, 1, 10, pct_start=1.5), "0 <= pct_start <= 1, got 1.5"),
     (lambda o: OneCycleLR(o, 1, 10, pct_start=0.6, three_phase=True), "<= 0.5, got 0.6. With th"),
@@ -215,73 +220,3 @@ def test_one_cycle_ends_and_needs_a_momentum(sgd, param):
 def test_repr(sgd):
     assert repr(MultiStepLR(sgd(), [2])) == "MultiStepLR(milestones=[2], gamma=0.1) at step 0"
     assert isinstance(MultiStepLR(sgd(), [2]), LRScheduler)
-
-
-PARITY = [
-    ("MultiStepLR", {"milestones": [5, 20, 30], "gamma": 0.3}),
-    ("CosineAnnealingLR", {"T_max": 50}),
-    ("CosineAnnealingLR", {"T_max": 20, "eta_min": 0.01}),
-    ("LinearLR", {"start_factor": 0.1, "total_iters": 17}),
-    ("LinearLR", {"start_factor": 1.0, "end_factor": 0.2, "total_iters": 30}),
-    ("ConstantLR", {"factor": 0.25, "total_iters": 9}),
-    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50}),
-    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "anneal_strategy": "linear"}),
-    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "three_phase": True, "pct_start": 0.37}),
-    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "pct_start": 0.0}),
-    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 50, "div_factor": 5.0, "base_momentum": 0.5}),
-]
-
-
-@pytest.mark.parametrize(("name", "options"), PARITY)
-def test_parity_50_steps(param, name, options):
-    torch = pytest.importorskip("torch")
-    import torch.optim.lr_scheduler as theirs
-
-    import minires.optim as mine
-
-    ours = SGD([param([1.0])], lr=0.4, momentum=0.9)
-    reference = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.4, momentum=0.9)
-    a, b = getattr(mine, name)(ours, **options), getattr(theirs, name)(reference, **options)
-    for _ in range(50):
-        for key in ("lr", "momentum"):
-            got, expected = ours.param_groups[0][key], reference.param_groups[0][key]
-            assert got == pytest.approx(expected, abs=1e-6), key
-        reference.step()  # PyTorch warns where the schedule steps first
-        a.step()
-        b.step()
-
-
-def test_parity_sequence(param):
-    torch = pytest.importorskip("torch")
-    import torch.optim.lr_scheduler as L
-
-    ours = SGD([param([1.0])], lr=0.4)
-    reference = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.4)
-    a = SequentialLR(
-        ours,
-        [
-            ConstantLR(ours, 0.1, 10),
-            LinearLR(ours, 0.1, total_iters=8),
-            CosineAnnealingLR(ours, 22),
-            MultiStepLR(ours, [4]),
-        ],
-        [5, 13, 30],
-    )
-    b = L.SequentialLR(
-        reference,
-        [
-            L.ConstantLR(reference, 0.1, 10),
-            L.LinearLR(reference, 0.1, total_iters=8),
-            L.CosineAnnealingLR(reference, 22),
-            L.MultiStepLR(reference, [4]),
-        ],
-        [5, 13, 30],
-    )
-    got, expected = [], []
-    for _ in range(50):
-        got.append(ours.param_groups[0]["lr"])
-        expected.append(reference.param_groups[0]["lr"])
-        reference.step()
-        a.step()
-        b.step()
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,6 +77,7 @@ def _unary() -> list[Case]:
     return [
         _op("abs", "", ops.abs, x=apart(3, 4)),
         # the entries of apart() are odd multiples of 1/16: none is near these bounds
+        _op("clamp", "upper bound", lambda x: ops.clamp(x, max=0.125), x=apart(3, 4)),
         _op("clip", "both bounds", lambda x: ops.clip(x, -0.5, 0.25), x=apart(3, 4)),
         _op("clip", "one bound", lambda x: ops.clip(x, min=0.125), x=apart(3, 4)),
         _op("exp", "", ops.exp, x=x),
@@ -138,6 +140,7 @@ def _moves() -> list[Case]:
         op("concatenate", "one tensor twice", _twice, x=normal(1, 3), y=normal(2, 3)),
         op("expand", "", lambda x: ops.expand(x, 2, -1, 4), x=normal(3, 1)),
         op("flatten", "from dim 1", lambda x: ops.flatten(x, 1), x=x),
+        op("from_nhwc", "", ops.from_nhwc, x=normal(2, 3, 2, 4)),
         op("getitem", "negative steps", lambda x: x[1, ::-2, ::3], x=x),
         op("getitem", "index array", lambda x: x[:, index], x=x),
         op("getitem", "mask", lambda x: x[_mask(2, 3, 4)], x=x),
@@ -169,6 +172,7 @@ def _products() -> list[Case]:
         _op("linear", "more dims", ops.linear, each("x", "w"), x=normal(2, 3, 2), w=normal(4, 2)),
         _op("linear", "one entry", ops.linear, each("x", "w"), x=normal(1, 1), w=normal(1, 1)),
         _op("dropout", "fixed mask", _dropout, each("x"), x=normal(3, 4)),
+        _op("dropout2d", "fixed mask", _dropout2d, each("x"), x=normal(2, 3, 2, 1)),
     ]
 
 
@@ -176,4 +180,88 @@ def _dropout(x: Tensor) -> Tensor:
     return ops.dropout(x, 0.4, generator=np.random.default_rng(3))
 
 
-CASES = [*_pairs(), *_unary(), *_reductions(), *_moves(), *_products()]
+def _dropout2d(x: Tensor) -> Tensor:
+    return ops.dropout2d(x, 0.4, generator=np.random.default_rng(3))
+
+
+def _activations() -> list[Case]:
+    x = normal(3, 4)
+    return [
+        _op("erf", "", ops.erf, x=x),
+        _op("gelu", "exact", ops.gelu, x=x),
+        _op("gelu", "tanh", lambda x: ops.gelu(x, "tanh"), x=x),
+        _op("leaky_relu", "", lambda x: ops.leaky_relu(x, 0.1), x=apart(3, 4)),
+        _op("silu", "", ops.silu, x=x),
+        _op("softplus", "", ops.softplus, x=x),
+        _op("square", "", ops.square, x=x),
+    ]
+
+
+def _choices() -> list[Case]:
+    x, spread = positive(2, 3, 4), apart(2, 3, 4)
+    return [
+        _op("norm", "Euclidean, all", lambda x: ops.norm(x), x=x),
+        _op("norm", "one, one dim", lambda x: ops.norm(x, 1, 0, True), x=spread),
+        _op("norm", "three, two dims", lambda x: ops.norm(x, 3, (0, 2)), x=spread),
+        _op("norm", "largest", lambda x: ops.norm(x, math.inf, 1), x=x),
+        _op("norm", "smallest", lambda x: ops.norm(x, -math.inf, 1), x=x),
+        _op("topk", "last dim", lambda x: ops.topk(x, 2).values, x=spread),
+        _op("topk", "smallest, dim 0", lambda x: ops.topk(x, 1, 0, False).values, x=spread),
+    ]
+
+
+def _norms() -> list[Case]:
+    """Normalisation of each sample, in the layouts of images and of rows."""
+    images = normal(2, 4, 2, 3, layout="channels last")
+    w, b = normal(4), normal(4)
+
+    def groups(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return ops.group_norm(x, 2, w, b)
+
+    def rows(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return ops.layer_norm(x, 4, w, b)
+
+    return [
+        _op("group_norm", "weights", groups, x=images, w=w, b=b),
+        _op("group_norm", "(n, c)", lambda x: ops.group_norm(x, 1, eps=1e-3), x=normal(2, 4)),
+        _op("layer_norm", "weights", rows, x=normal(2, 3, 4), w=w, b=b),
+        _op("layer_norm", "two dims", lambda x: ops.layer_norm(x, (3, 2)), x=normal(2, 3, 2)),
+    ]
+
+
+def _nll(x: Tensor) -> Tensor:
+    labels = Tensor(np.array([3, -100, 0])).to(x.device)  # type: ignore[attr-defined]
+    return ops.nll_loss(x, labels)
+
+
+def _losses() -> list[Case]:
+    x, target = normal(3, 4), positive(3, 4)
+    name, yes_no = "binary_cross_entropy_with_logits", ops.binary_cross_entropy_with_logits
+
+    def squares(x: Tensor, target: Tensor) -> Tensor:
+        return ops.mse_loss(x, target, reduction="none")
+
+    def weighted(x: Tensor, target: Tensor, weight: Tensor, pos_weight: Tensor) -> Tensor:
+        return yes_no(x, target, weight=weight, pos_weight=pos_weight, reduction="none")
+
+    weights = {"weight": positive(3, 1), "pos_weight": positive(4)}
+    return [
+        _op("mse_loss", "mean", ops.mse_loss, x=x, target=target),
+        _op("mse_loss", "each entry", squares, x=x, target=target),
+        _op("nll_loss", "one label ignored", _nll, x=x),
+        _op(name, "mean", yes_no, x=x, target=target),
+        _op(name, "weights", weighted, each("weight"), x=x, target=target, **weights),
+    ]
+
+
+CASES = [
+    *_pairs(),
+    *_unary(),
+    *_activations(),
+    *_reductions(),
+    *_choices(),
+    *_norms(),
+    *_losses(),
+    *_moves(),
+    *_products(),
+]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ... import random
 from ...autograd import no_grad
 from ...device import CPU, Device
-from ...nn import BatchNorm2d, Module
+from ...nn import BatchNorm2d, GroupNorm, LayerNorm, Module
 from ...tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -171,20 +171,23 @@ class Case:
 
 
 def randomize(module: Module, rng: np.random.Generator) -> None:
-    """Give batch norms weights, biases and statistics that are not those they start with.
+    """Give normalisations weights, biases and statistics that are not those they start with.
 
     With weight 1, bias 0, mean 0 and variance 1 half of what can go wrong does not show.
     """
     with no_grad():
         for part in module.modules():
-            if not isinstance(part, BatchNorm2d):
+            if isinstance(part, BatchNorm2d):
+                size: Shape = (part.num_features,)
+            elif isinstance(part, GroupNorm | LayerNorm) and part.weight is not None:
+                size = part.weight.shape
+            else:
                 continue
-            size = part.num_features
             for target, values in (
                 (part.weight, rng.uniform(0.5, 1.5, size) * rng.choice([-1, 1], size)),
                 (part.bias, rng.normal(0, 0.5, size)),
-                (part.running_mean, rng.normal(0, 0.5, size)),
-                (part.running_var, rng.uniform(0.5, 2, size)),
+                (getattr(part, "running_mean", None), rng.normal(0, 0.5, size)),
+                (getattr(part, "running_var", None), rng.uniform(0.5, 2, size)),
             ):
                 if target is not None:
                     target.copy_(Tensor(values.astype(target.dtype)))  # type: ignore[attr-defined]

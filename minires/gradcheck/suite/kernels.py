@@ -93,6 +93,33 @@ def _conv_gradients() -> list[Case]:
     return cases
 
 
+def _transposed() -> list[Case]:
+    """Transposed convolutions, which run on the kernels of convolution's input gradient."""
+    cases = []
+    for label, x, w, options in (
+        ("stride 2", normal(2, 2, 2, 3), normal(2, 3, 3, 2), {"stride": 2, "padding": 1}),
+        (
+            "output padding, groups",
+            normal(1, 4, 3, 2),
+            normal(4, 1, 2, 3),
+            {"stride": (2, 3), "output_padding": (1, 2), "groups": 2},
+        ),
+        (
+            "dilation, output padding beyond the stride",
+            normal(1, 2, 2, 3),
+            normal(2, 2, 2, 2),
+            {"dilation": 2, "padding": (1, 0), "output_padding": 1},
+        ),
+    ):
+
+        def convolve(x: Tensor, w: Tensor, options: Any = options) -> Tensor:
+            return ops.conv_transpose2d(x, w, **options)
+
+        cases.append(_op("conv_transpose2d", label, convolve, each("x", "w"), x=x, w=w))
+    images, w, b = normal(1, 2, 2, 2), normal(2, 3, 2, 2), normal(3)
+    return [*cases, _op("conv_transpose2d", "bias", ops.conv_transpose2d, x=images, w=w, b=b)]
+
+
 def _norms() -> list[Case]:
     def statistics(c: int, like: Tensor) -> tuple[Tensor, Tensor]:
         mean, var = np.linspace(-0.5, 0.5, c), np.linspace(0.5, 2, c)
@@ -217,4 +244,4 @@ def _rest() -> list[Case]:
     ]
 
 
-CASES = [*_convolutions(), *_norms(), *_pools(), *_rest()]
+CASES = [*_convolutions(), *_transposed(), *_norms(), *_pools(), *_rest()]

@@ -9,10 +9,10 @@ import numpy as np
 
 from ... import nn
 from ...tensor import Tensor
-from .case import Case, Values, apart, normal
+from .case import Case, Values, apart, normal, positive
 
 # Modules that compute nothing themselves.
-CONTAINERS = ("Module", "ModuleDict", "ModuleList")
+CONTAINERS = ("Module", "ModuleDict", "ModuleList", "ParameterList")
 
 
 def _layer(
@@ -41,6 +41,24 @@ def _sequence() -> nn.Module:
     )
 
 
+def _yes_no(x: Tensor, target: Tensor) -> Tensor:
+    factor = Tensor(np.linspace(0.5, 2, 4).astype(x.dtype)).to(x.device)  # type: ignore[attr-defined]
+    return nn.BCEWithLogitsLoss(pos_weight=factor)(x, target)
+
+
+def _labels(x: Tensor) -> Tensor:
+    return nn.NLLLoss()(x, Tensor(np.array([1, 0, 3])).to(x.device))  # type: ignore[attr-defined]
+
+
+def _losses() -> list[Case]:
+    inputs = {"x": normal(3, 4), "target": positive(3, 4)}
+    return [
+        Case("layer", "BCEWithLogitsLoss", "", inputs, _yes_no, kernels=False),
+        Case("layer", "NLLLoss", "", {"x": normal(3, 4)}, _labels, kernels=False),
+        Case("layer", "MSELoss", "", inputs, lambda x, y: nn.MSELoss()(x, y), kernels=False),
+    ]
+
+
 IMAGES = normal(2, 3, 3, 2)
 
 CASES = [
@@ -54,11 +72,20 @@ CASES = [
     _layer("Conv2d", "", lambda: nn.Conv2d(3, 2, (2, 3), (2, 1), (0, 1)), IMAGES),
     _layer("Conv2d", "same, even kernel", lambda: nn.Conv2d(3, 2, 2, padding="same"), IMAGES),
     _layer("Conv2d", "groups, no bias", lambda: nn.Conv2d(3, 3, 2, groups=3, bias=False), IMAGES),
+    _layer("ConvTranspose2d", "", lambda: nn.ConvTranspose2d(3, 4, (2, 3), 2, 1, (1, 0)), IMAGES),
+    _layer("ConvTranspose2d", "groups", lambda: nn.ConvTranspose2d(3, 3, 2, 2, groups=3), IMAGES),
     Case("layer", "CrossEntropyLoss", "", {"x": normal(3, 4)}, _loss),
     _array("Dropout", "train", lambda: nn.Dropout(0.4), IMAGES),
     _array("Dropout", "eval", lambda: nn.Dropout(0.4).eval(), IMAGES),
+    _array("Dropout2d", "train", lambda: nn.Dropout2d(0.4), IMAGES),
     _array("Flatten", "", lambda: nn.Flatten(), IMAGES),
+    _array("GELU", "exact", lambda: nn.GELU(), normal(3, 4)),
+    _array("GELU", "tanh", lambda: nn.GELU("tanh"), normal(3, 4)),
+    _array("GroupNorm", "", lambda: nn.GroupNorm(2, 4), normal(2, 4, 2, 3)),
     _array("Identity", "", lambda: nn.Identity(), normal(2, 3)),
+    _array("LayerNorm", "", lambda: nn.LayerNorm((3, 2)), normal(4, 3, 2)),
+    _array("LayerNorm", "no bias", lambda: nn.LayerNorm(3, bias=False), normal(4, 3)),
+    _array("LeakyReLU", "", lambda: nn.LeakyReLU(0.1), apart(3, 4)),
     _array("Linear", "", lambda: nn.Linear(3, 2), normal(4, 3)),
     _array("Linear", "no bias", lambda: nn.Linear(1, 2, bias=False), normal(2, 2, 1)),
     _array("LogSoftmax", "", lambda: nn.LogSoftmax(1), normal(3, 4)),
@@ -66,6 +93,9 @@ CASES = [
     _layer("ReLU", "", lambda: nn.ReLU(), apart(3, 4)),
     _layer("Sequential", "conv, norm, relu, pool", _sequence, normal(2, 2, 4, 3)),
     _array("Sigmoid", "", lambda: nn.Sigmoid(), normal(3, 4)),
+    _array("SiLU", "", lambda: nn.SiLU(), normal(3, 4)),
     _array("Softmax", "", lambda: nn.Softmax(1), normal(3, 4)),
     _array("Tanh", "", lambda: nn.Tanh(), normal(3, 4)),
+    _array("ZeroPad2d", "", lambda: nn.ZeroPad2d((1, 2, 0, -1)), IMAGES),
+    *_losses(),
 ]

@@ -192,4 +192,5 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | No
     (2, 3, 1, 1)
     """
     real("adaptive_avg_pool2d", x)
-    return AvgPool2d.apply(channels_last(x), AvgPool2dGeometry.adaptive(x.shape, output_size))
+    geometry = AvgPool2dGeometry.adaptive(x.shape, output_size)
+    return AvgPool2d.apply(channels_last(x), geometry)

@@ -188,7 +188,7 @@ def batch_norm(
     c = shape[1]
     for name, value in zip(_OF_CHANNELS, (running_mean, running_var, weight, bias)):
         if value is not None:
-            if value.dtype is not dtype:
+            if not isinstance(value, Variable) or value.dtype is not dtype:
                 check_same("batch_norm", x, value)
             if value.shape != (c,):
                 raise ShapeError(

@@ -79,33 +79,40 @@ class CrossEntropyInput(Function):
         return gg, gx, None, None, None
 
 
-def _check_labels(labels: Tensor, x: Tensor, ignore_index: int) -> Any:
+def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
+    """The labels (n,) of x (n, c) as a new int64 array, if they are such.
+
+    Raises:
+        ShapeError, DTypeError, DeviceError: another shape, kind or device than x's.
+        ArgumentError: a label out of range, named with its index.
+    """
     n, c = x.shape
+    if not isinstance(ignore_index, int | np.integer):
+        raise ArgumentError(message(op, "ignore_index an integer", repr(ignore_index)))
     if labels.dtype.kind not in "iu":
+        other = f", or probabilities of shape ({n}, {c})" if op == "cross_entropy" else ""
         raise DTypeError(
             message(
-                "cross_entropy",
-                f"integer labels of shape ({n},), or probabilities of shape ({n}, {c})",
+                op,
+                f"integer labels of shape ({n},){other}",
                 f"{labels.dtype} {labels.shape}",
                 fix="Convert class numbers with .long().",
             )
         )
     if labels.shape != (n,):
         fix = "For one-hot rows use labels.argmax(1)." if labels.shape == (n, c) else ""
-        raise ShapeError(
-            message("cross_entropy", f"labels of shape ({n},)", labels.shape, f"x {x.shape}", fix)
-        )
+        raise ShapeError(message(op, f"labels of shape ({n},)", labels.shape, f"x {x.shape}", fix))
     array = labels._array
     if device_of(array) != x.device:
         raise DeviceError(
-            message("cross_entropy", f"labels on {x.device}", str(labels.device), fix="Use .to().")
+            message(op, f"labels on {x.device}", str(labels.device), fix="Use .to().")
         )
     wrong = (array != ignore_index) & ((array < 0) | (array >= c))
     if wrong.any():
         at = int(wrong.argmax())
         raise ArgumentError(
             message(
-                "cross_entropy",
+                op,
                 f"labels in 0..{c - 1}",
                 f"{int(array[at])} at index {at}",
                 f"x {x.shape}",
@@ -178,7 +185,7 @@ def cross_entropy(
         losses = -(q * log_softmax(x, 1)).sum(1)
         count = x.shape[0]
     else:
-        labels = _check_labels(target, x, ignore_index)
+        labels = check_labels("cross_entropy", target, x, ignore_index)
         losses = CrossEntropy.apply(x.contiguous(), labels, float(label_smoothing), ignore_index)
         count = int((labels != ignore_index).sum())
         if count == 0 and reduction == "mean":

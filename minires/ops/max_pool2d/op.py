@@ -141,8 +141,9 @@ class MaxPool2dTake(Function):
     def forward(ctx: Any, x: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         ctx.save_constants(index)
-        pixels = nhwc(x).reshape(g.n, -1, g.c)
-        taken = array_module(x).take_along_axis(pixels, index.reshape(g.n, -1, g.c), 1)
+        pixels = nhwc(x).reshape(g.n, g.h_in * g.w_in, g.c)
+        places = index.reshape(g.n, g.h_out * g.w_out, g.c)
+        taken = array_module(x).take_along_axis(pixels, places, 1)
         return taken.reshape(index.shape).transpose(0, 3, 1, 2)
 
     @staticmethod

@@ -1,0 +1,216 @@
+"""Indexing: ``x[index]``, read and written."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Context, Function, Variable, check_inplace, check_writeable, written
+from ..device import array_module
+from ..errors import BoundsError, DTypeError, ShapeError, message
+from ..tensor import Tensor, tensor_method
+from .checks import check_same, operand
+from .elementwise import sum_to
+
+
+class GetItem(Function):
+    view = True
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, index: Any) -> Any:
+        ctx.shape = x.shape
+        if _is_basic(index):
+            if not isinstance(index, tuple):
+                index = (index,)
+            if not builtins.any(part is Ellipsis for part in index):
+                index = (*index, Ellipsis)  # one entry is then a view too, and no NumPy scalar
+            ctx.save_constants(index)
+        elif ctx.needs_grad[0]:
+            ctx.save_constants(_own(index))
+        return x[index]
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return ScatterAdd.apply(gy, ctx.constants[0], ctx.shape), None
+
+
+class ScatterAdd(Function):
+    """Zeros of a shape, with x added at an index; the adjoint of GetItem."""
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, index: Any, shape: tuple[int, ...]) -> Any:
+        ctx.save_constants(index)
+        xp = array_module(x)
+        y = xp.zeros(shape, x.dtype)
+        if _is_basic(index):
+            y[index] = x
+        else:
+            xp.add.at(y, index, x)  # an index array may name an entry several times
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return GetItem.apply(gy, ctx.constants[0]), None, None
+
+
+class SetItem(Function):
+    """What an array becomes when ``values`` are written into it at an index, in place."""
+
+    # not complex_safe: there is no forward, and real memory cannot take what a complex step writes
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        index, shape = ctx.index, ctx.shape
+        xp = array_module(gy._array)
+        gx = gvalues = None
+        if ctx.needs_grad[0]:
+            keep = xp.ones(gy.shape, gy.dtype)
+            keep[index] = 0
+            gx = gy * Tensor(keep)
+        if ctx.needs_grad[1]:
+            gvalues = GetItem.apply(gy, index)
+            if not _is_basic(index):  # of several values for one entry, the last one stays
+                order = xp.arange(gvalues.numel()).reshape(gvalues.shape)
+                winner = xp.zeros(gy.shape, order.dtype)
+                winner[index] = order
+                gvalues = gvalues * Tensor((winner[index] == order).astype(gy.dtype))
+            gvalues = _fit_back(gvalues, shape)
+        return gx, gvalues
+
+
+def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo what assignment does to fit values: broadcasting, and dropping leading ones."""
+    while len(shape) > gradient.ndim:
+        gradient = gradient.reshape((1, *gradient.shape))
+    return sum_to(gradient, shape)
+
+
+def _clean(index: Any) -> Any:
+    """An index with its tensors turned into arrays."""
+    if isinstance(index, tuple):
+        return tuple(_clean(part) for part in index)
+    if isinstance(index, Variable):
+        if index._array.dtype.kind not in "iub":
+            raise DTypeError(message("index", "an integer or bool tensor", str(index._array.dtype)))
+        return index._array
+    if isinstance(index, list | range):
+        index = np.asarray(index, dtype=None if len(index) else np.int64)
+    if isinstance(index, str | float) or getattr(index, "dtype", np.dtype(int)).kind not in "iub":
+        given = getattr(index, "dtype", repr(index))
+        raise DTypeError(message("index", "integers, slices or bools", str(given)))
+    return index
+
+
+def _is_basic(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return builtins.all(
+        p is None
+        or p is Ellipsis
+        or isinstance(p, slice)
+        or (isinstance(p, int | np.integer) and not isinstance(p, bool))
+        for p in parts
+    )
+
+
+def _own(index: Any) -> Any:
+    """An index whose arrays the user cannot write into before the backward pass."""
+    if isinstance(index, tuple):
+        return tuple(_own(part) for part in index)
+    return index.copy() if hasattr(index, "copy") else index
+
+
+def _integers_first(index: Any) -> tuple[Any, Any] | None:
+    """An index that mixes integers with index arrays, as two: all but the arrays, then the arrays.
+
+    NumPy takes an integer for an index array, and where a slice stands between two of those their
+    dimension moves to the front. As in PyTorch, an integer only takes its dimension away.
+    """
+    if not isinstance(index, tuple):
+        return None
+    arrays = [(hasattr(part, "ndim") and part.ndim > 0) or isinstance(part, list) for part in index]
+    if True not in arrays or not builtins.any(
+        isinstance(part, int | np.integer) and not isinstance(part, bool) for part in index
+    ):
+        return None
+    first: list[Any] = []
+    then: list[Any] = []
+    for part, is_array in zip(index, arrays):
+        if is_array:
+            mask = getattr(part, "dtype", None) == np.bool_
+            first += [slice(None)] * (part.ndim if mask else 1)
+            then.append(part)
+        else:
+            first.append(part)
+            if part is Ellipsis:
+                then.append(part)
+            elif part is None or isinstance(part, slice):
+                then.append(slice(None))
+    return tuple(first), tuple(then)
+
+
+@tensor_method("__getitem__")
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """``x[index]`` with PyTorch's meaning: integers and slices are views, index arrays and masks
+    copy.
+
+    Raises:
+        ShapeError: an index out of range, or more indices than dimensions.
+        DTypeError: an index that is neither integer nor bool.
+    """
+    index = _clean(index)
+    steps = _integers_first(index)
+    if steps is not None:
+        return getitem(getitem(x, steps[0]), steps[1])
+    try:
+        return GetItem.apply(x, index)
+    except IndexError as error:
+        raise BoundsError(f"index: {error} (shape {x.shape})") from error
+
+
+@tensor_method("__setitem__")
+def setitem(x: Tensor, index: Any, value: Any) -> None:
+    """``x[index] = value``, in place, with gradients for what stays and for ``value``."""
+    index = _clean(index)
+    steps = _integers_first(index)
+    if steps is not None:
+        setitem(getitem(x, steps[0]), steps[1], value)
+        return
+    value = operand("assignment", value, x)
+    record = check_inplace(x, value)
+    check_writeable(x)
+    array = x._array
+    if isinstance(value, Variable):
+        check_same("assignment", x, value)
+        if value._array.dtype.kind == "c" and array.dtype.kind != "c":
+            raise DTypeError(  # only in a complex step, where dtypes may mix
+                f"assignment: a complex step cannot go through a write into {array.dtype} memory."
+            )
+    try:
+        array[index] = value._array if isinstance(value, Variable) else value
+    except IndexError as error:
+        raise BoundsError(f"index: {error} (shape {x.shape})") from error
+    except ValueError as error:
+        raise ShapeError(
+            message(
+                "assignment",
+                f"values that fit x[index] of shape {array[index].shape}",
+                getattr(value, "shape", value),
+            )
+        ) from error
+    if not record:
+        written(x, None)
+        return
+    written(x, _assigned(x, value, index))
+
+
+def _assigned(x: Tensor, value: Any, index: Any) -> Tensor:
+    """A stand-in for ``x`` after the write, whose history is SetItem(x before it, value)."""
+    needs = (x.requires_grad, isinstance(value, Variable) and value.requires_grad)
+    ctx = Context(needs)
+    ctx.index, ctx.shape = _own(index), getattr(value, "shape", ())
+    return SetItem.record(ctx, (x, value), x._array)

@@ -1,0 +1,134 @@
+"""Losses that are array expressions; :mod:`minires.ops.cross_entropy` has kernels of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..device import array_module
+from ..errors import ShapeError, message, unknown
+from ..tensor import Tensor
+from .activation import softplus
+from .checks import binary_operands, check_same, real
+from .cross_entropy.op import check_labels
+from .elementwise import where
+
+
+def _targets(name: str, x: Tensor, target: Any) -> Tensor:
+    """``target``, if it has x's shape: broadcasting one against the other is a silent mistake."""
+    real(name, x)
+    if not isinstance(target, Tensor):
+        target = Tensor(target)
+    if target.shape != x.shape:
+        fix = ""
+        if target.numel() == x.numel():
+            fix = f"Reshape one of them, as in target.reshape{x.shape}."
+        raise ShapeError(message(name, f"a target of shape {x.shape}", target.shape, fix=fix))
+    check_same(name, x, target)
+    return target
+
+
+def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
+    """The losses, their sum, or their mean.
+
+    Raises:
+        ArgumentError: an unknown ``reduction``.
+        ShapeError: a mean of nothing.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise unknown("reduction", reduction, ["mean", "sum", "none"])
+    if reduction == "none":
+        return losses
+    if reduction == "mean" and not losses.numel():
+        raise ShapeError(message(name, "at least one entry to average", losses.shape))
+    return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """The squared differences, ``(x - target) ** 2``.
+
+    Args:
+        x: predictions, any shape.
+        target: of the same shape and dtype; the two are not broadcast.
+        reduction: ``"mean"`` over all entries, ``"sum"``, or ``"none"`` for x's shape.
+
+    Raises:
+        ShapeError: shapes that differ.
+        ArgumentError: an unknown reduction.
+    """
+    difference = x - _targets("mse_loss", x, target)
+    return reduced("mse_loss", difference * difference, reduction)
+
+
+def nll_loss(
+    x: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """Minus the log-probability of each label; of ``log_softmax(x)`` it is ``cross_entropy(x)``.
+
+    Args:
+        x: log-probabilities, (n, c).
+        target: labels, integers (n,) in 0..c-1.
+        ignore_index: rows with this label have no loss and do not count in the mean.
+        reduction: ``"mean"`` over the rows, ``"sum"``, or ``"none"`` for one loss per row.
+
+    Raises:
+        ShapeError, DTypeError: x or labels of another shape or kind.
+        ArgumentError: a label out of range, or an unknown reduction.
+    """
+    real("nll_loss", x)
+    if x.ndim != 2:
+        raise ShapeError(message("nll_loss", "log-probabilities of shape (n, c)", x.shape))
+    target = target if isinstance(target, Tensor) else Tensor(target)
+    labels = check_labels("nll_loss", target, x, ignore_index)
+    used = labels != ignore_index
+    xp = array_module(labels)
+    losses = -where(used, x[xp.arange(len(labels)), xp.where(used, labels, 0)], 0)
+    if reduction != "mean":
+        return reduced("nll_loss", losses, reduction)
+    count = int(used.sum())
+    if not count:
+        raise ShapeError(message("nll_loss", "at least one row to average", "none"))
+    return losses.sum() * (1.0 / count)
+
+
+def binary_cross_entropy_with_logits(
+    x: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The loss of independent yes-or-no questions, each answered by a logit::
+
+        p    = 1 / (1 + exp(-x))
+        loss = -(pos_weight * target * log(p) + (1 - target) * log(1 - p)) * weight
+
+    computed without p, from log(p) = -softplus(-x) and log(1 - p) = -softplus(x): no logit is too
+    large for it.
+
+    Args:
+        x: logits, any shape.
+        target: of the same shape and dtype, probabilities in 0..1.
+        weight: a factor of each loss, broadcast to x's shape.
+        pos_weight: a factor of the yes-answers, broadcast to x's shape: (classes,) for x
+            (n, classes).
+        reduction: ``"mean"`` over all entries, ``"sum"``, or ``"none"`` for x's shape.
+
+    Raises:
+        ShapeError: shapes that differ, or weights that do not broadcast.
+        ArgumentError: an unknown reduction.
+    """
+    name = "binary_cross_entropy_with_logits"
+    target = _targets(name, x, target)
+    for factor, value in (("weight", weight), ("pos_weight", pos_weight)):
+        if value is None:
+            continue
+        binary_operands(name, x, value)
+        if np.broadcast_shapes(value.shape, x.shape) != x.shape:
+            expected = f"a {factor} that broadcasts to {x.shape}"
+            raise ShapeError(message(name, expected, value.shape))
+    yes = target * softplus(-x)
+    losses = (yes if pos_weight is None else yes * pos_weight) + (1 - target) * softplus(x)
+    return reduced(name, losses if weight is None else losses * weight, reduction)

@@ -1,0 +1,136 @@
+"""A schedule that no formula of the step count gives: it listens to a measured value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from minires.errors import ArgumentError, message, unknown
+from minires.optim.checks import real, whole
+from minires.optim.optimizer import Optimizer
+
+
+class ReduceLROnPlateau:
+    """The rate times ``factor`` once a measured value has not got better for a while.
+
+    ``step(value)`` once per epoch, with the validation loss for instance. A value is better if it
+    beats the best so far by more than ``threshold``; more than ``patience`` values in a row that
+    are not (NaN never is) lower the rate. Rules and defaults are PyTorch's.
+
+    Args:
+        optimizer: whose rates are lowered.
+        mode: ``"min"`` if small values are good (a loss), ``"max"`` if large ones (an accuracy).
+        factor: in [0, 1).
+        patience: values without progress that are put up with, >= 0.
+        threshold: the least progress that counts, >= 0.
+        threshold_mode: ``"rel"`` takes ``threshold`` as a share of the best value, ``"abs"`` as a
+            difference from it.
+        cooldown: steps after a reduction in which bad values are not counted, >= 0.
+        min_lr: the lowest rate, >= 0; or one for each parameter group.
+        eps: reductions by less than this are not made, >= 0.
+
+    Attributes:
+        best: the best value so far.
+        num_bad_epochs: values in a row that were not better.
+        last_epoch: how often ``step()`` was called.
+
+    Raises:
+        ArgumentError: arguments out of range.
+    """
+
+    _state = ("last_epoch", "best", "num_bad_epochs", "cooldown_counter")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        op = "ReduceLROnPlateau"
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(message(op, "an optimizer", type(optimizer).__name__))
+        if mode not in ("min", "max"):
+            raise unknown("mode", mode, ["min", "max"])
+        if threshold_mode not in ("rel", "abs"):
+            raise unknown("threshold_mode", threshold_mode, ["rel", "abs"])
+        groups = len(optimizer.param_groups)
+        lowest = list(min_lr) if isinstance(min_lr, Sequence) else [min_lr] * groups
+        if len(lowest) != groups:
+            raise ArgumentError(message(op, f"min_lr for {groups} group(s)", len(lowest)))
+        self.optimizer, self.mode, self.threshold_mode = optimizer, mode, threshold_mode
+        self.factor = real(op, "factor", factor, high=1.0, below=True)
+        self.patience = whole(op, "patience", patience)
+        self.threshold = real(op, "threshold", threshold)
+        self.cooldown = whole(op, "cooldown", cooldown)
+        self.min_lrs = [real(op, "min_lr", value) for value in lowest]
+        self.eps = real(op, "eps", eps)
+        self.best = math.inf if mode == "min" else -math.inf
+        self.last_epoch = self.num_bad_epochs = self.cooldown_counter = 0
+
+    def step(self, metrics: Any) -> None:
+        """Take note of a value (a number, or a tensor of one), and lower the rates if it is time.
+
+        Raises:
+            ArgumentError: the optimizer got parameter groups since the schedule was built.
+        """
+        value = float(metrics)
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.min_lrs):
+            expected = f"the {len(self.min_lrs)} parameter group(s) it was built on"
+            fix = "Add all groups to the optimizer before building the schedule."
+            raise ArgumentError(message("ReduceLROnPlateau", expected, len(groups), fix=fix))
+        self.last_epoch += 1
+        if self._is_better(value):
+            self.best, self.num_bad_epochs = value, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            for group, lowest in zip(groups, self.min_lrs):
+                lower = max(group["lr"] * self.factor, lowest)
+                if group["lr"] - lower > self.eps:
+                    group["lr"] = lower
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+
+    def _is_better(self, value: float) -> bool:
+        sign = 1 if self.mode == "max" else -1
+        if not math.isfinite(self.best):  # the first value: there is nothing to take a share of
+            return sign * value > sign * self.best
+        bar = self.best * self.threshold if self.threshold_mode == "rel" else self.threshold
+        return sign * value > sign * (self.best + sign * bar)
+
+    def get_last_lr(self) -> list[float]:
+        """The rate of each group now."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the schedule remembers, as plain numbers; the rates are in the optimizer's."""
+        return {name: getattr(self, name) for name in self._state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state; load the optimizer's as well, which holds the rates.
+
+        Raises:
+            ArgumentError: not such a state. Nothing is changed then.
+        """
+        if not isinstance(state_dict, dict) or set(state_dict) != set(self._state):
+            got = ", ".join(map(str, state_dict)) if isinstance(state_dict, dict) else state_dict
+            op = "ReduceLROnPlateau.load_state_dict"
+            raise ArgumentError(message(op, f"a dict with {', '.join(self._state)}", got))
+        for name in self._state:
+            setattr(self, name, state_dict[name])
+
+    def __repr__(self) -> str:
+        return (
+            f"ReduceLROnPlateau(mode={self.mode!r}, factor={self.factor}, "
+            f"patience={self.patience}, best={self.best:g}) at step {self.last_epoch}"
+        )
