@@ -75,7 +75,7 @@ def measure(net: str, batch: int, cache: Path) -> Times:
         check=False,
     )
     if done.returncode:
-        raise DeviceError(f"training steps of {net}: {done.stderr.strip()[-500:]}")
+        raise DeviceError(f"training steps of {net}: {done.stderr.strip().splitlines()[-1]}")
     first, second = ([float(word) for word in line.split()] for line in done.stdout.splitlines())
     return Times(first[1] - started, first[1] - first[0], second[1] - second[0])
 

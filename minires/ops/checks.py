@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Variable, in_complex_step
-from ..device import device_of
+from ..device import array_module, device_of
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ..tensor import Tensor
 
@@ -70,6 +70,13 @@ def as_laid_out(array: Any, like: Any) -> Any:
     target = array.transpose(order).copy(order="C")
     back = [order.index(i) for i in range(len(order))]
     return target.transpose(back)
+
+
+def full_laid_out(like: Any, shape: tuple[int, ...], value: float = 0) -> Any:
+    """An array of another shape, in the memory order and dtype of the array ``like``."""
+    order = _order(like)
+    y = array_module(like).full([shape[i] for i in order], value, like.dtype)
+    return y.transpose([order.index(i) for i in range(like.ndim)])
 
 
 def operand(name: str, value: Any, like: Variable) -> Any:

@@ -11,7 +11,7 @@ from ..autograd import Context, Function, Variable, check_inplace, check_writeab
 from ..device import array_module
 from ..errors import BoundsError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
-from .checks import check_same, operand
+from .checks import check_same, full_laid_out, operand
 from .elementwise import sum_to
 
 
@@ -46,7 +46,7 @@ class ScatterAdd(Function):
     def forward(ctx: Any, x: Any, index: Any, shape: tuple[int, ...]) -> Any:
         ctx.save_constants(index)
         xp = array_module(x)
-        y = xp.zeros(shape, x.dtype)
+        y = full_laid_out(x, shape) if x.ndim == len(shape) else xp.zeros(shape, x.dtype)
         if _is_basic(index):
             y[index] = x
         else:

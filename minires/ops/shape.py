@@ -12,7 +12,7 @@ from ..autograd import Function, Variable
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
-from .checks import _order, check_same, given, operand
+from .checks import check_same, full_laid_out, given, operand
 from .elementwise import Expand
 from .index import GetItem
 from .reduce import dims
@@ -71,9 +71,7 @@ class Pad(Function):
     def forward(ctx: Any, x: Any, widths: tuple[tuple[int, int], ...], value: float) -> Any:
         shape = tuple(n + before + after for n, (before, after) in zip(x.shape, widths))
         ctx.inside = tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, widths))
-        order = _order(x)  # of x in memory, which the result keeps
-        y = array_module(x).full([shape[i] for i in order], value, x.dtype)
-        y = y.transpose([order.index(i) for i in range(x.ndim)])
+        y = full_laid_out(x, shape, value)
         y[ctx.inside] = x
         return y
 
