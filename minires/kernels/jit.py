@@ -93,13 +93,14 @@ def _cache_is_usable() -> bool:
 
 
 @contextlib.contextmanager
-def _own_cache() -> Iterator[None]:
-    """Numba's cache folder is a setting of the whole process: others keep theirs."""
-    others, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
+def _own_settings(level: int = 3) -> Iterator[None]:
+    """Numba's settings are those of the whole process: others keep theirs."""
+    others = config.CACHE_DIR, config.OPT
+    config.CACHE_DIR, config.OPT = str(cache_folder()), type(config.OPT)(level)
     try:
         yield
     finally:
-        config.CACHE_DIR = others
+        config.CACHE_DIR, config.OPT = others
 
 
 @contextlib.contextmanager
@@ -163,9 +164,9 @@ class Kernel:
     Arrays must be contiguous: the kernel sees where they begin and trusts its caller with the rest.
     """
 
-    def __init__(self, function: Callable[..., None]):
+    def __init__(self, function: Callable[..., None], level: int = 3):
         functools.update_wrapper(self, function)
-        self.function = function
+        self.function, self.level = function, level
         self.__name__: str = function.__name__
         self._addresses: dict[str, int] = {}
 
@@ -203,7 +204,7 @@ class Kernel:
         signature = types.void(types.int64, *args)
         options = {"error_model": "numpy", "fastmath": set(FASTMATH), "nogil": True}
         compiled: Any = _Compiled(self.function, (signature.args, types.void), {}, options)
-        with _own_cache(), _teaching(self.function.__name__):
+        with _own_settings(self.level), _teaching(self.function.__name__):
             # what was typed into a notebook has no file to tell whether it is still the same
             if os.path.exists(self.function.__code__.co_filename) and _cache_is_usable():
                 compiled.enable_caching()
@@ -238,6 +239,12 @@ def kernel(function: Callable[..., None]) -> Kernel:
     return Kernel(function)
 
 
+def large_kernel(function: Callable[..., None]) -> Kernel:
+    """The same for a function that calls several register tiles, and gains nothing from LLVM's
+    third level of optimisation, which takes it twice as long as the second."""
+    return Kernel(function, level=2)
+
+
 def device_function(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call."""
     if config.DISABLE_JIT:
@@ -252,7 +259,7 @@ def lazily(function: Callable[..., None], signature: Any, parallel: bool = False
 
     @functools.cache
     def compiled() -> Any:
-        with _own_cache(), _teaching(function.__name__):
+        with _own_settings(), _teaching(function.__name__):
             return numba.njit(signature, parallel=parallel, nogil=True, cache=_cache_is_usable())(
                 function
             )

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...kernels import buffers
 from ...kernels.cpu import lanes
-from ...kernels.jit import device_function, kernel
+from ...kernels.jit import device_function, kernel, large_kernel
 from ...kernels.simd import fma, lanes_of, load, part, store, transpose
 from ...kernels.source import PLAIN, as_source, clear, read
 from ...kernels.threads import get_num_threads
@@ -137,7 +137,7 @@ def _add_products_of_channels(a, b, sums, t, positions):  # type: ignore[no-unty
                 sums[q * c + channel] += a[starts[i] + offsets[q] + channel] * b[i * c + channel]
 
 
-@kernel
+@large_kernel
 def _correlate(  # type: ignore[no-untyped-def]
     task, parts, cuts, blocks, panels, x, x2, kx, kind_x, window, gy, gy2, kg, kind_gy, gradient,
     width, tile, sums, size, rows, scratch, steps, t,

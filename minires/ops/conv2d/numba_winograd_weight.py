@@ -14,7 +14,7 @@ import numpy as np
 
 from ...kernels import buffers
 from ...kernels.cpu import lanes
-from ...kernels.jit import device_function, kernel
+from ...kernels.jit import device_function, large_kernel
 from ...kernels.simd import lanes_of, part, prefetch
 from ...kernels.source import GRADIENT, as_source, clear
 from ...kernels.threads import get_num_threads
@@ -79,7 +79,7 @@ def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, 
                 gw[to + t] = taps[t * lanes + j]
 
 
-@kernel
+@large_kernel
 def _sum_parts(
     task, gy, gy2, gy_k, gy_kind, x, x2, k, kind, sums, starts, workspace, size, c_in, h_in, w_in,
     c_out, h, w, p_h, p_w, total, rows, plane_u, plane_z, depth, parts,
@@ -115,7 +115,7 @@ def _sum_parts(
             )  # fmt: skip
 
 
-@kernel
+@large_kernel
 def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tasks):  # type: ignore[no-untyped-def]
     """Narrow: gw of the sums of all parts, added in order."""
     taps = part(workspace, task * 9 * lanes_of(gw))
@@ -124,7 +124,7 @@ def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tas
         _put_gradient(sums, i, size, parts, depth, c_out, matrix, taps, gw, i, 0, c_in)
 
 
-@kernel
+@large_kernel
 def _wide_gradient(
     task, gy, gy2, k, kind, c, h, w, total, z, plane, side, slab, workspace, size, tasks
 ):  # type: ignore[no-untyped-def]  # fmt: skip
@@ -137,7 +137,7 @@ def _wide_gradient(
     )  # fmt: skip
 
 
-@kernel
+@large_kernel
 def _wide_sums(
     task, u, plane_u, c_in, z, plane_z, c_out, starts, tiles, side, depth, matrix, gw, workspace,
     size, tasks,
