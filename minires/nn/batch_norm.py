@@ -103,6 +103,13 @@ class BatchNorm2d(Module):
             count.bump_version()
         return y
 
+    def reset_running_stats(self) -> None:
+        """Forget the batches seen so far: mean 0, variance 1, count 0."""
+        start = (self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)
+        for buffer, value in start:
+            if buffer is not None:
+                buffer.fill_(value)
+
     def _warn_if_untrained(self) -> None:
         """Warn if the statistics are still those of the constructor: neither trained nor loaded."""
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked

@@ -190,3 +190,13 @@ def test_parity_with_pytorch(name):
     np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=1e-9, atol=1e-11)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-9, atol=1e-11)
+
+
+def test_running_statistics_are_reset():
+    layer = nn.BatchNorm2d(3)
+    layer(mr.randn(4, 3, 5, 7) + 2)
+    layer.reset_running_stats()
+    assert layer.running_mean.tolist() == [0] * 3
+    assert layer.running_var.tolist() == [1] * 3
+    assert layer.num_batches_tracked.item() == 0
+    nn.BatchNorm2d(3, track_running_stats=False).reset_running_stats()  # nothing to forget
