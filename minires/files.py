@@ -16,6 +16,17 @@ import numpy as np
 from minires.errors import ArgumentError, CheckpointError, message
 
 
+def as_path(op: str, path: Any) -> Path:
+    """A path given by a user.
+
+    Raises:
+        ArgumentError: neither text nor a path.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise ArgumentError(message(op, "a path, as text or pathlib.Path", type(path).__name__))
+    return Path(path)
+
+
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``path``; a reader never sees half of it.
 

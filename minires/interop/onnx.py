@@ -19,7 +19,7 @@ import numpy as np
 from minires.autograd import show_place
 from minires.device import array_module
 from minires.errors import ExportError, ShapeError, message
-from minires.files import write_atomic
+from minires.files import as_path, check_writable, write_atomic
 from minires.interop.onnx_graph import Graph, refuse
 from minires.interop.onnx_ops import EMITTERS, plain_index
 from minires.nn.module import Module
@@ -52,12 +52,13 @@ def export_onnx(net: Module, x: Tensor | Sequence[Tensor], path: str | os.PathLi
     Raises:
         ExportError: an operation without counterpart in ONNX, or one whose arguments depend on the
             values of ``x``: names it, the module and the line. Or the package ``onnx`` is missing.
-        ArgumentError: ``net`` is no module; ``x`` is no tensor.
+        ArgumentError: ``net`` is no module; ``x`` is no tensor; ``path`` is no path.
         ShapeError: ``x`` has no batch dimension.
         CheckpointError: ``path`` cannot be written.
     """
     onnx = _onnx()
     check_module("export_onnx", net)
+    check_writable(as_path("export_onnx", path))
     inputs = _batches(x)
     first = trace("export_onnx", net, inputs)
     with warnings.catch_warnings():

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from minires import __version__
-from minires.device import CPU, move
+from minires.device import CPU, Device, move
 from minires.errors import ArgumentError, CheckpointError, DTypeError, message
+from minires.files import as_path
 from minires.interop.pth import read_pth
 from minires.interop.safetensors_ import (
     DTYPES,
@@ -21,7 +22,7 @@ from minires.interop.safetensors_ import (
 )
 from minires.nn import Module
 from minires.nn.state import as_tensors
-from minires.tensor import from_numpy
+from minires.tensor import Tensor, from_numpy
 
 _PYTORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # the last for NAME.pth.tar, never a tar
 _JSON = "minires_json"  # the metadata key that lists the keys whose text is JSON
@@ -58,11 +59,10 @@ def save(
         DTypeError: a tensor of a dtype that the format does not have (complex).
         CheckpointError: the file cannot be written.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(
-            message("save", "save(state, path)", f"a {type(path).__name__} as path")
-        )
-    file = Path(path)
+    if isinstance(path, Module | Mapping):  # as if it were a method of the path
+        got = f"{type(path).__name__} as path"
+        raise ArgumentError(message("save", "save(state, path)", got))
+    file = as_path("save", path)
     if file.suffix != ".safetensors":
         fix = f"Save to {file.with_suffix('.safetensors').name}"
         if file.suffix in _PYTORCH:
@@ -71,8 +71,8 @@ def save(
     values = state.state_dict() if isinstance(state, Module) else state
     tensors = as_tensors("save", values)
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or name == "__metadata__":
-            raise ArgumentError(message("save", "names that are text", repr(name)))
+        if name == "__metadata__" or not _is_text(name):
+            raise ArgumentError(message("save", "names that are text", ascii(name)))
         if isinstance(values[name], int | float):
             raise ArgumentError(
                 message(
@@ -90,11 +90,18 @@ def save(
     write_safetensors(file, arrays, _as_text(metadata or {}))
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(
+    path: str | os.PathLike[str], *, map_location: Any = None, weights_only: bool = True
+) -> Any:
     """Read weights: ``.safetensors``, or a PyTorch checkpoint (``.pth``, ``.pt``, ``.bin``, ...).
 
     PyTorch is not needed, and code in a file is never run: of a checkpoint's pickle, only
     tensors, containers, numbers and text are read, and anything else is refused by its name.
+
+    Args:
+        path: of the file.
+        map_location: the device that tensors are to be on, the CPU by default.
+        weights_only: as PyTorch calls it; never anything else here.
 
     Returns:
         From ``.safetensors`` a dict of names and tensors, for ``load_state_dict``; from a
@@ -105,11 +112,22 @@ def load(path: str | os.PathLike[str]) -> Any:
         exactly, with a warning.
 
     Raises:
-        ArgumentError: another suffix.
+        ArgumentError: another suffix; ``weights_only=False``.
         CheckpointError: no such file; a truncated or damaged one; another format under that name;
             a pickle with more than data in it.
     """
-    file = Path(path)
+    file = as_path("load", path)
+    if not weights_only:
+        raise ArgumentError(
+            message(
+                "load",
+                "weights_only=True",
+                weights_only,
+                "code in a file is never run",
+                "Open the file with PyTorch, and save the state dict alone.",
+            )
+        )
+    device = Device.parse("cpu" if map_location is None else map_location)
     if file.suffix == ".safetensors":
         arrays, metadata, widened = _read(file, "load")
         if "minires_checkpoint" in metadata:
@@ -134,6 +152,17 @@ def load(path: str | os.PathLike[str]) -> Any:
             UserWarning,
             stacklevel=2,
         )
+    return content if device == CPU else _moved(content, device)
+
+
+def _moved(content: Any, device: Device) -> Any:
+    """Containers with their tensors on another device."""
+    if isinstance(content, Tensor):
+        return content.to(device)
+    if isinstance(content, dict):
+        return {name: _moved(value, device) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_moved(value, device) for value in content)
     return content
 
 
@@ -146,7 +175,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         ArgumentError: not a ``.safetensors`` file; PyTorch's have no metadata.
         CheckpointError: it is missing, truncated or damaged.
     """
-    file = Path(path)
+    file = as_path("load_metadata", path)
     if file.suffix != ".safetensors":
         raise ArgumentError(message("load_metadata", "a file that ends in .safetensors", file))
     metadata: dict[str, Any] = dict(_read(file, "load_metadata")[1])
@@ -168,8 +197,19 @@ def _read(file: Path, op: str) -> tuple[dict[str, Any], dict[str, str], list[str
     return arrays, metadata, widened
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _as_text(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Metadata as the format has it: text stays as it is, other values become JSON."""
+    if not isinstance(metadata, Mapping):
+        raise ArgumentError(message("save", "metadata as a dict", type(metadata).__name__))
     text = {}
     for key, value in metadata.items():
         if not isinstance(key, str) or key.startswith("minires_"):
@@ -197,6 +237,10 @@ def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str,
     Raises:
         ArgumentError: a name does not start with ``prefix``.
     """
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise ArgumentError(
+            message("strip_prefix", "a state dict, its names text", type(state).__name__)
+        )
     without = [name for name in state if not name.startswith(prefix)]
     if without:
         raise ArgumentError(

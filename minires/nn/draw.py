@@ -10,12 +10,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from minires.drawing import GREY, INK, KIND_COLOURS, RULE
 from minires.errors import ArgumentError, ExportError, message
-from minires.files import write_atomic
+from minires.files import as_path, write_atomic
 from minires.nn.module import Module
 from minires.nn.trace import Step, Trace, Value, check_module, tensors_or_zeros, trace
 from minires.ops import convert, elementwise, layout
@@ -64,7 +63,7 @@ def draw(net: Module, x: Any, path: str | os.PathLike[str] | None = None) -> Dra
         ArgumentError: ``net`` is no module, ``x`` no input, or ``path`` has another ending.
         CheckpointError: ``path`` cannot be written.
     """
-    suffix = ".svg" if path is None else Path(path).suffix.lower()
+    suffix = ".svg" if path is None else as_path("draw", path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ArgumentError(message("draw", "a path that ends in .svg or .dot", repr(str(path))))
     program = _graphviz() if suffix == ".svg" else None

@@ -34,6 +34,9 @@ def as_tensors(op: str, state: Any) -> dict[str, Tensor]:
         raise ArgumentError(
             message(op, "a dict of names and tensors", f"a {type(state).__name__}", fix=fix)
         )
+    for name in state:
+        if not isinstance(name, str):
+            raise ArgumentError(message(op, "names that are text", repr(name)))
     return {name: _as_tensor(op, name, value) for name, value in state.items()}
 
 

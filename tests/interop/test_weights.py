@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 
@@ -11,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 import minires as mr
-from minires.errors import ArgumentError, CheckpointError, DTypeError
+from minires.errors import ArgumentError, CheckpointError, DeviceError, DTypeError
 from minires.interop import strip_prefix
 
 
@@ -152,7 +153,7 @@ def test_names_of_files(tmp_path):
     ):
         mr.save({}, tmp_path / "w")
     with pytest.raises(
-        ArgumentError, match=r"expected save\(state, path\), got a Sequential as pa"
+        ArgumentError, match=r"expected save\(state, path\), got Sequential as path"
     ):
         mr.save("x.safetensors", net())
     with pytest.raises(
@@ -326,3 +327,45 @@ def test_batch_norm_without_a_count_is_loaded():
 def test_values_that_are_no_state_dict(state, kind, words):
     with pytest.raises(kind, match=words):
         net().load_state_dict(state)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"n.pth", ["n.pth"], io.BytesIO()])
+def test_what_is_no_path(path):
+    said = r"expected a path, as text or pathlib.Path, got "
+    for call in (mr.load, mr.load_metadata, lambda p: mr.save({"a": mr.ones(1)}, p)):
+        with pytest.raises(ArgumentError, match=said + type(path).__name__):
+            call(path)
+
+
+@pytest.mark.parametrize("names", [{1: mr.ones(1)}, {None: mr.ones(1), "a": mr.ones(1)}])
+def test_names_that_are_no_text(names, tmp_path):
+    for call in (
+        lambda: mr.save(names, tmp_path / "x.safetensors"),
+        lambda: mr.nn.Linear(1, 1).load_state_dict(names),
+        lambda: mr.interop.strip_prefix(names, "a"),
+    ):
+        with pytest.raises(ArgumentError, match="text"):
+            call()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_names_and_metadata_that_no_file_can_hold(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(ArgumentError, match=r"names that are text, got '\\ud800'"):
+        mr.save({"\ud800": mr.ones(1)}, path)
+    with pytest.raises(ArgumentError, match="metadata as a dict, got int"):
+        mr.save({"a": mr.ones(1)}, path, metadata=3)
+    assert not path.exists()
+
+
+def test_arguments_of_torch_load(tmp_path):
+    path = tmp_path / "x.safetensors"
+    mr.save({"a": mr.ones(2)}, path)
+    for device in (None, "cpu", mr.device("cpu")):
+        assert mr.load(path, map_location=device, weights_only=True)["a"].tolist() == [1, 1]
+    with pytest.raises(ArgumentError, match="expected weights_only=True, got False"):
+        mr.load(path, weights_only=False)
+    with pytest.raises(ArgumentError, match="unknown device 'gpu'"):
+        mr.load(path, map_location="gpu")
+    with pytest.raises(DeviceError):
+        mr.load(path, map_location="cuda")
