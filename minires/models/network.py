@@ -86,6 +86,17 @@ class _Network(Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        for name in ("pretrained", "weights", "progress"):
+            if name in options:
+                raise ArgumentError(
+                    message(
+                        "models",
+                        "options of a network",
+                        f"{name}={options[name]!r}",
+                        "no trained weights come with minires",
+                        "Load PyTorch's: net.load_state_dict(minires.load('resnet18.pth')).",
+                    )
+                )
         layers = [blocks for blocks, *_ in stages]
         if min(layers) < 0 or not any(layers):
             raise ArgumentError(message("layers", "numbers >= 0, not all of them 0", layers))

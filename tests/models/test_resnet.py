@@ -247,3 +247,9 @@ def test_parity_with_a_torch_transcription(bottleneck):
         np.testing.assert_allclose(
             param.grad.numpy(), want, rtol=1e-5, atol=1e-7 * np.abs(want).max(), err_msg=name
         )
+
+
+@pytest.mark.parametrize("option", [{"pretrained": True}, {"weights": None}, {"progress": False}])
+def test_trained_weights_are_elsewhere(option):
+    with pytest.raises(ArgumentError, match=r"no trained weights come.*minires\.load\("):
+        resnet18(**option)
