@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -17,6 +18,9 @@ from minires.models import BasicBlock
 
 def leaf(*shape, seed=0, dtype="float64"):
     return mr.tensor(arrays(shape, seed=seed)[0].astype(dtype), requires_grad=True)
+
+
+_calls = itertools.count()
 
 
 class Planted(mr.Function):
@@ -50,7 +54,7 @@ class Planted(mr.Function):
         elif ctx.fault == "writes into x":
             x.data[...] += 1
         elif ctx.fault == "random":
-            gx = gx * float(1 + np.random.default_rng().uniform() * 1e-14)
+            gx = gx * (1 + next(_calls) % 7 * 1e-14)  # of two calls in a row never the same bits
         return gx, gw, None
 
 
