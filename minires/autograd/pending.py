@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from .modes import _anomaly, _fusion, no_grad
 from .observe import _observer
@@ -50,8 +49,9 @@ class Pending:
     def __init__(self, shape: tuple[int, ...], dtype: Any, reads: Sequence[Any] = ()):
         self.shape, self.dtype = shape, dtype
         self.array: Any = None
+        me = weakref.ref(self)
         for variable in reads:
-            variable._version.will_be_read(self)
+            variable._version.will_be_read(me)
 
     def _compute(self) -> Any:
         """The array."""
@@ -63,7 +63,7 @@ class Pending:
     def finish(self) -> Any:
         """The array, computed now if it was not before."""
         if self.array is None:
-            with computing, np.errstate(all="ignore"):  # inf and nan are results
+            with computing:
                 if self.array is None:
                     self.array = self._compute()
                     self._forget()

@@ -53,14 +53,14 @@ class Version:
         """Say that the memory is what it was at this count again."""
         self.count, self._derived = count, None
 
-    def will_be_read(self, pending: Pending) -> None:
+    def will_be_read(self, reader: weakref.ref[Pending]) -> None:
         """Note that this memory is still to be read, by work that was put off."""
         if self._readers is None:
             self._readers, self._most = [], MANY
         elif len(self._readers) == self._most:  # forget those that are done
             self._readers = [ref for ref in self._readers if _unfinished(ref())]
             self._most = max(MANY, 2 * len(self._readers))
-        self._readers.append(weakref.ref(pending))
+        self._readers.append(reader)
 
     def settle(self) -> None:
         """Have all work done that is to read this memory: it is about to be written."""

@@ -19,7 +19,6 @@ pointers.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import hashlib
 import os
@@ -155,6 +154,7 @@ class _Compiled(CFunc):
 
 _KINDS: dict[str, Any] = {np.dtype(d).char: types.CPointer(numba.from_dtype(np.dtype(d))) for d in (
     "f4", "f8", "i8", "i4", "u1", "?")}  # fmt: skip
+_NUMBER = "."  # the kind of an argument that is no array
 
 
 class Kernel:
@@ -168,7 +168,7 @@ class Kernel:
         functools.update_wrapper(self, function)
         self.function, self.level = function, level
         self.__name__: str = function.__name__
-        self._addresses: dict[str, int] = {}
+        self._launchers: dict[str, Callable[[array[int], int], None]] = {}
 
     def __call__(self, tasks: int, *arguments: Any) -> None:
         if tasks <= 0:
@@ -179,28 +179,24 @@ class Kernel:
                 for task in range(tasks):
                     self.function(task, *flat)
             return
-        from .threads import run
+        # A network is hundreds of launches, of twenty arguments each: these lines are to be quick.
+        # Where an array begins, the loop that calls the kernel looks up itself (threads.py).
+        kinds = "".join([a.dtype.char if type(a) is _ARRAY else _NUMBER for a in arguments])
+        words = array("q", [id(a) if type(a) is _ARRAY else a for a in arguments])
+        if False in [a.flags.c_contiguous for a in arguments if type(a) is _ARRAY]:
+            scattered = next(a for a in arguments if type(a) is _ARRAY and not a.flags.c_contiguous)
+            got = f"strides {scattered.strides}"
+            raise ValueError(message(self.__name__, "contiguous arrays", got))
+        (self._launchers.get(kinds) or self._compile(kinds))(words, tasks)
 
-        words, kinds = [], []
-        for argument in arguments:
-            if type(argument) is np.ndarray:
-                words.append(address_of(argument, self.__name__))
-                kinds.append(argument.dtype.char)
-            else:
-                words.append(argument)
-                kinds.append(".")
-        key = "".join(kinds)
-        address = self._addresses.get(key) or self._compile(key)
-        run(self.__name__, address, array("q", words), tasks)
+    def _compile(self, kinds: str) -> Callable[[array[int], int], None]:
+        """Compile for these dtypes, or load what was compiled before; returns what launches it."""
+        from . import threads
 
-    def _compile(self, kinds: str) -> int:
-        """Compile for these dtypes, or load what was compiled before; returns the address."""
-        from .threads import MOST_ARGUMENTS
-
-        if len(kinds) > MOST_ARGUMENTS:
-            name = self.function.__name__
-            raise ValueError(message(name, f"at most {MOST_ARGUMENTS} arguments", len(kinds)))
-        args = [types.int64 if kind == "." else _KINDS[kind] for kind in kinds]
+        if len(kinds) > threads.MOST_ARGUMENTS:
+            name, most = self.function.__name__, threads.MOST_ARGUMENTS
+            raise ValueError(message(name, f"at most {most} arguments", len(kinds)))
+        args = [types.int64 if kind == _NUMBER else _KINDS[kind] for kind in kinds]
         signature = types.void(types.int64, *args)
         options = {"error_model": "numpy", "fastmath": set(FASTMATH), "nogil": True}
         compiled: Any = _Compiled(self.function, (signature.args, types.void), {}, options)
@@ -210,25 +206,15 @@ class Kernel:
                 compiled.enable_caching()
             compiled.compile()
         _compiled.append(compiled)
-        address: int = compiled.address
-        self._addresses[kinds] = address
-        return address
+        arrays = sum(1 << k for k, kind in enumerate(kinds) if kind != _NUMBER)
+        name, address = self.__name__, compiled.address
+        self._launchers[kinds] = lambda words, tasks: threads.run(
+            name, address, words, arrays, tasks
+        )
+        return self._launchers[kinds]
 
 
-_byte: Any = ctypes.c_char.from_buffer
-_address: Any = ctypes.addressof
-
-
-def address_of(x: np.ndarray[Any, Any], name: str) -> int:
-    """Where a contiguous array begins in memory; ``name`` is who asks, for the error."""
-    try:  # four times as quick, for arrays that are writable and not empty
-        return _address(_byte(x))  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
-        if not x.flags.c_contiguous:
-            strides = f"strides {x.strides}"
-            raise ValueError(message(name, "contiguous arrays", strides)) from error
-        address: int = x.__array_interface__["data"][0]
-        return address
+_ARRAY = np.ndarray
 
 
 _compiled: list[Any] = []  # machine code lives as long as these

@@ -35,7 +35,7 @@ MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
 RUN = 1 << 9  # entries that are read at a time
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Source:
     """An operand (n, h, w, c) as a kernel is to read it.
 

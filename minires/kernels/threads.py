@@ -31,20 +31,36 @@ MOST_ARGUMENTS = 32
 SPIN = "50000"  # turns, some 0.1 ms
 
 _launching = threading.RLock()
+_here = threading.local()  # .count: Numba's number of threads, asked for once in each thread
 _started = False  # the threads that kernels run on, in this process
 _broken_by_fork = False
+_words = (types.int64,) * 5  # of the kernel, its arguments, their count, which are arrays, tasks
+
+# A NumPy array begins, after what every Python object begins with, with the address of its data
+# (the NumPy C-API's PyArrayObject): asking for it by Python's means takes twenty times as long.
+_DATA = object.__basicsize__
 
 
-def _call(context, address, arguments, count, task):  # type: ignore[no-untyped-def]
+def _call(context, address, arguments, count, arrays, task):  # type: ignore[no-untyped-def]
     """Call the compiled kernel at ``address`` with ``task`` and the ``count`` arguments.
 
-    Numbers and pointers are passed alike, each as one word.
+    Each is one word, passed as it is; or, where its bit in ``arrays`` is set, the address of a
+    NumPy array, passed as that of its data.
     """
-    signature = types.void(types.int64, types.int64, types.int64, types.int64)
+    signature = types.void(*_words)
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        address, arguments, count, task = args
+        address, arguments, count, arrays, task = args
         words = builder.inttoptr(arguments, INDEX.as_pointer())
+
+        def value(k):  # type: ignore[no-untyped-def]
+            word = builder.gep(words, [ir.Constant(INDEX, k)])
+            data = builder.add(builder.load(word), ir.Constant(INDEX, _DATA))
+            bit = builder.and_(arrays, ir.Constant(INDEX, 1 << k))
+            is_array = builder.icmp_unsigned("!=", bit, ir.Constant(INDEX, 0))
+            at = builder.select(is_array, builder.inttoptr(data, INDEX.as_pointer()), word)
+            return builder.load(at)
+
         end = builder.append_basic_block("end")
         switch = builder.switch(count, end)
         for n in range(MOST_ARGUMENTS + 1):
@@ -52,7 +68,7 @@ def _call(context, address, arguments, count, task):  # type: ignore[no-untyped-
             switch.add_case(ir.Constant(INDEX, n), block)
             builder.position_at_end(block)
             kind = ir.FunctionType(ir.VoidType(), [INDEX] * (n + 1))
-            values = [builder.load(builder.gep(words, [ir.Constant(INDEX, k)])) for k in range(n)]
+            values = [value(k) for k in range(n)]
             builder.call(builder.inttoptr(address, kind.as_pointer()), [task, *values])
             builder.branch(end)
         builder.position_at_end(end)
@@ -64,27 +80,27 @@ def _call(context, address, arguments, count, task):  # type: ignore[no-untyped-
 call: Any = intrinsic(_call)
 
 
-def _all_tasks(address, arguments, count, tasks):  # type: ignore[no-untyped-def]
+def _all_tasks(address, arguments, count, arrays, tasks):  # type: ignore[no-untyped-def]
     for task in prange(tasks):
-        call(address, arguments, count, task)
+        call(address, arguments, count, arrays, task)
 
 
-def _one_task(address, arguments, count, tasks):  # type: ignore[no-untyped-def]
+def _one_task(address, arguments, count, arrays, tasks):  # type: ignore[no-untyped-def]
     for task in range(tasks):
-        call(address, arguments, count, task)
+        call(address, arguments, count, arrays, task)
 
 
-_words = (types.int64,) * 4
 _in_parallel: Any = jit.lazily(_all_tasks, types.void(*_words), parallel=True)
 _in_order: Any = jit.lazily(_one_task, types.void(*_words))
 
 
-def run(name: str, address: int, arguments: array[int], tasks: int) -> None:
+def run(name: str, address: int, arguments: array[int], arrays: int, tasks: int) -> None:
     """Run a compiled kernel for every task from 0 to ``tasks`` - 1, and return when all are done.
 
-    ``arguments`` are words of 64 bits: addresses and numbers. One kernel runs at a time: Numba's
-    portable threading layer aborts the process when two Python threads launch at once, and two
-    kernels that share the cores gain nothing.
+    ``arguments`` are words of 64 bits: numbers, and where a bit of ``arrays`` is set, addresses of
+    NumPy arrays (``id(x)``), which the caller holds. One kernel runs at a time: Numba's portable
+    threading layer aborts the process when two Python threads launch at once, and two kernels that
+    share the cores gain nothing.
     """
     if _broken_by_fork:
         raise DeviceError(
@@ -95,10 +111,10 @@ def run(name: str, address: int, arguments: array[int], tasks: int) -> None:
     words, count = arguments.buffer_info()
     with _launching:
         if tasks == 1:
-            _in_order()(address, words, count, tasks)
+            _in_order()(address, words, count, arrays, tasks)
         else:
             start()
-            _in_parallel()(address, words, count, tasks)
+            _in_parallel()(address, words, count, arrays, tasks)
 
 
 def start() -> None:
@@ -156,9 +172,14 @@ def set_num_threads(n: int) -> None:
         )
     start()
     numba.set_num_threads(n)
+    _here.count = n
 
 
 def get_num_threads() -> int:
     """How many threads kernels run on."""
-    start()
-    return numba.get_num_threads()
+    try:
+        return _here.count  # type: ignore[no-any-return]
+    except AttributeError:
+        start()
+        _here.count = numba.get_num_threads()
+        return _here.count  # type: ignore[no-any-return]

@@ -113,7 +113,9 @@ class BatchNorm2d(Module):
     def _warn_if_untrained(self) -> None:
         """Warn if the statistics are still those of the constructor: neither trained nor loaded."""
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
-        if mean is None or var is None or count is None or count.item():
+        if mean is None or var is None or mean._version.count:  # written since the constructor
+            return
+        if count is None or count.item():
             return
         if not mean._array.any() and (var._array == 1).all():
             warnings.warn(

@@ -51,10 +51,12 @@ ON_CPU = np.empty(0)  # pending arrays will be NumPy's
 
 def can_fuse(x: Variable) -> bool:
     """Whether work on this tensor may be put off: a float tensor on the CPU's fast kernels."""
-    if not fusing():
-        return False
-    array = ON_CPU if x._pending is not None else x._array
-    return x.dtype.kind == "f" and backend_name(array) == "numba"
+    if x._pending is not None:
+        array, dtype = ON_CPU, x._pending.dtype
+    else:
+        array = x._array
+        dtype = array.dtype
+    return fusing() and dtype.kind == "f" and backend_name(array) == "numba"
 
 
 def going_back() -> bool:
@@ -65,7 +67,7 @@ def going_back() -> bool:
 def note_of(x: Variable) -> Any:
     """The note that a tensor stands for, or None if it is computed already."""
     note = x._pending
-    return note if isinstance(note, Note | Sum) and note.array is None else None
+    return None if note is None or note.array is not None else note
 
 
 def buffer(x: Variable) -> Any:
@@ -89,7 +91,7 @@ class Note(Pending):
 
     def finish_by(self, compute: Callable[[], Any]) -> bool:
         """Finish by ``compute`` instead, unless it was finished before; says whether it was."""
-        with computing, np.errstate(all="ignore"):
+        with computing:
             if self.array is not None:
                 return False
             self.array = compute()
@@ -142,10 +144,11 @@ class Convolution(Note):
 
         def make() -> Weights:
             mean, scale, shift = coefficients[:3]
-            b = shift - mean * scale
-            if self.b is not None:
-                b = b + self.b._array * scale
-            return Weights(self.w._array * scale[:, None, None, None], b)
+            with np.errstate(all="ignore"):  # inf and nan are results
+                b = shift - mean * scale
+                if self.b is not None:
+                    b = b + self.b._array * scale
+                return Weights(self.w._array * scale[:, None, None, None], b)
 
         w = derived(self._memory(), "normalised weights", make, by=coefficients)
         return self._run(w, residual=residual, relu=rectify)
@@ -218,10 +221,11 @@ class Normalised(Note):
         y = buffer(self.y)
         out = empty(y.shape, y.dtype)
         c = y.shape[-1]
-        kernels("batch_norm", y).batch_norm_fwd(
-            y.reshape(-1, c), *self.affine, out.reshape(-1, c),
-            residual=_rows(self._added()), relu=self.rectify,
-        )  # fmt: skip
+        with np.errstate(all="ignore"):  # inf and nan are results
+            kernels("batch_norm", y).batch_norm_fwd(
+                y.reshape(-1, c), *self.affine, out.reshape(-1, c),
+                residual=_rows(self._added()), relu=self.rectify,
+            )  # fmt: skip
         return out.transpose(0, 3, 1, 2)
 
     def _forget(self) -> None:
@@ -251,7 +255,8 @@ class Gated(Note):
         y = buffer(self.y)
         g = buffer(self.parts[0])
         if len(self.parts) == 2:
-            g = g + buffer(self.parts[1])
+            with np.errstate(all="ignore"):
+                g = g + buffer(self.parts[1])
         gx = empty(y.shape, y.dtype)
         kernels("relu", y).relu_bwd_x(g.reshape(-1), y.reshape(-1), gx.reshape(-1))
         return gx.transpose(0, 3, 1, 2)

@@ -17,6 +17,7 @@ numbers, the running statistics, and gx = w * inv_std * gy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,9 +144,6 @@ def _gradients(gy: Tensor, x: Tensor, w: Tensor, mean: Any, inv_std: Any, batch:
     return gx, gw.reshape(-1), gb.reshape(-1)
 
 
-_OF_CHANNELS = ("running_mean", "running_var", "weight", "bias")
-
-
 def batch_norm(
     x: Tensor,
     running_mean: Tensor | None,
@@ -182,14 +180,36 @@ def batch_norm(
     [[-1.0], [1.0]]
     """
     real("batch_norm", x)
-    shape, dtype = x.shape, x.dtype
+    vectors = running_mean, running_var, weight, bias
+    batch = training or running_mean is None or running_var is None
+    if batch:
+        _check(x, vectors, momentum, eps)
+        x = _laid_out(x)
+        mean, var = _statistics(x)
+        if training and running_mean is not None and running_var is not None:
+            m = x.numel() // x.shape[1]
+            for running, new in ((running_mean, mean), (running_var, var * (m / (m - 1)))):
+                running._to_write()[...] = (1 - momentum) * running._array + momentum * new.real
+                running.bump_version()
+        affine = _affine(weight, bias, mean, var, eps)
+    else:
+        affine = _affine_of_statistics(x, vectors, momentum, eps)
+        x = _laid_out(x)
+    if len(x.shape) == 4 and can_fuse(x) and may_wait(x):
+        return _put_off(x, weight, bias, affine, batch)
+    w, b = _parameters(x, weight, bias)
+    return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch)
+
+
+def _check(x: Tensor, vectors: Sequence[Tensor | None], momentum: float, eps: float) -> None:
+    """Hold the arguments of :func:`batch_norm` against each other."""
+    shape = x.shape
     if len(shape) not in (2, 4):
         raise ShapeError(message("batch_norm", "x of shape (n, c, h, w) or (n, c)", shape))
     c = shape[1]
-    for name, value in zip(_OF_CHANNELS, (running_mean, running_var, weight, bias)):
+    for name, value in zip(("running_mean", "running_var", "weight", "bias"), vectors):
         if value is not None:
-            if not isinstance(value, Variable) or value.dtype is not dtype:
-                check_same("batch_norm", x, value)
+            check_same("batch_norm", x, value)
             if value.shape != (c,):
                 raise ShapeError(
                     message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {shape}")
@@ -198,45 +218,30 @@ def batch_norm(
         raise ArgumentError(message("batch_norm", "eps > 0", eps))
     if not 0 <= momentum <= 1:
         raise ArgumentError(message("batch_norm", "momentum in 0..1", momentum))
-    batch = training or running_mean is None or running_var is None
-    w = ones(c, dtype=dtype, device=x.device) if weight is None else weight.contiguous()
-    b = zeros(c, dtype=dtype, device=x.device) if bias is None else bias.contiguous()
-    put_off = len(shape) == 4 and can_fuse(x)
-    x = _laid_out(x)
-    xp = np if put_off else array_module(x._array)
-    if batch:
-        m = x.numel() // c if c else 0
-        if m < 2:
-            raise ShapeError(
-                message(
-                    "batch_norm",
-                    "more than one value per channel in training",
-                    f"shape {x.shape}",
-                    "the variance of one value is undefined",
-                    "Use a larger batch, drop_last=True in the loader, or eval().",
-                )
+
+
+def _statistics(x: Tensor) -> tuple[Any, Any]:
+    """Mean and biased variance of each channel: from the convolution in front, where it is still
+    to be done, else in a pass of their own."""
+    shape = x.shape
+    if x.numel() < 2 * shape[1] or not shape[1]:
+        raise ShapeError(
+            message(
+                "batch_norm",
+                "more than one value per channel in training",
+                f"shape {shape}",
+                "the variance of one value is undefined",
+                "Use a larger batch, drop_last=True in the loader, or eval().",
             )
-        note = note_of(x) if put_off else None
-        found = note.finish_with_statistics() if isinstance(note, Convolution) else None
-        if found is None:
-            found = xp.empty(c, x.dtype), xp.empty(c, x.dtype)
-            kernels("batch_norm", x._array).batch_norm_statistics(_rows(x._array), *found)
-        mean, var = found
-        if training and running_mean is not None and running_var is not None:
-            for running, new in ((running_mean, mean), (running_var, var * (m / (m - 1)))):
-                running._to_write()[...] = (1 - momentum) * running._array + momentum * new.real
-                running.bump_version()
-        affine = _affine(w, b, mean, var, eps)
-    else:
-        of, var_of = running_mean, running_var
-        affine = derived(
-            [v._version for v in (of, var_of, w, b)],  # type: ignore[union-attr]
-            ("batch_norm", eps),
-            lambda: _affine(w, b, of._array.copy(), var_of._array, eps),  # type: ignore[union-attr]
         )
-    if put_off and may_wait(x):
-        return _put_off(x, w, b, affine, batch)
-    return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch)
+    note = note_of(x) if can_fuse(x) else None
+    found = note.finish_with_statistics() if isinstance(note, Convolution) else None
+    if found is None:
+        array = x._array
+        empty = array_module(array).empty
+        found = empty(shape[1], x.dtype), empty(shape[1], x.dtype)
+        kernels("batch_norm", array).batch_norm_statistics(_rows(array), *found)
+    return found
 
 
 class _Affine(NamedTuple):
@@ -249,25 +254,58 @@ class _Affine(NamedTuple):
     coefficients: Any  # (5, c), as in minires.kernels.source
 
 
-def _affine(w: Tensor, b: Tensor, mean: Any, var: Any, eps: float) -> _Affine:
+def _affine(weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float) -> _Affine:
     xp = array_module(mean)
+    w = xp.ones_like(mean) if weight is None else weight._array.copy()
+    b = xp.zeros_like(mean) if bias is None else bias._array.copy()
+    coefficients = xp.zeros((5, mean.size), xp.result_type(mean, w, b))
     with np.errstate(all="ignore"):
         inv_std = (1 / xp.sqrt(var + np.asarray(eps, mean.dtype))).astype(mean.dtype, copy=False)
-        scale = w._array * inv_std
-    coefficients = xp.zeros((5, mean.size), xp.result_type(mean, scale, b._array))
-    coefficients[0], coefficients[1], coefficients[2] = mean, scale, b._array
-    return _Affine(w._array.copy(), b._array.copy(), mean, inv_std, coefficients)
+        coefficients[0], coefficients[1], coefficients[2] = mean, w * inv_std, b
+    return _Affine(w, b, mean, inv_std, coefficients)
 
 
-def _put_off(x: Tensor, w: Tensor, b: Tensor, affine: _Affine, batch: bool) -> Tensor:
+def _affine_of_statistics(
+    x: Tensor, vectors: Sequence[Any], momentum: float, eps: float
+) -> _Affine:
+    """The same by the running statistics, which with the parameters are mostly those of the last
+    call: what follows from them is then remembered, and that they fit together."""
+
+    def make() -> _Affine:
+        _check(x, vectors, momentum, eps)
+        mean, var, weight, bias = vectors
+        return _affine(weight, bias, mean._array.copy(), var._array, eps)
+
+    versions = [vector._version for vector in vectors if vector is not None]
+    affine: _Affine = derived(versions, ("batch_norm", eps, vectors[2] is None), make)
+    if x.shape[1:2] != affine.mean.shape or x.dtype is not affine.mean.dtype or not can_fuse(x):
+        _check(x, vectors, momentum, eps)
+    return affine
+
+
+def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias as tensors, in memory without gaps."""
+    c, dtype, device = x.shape[1], x.dtype, x.device
+    return (
+        ones(c, dtype=dtype, device=device) if weight is None else weight.contiguous(),
+        zeros(c, dtype=dtype, device=device) if bias is None else bias.contiguous(),
+    )
+
+
+def _put_off(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, affine: _Affine, batch: bool
+) -> Tensor:
     """The normalisation as a note, for an addition, a ReLU or a convolution to take over."""
-    if not is_grad_enabled() and isinstance(note_of(x), Convolution):
+    behind_convolution = isinstance(note_of(x), Convolution)
+    if not is_grad_enabled():
+        if not behind_convolution:
+            _ = x._array  # no pass is saved by waiting
         return Variable._defer(Normalised(x, affine.coefficients, affine[:4]))  # type: ignore[no-any-return]
-    args = (x, w, b, affine.mean, affine.inv_std, batch)
+    args = (x, *_parameters(x, weight, bias), affine.mean, affine.inv_std, batch)
     ctx = BatchNorm.context(*args)
-    if any(ctx.needs_grad) or not isinstance(note_of(x), Convolution):
-        _ = x._array  # the backward pass needs it, or no pass is saved by waiting
+    if any(ctx.needs_grad) or not behind_convolution:
+        _ = x._array  # the backward pass needs it
     ctx.batch, ctx.coefficients = batch, affine.coefficients
-    ctx.keep(x, w)
+    ctx.keep(*args[:2])
     ctx.save_constants(affine.mean, affine.inv_std)
     return BatchNorm.defer(ctx, args, Normalised(x, affine.coefficients, affine[:4]))

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Function, Variable, is_grad_enabled, may_wait
+from ...autograd import Function, Variable, is_grad_enabled
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
@@ -243,7 +243,7 @@ def conv2d(
     (1, 4, 4, 3)
     """
     real("conv2d", x)
-    check_same("conv2d", x, w, *([] if b is None else [b]))
+    check_same("conv2d", x, w, *(() if b is None else (b,)))
     try:
         geometry = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
     except TypeError:  # an option that cannot be a key: a list, or a mistake to be named
@@ -264,7 +264,7 @@ def _put_off(x: Tensor, w: Tensor, b: Tensor | None, geometry: Conv2dGeometry) -
         x = channels_last(x)
         _ = x._array  # finished, if it was pending
     note = Convolution(x, _unexposed(w), None if b is None else _unexposed(b), geometry)
-    if not may_wait(x):  # too large to copy
+    if x._version.exposed:  # too large to copy
         note.finish()
     if not is_grad_enabled():
         return Variable._defer(note)  # type: ignore[no-any-return]
@@ -278,4 +278,5 @@ def _put_off(x: Tensor, w: Tensor, b: Tensor | None, geometry: Conv2dGeometry) -
 def _unexposed(parameter: Tensor) -> Tensor:
     """The parameter, or a copy if someone has its array: many look at weights, as checkpoints do,
     and few write there."""
-    return parameter if may_wait(parameter) else Variable._wrap(parameter._array.copy())
+    exposed = parameter._version.exposed
+    return Variable._wrap(parameter._array.copy()) if exposed else parameter  # type: ignore[no-any-return]

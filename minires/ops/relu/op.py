@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd import Function, Variable, may_wait, replace, switch
+from ...autograd import Function, Variable, is_grad_enabled, may_wait, replace, switch
 from ...device import array_module, kernels
 from ...tensor import Tensor, tensor_method
 from ..checks import as_laid_out, dense, flat, real
@@ -71,6 +71,8 @@ def relu(x: Tensor) -> Tensor:
     rectified = None if note is None else note.rectified()
     if rectified is None:
         return ReLU.apply(x)
+    if not is_grad_enabled():
+        return Variable._defer(rectified)
     ctx = ReLU.context(x)
     ctx.save_constants(rectified)
     return ReLU.defer(ctx, (x,), rectified, keep=True)
