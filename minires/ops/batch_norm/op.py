@@ -240,7 +240,8 @@ def _statistics(x: Tensor) -> tuple[Any, Any]:
         array = x._array
         empty = array_module(array).empty
         found = empty(shape[1], x.dtype), empty(shape[1], x.dtype)
-        kernels("batch_norm", array).batch_norm_statistics(_rows(array), *found)
+        with np.errstate(all="ignore"):  # inf and nan are results
+            kernels("batch_norm", array).batch_norm_statistics(_rows(array), *found)
     return found
 
 
