@@ -30,7 +30,7 @@ _lock = threading.Lock()
 # module too: what it does then must take no lock.
 _returned: deque[np.ndarray[Any, Any]] = deque()
 _idle: dict[int, list[np.ndarray[Any, Any]]] = {}  # by size
-_bytes = {"idle": 0, "used": 0, "most": 0}
+_held = _used = _most = 0  # bytes: of all memory, of that which arrays use, of that at its most
 _turn = 0
 
 
@@ -81,13 +81,15 @@ def scratch(size: int, dtype: Any) -> np.ndarray[Any, Any]:
 
 
 def _take(size: int) -> np.ndarray[Any, Any]:
-    global _turn
+    global _turn, _held, _used, _most
     with _lock:
-        if _returned:
-            _collect()
-        if _idle.get(size):
-            _count(-size, size)
-            return _idle[size].pop()
+        _collect()
+        idle = _idle.get(size)
+        if idle:
+            _used += size
+            if _used > _most:
+                _most = _used
+            return idle.pop()
         _shrink(size)
         _turn = (_turn + 5) % 13
         turn = _turn
@@ -97,48 +99,51 @@ def _take(size: int) -> np.ndarray[Any, Any]:
         release()
         raise MemoryError(
             f"expected room for an array of {size / 2**30:.2f} GiB, got none; minires is using "
-            f"{_bytes['used'] / 2**30:.2f} GiB. Use a smaller batch or smaller images."
+            f"{_used / 2**30:.2f} GiB. Use a smaller batch or smaller images."
         ) from error
     start = -raw.__array_interface__["data"][0] % PAGE + turn * 5 * LINE
     with _lock:
-        _count(0, size)
+        _held += size
+        _used += size
+        _most = max(_most, _used)
     return raw[start : start + size]
 
 
 def _collect() -> None:
     """Put what came back among the idle memory."""
+    global _used
     while _returned:
         memory = _returned.popleft()
-        _idle.setdefault(memory.size, []).append(memory)
-        _count(memory.size, -memory.size)
-
-
-def _count(idle: int, used: int) -> None:
-    _bytes["idle"] += idle
-    _bytes["used"] += used
-    _bytes["most"] = max(_bytes["most"], _bytes["used"])
+        size = memory.size
+        _used -= size
+        if size in _idle:
+            _idle[size].append(memory)
+        else:
+            _idle[size] = [memory]
 
 
 def _shrink(size: int) -> None:
     """Make room for ``size`` bytes by freeing idle memory, the largest first, where too much is
     held."""
-    limit = max(_bytes["most"], _bytes["used"] + size) * 9 // 8 + SPARE
-    while _bytes["idle"] and _bytes["used"] + _bytes["idle"] + size > limit:
+    global _held
+    limit = max(_most, _used + size) * 9 // 8 + SPARE
+    while _held > _used and _held + size > limit:
         largest = max(key for key, blocks in _idle.items() if blocks)
-        _bytes["idle"] -= _idle[largest].pop().size
+        _held -= _idle[largest].pop().size
 
 
 def release() -> None:
     """Give all idle memory back to the operating system."""
+    global _held
     _scratch.clear()
     with _lock:
         _collect()
         _idle.clear()
-        _bytes["idle"] = 0
+        _held = _used
 
 
 def in_use() -> int:
     """Bytes of buffers that arrays are using."""
     with _lock:
         _collect()
-        return _bytes["used"]
+        return _used

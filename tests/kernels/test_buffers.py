@@ -105,22 +105,18 @@ def test_neighbours_begin_at_different_places_of_a_page():
     assert all(offset % buffers.LINE == 0 for offset in offsets)
 
 
-def held():
-    return buffers._bytes["used"] + buffers._bytes["idle"]
-
-
 def test_what_is_held_does_not_grow():
-    most = buffers._bytes["most"]
+    most = buffers._most
     rng = np.random.default_rng(0)
     before = buffers.in_use()
     for _ in range(400):  # 400 different sizes, one or two at a time
         first = buffers.empty((int(rng.integers(10**4, 10**7)),), "float32")
         second = buffers.empty((int(rng.integers(10**4, 10**7)),), "float32")
         del first, second
-        assert held() <= max(most, before + 2 * 45_000_000) * 9 / 8 + buffers.SPARE
+        assert buffers._held <= max(most, before + 2 * 45_000_000) * 9 / 8 + buffers.SPARE
     assert buffers.in_use() == before
     buffers.release()
-    assert held() == before
+    assert buffers._held == before
 
 
 def test_out_of_memory_says_how_much_was_asked():
