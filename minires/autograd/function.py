@@ -180,9 +180,15 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **options: Any) -> Any:
         """Run forward, and record it if a gradient may be wanted."""
-        needs = tuple([isinstance(a, Variable) and a.requires_grad for a in args])
-        record = _grad_mode.get() and True in needs
-        arrays = [a._array if isinstance(a, Variable) else a for a in args]
+        arrays, needs = [], []
+        for a in args:
+            if isinstance(a, Variable):
+                arrays.append(a._array)
+                needs.append(a.requires_grad)
+            else:
+                arrays.append(a)
+                needs.append(False)
+        record = True in needs and _grad_mode.get()
         observer = _observer.get()
         if observer is not None:
             arrays = observer.enter(cls, arrays)
@@ -191,7 +197,7 @@ class Function:
                 raise GraphError(
                     f"{cls.__name__}: expected tensors as positional arguments, got one as {name}="
                 )
-        ctx = Context(needs if record else (False,) * len(needs))
+        ctx = Context(tuple(needs) if record else (False,) * len(needs))
         if cls.view:  # computes nothing
             result = cls.forward(ctx, *arrays, **options)
         else:
@@ -199,11 +205,13 @@ class Function:
                 result = cls.forward(ctx, *arrays, **options)
         many = isinstance(result, tuple)
         results = list(result) if many else [result]
-        outputs = [Variable._wrap(array) for array in results]
-        for out in outputs if not cls.view else ():
-            array = out._array
-            if True in [array is a for a in arrays]:
-                out._array = array.copy()  # an input handed through is no memory of its own
+        outputs = []
+        for array in results:
+            out = Variable._wrap(array)
+            outputs.append(out)
+            for a in arrays if not cls.view else ():
+                if a is out._array:
+                    out._array = a.copy()  # an input handed through is no memory of its own
         if _anomaly.get():
             _check_forward(cls, arrays, outputs)
         if cls.view and memory(outputs[0]._array) is memory(args[0]._array):
@@ -223,13 +231,19 @@ class Function:
         results: Sequence[Any],
         outputs: Sequence[Variable],
     ) -> None:
-        metas = [meta(a) if isinstance(a, Variable) else None for a in args]
-        edges = [a._edge() if need else None for a, need in zip(args, ctx.needs_grad)]
-        node = Node(cls, ctx, edges, metas, [meta(out) for out in outputs])
+        edges: list[Any] = []
+        metas: list[Any] = []
+        for a, need in zip(args, ctx.needs_grad):
+            edges.append(a._edge() if need else None)
+            metas.append(meta(a) if isinstance(a, Variable) else None)
+        node = Node(cls, ctx, edges, metas)
         for index, out in enumerate(outputs):
-            if out.dtype.kind in "fc":
+            made = meta(out)
+            node.outputs.append(made)
+            if made[1].kind in "fc":
                 out._set_node(node, index)
-        ctx._bind(args, arrays, results, outputs)
+        if ctx._requested:
+            ctx._bind(args, arrays, results, outputs)
 
     @classmethod
     def context(cls, *args: Any) -> Context:

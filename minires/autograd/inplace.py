@@ -105,7 +105,8 @@ def written(target: Variable, new: Variable | None) -> None:
     edges = [v._edge() if v.requires_grad else None for v in (base, new)]
     ctx = Context((edges[0] is not None, edges[1] is not None))
     ctx.steps = steps
-    node = Node(CopyIntoView, ctx, edges, [meta(base), meta(new)], [meta(base)])
+    node = Node(CopyIntoView, ctx, edges, [meta(base), meta(new)])
+    node.outputs.append(meta(base))
     target._version.bump()
     base._set_node(node, 0)
 

@@ -106,13 +106,12 @@ class Node:
         ctx: Context,
         edges: list[Edge],
         metas: list[Meta | None],
-        outputs: list[Meta],
     ):
         self.function = function
         self.ctx = ctx
         self.edges = edges
         self.metas = metas
-        self.outputs = outputs
+        self.outputs: list[Meta] = []
         self.hooks: dict[int, dict[int, Callable[[Any], Any]]] = {}
         self.order = next(Node._counter)
         self.place = caller()
@@ -128,7 +127,7 @@ def meta(variable: Variable) -> Meta:
     if variable._pending is not None:
         return variable.shape, variable.dtype, np
     array = variable._array
-    return array.shape, array.dtype, array_module(array)
+    return array.shape, array.dtype, np if type(array) is np.ndarray else array_module(array)
 
 
 def memory(array: Any) -> Any:

@@ -180,7 +180,8 @@ class Variable:
         self._node_version = self._version.count
 
     def _edge(self) -> Any:
-        self._refresh()
+        if self._view is not None:
+            self._refresh()
         return self if self._node is None else (self._node, self._index)
 
     def _become_view(self, source: Variable, step: tuple[Any, ...]) -> None:

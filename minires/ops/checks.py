@@ -132,10 +132,9 @@ def _on_gpu(x: Variable) -> bool:
 
 def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
     """Both operands checked: one dtype, one device, shapes that broadcast."""
-    like = x if isinstance(x, Variable) else y
-    if not isinstance(like, Variable):
-        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
-    x, y = operand(name, x, like), operand(name, y, like)
+    if not (isinstance(x, Variable) and isinstance(y, Variable)):
+        like = x if isinstance(x, Variable) else y
+        x, y = operand(name, x, given(name, like)), operand(name, y, like)
     if isinstance(x, Variable) and isinstance(y, Variable):
         check_same(name, x, y)
         a, b = x.shape, y.shape

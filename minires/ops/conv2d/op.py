@@ -30,6 +30,7 @@ import numpy as np
 from ...autograd import Function, Variable, is_grad_enabled
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
+from ...kernels.buffers import empty
 from ...tensor import Tensor
 from ..checks import Pair, check_same, nhwc, pair, real
 from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
@@ -257,22 +258,34 @@ def conv2d(
     return Conv2d.apply(channels_last(x), w, b, geometry)
 
 
-def _put_off(x: Tensor, w: Tensor, b: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
+def _put_off(x: Tensor, w: Tensor, b: Tensor | None, g: Conv2dGeometry) -> Tensor:
     """The convolution as a note, for a batch norm that may follow to take over."""
     before = note_of(x)
     if not isinstance(before, Note) or before.source() is None:
         x = channels_last(x)
         _ = x._array  # finished, if it was pending
-    note = Convolution(x, _unexposed(w), None if b is None else _unexposed(b), geometry)
-    if x._version.exposed:  # too large to copy
+    # Images are handed in by users, who have their arrays; a stem makes ten times as much of them,
+    # and to copy them costs less than a pass over that.
+    small = 4 * g.n * g.c_in * g.h_in * g.w_in <= g.n * g.c_out * g.h_out * g.w_out
+    read = _copied(x) if small and x._version.exposed else x
+    note = Convolution(read, _unexposed(w), None if b is None else _unexposed(b), g)
+    if read._version.exposed:
         note.finish()
     if not is_grad_enabled():
         return Variable._defer(note)  # type: ignore[no-any-return]
-    args = (x, w, b, geometry)
+    args = (x, w, b, g)
     ctx = Conv2d.context(*args)
-    ctx.geometry = geometry
+    ctx.geometry = g
     ctx.keep(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
     return Conv2d.defer(ctx, args, note)
+
+
+def _copied(x: Tensor) -> Tensor:
+    """Images in memory of their own."""
+    rows = nhwc(x._array)
+    copy = empty(rows.shape, rows.dtype)
+    copy[...] = rows
+    return Variable._wrap(copy.transpose(0, 3, 1, 2))  # type: ignore[no-any-return]
 
 
 def _unexposed(parameter: Tensor) -> Tensor:
