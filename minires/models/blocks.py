@@ -20,6 +20,7 @@ All take ``x (n, in_channels, h, w)`` and return
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, ClassVar, TypedDict, Unpack
 
 from minires import random
@@ -59,6 +60,45 @@ class BranchOptions(TypedDict, total=False):
     reduction: int | None
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether this is an integer, and not below ``least``."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_norm(name: str, norm_layer: Any) -> None:
+    """Refuse what cannot make norms: a number, a name, or a norm that is made already.
+
+    Raises:
+        ArgumentError: beginning with ``name``.
+    """
+    if not callable(norm_layer) or isinstance(norm_layer, Module):
+        raise ArgumentError(
+            message(
+                name,
+                "norm_layer a class or function that makes the norm of so many channels",
+                _given(norm_layer),
+                fix="Such as nn.BatchNorm2d itself, or lambda c: nn.GroupNorm(8, c).",
+            )
+        )
+
+
+def _given(value: Any) -> str:
+    """A wrong argument in one line, which the text of a module is not."""
+    if isinstance(value, Module):
+        return f"a {type(value).__name__} that is made already"
+    return value.__name__ if isinstance(value, type) else repr(value)
+
+
+def check_probability(name: str, option: str, value: Any) -> None:
+    """Refuse what is no number in 0..1.
+
+    Raises:
+        ArgumentError: beginning with ``name``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise ArgumentError(message(name, f"{option} in 0..1", repr(value)))
+
+
 class OptionA(Module):
     """Shortcut A: ``x[:, :, ::stride, ::stride]`` followed by channels of zeros; no parameters."""
 
@@ -91,15 +131,14 @@ class SqueezeExcitation(Module):
     ``channels / reduction`` channels and back.
 
     Raises:
-        ArgumentError: ``reduction`` is below 1 or above ``channels``.
+        ArgumentError: ``reduction`` is no integer, below 1 or above ``channels``.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        if not 1 <= reduction <= channels:
-            raise ArgumentError(
-                message("SqueezeExcitation", f"reduction in 1..{channels}, the channels", reduction)
-            )
+        if not is_whole(reduction, 1) or reduction > channels:
+            expected = f"reduction in 1..{channels}, the channels"
+            raise ArgumentError(message("SqueezeExcitation", expected, repr(reduction)))
         self.fc1 = Conv2d(channels, channels // reduction, 1)
         self.relu = ReLU()
         self.fc2 = Conv2d(channels // reduction, channels, 1)
@@ -181,6 +220,13 @@ class _Branch(Module):
         super().__init__()
         if stride_in not in ("1x1", "3x3"):
             raise unknown("stride_in", stride_in, ["1x1", "3x3"])
+        check_norm(type(self).__name__, norm_layer)
+        check_probability(type(self).__name__, "dropout", dropout)
+        for option, number in (("groups", groups), ("width_per_group", width_per_group)):
+            if not is_whole(number, 1):
+                raise ArgumentError(
+                    message(type(self).__name__, f"{option} an integer >= 1", repr(number))
+                )
         inner = channels * width_per_group // 64 * groups
         if len(self.kernels) == 2 and (groups, width_per_group) != (1, 64):
             raise ArgumentError(
@@ -259,8 +305,7 @@ class _Residual(_Branch):
         **branch: Unpack[BranchOptions],
     ) -> None:
         super().__init__(in_channels, channels, stride, **branch)
-        if not 0 <= survival <= 1:
-            raise ArgumentError(message(type(self).__name__, "survival in 0..1", survival))
+        check_probability(type(self).__name__, "survival", survival)
         self.survival = survival
         out_channels = channels * self.expansion
         norm = None if self.pre_activation else branch.get("norm_layer", BatchNorm2d)
@@ -281,6 +326,17 @@ class _Residual(_Branch):
 
 
 Block = type[_Branch]
+
+
+def check_block(name: str, block: Any) -> None:
+    """Refuse what is no class of blocks.
+
+    Raises:
+        ArgumentError: beginning with ``name``.
+    """
+    if not isinstance(block, type) or not issubclass(block, _Branch):
+        expected = "a class of blocks from minires.models, such as BasicBlock"
+        raise ArgumentError(message(name, expected, _given(block)))
 
 
 # ------------------------------------------------------------------ v1: activation after addition

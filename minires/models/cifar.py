@@ -20,6 +20,7 @@ from minires.models.blocks import (
     PreActBlock,
     PreActBottleneck,
     PreActPlainBlock,
+    is_whole,
 )
 from minires.models.network import Variations, _Network
 from minires.nn import Conv2d
@@ -60,6 +61,8 @@ class CifarNet(_Network):
         width: int = 1,
         **variations: Unpack[Variations],
     ) -> None:
+        if not is_whole(width, 1):
+            raise ArgumentError(message("CifarNet", "width an integer >= 1", repr(width)))
         stem = Conv2d(in_channels, 16, 3, padding=1, bias=False)
         stages = [(blocks, 16 * 2**i * width, 1 if i == 0 else 2, 1) for i in range(3)]
         super().__init__(block, stem, None, stages, num_classes, **variations)

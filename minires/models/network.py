@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
 
 from minires.errors import ArgumentError, ShapeError, message
-from minires.models.blocks import Block, Norm
+from minires.models.blocks import (
+    Block,
+    Norm,
+    check_block,
+    check_norm,
+    check_probability,
+    is_whole,
+)
 from minires.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -97,8 +104,13 @@ class _Network(Module):
                         "Load PyTorch's: net.load_state_dict(minires.load('resnet18.pth')).",
                     )
                 )
+        own = type(self).__name__
+        check_block(own, block)
+        norm_layer = BatchNorm2d if norm_layer is None else norm_layer
+        check_norm(own, norm_layer)
+        check_probability(own, "survival", survival)
         layers = [blocks for blocks, *_ in stages]
-        if min(layers) < 0 or not any(layers):
+        if not all(is_whole(n, 0) for n in layers) or not any(layers):
             raise ArgumentError(message("layers", "numbers >= 0, not all of them 0", layers))
         if not hasattr(block, "skip") and (shortcut is not None or survival != 1):
             given = f"shortcut={shortcut!r}, survival={survival}"
@@ -108,7 +120,6 @@ class _Network(Module):
         self.depth = 2 + len(block.kernels) * sum(layers)
         self.image_shape = (stem.in_channels, self.image_size, self.image_size)
         self.pre_activation = block.pre_activation
-        norm_layer = norm_layer or BatchNorm2d
         widest = max(channels for blocks, channels, *_ in stages if blocks) * block.expansion
         self.conv1 = stem
         self.bn1 = norm_layer(widest if self.pre_activation else stem.out_channels)

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from minires.errors import unknown
+from minires.errors import ArgumentError, message, unknown
 from minires.models import resnet
 from minires.models.blocks import (
     BasicBlock,
@@ -79,11 +79,20 @@ registry: dict[str, Callable[..., Module]] = {
 def list_models(pattern: str = "*") -> list[str]:
     """Names that :func:`create` knows and that match a shell pattern, in the registry's order.
 
+    Raises:
+        ArgumentError: no text, or a pattern that no name matches; names the nearest that exist.
+
     >>> list_models("resnet1*")
     ['resnet18', 'resnet101', 'resnet152', 'resnet101_v1', 'resnet152_v1', 'resnet18_v2', \
 'resnet101_v2', 'resnet152_v2']
     """
-    return [name for name in registry if fnmatch.fnmatchcase(name, pattern)]
+    if not isinstance(pattern, str):
+        fix = 'Such as list_models("resnet*").'
+        raise ArgumentError(message("list_models", "a pattern as text", repr(pattern), fix=fix))
+    names = [name for name in registry if fnmatch.fnmatchcase(name, pattern)]
+    if not names:
+        raise unknown("model", pattern, registry)
+    return names
 
 
 def create(name: str, **options: Any) -> Module:

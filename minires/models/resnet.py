@@ -17,7 +17,7 @@ torchvision's order. There is one class; its members are made by a block and by 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Unpack
 
 from minires.errors import ArgumentError, message
@@ -95,8 +95,9 @@ class ResNet(_Network):
         replace_stride_with_dilation: Sequence[bool] | None = None,
         **variations: Unpack[Variations],
     ) -> None:
-        if len(layers) != 4:
-            raise ArgumentError(message("ResNet", "layers of four stages", list(layers)))
+        if not isinstance(layers, Collection) or len(layers) != 4:
+            got = list(layers) if isinstance(layers, Collection) else repr(layers)
+            raise ArgumentError(message("ResNet", "layers of four stages", got))
         dilate = (False, *_three(replace_stride_with_dilation))
         stages, dilation = [], 1
         for i, blocks in enumerate(layers):
@@ -131,7 +132,7 @@ class ResNet(_Network):
 def _three(dilate: Sequence[bool] | None) -> Sequence[bool]:
     if dilate is None:
         return False, False, False
-    if len(dilate) != 3:
+    if not isinstance(dilate, Collection) or len(dilate) != 3:
         raise ArgumentError(
             message(
                 "ResNet",

@@ -17,11 +17,23 @@ def test_patterns():
     assert list_models("cifar_plain5*") == ["cifar_plain56"]
     assert list_models("res*_v1") == ["resnet50_v1", "resnet101_v1", "resnet152_v1"]
     assert list_models("se_resnet*") == [f"se_resnet{d}" for d in (18, 34, 50, 101, 152)]
-    assert list_models("vgg*") == []
     assert list_models() == list(registry)
     wanted = {"plain34", "resnet200_v2", "resnext50_32x4d", "wide_resnet50_2", "keras_resnet50"}
     wanted |= {"cifar_resnet1202", "cifar_resnet1001_v2", "cifar_wide_resnet28_10"}
     assert wanted <= set(list_models())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("resnt*", r"unknown model 'resnt\*': did you mean resnet\d+"),
+        ("vgg*", r"unknown model 'vgg\*': Known: cifar_plain110, .*resnet18"),
+        (3, r'list_models: expected a pattern as text, got 3. Such as list_models\("resnet\*"\)'),
+    ],
+)
+def test_patterns_without_a_match(pattern, words):
+    with pytest.raises(ArgumentError, match=words):
+        list_models(pattern)
 
 
 @pytest.mark.parametrize("name", list_models())

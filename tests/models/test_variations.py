@@ -211,12 +211,34 @@ def test_options_combine_and_train():
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("survival", [-0.1, 1.5])
-def test_bad_survival(survival):
+@pytest.mark.parametrize("value", [-0.1, 1.5, "x", None, True])
+@pytest.mark.parametrize("option", ["survival", "dropout"])
+def test_bad_probabilities(option, value):
     with pytest.raises(
-        ArgumentError, match=rf"BasicBlock: expected survival in 0..1, got {survival}"
+        ArgumentError, match=rf"BasicBlock: expected {option} in 0..1, got {value!r}"
     ):
-        BasicBlock(4, 4, survival=survival)
+        BasicBlock(4, 4, **{option: value})
+
+
+@pytest.mark.parametrize("option", ["groups", "width_per_group"])
+@pytest.mark.parametrize("value", [0, -2, "x", 1.5])
+def test_bad_widths(option, value):
+    with pytest.raises(ArgumentError, match=rf"expected {option} an integer >= 1, got {value!r}"):
+        Bottleneck(4, 4, **{option: value})
+
+
+@pytest.mark.parametrize("width", [0, "x", 1.5])
+def test_bad_width_of_a_wide_network(width):
+    with pytest.raises(
+        ArgumentError, match=f"CifarNet: expected width an integer >= 1, got {width!r}"
+    ):
+        cifar_wide_resnet(10, width)
+
+
+def test_bad_norm_layers():
+    for wrong in (3, "batch", nn.BatchNorm2d(4)):
+        with pytest.raises(ArgumentError, match="BasicBlock: expected norm_layer a class or"):
+            BasicBlock(4, 4, norm_layer=wrong)
 
 
 def test_width_of_groups_is_for_bottlenecks():
