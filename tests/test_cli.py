@@ -189,6 +189,13 @@ def test_warmup_compiles_all_that_a_training_run_needs(tmp_path):
     assert "compiling" not in trained.stdout + trained.stderr
 
 
+def test_warmup_gives_no_advice_on_the_network(capsys):
+    """Training says that probabilities are no logits; nobody asked for a training here."""
+    code, out, err = run(capsys, "warmup", "keras_resnet50")
+    assert (code, err) == (0, "")
+    assert "They are kept in" in out
+
+
 def test_warmup_names_the_kernel_it_compiles():
     from rich.console import Console
 
@@ -309,6 +316,10 @@ ERRORS = {
     "resume": (["depth", "--resume", "nowhere"], ["no results.json"]),
     "warmup": (["warmup", "resnet19"], ["unknown model 'resnet19'", "resnet18"]),
     "model": (["train", "resnet19"], ["unknown network 'resnet19'", "resnet18"]),
+    "own_size": (
+        ["train", "keras_resnet50"],
+        ["got keras_resnet50, made for images (3, 64, 64). Train it from Python"],
+    ),
     "no_model": (["train"], ["expected the name of a network"]),
     "optimizer": (["train", "cifar_resnet8", "--optimizer", "sdg"], ["did you mean sgd"]),
     "schedule": (["train", "cifar_resnet8", "--schedule", "cos"], ["unknown schedule"]),

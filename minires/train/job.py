@@ -12,6 +12,7 @@ from typing import Any
 from minires import data, models, optim
 from minires.errors import ArgumentError, CheckpointError, message, unknown
 from minires.files import check_writable, write_atomic, write_json_atomic
+from minires.models.registry import options_of
 from minires.nn import Module
 from minires.random import manual_seed
 from minires.train.checkpoint import read_progress
@@ -59,6 +60,16 @@ class TrainingJob:
         manual_seed(self.seed)
         if self.model not in models.list_models():
             raise unknown("network", self.model, models.list_models())
+        if "num_classes" not in options_of(self.model):
+            c, h, w = models.create(self.model).image_shape
+            raise ArgumentError(
+                message(
+                    "train",
+                    "a network for the images of these data sets",
+                    f"{self.model}, made for images ({c}, {h}, {w})",
+                    fix=f"Train it from Python: minires.models.create({self.model!r}).",
+                )
+            )
         train, test = data.load(self.dataset), data.load(self.dataset, train=False)
         if self.limit is not None:
             train = train.limit(self.limit)
