@@ -31,6 +31,7 @@ from minires.ops.shape import Reshape
 from minires.tensor import Tensor
 
 MOST_BYTES = 2 * 10**9  # a file in the protobuf format ends at 2 GiB, with all that is around
+NOT_IN_PLACE = "Use where, pad or concatenate instead."
 TARGET_SHAPES = {Reshape, Expand}  # their second argument is a shape; emitters see to it
 
 
@@ -144,6 +145,11 @@ def _paired(first: Trace, second: Trace) -> Iterator[tuple[Step, Step]]:
         yield step, twin
     if [*map(origin.get, first.outputs)] != [*map(origin.get, second.outputs)]:
         raise ExportError("export_onnx: the network returned other tensors for another batch.")
+    for place in (value.written for value in first.outputs if value.written is not None):
+        raise ExportError(
+            "export_onnx: the network returns a tensor that was written in place at "
+            f"{show_place(place)}. {NOT_IN_PLACE}"
+        )
     if not all(value in origin or value.name for value in first.outputs):
         raise ExportError(
             "export_onnx: the network returns a tensor that no operation with a derivative made "
@@ -179,7 +185,7 @@ def _check_constant(step: Step, twin: Step, one: Any, two: Any) -> None:
             refuse(
                 step,
                 f"reads a tensor that was written in place at {show_place(one.written)}",
-                "Use where, pad or concatenate instead.",
+                NOT_IN_PLACE,
             )
         if one.name and one.name == two.name:
             return

@@ -135,9 +135,18 @@ def trace(name: str, net: Module, inputs: Sequence[Tensor], grad: bool = False) 
 
 
 def check_module(name: str, net: Any) -> None:
-    """Refuse a network that is none."""
+    """Refuse a network that is none, or that cannot be called."""
     if not isinstance(net, Module):
         raise ArgumentError(message(name, "a Module as network", type(net).__name__))
+    if getattr(net.forward, "__func__", None) is Module.forward:
+        raise ArgumentError(
+            message(
+                name,
+                "a network with a forward()",
+                f"{type(net).__name__}, which defines none",
+                fix="Define it, or put modules that follow one another into nn.Sequential.",
+            )
+        )
 
 
 def tensors(name: str, x: Any) -> list[Tensor]:

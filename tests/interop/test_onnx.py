@@ -37,6 +37,12 @@ def written(x):
     return y + 1
 
 
+def written_last(x):
+    y = x * 1.0
+    y[0] = 0.0
+    return y
+
+
 def view_written(x):
     y = x * 1.0
     y[:, 0].add_(1.0)
@@ -75,6 +81,10 @@ BAD = {
         ["other operations for another batch", "against Exp at"],
     ),
     "written": (written, ["Add at", "reads a tensor that was written in place at", "where, pad"]),
+    "written and returned": (
+        written_last,
+        ["returns a tensor that was written in place at", "test_onnx.py:", "Use where, pad"],
+    ),
     "view written": (view_written, ["reads a tensor that was written in place at"]),
     "batch twice": (
         lambda x: x.reshape(len(x), 12 // 2, 2).transpose(0, 1).reshape(len(x) * 6, 1, 2)
@@ -149,6 +159,13 @@ def test_not_a_module(net, path):
         ArgumentError, match=f"export_onnx: expected a Module as network, .* {kind}"
     ):
         mr.export_onnx(net, mr.randn(2, 3), path)
+
+
+def test_a_module_without_forward(path):
+    net = nn.ModuleList([nn.ReLU()])
+    words = r"export_onnx: expected a network with a forward\(\), got ModuleList, .*nn\.Sequential"
+    with pytest.raises(ArgumentError, match=words):
+        mr.export_onnx(net, mr.ones(2, 3), path)
 
 
 @pytest.mark.parametrize("x", [None, (1, 3, 8, 8), [], "x"])

@@ -206,6 +206,11 @@ def test_hooks_of_the_user_run_and_count():
 
 
 def test_bad_networks():
+    without = type("Empty", (nn.Module,), {})()
+    with pytest.raises(ArgumentError, match=r"a network with a forward\(\), got Empty, which def"):
+        trace("test", without, [mr.ones(2, 3)])
+    without.forward = lambda x: x + 1
+    assert names(trace("test", without, [mr.ones(2, 3)])) == ["Add"]
     with pytest.raises(ArgumentError, match="test: expected a Module as network, got function"):
         trace("test", lambda x: x, [mr.ones(2)])
     with pytest.raises(ArgumentError, match=r"expected Apply to return a tensor, or .*, got float"):
