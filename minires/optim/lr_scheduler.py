@@ -1,13 +1,15 @@
 """The learning-rate schedules, under PyTorch's path ``optim.lr_scheduler``."""
 
+from minires.optim.one_cycle import OneCycleLR
 from minires.optim.plateau import ReduceLROnPlateau
 from minires.optim.schedules import (
     ConstantLR,
     CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
     LinearLR,
     LRScheduler,
     MultiStepLR,
-    OneCycleLR,
     SequentialLR,
     StepLR,
 )
@@ -15,7 +17,9 @@ from minires.optim.schedules import (
 __all__ = [
     "ConstantLR",
     "CosineAnnealingLR",
+    "ExponentialLR",
     "LRScheduler",
+    "LambdaLR",
     "LinearLR",
     "MultiStepLR",
     "OneCycleLR",

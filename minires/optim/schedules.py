@@ -7,12 +7,12 @@ resumed at step s continues with exactly the rates of a run that never stopped.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from minires.errors import ArgumentError, message, unknown
+from minires.errors import ArgumentError, message
 from minires.optim.checks import real, whole
 from minires.optim.optimizer import Optimizer
 
@@ -175,6 +175,65 @@ class MultiStepLR(LRScheduler):
         return base_lr * self.gamma ** bisect_right(self.milestones, step)
 
 
+class ExponentialLR(LRScheduler):
+    """The rate times ``gamma`` after every step.
+
+    Args:
+        optimizer: whose rates are set.
+        gamma: the factor, > 0.
+    """
+
+    settings = ("gamma",)
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        self.gamma = real(self._op, "gamma", gamma, above=True)
+        super().__init__(optimizer)
+
+    def lr_at(self, step: int, base_lr: float) -> float:
+        return base_lr * self.gamma**step
+
+
+class LambdaLR(LRScheduler):
+    """The rate times ``lr_lambda(step)``, a function of the steps taken.
+
+    The state has the step count and the base rates, not the functions: build a schedule that is
+    to go on with the same ones.
+
+    Args:
+        optimizer: whose rates are set.
+        lr_lambda: takes the number of steps, from 0 on, and returns the factor, >= 0; or a list
+            of such functions, one for each parameter group.
+
+    Raises:
+        ArgumentError: what is no function, a list of another length than the groups, or a factor
+            that is no finite number >= 0.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+    ) -> None:
+        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, Sequence) else [lr_lambda]
+        for function in self.lr_lambdas:
+            if not callable(function):
+                expected = "lr_lambda a function, or a list of them"
+                raise ArgumentError(message(self._op, expected, repr(function)))
+        if callable(lr_lambda) and isinstance(optimizer, Optimizer):
+            self.lr_lambdas *= len(optimizer.param_groups)
+        super().__init__(optimizer)
+
+    def options_at(self, step: int) -> list[dict[str, Any]]:
+        if len(self.lr_lambdas) != len(self.base_lrs):
+            expected = f"one function for each of {len(self.base_lrs)} parameter group(s)"
+            raise ArgumentError(message(self._op, expected, len(self.lr_lambdas)))
+        name = f"lr_lambda({step})"
+        return [
+            {"lr": base * real(self._op, name, factor(step))}
+            for base, factor in zip(self.base_lrs, self.lr_lambdas)
+        ]
+
+
 class CosineAnnealingLR(LRScheduler):
     """Half a cosine from the group's rate to ``eta_min``: Loshchilov & Hutter (2017), eq. 5.
 
@@ -194,7 +253,7 @@ class CosineAnnealingLR(LRScheduler):
         super().__init__(optimizer)
 
     def lr_at(self, step: int, base_lr: float) -> float:
-        return _cosine(base_lr, self.eta_min, step / self.T_max)
+        return cosine(base_lr, self.eta_min, step / self.T_max)
 
 
 class LinearLR(LRScheduler):
@@ -225,7 +284,7 @@ class LinearLR(LRScheduler):
 
     def lr_at(self, step: int, base_lr: float) -> float:
         done = min(step, self.total_iters) / self.total_iters
-        return base_lr * _line(self.start_factor, self.end_factor, done)
+        return base_lr * line(self.start_factor, self.end_factor, done)
 
 
 class ConstantLR(LRScheduler):
@@ -248,145 +307,6 @@ class ConstantLR(LRScheduler):
 
     def lr_at(self, step: int, base_lr: float) -> float:
         return base_lr * self.factor if step < self.total_iters else base_lr
-
-
-class OneCycleLR(LRScheduler):
-    """Up to ``max_lr`` and down to almost nothing in one run, momentum the other way round.
-
-    After Smith & Topin, "Super-Convergence" (2018); lengths and defaults are PyTorch's. The rate
-    goes from ``max_lr / div_factor`` to ``max_lr`` in the first ``pct_start`` of the steps, then
-    to ``max_lr / div_factor / final_div_factor`` at step ``total_steps - 1``. With
-    ``three_phase`` it first goes back to its start, as fast as it rose. Meanwhile momentum
-    (Adam: the first beta) goes from ``max_momentum`` to ``base_momentum`` and back.
-
-    Args:
-        optimizer: whose rates and momenta are set; its own rates play no part.
-        max_lr: the peak, > 0.
-        total_steps: how often ``step()`` will be called, >= 2.
-        epochs, steps_per_epoch: the same as their product, in place of ``total_steps``.
-        pct_start: the share of steps before the peak, in [0, 1].
-        anneal_strategy: ``"cos"`` or ``"linear"``.
-        cycle_momentum: whether momentum is set at all; the optimiser must have one then.
-        base_momentum, max_momentum: in [0, 1).
-        div_factor, final_div_factor: > 0.
-        three_phase: rise, mirror image, then the final descent; needs ``pct_start`` <= 0.5.
-
-    Raises:
-        ArgumentError: arguments out of range; a step beyond ``total_steps``.
-    """
-
-    settings = (
-        "max_lr",
-        "total_steps",
-        "pct_start",
-        "anneal_strategy",
-        "cycle_momentum",
-        "base_momentum",
-        "max_momentum",
-        "div_factor",
-        "final_div_factor",
-        "three_phase",
-    )
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        max_lr: float,
-        total_steps: int | None = None,
-        epochs: int | None = None,
-        steps_per_epoch: int | None = None,
-        pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
-        cycle_momentum: bool = True,
-        base_momentum: float = 0.85,
-        max_momentum: float = 0.95,
-        div_factor: float = 25.0,
-        final_div_factor: float = 1e4,
-        three_phase: bool = False,
-    ) -> None:
-        op = self._op
-        self.max_lr = real(op, "max_lr", max_lr, above=True)
-        if total_steps is None:
-            if epochs is None or steps_per_epoch is None:
-                expected = "total_steps, or epochs and steps_per_epoch"
-                raise ArgumentError(message(op, expected, "neither"))
-            total_steps = whole(op, "epochs", epochs) * whole(
-                op, "steps_per_epoch", steps_per_epoch
-            )
-        self.total_steps = whole(op, "total_steps", total_steps, low=2)
-        self.three_phase = bool(three_phase)
-        self.pct_start = real(
-            op,
-            "pct_start",
-            pct_start,
-            high=0.5 if three_phase else 1.0,
-            fix="With three_phase the way up and its mirror image share the steps."
-            if three_phase
-            else "",
-        )
-        if anneal_strategy not in ("cos", "linear"):
-            raise unknown("anneal_strategy", anneal_strategy, ["cos", "linear"])
-        self.anneal_strategy = anneal_strategy
-        self.cycle_momentum = bool(cycle_momentum)
-        self.base_momentum = real(op, "base_momentum", base_momentum, high=1.0, below=True)
-        self.max_momentum = real(op, "max_momentum", max_momentum, high=1.0, below=True)
-        self.div_factor = real(op, "div_factor", div_factor, above=True)
-        self.final_div_factor = real(op, "final_div_factor", final_div_factor, above=True)
-        if (
-            self.cycle_momentum
-            and isinstance(optimizer, Optimizer)
-            and not {"momentum", "betas"} & set(optimizer.defaults)
-        ):
-            raise ArgumentError(
-                message(
-                    op,
-                    "an optimizer with momentum or betas",
-                    type(optimizer).__name__,
-                    fix="Pass cycle_momentum=False.",
-                )
-            )
-        super().__init__(optimizer)
-
-    def options_at(self, step: int) -> list[dict[str, Any]]:
-        if step > self.total_steps:
-            raise ArgumentError(
-                message(
-                    self._op,
-                    f"at most total_steps = {self.total_steps} steps",
-                    step,
-                    fix="Give total_steps = epochs * len(loader) when stepping once per batch.",
-                )
-            )
-        start = self.max_lr / self.div_factor
-        last = start / self.final_div_factor
-        low, high = self.base_momentum, self.max_momentum
-        # (last step, rates, momenta): a rise of 0.3 of 100 steps ends at step 29, the 30th.
-        rise = self.pct_start * self.total_steps
-        phases = [(rise - 1, (start, self.max_lr), (high, low))]
-        if self.three_phase:
-            phases.append((2 * rise - 2, (self.max_lr, start), (low, high)))
-            phases.append((self.total_steps - 1.0, (start, last), (high, high)))
-        else:
-            phases.append((self.total_steps - 1.0, (self.max_lr, last), (low, high)))
-
-        # The step() call behind the last optimiser step has no step left to prepare.
-        at = min(step, self.total_steps - 1)
-        ends = [end for end, _, _ in phases]
-        phase = bisect_left(ends, at)
-        begin = ends[phase - 1] if phase else 0.0
-        end, rates, momenta = phases[phase]
-        done = (at - begin) / (end - begin) if end > begin else 1.0
-        between = _cosine if self.anneal_strategy == "cos" else _line
-        options: dict[str, Any] = {"lr": between(*rates, done)}
-        momentum = between(*momenta, done)
-        if not self.cycle_momentum:
-            return [dict(options) for _ in self.base_lrs]
-        return [
-            {**options, "betas": (momentum, group["betas"][1])}
-            if "betas" in group
-            else {**options, "momentum": momentum}
-            for group in self.optimizer.param_groups
-        ]
 
 
 class SequentialLR(LRScheduler):
@@ -454,11 +374,13 @@ class SequentialLR(LRScheduler):
         super().load_state_dict(state_dict)
 
 
-def _cosine(start: float, end: float, done: float) -> float:
+def cosine(start: float, end: float, done: float) -> float:
+    """Half a cosine from ``start`` (``done`` 0) to ``end`` (``done`` 1)."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * done))
 
 
-def _line(start: float, end: float, done: float) -> float:
+def line(start: float, end: float, done: float) -> float:
+    """A straight line from ``start`` (``done`` 0) to ``end`` (``done`` 1)."""
     return start + (end - start) * done
 
 

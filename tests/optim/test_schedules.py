@@ -11,12 +11,15 @@ from minires.optim import (
     Adam,
     ConstantLR,
     CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
     LinearLR,
     LRScheduler,
     MultiStepLR,
     OneCycleLR,
     Optimizer,
     SequentialLR,
+    lr_scheduler,
 )
 
 
@@ -38,6 +41,43 @@ def rates(schedule, steps):
 def test_multistep(sgd):
     schedule = MultiStepLR(sgd(0.5), [2, 3], gamma=0.5)
     assert rates(schedule, 5) == [0.5, 0.5, 0.25, 0.125, 0.125]
+
+
+def test_exponential(sgd):
+    assert rates(ExponentialLR(sgd(0.5), 0.5), 4) == [0.5, 0.25, 0.125, 0.0625]
+
+
+def test_lambda(sgd, param):
+    assert rates(LambdaLR(sgd(0.5), lambda step: 2.0**-step), 3) == [0.5, 0.25, 0.125]
+    optimizer = SGD([{"params": [param([1.0])]}, {"params": [param([2.0])], "lr": 0.4}], lr=0.2)
+    schedule = LambdaLR(optimizer, lambda step: 1 + step)
+    schedule.step()
+    assert schedule.get_last_lr() == [0.4, 0.8]
+    schedule = LambdaLR(optimizer, [lambda step: 1, lambda step: 0 if step else 0.5])
+    assert schedule.get_last_lr() == [0.2, 0.2]
+    schedule.step()
+    assert schedule.get_last_lr() == [0.2, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("ExponentialLR", 0.9),
+        ("LambdaLR", lambda epoch: 0.95**epoch),
+        ("LambdaLR", lambda epoch: min(1, (epoch + 1) / 5)),
+    ],
+)
+def test_parity_with_torch(sgd, name, argument):
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.3)
+    schedule = getattr(torch.optim.lr_scheduler, name)(theirs, argument)
+    expected = []
+    for _ in range(20):
+        expected += schedule.get_last_lr()
+        theirs.step()
+        schedule.step()
+    ours = getattr(lr_scheduler, name)(sgd(0.3), argument)
+    assert rates(ours, 20) == pytest.approx(expected, rel=1e-12)
 
 
 def test_cosine(sgd):
@@ -116,6 +156,8 @@ def sequence(optimizer):
 EVERY = [
     lambda o: MultiStepLR(o, [3, 7]),
     lambda o: CosineAnnealingLR(o, 13),
+    lambda o: ExponentialLR(o, 0.7),
+    lambda o: LambdaLR(o, lambda step: 1 / (1 + step)),
     lambda o: LinearLR(o),
     lambda o: ConstantLR(o),
     lambda o: OneCycleLR(o, 0.5, 20),
@@ -169,6 +211,13 @@ BAD = [
     (lambda o: MultiStepLR(o, [1], gamma=0), "gamma > 0, got 0"),
     (lambda o: CosineAnnealingLR(o, 0), "T_max >= 1, got 0"),
     (lambda o: CosineAnnealingLR(o, 5, -1), "eta_min >= 0, got -1"),
+    (lambda o: ExponentialLR(o, 0), "ExponentialLR: expected a finite number gamma > 0, got 0"),
+    (lambda o: LambdaLR(o, 0.5), "LambdaLR: expected lr_lambda a function, or a list of them, got"),
+    (lambda o: LambdaLR(o, [len, 3]), "expected lr_lambda a function, or a list of them, got 3"),
+    (lambda o: LambdaLR(o, [abs] * 2), r"one function for each of 1 parameter group\(s\), got 2"),
+    (lambda o: LambdaLR(o, lambda n: -1), r"finite number lr_lambda\(0\) >= 0, got -1"),
+    (lambda o: LambdaLR(o, str), r"finite number lr_lambda\(0\) >= 0, got '0'"),
+    (lambda o: LambdaLR([0.1], abs), "LambdaLR: expected an optimizer, got list"),
     (lambda o: LinearLR(o, 0.0), "0 < start_factor <= 1, got 0.0"),
     (lambda o: LinearLR(o, end_factor=2), "0 <= end_factor <= 1, got 2"),
     (lambda o: LinearLR(o, total_iters=0), "total_iters >= 1, got 0"),
