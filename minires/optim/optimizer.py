@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minires.device import backend_name
-from minires.errors import ArgumentError, DTypeError, ShapeError, message, unknown
+from minires.errors import ArgumentError, DTypeError, GraphError, ShapeError, message, unknown
 from minires.tensor import Tensor
 
 Group = dict[str, Any]
@@ -61,7 +61,8 @@ class Optimizer:
                     self._op,
                     "at least one parameter",
                     "none",
-                    fix="Pass model.parameters(); a generator can be walked through only once.",
+                    fix="Pass model.parameters(); a generator can be walked through only once, and "
+                    "a network whose parameters are all frozen has nothing to train.",
                 )
             )
 
@@ -167,10 +168,20 @@ class Optimizer:
         """Change every parameter that has a gradient, in place; the others are left alone.
 
         Raises:
+            GraphError: no parameter requires a gradient, so that no step can ever change one.
             DTypeError: a parameter whose ``data`` got another dtype after its gradient was
                 computed. All are looked at before the first parameter is changed.
         """
         work = [entry for entry in self._parameters() if entry[1].grad is not None]
+        if not work and not any(p.requires_grad for _, p, _ in self._parameters()):
+            raise GraphError(
+                message(
+                    f"{self._op}.step",
+                    "parameters that require a gradient",
+                    f"{len([*self._parameters()])} that are all frozen",
+                    fix="Call requires_grad_(True) on what is to be trained.",
+                )
+            )
         for name, p, _ in work:
             if p.grad.dtype != p.dtype:
                 wanted, got = f"a gradient of dtype {p.dtype}", p.grad.dtype

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minires.errors import ArgumentError, DTypeError, ShapeError
+from minires.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from minires.optim import SGD, Adam, AdamW, no_decay_groups
 from minires.tensor import from_numpy
 
@@ -72,6 +72,20 @@ def test_step_gives_a_stale_saved_tensor_away(param):
     SGD([p], lr=0.1).step()
     with pytest.raises(RuntimeError, match="in place"):
         y.backward()
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+def test_a_frozen_network_is_named(param, kind):
+    frozen, other = param([1.0]).requires_grad_(False), param([2.0]).requires_grad_(False)
+    optimizer = kind([frozen, other], lr=0.1)
+    words = r"step: expected parameters that require a gradient, got 2 that are all frozen. Call"
+    with pytest.raises(GraphError, match=kind.__name__ + r"\." + words):
+        optimizer.step()
+    other.requires_grad_(True)  # frozen for a while only: its gradient may come later
+    optimizer.step()
+    assert (frozen.item(), other.item()) == (1.0, 2.0)
+    with pytest.raises(ArgumentError, match="parameters are all frozen has nothing to train"):
+        kind([p for p in (frozen,) if p.requires_grad], lr=0.1)
 
 
 def test_zero_grad(param):
