@@ -23,14 +23,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def numpy_names(function: F) -> F:
     """Let a function of ``dim`` and ``keepdim`` take NumPy's ``axis`` and ``keepdims`` as well,
-    and a NumPy array (the ``.data`` of a tensor, for instance) in place of a tensor."""
+    and a NumPy array (the ``.data`` of a tensor, for instance) in place of a tensor.
+
+    ``np.sum(tensor)`` calls the method, with ``out`` and ``dtype`` of None, and ``np.var`` with a
+    ``ddof``, which is ``correction`` here.
+
+    Raises:
+        ArgumentError: an argument under both of its names; an ``out`` or ``dtype`` that is one.
+    """
 
     @functools.wraps(function)
     def call(x: Any, *args: Any, **options: Any) -> Any:
         if isinstance(x, np.ndarray):
             x = Tensor(x)
         given(function.__name__, x)
-        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+        for theirs in ("out", "dtype"):
+            if options.pop(theirs, None) is not None:
+                fix = "Convert with .astype(dtype)." if theirs == "dtype" else ""
+                expected = f"no {theirs}, as a result is always a new tensor of its own dtype"
+                raise ArgumentError(message(function.__name__, expected, "one", fix=fix))
+        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim"), ("ddof", "correction")):
             if theirs in options:
                 if ours in options:
                     raise ArgumentError(
@@ -54,7 +66,7 @@ def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
     entries = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
     result = []
     for entry in entries:
-        if not isinstance(entry, int | np.integer):
+        if not isinstance(entry, int | np.integer) or isinstance(entry, bool):
             raise ArgumentError(message(name, "dim an integer or a tuple of them", repr(dim)))
         if not -x.ndim <= entry < x.ndim:
             allowed = f"dim in {-x.ndim}..{x.ndim - 1}" if x.ndim else "no dim for a scalar"
@@ -215,13 +227,40 @@ def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 @tensor_method("var")
 @numpy_names
-def var(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
+def var(
+    x: Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
     """The variance over ``dim``: squared distances from the mean, over ``n - correction``.
 
+    Args:
+        x: any shape.
+        dim: the dimensions, all of them by default. As in PyTorch, ``var(False)`` is
+            ``var(unbiased=False)``.
+        unbiased: PyTorch's older name: True is ``correction=1``, False ``correction=0``.
+        keepdim: whether the dimensions stay, with size 1.
+        correction: 1 by default; 0 for the variance of a whole population.
+
     Raises:
+        ArgumentError: both ``unbiased`` and ``correction``, or one of another kind.
         ShapeError: fewer than ``correction + 1`` entries.
     """
     real("var", x)
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if unbiased is not None:
+        if not isinstance(unbiased, bool):
+            raise ArgumentError(message("var", "unbiased True or False", repr(unbiased)))
+        if correction is not None:
+            raise ArgumentError("var: expected unbiased or correction, got both")
+    if correction is None:
+        correction = 0 if unbiased is False else 1
+    if not isinstance(correction, int | float | np.number):
+        raise ArgumentError(message("var", "correction a number", repr(correction)))
     axes = dims("var", x, dim)
     count = int(np.prod([x.shape[axis] for axis in axes]))
     if count <= correction:
@@ -240,9 +279,16 @@ def var(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = Fal
 
 @tensor_method("std")
 @numpy_names
-def std(x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
-    """The square root of :func:`var`."""
-    return var(x, dim, correction=correction, keepdim=keepdim).sqrt()
+def std(
+    x: Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """The square root of :func:`var`, which explains the arguments."""
+    return var(x, dim, unbiased, keepdim, correction=correction).sqrt()
 
 
 @tensor_method("amax")
