@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from minires import ops
 from minires.errors import ArgumentError, message
 from minires.ops import flatten, gelu, linear, log_softmax, sigmoid, softmax, softplus, tanh
+from minires.ops.select import one_hot
 from minires.tensor import Tensor
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "max_pool2d",
     "mse_loss",
     "nll_loss",
+    "one_hot",
     "pad",
     "relu",
     "sigmoid",

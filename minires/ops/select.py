@@ -1,4 +1,4 @@
-"""Choosing entries, and measuring their size."""
+"""Choosing entries, marking them, and measuring their size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..autograd import switch
 from ..device import array_module
-from ..errors import ArgumentError, message
+from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
 from .checks import ordered, real
 from .elementwise import abs_, where
@@ -62,6 +62,45 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     if array.dtype.kind == "f":
         switch("topk", lambda: index)
     return TopK(TakeAlong.apply(x, index, axis), Tensor(index))
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Each label as a row of zeros with a single one, at the label's place.
+
+    Args:
+        tensor: labels, integers >= 0 of any shape.
+        num_classes: the length of the rows; -1 for one more than the largest label.
+
+    Returns:
+        int64, of shape ``(*tensor.shape, num_classes)``; without a gradient.
+
+    Raises:
+        DTypeError: labels that are no integers.
+        ArgumentError: a label out of range, or ``num_classes`` neither -1 nor >= 1; -1 with no
+            label to tell it from.
+
+    >>> import minires as mr
+    >>> one_hot(mr.tensor([2, 0]), 3).tolist()
+    [[0, 0, 1], [1, 0, 0]]
+    """
+    labels = (tensor if isinstance(tensor, Tensor) else Tensor(tensor))._array
+    if labels.dtype.kind not in "iu":
+        fix = "Convert class numbers with .long()."
+        raise DTypeError(message("one_hot", "integer labels", str(labels.dtype), fix=fix))
+    whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
+    if not whole or (num_classes < 1 and num_classes != -1):
+        raise ArgumentError(message("one_hot", "num_classes >= 1, or -1", repr(num_classes)))
+    if num_classes == -1:
+        if not labels.size:
+            raise ArgumentError(message("one_hot", "num_classes for no labels at all", -1))
+        num_classes = int(labels.max()) + 1
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.size:
+        expected = "labels >= 0" if num_classes < 1 else f"labels in 0..{num_classes - 1}"
+        fix = "Labels count from 0." if int(wrong[0]) == num_classes else ""
+        raise ArgumentError(message("one_hot", expected, int(wrong[0]), fix=fix))
+    xp = array_module(labels)
+    return Tensor((labels[..., None] == xp.arange(num_classes)).astype(np.int64))
 
 
 @tensor_method("norm")
