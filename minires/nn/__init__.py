@@ -1,6 +1,6 @@
 """Layers and networks: ``Module`` and its parts, with PyTorch's names."""
 
-from minires.nn import functional, init
+from minires.nn import functional, init, utils
 from minires.nn.activation import GELU, LeakyReLU, SiLU
 from minires.nn.batch_norm import BatchNorm2d
 from minires.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
@@ -64,4 +64,5 @@ __all__ = [
     "functional",
     "init",
     "summary",
+    "utils",
 ]

@@ -1,0 +1,111 @@
+"""Gradients kept within bounds, between ``loss.backward()`` and ``optimizer.step()``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from minires.autograd import no_grad
+from minires.errors import ArgumentError, NaNError, message
+from minires.nn.module import Module
+from minires.ops import norm
+from minires.tensor import Tensor, tensor
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Tensor:
+    """Scale all gradients by one factor, in place, so that together they are no longer than
+    ``max_norm`` (Pascanu et al. 2013, arXiv:1211.5063, Algorithm 1).
+
+    The factor is ``max_norm / (length + 1e-6)``, as in PyTorch, where that is below 1. Parameters
+    without a gradient are passed over.
+
+    Args:
+        parameters: a tensor, or any number of them: ``model.parameters()``.
+        max_norm: >= 0; ``math.inf`` only measures.
+        norm_type: the p of the p-norm, >= 1 or ``math.inf``.
+        error_if_nonfinite: raise where the length is NaN or infinite, before anything is changed.
+
+    Returns:
+        The length before, a scalar of the gradients' dtype; 0 if there are none.
+
+    Raises:
+        ArgumentError: no parameters, what is none, or a ``max_norm`` or ``norm_type`` out of range.
+        NaNError: see ``error_if_nonfinite``.
+
+    >>> import minires as mr
+    >>> w = mr.tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> clip_grad_norm_([w], max_norm=1.0)
+    tensor(10.)
+    >>> [round(entry, 4) for entry in w.grad.tolist()]
+    [0.6, 0.8]
+    """
+    op = "clip_grad_norm_"
+    limit = _limit(op, "max_norm", max_norm)
+    gradients = _gradients(op, parameters)
+    lengths = [norm(gradient, norm_type).item() for gradient in gradients]
+    total = float(np.linalg.norm(lengths, norm_type)) if lengths else 0.0
+    if error_if_nonfinite and not math.isfinite(total):
+        raise NaNError(
+            message(
+                op,
+                "finite gradients",
+                f"a {norm_type:g}-norm of {total}",
+                fix="minires.detect_anomaly() names the line that made a NaN.",
+            )
+        )
+    factor = limit / (total + 1e-6)
+    if not factor >= 1:  # NaN, which a gradient has then, is to spread as in PyTorch
+        with no_grad():
+            for gradient in gradients:
+                gradient.mul_(factor)
+    return tensor(total, dtype=gradients[0].dtype if gradients else np.float32)
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Bring every entry of every gradient into ``-clip_value .. clip_value``, in place.
+
+    Args:
+        parameters: a tensor, or any number of them: ``model.parameters()``.
+        clip_value: >= 0.
+
+    Raises:
+        ArgumentError: no parameters, what is none, or a ``clip_value`` out of range.
+    """
+    limit = _limit("clip_grad_value_", "clip_value", clip_value)
+    with no_grad():
+        for gradient in _gradients("clip_grad_value_", parameters):
+            gradient.clamp_(-limit, limit)
+
+
+def _limit(op: str, name: str, value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool) or not float(value) >= 0:
+        raise ArgumentError(message(op, f"{name} >= 0", repr(value)))
+    return float(value)
+
+
+def _gradients(op: str, parameters: Any) -> list[Tensor]:
+    """The gradients that there are, detached: writing into them writes into ``.grad``."""
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
+    if isinstance(parameters, Module) or not isinstance(parameters, Iterable):
+        fix = "Pass model.parameters()." if isinstance(parameters, Module) else ""
+        got = type(parameters).__name__
+        raise ArgumentError(message(op, "a tensor or an iterable of them", got, fix=fix))
+    given = list(parameters)
+    if not given:
+        fix = "A generator can be walked through only once."
+        raise ArgumentError(message(op, "at least one parameter", "none", fix=fix))
+    for p in given:
+        if not isinstance(p, Tensor):
+            raise ArgumentError(message(op, "tensors", type(p).__name__))
+    return [p.grad.detach() for p in given if p.grad is not None]
