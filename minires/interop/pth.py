@@ -43,6 +43,10 @@ _UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 _DTYPES = {f"torch.{name}" for name in (*CODES, "uint64")}
 _NAMES = frozenset({*_STORAGES, *_UNTYPED, *_DTYPES})
 
+# Entries of a tensor that has more of them than its storage, which a stride of 0 allows: a few
+# bytes of a file could otherwise become more than any memory as soon as it is used.
+_MOST_EXPANDED = 2**28
+
 _AGAIN = "Restore the file from a copy, or download it again."
 _RESAVE = (
     "With a newer PyTorch, torch.save(torch.load(path), path) writes today's format, which can be "
@@ -234,6 +238,10 @@ class _Checkpoint:
         if last >= array.size:
             raise _Damaged(
                 f"a tensor reaches entry {last} of storage {storage.key}, which has {array.size}"
+            )
+        if math.prod(shape) > max(array.size, _MOST_EXPANDED):
+            raise _Damaged(
+                f"a tensor of shape {shape} repeats the {array.size} of storage {storage.key}"
             )
         # the stride of an axis of one entry is never used, and may be anything
         inner = [array.itemsize * (step if n > 1 else 1) for n, step in zip(shape, steps)]

@@ -224,6 +224,20 @@ def test_no_tensor_reaches_out_of_its_storage(
     assert words in str(caught.value)
 
 
+def test_expanded_tensors_are_views_up_to_a_size(opcodes, make_pth):
+    def load(*shape):
+        body = opcodes.tensor("FloatStorage", "0", 6, 2, shape, (0,) * len(shape))
+        return mr.load(make_pth(body, {"0": SIX.tobytes()}))
+
+    x = load(2**14, 2**14)
+    assert x.shape == (2**14, 2**14)
+    assert x.data.strides == (0, 0)
+    assert x[-1, 5].item() == 2
+    words = r"damaged file of .*a tensor of shape \(16385, 16384\) repeats the 6 of storage 0"
+    with pytest.raises(CheckpointError, match=words):
+        load(2**14 + 1, 2**14)
+
+
 def test_arguments_of_the_wrong_kind(opcodes, make_pth):
     p = opcodes
     rebuild = p.name("torch._utils", "_rebuild_tensor_v2")
