@@ -184,6 +184,18 @@ class GradcheckDisplay(_Display):
         self._begun += cost
 
 
+def _folded(name: str) -> str:
+    """A name in lines of at most 21 characters: what 80 columns leave for the first one."""
+    lines = [""]
+    for word in name.split("_"):
+        longer = f"{lines[-1]}_{word}" if lines[-1] else word
+        if len(longer) <= 21:
+            lines[-1] = longer
+        else:
+            lines.append(f"  _{word}")
+    return "\n".join(lines)
+
+
 def gradcheck_table(rows: Sequence[Row], width: int) -> Table:
     """Operation by operation, one line for each argument on each backend; fits 80 columns."""
     table = Table(
@@ -206,7 +218,7 @@ def gradcheck_table(rows: Sequence[Row], width: int) -> Table:
         if row.kind != kind and kind:
             table.add_section()
         if row.name != name:
-            table.add_row(Text(row.name, style="bold"))
+            table.add_row(Text(_folded(row.name), style="bold"))
             argument = ""
         shown = "" if row.argument == argument else f"  {row.argument}"
         name, argument, kind = row.name, row.argument, row.kind

@@ -237,6 +237,15 @@ def test_gradcheck_prints_one_table(capsys, monkeypatch, width):
     assert "All 17 cases hold on numpy and numba: " in " ".join(out.split())
 
 
+def test_gradcheck_folds_a_long_name(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run(capsys, "gradcheck", "binary_cross_entropy_with_logits")
+    assert code == 0, err
+    assert "\nbinary_cross_entropy " in out
+    assert "\n  _with_logits " in out
+    assert "…" not in out
+
+
 def test_gradcheck_narrowed_to_a_backend(capsys):
     code, out, err = run(capsys, "gradcheck", "relu", "neg", "--backend", "numba", "--seed", "3")
     assert code == 0, err
