@@ -219,6 +219,14 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert (ROOT / path).exists(), f"{name_of(page)} names {path}"
 
 
+def test_the_page_counts_the_gradient_checks() -> None:
+    from minires.gradcheck import suite
+
+    page = (ROOT / "docs/gradient_checks.md").read_text(encoding="utf-8")
+    count = len(suite.plan(device="cpu").jobs)
+    assert f"\nAll {count} cases hold on numpy and numba:" in page, "take over a new run"
+
+
 def test_every_page_can_be_reached() -> None:
     reached, waiting = set(), [ROOT / "README.md"]
     while waiting:
