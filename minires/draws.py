@@ -63,7 +63,13 @@ def randint(
 
 
 def randperm(n: int, generator: np.random.Generator | None = None) -> Tensor:
-    """A random order of 0 ... n - 1."""
+    """A random order of 0 ... n - 1.
+
+    Raises:
+        ArgumentError: ``n`` is no integer >= 0.
+    """
+    if not isinstance(n, int | np.integer) or n < 0:
+        raise ArgumentError(message("randperm", "an integer n >= 0", repr(n)))
     return _make(_generator(generator).permutation(n), False)
 
 

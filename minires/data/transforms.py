@@ -15,7 +15,7 @@ every epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -104,6 +104,11 @@ class Normalize:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        for name, values in (("mean", mean), ("std", std)):
+            if not isinstance(values, Iterable) or isinstance(values, str):
+                fix = f"For grey images, a tuple of one: ({values!r},)."
+                expected = f"{name} a number for each channel"
+                raise ArgumentError(message("Normalize", expected, repr(values), fix=fix))
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
         if len(self.mean) != len(self.std) or not self.mean:
@@ -169,8 +174,8 @@ class RandomHorizontalFlip:
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ArgumentError(message("RandomHorizontalFlip", "p in 0..1", p))
+        if not isinstance(p, int | float) or not 0 <= p <= 1:
+            raise ArgumentError(message("RandomHorizontalFlip", "p in 0..1", repr(p)))
         self.p = float(p)
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:

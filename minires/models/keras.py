@@ -101,7 +101,7 @@ def _left(size: int) -> int:
 
 
 def _checked(input_shape: Sequence[int]) -> tuple[int, int, int]:
-    shape = tuple(input_shape)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if len(shape) == 3 and all(isinstance(n, int) and n >= 1 for n in shape):
         c, h, w = shape
         if min(_left(h), _left(w)) >= 1:

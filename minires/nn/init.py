@@ -50,7 +50,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     Raises:
         ShapeError: fewer than two dimensions, where the fans are not defined.
     """
-    if len(tensor.shape) < 2:
+    if len(_shape("init", tensor)) < 2:
         raise ShapeError(
             message(
                 "init",
@@ -69,6 +69,14 @@ def _fan(tensor: Tensor, mode: str) -> int:
     return fans(tensor)[mode == "fan_out"]
 
 
+def _shape(op: str, tensor: Any) -> tuple[int, ...]:
+    """The shape of what is to be filled; refuses a bias that a layer does not have."""
+    if not isinstance(tensor, Tensor | np.ndarray):
+        fix = "A layer with bias=False has no bias to fill." if tensor is None else ""
+        raise ArgumentError(message(op, "a tensor to fill", type(tensor).__name__, fix=fix))
+    return tensor.shape
+
+
 def _fill(tensor: Tensor, values: Any) -> Tensor:
     # Written into the array: nothing is recorded, and leaves that require grad may be filled.
     if isinstance(tensor, np.ndarray):  # the .data of a tensor, as in older PyTorch code
@@ -80,14 +88,14 @@ def _fill(tensor: Tensor, values: Any) -> Tensor:
 
 
 def _check_spread(op: str, what: str, value: float) -> None:
-    if not value >= 0:
-        raise ArgumentError(message(op, f"{what} >= 0", value))
+    if not isinstance(value, int | float | np.number) or not value >= 0:
+        raise ArgumentError(message(op, f"{what} >= 0", repr(value)))
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with draws from N(mean, std²)."""
     _check_spread("normal_", "std", std)
-    return _fill(tensor, random.generator().normal(mean, std, tensor.shape))
+    return _fill(tensor, random.generator().normal(mean, std, _shape("normal_", tensor)))
 
 
 def trunc_normal_(
@@ -105,7 +113,7 @@ def trunc_normal_(
         expected = f"an interval [a, b] with 1 % of N({mean:g}, {std:g}²) or more"
         raise ArgumentError(message("trunc_normal_", expected, f"[{a}, {b}]"))
     draw = random.generator()
-    values = np.asarray(draw.normal(mean, std, tensor.shape))
+    values = np.asarray(draw.normal(mean, std, _shape("trunc_normal_", tensor)))
     while (outside := (values < a) | (values > b)).any():
         values[outside] = draw.normal(mean, std, int(outside.sum()))
     return _fill(tensor, values)
@@ -114,22 +122,23 @@ def trunc_normal_(
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with draws from U[a, b)."""
     _check_spread("uniform_", "b - a", b - a)
-    return _fill(tensor, random.generator().uniform(a, b, tensor.shape))
+    return _fill(tensor, random.generator().uniform(a, b, _shape("uniform_", tensor)))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one value."""
+    _shape("constant_", tensor)
     return _fill(tensor, val)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
     """Fill with 0."""
-    return _fill(tensor, 0.0)
+    return constant_(tensor, 0.0)
 
 
 def ones_(tensor: Tensor) -> Tensor:
     """Fill with 1."""
-    return _fill(tensor, 1.0)
+    return constant_(tensor, 1.0)
 
 
 def kaiming_normal_(

@@ -12,8 +12,8 @@ from minires.tensor import Tensor, ones, zeros
 
 
 def _check_eps(layer: str, eps: float) -> float:
-    if not eps > 0:
-        raise ArgumentError(message(layer, "eps > 0", eps))
+    if not isinstance(eps, int | float) or not eps > 0:
+        raise ArgumentError(message(layer, "eps > 0", repr(eps)))
     return eps
 
 

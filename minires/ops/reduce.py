@@ -67,7 +67,8 @@ def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
     result = []
     for entry in entries:
         if not isinstance(entry, int | np.integer) or isinstance(entry, bool):
-            raise ArgumentError(message(name, "dim an integer or a tuple of them", repr(dim)))
+            got = "a tensor" if isinstance(entry, Tensor) else repr(dim)
+            raise ArgumentError(message(name, "dim an integer or a tuple of them", got))
         if not -x.ndim <= entry < x.ndim:
             allowed = f"dim in {-x.ndim}..{x.ndim - 1}" if x.ndim else "no dim for a scalar"
             raise ShapeError(message(name, allowed, entry, f"shape {x.shape}"))
@@ -393,16 +394,32 @@ any = tensor_method("any")(numpy_names(_truth("any")))
 all = tensor_method("all")(numpy_names(_truth("all")))
 
 
+def _along(name: str, dim: Any) -> None:
+    """Refuse None, for which PyTorch's functions guess a dimension from the number of them."""
+    if dim is None:
+        raise ArgumentError(message(name, "dim an integer", "None", fix="Classes are dim 1."))
+
+
 @tensor_method("softmax")
 @numpy_names
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
-    """exp(x) over its sum along ``dim``."""
+    """exp(x) over its sum along ``dim``.
+
+    Raises:
+        ArgumentError: no ``dim``.
+    """
+    _along("softmax", dim)
     return log_softmax(x, dim).exp()
 
 
 @tensor_method("log_softmax")
 @numpy_names
 def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
-    """x - logsumexp(x) along ``dim``: the logarithm of softmax, without overflow."""
+    """x - logsumexp(x) along ``dim``: the logarithm of softmax, without overflow.
+
+    Raises:
+        ArgumentError: no ``dim``.
+    """
     real("log_softmax", x)
+    _along("log_softmax", dim)
     return x - logsumexp(x, dim, keepdim=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,7 +163,14 @@ def squeeze(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
 
 @tensor_method("unsqueeze")
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
-    """Insert a dimension of size 1 at ``dim``."""
+    """Insert a dimension of size 1 at ``dim``.
+
+    Raises:
+        ShapeError: a place that there is not.
+        ArgumentError: not an integer.
+    """
+    if not isinstance(dim, int | np.integer) or isinstance(dim, bool):
+        raise ArgumentError(message("unsqueeze", "dim an integer", repr(dim)))
     if not -x.ndim - 1 <= dim <= x.ndim:
         raise ShapeError(
             message("unsqueeze", f"dim in {-x.ndim - 1}..{x.ndim}", dim, f"shape {x.shape}")
@@ -199,6 +206,8 @@ def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _several(name: str, tensors: Any) -> list[Tensor]:
+    if not isinstance(tensors, Iterable):
+        raise DTypeError(message(name, "a list of tensors", repr(tensors), fix="Pass [x, y]."))
     result = list(tensors)
     if not result:
         raise ArgumentError(f"{name}: expected at least one tensor, got none")
@@ -245,16 +254,25 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @tensor_method("split")
 def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Cut along ``dim`` into pieces of ``split_size`` (the last may be smaller), or of the
-    sizes given as a sequence. Views."""
+    sizes given as a sequence. Views.
+
+    Raises:
+        ArgumentError: ``split_size`` is no integer >= 1.
+        ShapeError: sizes that do not add up, or are no integers.
+    """
     (axis,) = dims("split", x, dim)
     total = x.shape[axis]
-    if isinstance(split_size, int):
+    if not isinstance(split_size, Iterable):
+        if not isinstance(split_size, int | np.integer):
+            fix = "Divide with //." if isinstance(split_size, float) else ""
+            expected = "split_size an integer, or a list of them"
+            raise ArgumentError(message("split", expected, repr(split_size), fix=fix))
         if split_size < 1:
             raise ArgumentError(message("split", "split_size >= 1", split_size))
         sizes = [builtins.min(split_size, total - start) for start in range(0, total, split_size)]
         sizes = sizes or [0]
     else:
-        sizes = list(split_size)
+        sizes = list(_sizes("split", (tuple(split_size),)))
         if builtins.sum(sizes) != total or builtins.any(n < 0 for n in sizes):
             raise ShapeError(message("split", f"sizes >= 0 that add up to {total}", sizes))
     ends = np.cumsum(sizes)
@@ -266,9 +284,13 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
 
 @tensor_method("chunk")
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Cut along ``dim`` into at most ``chunks`` pieces of equal size (the last may be smaller)."""
-    if chunks < 1:
-        raise ArgumentError(message("chunk", "chunks >= 1", chunks))
+    """Cut along ``dim`` into at most ``chunks`` pieces of equal size (the last may be smaller).
+
+    Raises:
+        ArgumentError: ``chunks`` is no integer >= 1.
+    """
+    if not isinstance(chunks, int | np.integer) or chunks < 1:
+        raise ArgumentError(message("chunk", "whole chunks >= 1", repr(chunks)))
     return split(x, builtins.max(1, -(-x.shape[dims("chunk", x, dim)[0]] // chunks)), dim)
 
 
@@ -281,7 +303,7 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:
     [[0.0, 1.0, 1.0]]
     """
     given("pad", x)
-    widths = _sizes("pad", (tuple(padding),))
+    widths = _sizes("pad", (tuple(padding) if isinstance(padding, Iterable) else (padding,),))
     if len(widths) % 2 or len(widths) // 2 > x.ndim:
         raise ShapeError(
             message("pad", f"pairs of widths for at most {x.ndim} dims", widths, f"x {x.shape}")

@@ -162,12 +162,15 @@ def test_reprs():
     [
         (lambda: Normalize([0.5], [0.0]), "expected std > 0, got (0.0,). A channel with std 0"),
         (lambda: Normalize([0.5], [1, 1]), "one mean and one std per channel, got 1 and 2"),
+        (lambda: Normalize(0.13, 0.31), "mean a number for each channel, got 0.13. For grey image"),
+        (lambda: Normalize((0.5,), 0.25), "expected std a number for each channel, got 0.25. For"),
         (lambda: Normalize([], []), "one mean and one std per channel, got 0 and 0"),
         (lambda: Normalize([float("nan")], [1]), "finite numbers"),
         (lambda: RandomCrop(-1), "whole number padding >= 0, got -1"),
         (lambda: RandomCrop(1.5), "whole number padding >= 0, got 1.5 (float)"),
         (lambda: RandomHorizontalFlip(1.5), "p in 0..1, got 1.5"),
         (lambda: RandomHorizontalFlip(float("nan")), "p in 0..1, got nan"),
+        (lambda: RandomHorizontalFlip("x"), "p in 0..1, got 'x'"),
         (lambda: Compose([3]), "callables (x, draws) -> x, got 3"),
     ],
 )

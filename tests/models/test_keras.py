@@ -110,6 +110,7 @@ def test_other_sizes(undrawn, shape, left):
         ((64, 64, 3), r"got \(64, 64, 3\)\. Keras' channels come last; .* \(3, 64, 64\)"),
         ((3, 36, 64), r"got \(3, 36, 64\)\. This network needs 37x37 pixels"),
         ((64, 64), r"\(channels, height, width\), got \(64, 64\)\. Such as \(3, 64, 64\)"),
+        (64, r"\(channels, height, width\), got 64\. Such as \(3, 64, 64\)"),
         ((3, 64.0, 64), r"got \(3, 64.0, 64\)"),
     ],
 )

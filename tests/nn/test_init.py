@@ -96,6 +96,16 @@ def test_errors():
         init.kaiming_normal_(mr.zeros(3, 3), mode="fan")
     with pytest.raises(ArgumentError, match="normal_: expected std >= 0, got -1"):
         init.normal_(mr.zeros(3), std=-1)
+    with pytest.raises(ArgumentError, match="normal_: expected std >= 0, got 'x'"):
+        init.normal_(mr.zeros(3), std="x")
+    for fill in (init.zeros_, init.ones_, init.normal_, init.uniform_, init.trunc_normal_):
+        words = "_: expected a tensor to fill, got NoneType. A layer with bias=False has no bias"
+        with pytest.raises(ArgumentError, match=words):
+            fill(nn.Conv2d(1, 1, 1, bias=False).bias)
+    with pytest.raises(ArgumentError, match="constant_: expected a tensor to fill, got list"):
+        init.constant_([1.0], 2.0)
+    with pytest.raises(ArgumentError, match="init: expected a tensor to fill, got NoneType"):
+        init.kaiming_normal_(None)
     with pytest.raises(ArgumentError, match="uniform_: expected b - a >= 0"):
         init.uniform_(mr.zeros(3), 1, 0)
 

@@ -137,6 +137,7 @@ def test_functional_takes_pytorchs_arguments():
         (lambda: nn.GroupNorm(2, 4, eps=0), "GroupNorm: expected eps > 0, got 0"),
         (lambda: nn.LayerNorm(0), "LayerNorm: expected normalized_shape an integer >= 1, got 0"),
         (lambda: nn.LayerNorm(2, eps=-1), "LayerNorm: expected eps > 0, got -1"),
+        (lambda: nn.LayerNorm(2, eps="x"), "LayerNorm: expected eps > 0, got 'x'"),
         (lambda: nn.GELU("sigmoid"), "unknown approximate 'sigmoid'"),
         (lambda: nn.Dropout2d(-0.5), "Dropout2d: expected p between 0 and 1, got -0.5"),
         (lambda: nn.ZeroPad2d((1, 2)), "padding an integer, or four (left, right, top, bottom)"),
