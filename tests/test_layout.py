@@ -70,6 +70,18 @@ def test_imports_point_downward(path):
             assert height[other] <= height[own], f"{path.name} ({own}) imports {other} above it"
 
 
+def test_the_storeys_are_the_documented_ones():
+    """Each storey is one or two lines of the page, from the top down."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawn = [
+        line[:36].split() for line in page.split("```text\n", 1)[1].split("\n```")[0].split("\n")
+    ]
+    rooms = [room for line in drawn for room in line]
+    assert sorted(rooms) == sorted(set().union(*STOREYS) - {"__main__"})
+    height = {name: level for level, names in enumerate(STOREYS) for name in names}
+    assert [height[room] for room in rooms] == sorted((height[r] for r in rooms), reverse=True)
+
+
 @pytest.mark.parametrize("name", CORE)
 def test_core_names_no_operation(name):
     paths = [p for p in modules() if room(p) == name]
