@@ -124,8 +124,9 @@ def depth(
 ) -> None:
     """Train plain and residual networks of several depths with one recipe, and compare them.
 
-    Without options: 8, 20, 32 and 56 layers on the embedded digits, under 3 minutes on 2 cores.
-    Writes results.json, results.csv, figures (PNG and SVG) and report.html.
+    Without options: 8, 20, 32 and 56 layers on the embedded digits, under 3
+    minutes on 2 cores. Writes results.json, results.csv, figures (PNG and SVG)
+    and report.html.
     """
     from minires.console import StudyDisplay
     from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study
@@ -223,8 +224,9 @@ def train(
 ) -> None:
     """Train one network, with a checkpoint after every epoch.
 
-    Writes checkpoint.safetensors (weights, optimiser, progress) and history.csv. Stopped at any
-    moment, the same command with --resume goes on and ends with the same numbers.
+    Writes checkpoint.safetensors (weights, optimiser, progress) and history.csv.
+    Stopped at any moment, the same command with --resume goes on and ends with
+    the same numbers.
     """
     from minires import models
     from minires.console import TrainingDisplay
@@ -277,8 +279,8 @@ def warmup(
 ) -> None:
     """Compile ahead what training and inference of a network need, so that nothing waits later.
 
-    Kernels are kept on disk. They are for a CPU and a version of minires, not for a network: one
-    that has the same kinds of layers needs no more.
+    Kernels are kept on disk. They are for a CPU and a version of minires, not for
+    a network: one that has the same kinds of layers needs no more.
     """
     import time
 
@@ -321,7 +323,8 @@ def gradcheck(
 ) -> None:
     """Check the gradient of every operation, layer and block against numbers, on every backend.
 
-    Prints a line for each argument on each backend, and what is wrong; exit code 1 if anything is.
+    Prints a line for each argument on each backend, and what is wrong; exit code
+    1 if anything is.
     """
     from minires.console import GradcheckDisplay, gradcheck_table
     from minires.gradcheck import page, suite
@@ -368,7 +371,7 @@ def _gradcheck_report(path: Path, result: Result, seed: int) -> bool:
 
 @data_app.command("list", epilog="Example: [bold]minires data list[/bold]")
 def data_list() -> None:
-    """The data sets, and which of them are here; ``minires data get`` fetches the others."""
+    """The data sets, and which of them are here; "minires data get" fetches the others."""
     from rich.table import Table
 
     from minires import data

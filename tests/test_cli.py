@@ -441,6 +441,17 @@ def test_brackets_in_a_path_are_printed(capsys, tmp_path):
     assert "a [bold]b[/bold]" in out
 
 
+def test_help_fits_80_columns():
+    """The lines of a text below the first paragraph are printed as they stand."""
+    import typer
+
+    group = typer.main.get_command(app)
+    for command in (*group.commands.values(), *group.commands["data"].commands.values()):
+        _, *below = command.help.split("\n\n")
+        assert max((len(line) for text in below for line in text.splitlines()), default=0) <= 78
+        assert "``" not in command.help
+
+
 def test_every_option_has_help():
     import typer
 
