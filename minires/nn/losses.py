@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from minires.errors import unknown
 from minires.nn import functional as F
 from minires.nn.module import Module
+from minires.ops.losses import check_reduction
 from minires.tensor import Tensor
 
 
 class _Loss(Module):
     def __init__(self, reduction: str) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise unknown("reduction", reduction, ["mean", "sum", "none"])
+        check_reduction(reduction)
         self.reduction = reduction
 
     def extra_repr(self) -> str:

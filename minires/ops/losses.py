@@ -29,6 +29,12 @@ def _targets(name: str, x: Tensor, target: Any) -> Tensor:
     return target
 
 
+def check_reduction(reduction: str) -> None:
+    """Refuse a name of no reduction, with the nearest that is one."""
+    if reduction not in ("mean", "sum", "none"):
+        raise unknown("reduction", reduction, ["mean", "sum", "none"])
+
+
 def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
     """The losses, their sum, or their mean.
 
@@ -36,8 +42,7 @@ def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
         ArgumentError: an unknown ``reduction``.
         ShapeError: a mean of nothing.
     """
-    if reduction not in ("mean", "sum", "none"):
-        raise unknown("reduction", reduction, ["mean", "sum", "none"])
+    check_reduction(reduction)
     if reduction == "none":
         return losses
     if reduction == "mean" and not losses.numel():
