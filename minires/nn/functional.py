@@ -257,10 +257,17 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
 
 
 def nll_loss(
-    input: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
 ) -> Tensor:
     """Minus the log-probability of each label, see :func:`minires.ops.nll_loss`."""
-    return ops.nll_loss(input, target, ignore_index=ignore_index, reduction=reduction)
+    return ops.nll_loss(
+        input, target, weight=weight, ignore_index=ignore_index, reduction=reduction
+    )
 
 
 def binary_cross_entropy_with_logits(

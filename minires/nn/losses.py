@@ -37,16 +37,27 @@ class NLLLoss(_Loss):
     """Minus the log-probability ``(n, classes)`` of each label ``(n,)``; after ``LogSoftmax`` it is
     :class:`CrossEntropyLoss` of the logits.
 
+    ``weight``, a factor for each class ``(classes,)``, is a buffer: it follows
+    :meth:`~minires.nn.Module.to` and is part of the state.
+
     Raises:
         ArgumentError: an unknown ``reduction``; at the call: a label out of range.
+        ShapeError: at the call: weights that are not one for each class.
     """
 
-    def __init__(self, *, ignore_index: int = -100, reduction: str = "mean") -> None:
+    weight: Tensor | None
+
+    def __init__(
+        self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
+    ) -> None:
         super().__init__(reduction)
+        self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(input, target, ignore_index=self.ignore_index, reduction=self.reduction)
+        return F.nll_loss(
+            input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
 
 
 class BCEWithLogitsLoss(_Loss):

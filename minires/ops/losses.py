@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..device import array_module
-from ..errors import ShapeError, message, unknown
+from ..errors import ArgumentError, ShapeError, message, unknown
 from ..tensor import Tensor
 from .activation import softplus
 from .checks import binary_operands, check_same, real
@@ -67,19 +67,27 @@ def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
 
 
 def nll_loss(
-    x: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
+    x: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
 ) -> Tensor:
     """Minus the log-probability of each label; of ``log_softmax(x)`` it is ``cross_entropy(x)``.
 
     Args:
         x: log-probabilities, (n, c).
         target: labels, integers (n,) in 0..c-1.
+        weight: a factor for each class, (c,), where some matter more than others.
         ignore_index: rows with this label have no loss and do not count in the mean.
-        reduction: ``"mean"`` over the rows, ``"sum"``, or ``"none"`` for one loss per row.
+        reduction: ``"mean"`` over the rows (their weighted mean, if there are weights), ``"sum"``,
+            or ``"none"`` for one loss per row.
 
     Raises:
-        ShapeError, DTypeError: x or labels of another shape or kind.
-        ArgumentError: a label out of range, or an unknown reduction.
+        ShapeError, DTypeError: x, labels or weights of another shape or kind.
+        ArgumentError: a label out of range, an unknown reduction, or a mean over rows that have
+            no weight.
     """
     real("nll_loss", x)
     if x.ndim != 2:
@@ -88,13 +96,28 @@ def nll_loss(
     labels = check_labels("nll_loss", target, x, ignore_index)
     used = labels != ignore_index
     xp = array_module(labels)
-    losses = -where(used, x[xp.arange(len(labels)), xp.where(used, labels, 0)], 0)
+    at = xp.where(used, labels, 0)
+    losses = -where(used, x[xp.arange(len(labels)), at], 0)
+    if weight is not None:
+        if real("nll_loss", weight).shape != x.shape[1:]:
+            expected = f"a weight for each class, of shape {x.shape[1:]}"
+            raise ShapeError(message("nll_loss", expected, weight.shape))
+        check_same("nll_loss", x, weight)
+        factors = where(used, weight[at], 0)
+        losses = losses * factors
     if reduction != "mean":
         return reduced("nll_loss", losses, reduction)
     count = int(used.sum())
     if not count:
         raise ShapeError(message("nll_loss", "at least one row to average", "none"))
-    return losses.sum() * (1.0 / count)
+    if weight is None:
+        return losses.sum() * (1.0 / count)
+    total = factors.sum()
+    if not total.item() > 0:
+        fix = "Their mean would be a division by 0: weigh the classes that occur."
+        got = f"{total.item():g} for the labels that are there"
+        raise ArgumentError(message("nll_loss", "weights with a sum > 0", got, fix=fix))
+    return losses.sum() / total
 
 
 def binary_cross_entropy_with_logits(
