@@ -91,6 +91,7 @@ CASES = [
     *lines(
         """
         F.nll_loss(x, t)
+        F.nll_loss(x, t, x[0].detach() ** 2 + 0.1)
         F.nll_loss(x[:1], t[:1])
         F.nll_loss(x[:0], t[:0], reduction="sum")
         F.nll_loss(F.log_softmax(x, 1), x.argmax(1), reduction="none")

@@ -177,6 +177,9 @@ FIXED = [
         bool(i[0, 1] > 100)
         float(i[0, 2])
         len(i)
+        F.one_hot(j)
+        F.one_hot(j, 9)
+        F.one_hot(j[0, 1], num_classes=9)
         """,
         i=whole(3, 4),
         j=whole(3, 4, low=1),
