@@ -277,7 +277,12 @@ def _affine_of_statistics(
         mean, var, weight, bias = vectors
         return _affine(weight, bias, mean._array.copy(), var._array, eps)
 
-    versions = [vector._version for vector in vectors if vector is not None]
+    versions = []
+    for vector in vectors:
+        if isinstance(vector, Variable):
+            versions.append(vector._version)
+        elif vector is not None:
+            _check(x, vectors, momentum, eps)
     affine: _Affine = derived(versions, ("batch_norm", eps, vectors[2] is None), make)
     if x.shape[1:2] != affine.mean.shape or x.dtype is not affine.mean.dtype or not can_fuse(x):
         _check(x, vectors, momentum, eps)
