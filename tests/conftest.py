@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minires as mr
+from minires import ops
 from minires.device import _backend, array_module, available
 
 
@@ -33,8 +35,8 @@ def _poison(array):
     return array
 
 
-@pytest.fixture(autouse=True)
-def _poisoned_memory(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def _poisoned_memory():
     """Outputs are allocated in op.py, by the array module: give it the poisoned one.
 
     NumPy itself stays as it is, since Numba looks up its functions while it compiles.
@@ -45,9 +47,11 @@ def _poisoned_memory(monkeypatch):
         module = array_module(array)
         return poisoned if module is np else module
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("minires.ops.") and name.endswith(".op"):
-            monkeypatch.setattr(module, "array_module", poisoned_module)
+    with pytest.MonkeyPatch.context() as patch:
+        for path in Path(ops.__file__).parent.glob("*/op.py"):
+            module = import_module(f"minires.ops.{path.parent.name}.op")
+            patch.setattr(module, "array_module", poisoned_module)
+        yield
 
 
 @pytest.fixture(autouse=True)
