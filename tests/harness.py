@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from html.parser import HTMLParser
@@ -100,6 +101,23 @@ def against_torch(f, g, values, tolerance=1e-10):
     expected = torch.autograd.grad(z, tensors, torch.tensor(upstream))
     for mine, theirs in zip(gradients, expected):
         np.testing.assert_allclose(mine, theirs.numpy(), rtol=tolerance, atol=tolerance)
+
+
+@contextlib.contextmanager
+def one_thread(*libraries):
+    """Run the kernels of minires or PyTorch, or of both, on one thread.
+
+    For tiny inputs: handing them to other threads takes longer than the work, and many times as
+    long where those have to wait for a core. The results are the same to the last bit.
+    """
+    before = [library.get_num_threads() for library in libraries]
+    for library in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, threads in zip(libraries, before):
+            library.set_num_threads(threads)
 
 
 def raises(kind, *words):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from harness import one_thread
 
 import minires as mr
 from minires import models
@@ -126,15 +127,10 @@ def pair(name, dtype, smooth=False):
     return ours, theirs, x
 
 
-@pytest.fixture(autouse=True)
-def one_thread_each():
-    """Threads of two libraries that wait for each other on one core cost more than they bring."""
-    before = torch.get_num_threads(), mr.get_num_threads()
-    torch.set_num_threads(1)
-    mr.set_num_threads(1)
-    yield
-    torch.set_num_threads(before[0])
-    mr.set_num_threads(before[1])
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with one_thread(mr, torch):
+        yield
 
 
 def gradient_pairs(ours, theirs, y, z):

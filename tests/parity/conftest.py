@@ -1,19 +1,15 @@
 """One thread on both sides, for the inputs are tiny; a line that says how much was compared."""
 
 import pytest
+from harness import one_thread
 
 import minires as mr
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads(), mr.get_num_threads()
-    torch.set_num_threads(1)
-    mr.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads[0])
-    mr.set_num_threads(threads[1])
+    with one_thread(mr, pytest.importorskip("torch")):
+        yield
 
 
 def pytest_terminal_summary(terminalreporter):
