@@ -1,4 +1,4 @@
-"""A module with one kernel, in a folder of its own, for interpreters with a cache of their own."""
+"""A module with one kernel, in a folder of its own, for interpreters with a cache of theirs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def run(dtype="float32"):
 class Interpreters:
     """Starts interpreters that can ``import doubling`` and keep kernels below ``cache``."""
 
-    def __init__(self, folder):
-        self.folder, self.cache = folder, folder / "cache"
+    def __init__(self, folder, cache):
+        self.folder, self.cache = folder, cache
         self.write(2)
 
     def write(self, factor):
@@ -53,6 +53,18 @@ class Interpreters:
         return done
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """For all tests: their module is new to it, the loop over tasks need not be."""
+    return tmp_path_factory.mktemp("kernels") / "cache"
+
+
 @pytest.fixture
-def python(tmp_path):
-    return Interpreters(tmp_path)
+def python(tmp_path, cache):
+    return Interpreters(tmp_path, cache)
+
+
+@pytest.fixture
+def python_alone(tmp_path):
+    """With an empty cache."""
+    return Interpreters(tmp_path, tmp_path / "cache")

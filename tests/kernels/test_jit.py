@@ -23,12 +23,16 @@ print(results[0][1], *heard)
 """
 
 
-def test_the_cache_is_used_again(python):
-    assert python.run(LISTEN).stdout.split() == ["2.0", "double", "double"]  # one for each dtype
-    folders = list(python.cache.iterdir())
+def test_the_cache_is_used_again(python_alone):
+    assert python_alone.run(LISTEN).stdout.split() == [
+        "2.0",
+        "double",
+        "double",
+    ]  # one for each dtype
+    folders = list(python_alone.cache.iterdir())
     assert [folder.name.startswith("minires-") for folder in folders] == [True]
     assert len(list(folders[0].rglob("*.nbc"))) >= 2
-    assert python.run(LISTEN).stdout.split() == ["2.0"]
+    assert python_alone.run(LISTEN).stdout.split() == ["2.0"]
 
 
 def test_a_changed_kernel_is_compiled_again(python):
@@ -81,9 +85,9 @@ def test_other_peoples_kernels_keep_their_cache(python):
     assert python.run(code).stdout.strip() == "True"
 
 
-def test_a_cache_that_cannot_be_written_is_mentioned(python):
-    python.cache.write_text("a file where the folder should be")
-    done = python.run("import doubling; print(doubling.run())")
+def test_a_cache_that_cannot_be_written_is_mentioned(python_alone):
+    python_alone.cache.write_text("a file where the folder should be")
+    done = python_alone.run("import doubling; print(doubling.run())")
     assert done.stdout.strip() == "[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]"
     assert done.stderr.count("cannot be kept in") == 1
     assert "NUMBA_CACHE_DIR" in done.stderr
