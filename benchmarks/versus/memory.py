@@ -45,6 +45,8 @@ def _measure(side: str, name: str, layout: str = "NCHW", style: str = "own") -> 
     from versus.steps import Minires, Net, Torch
     from versus.works import NETS
 
+    chosen = NETS[name]
+
     def make(net: Net, batch: int) -> Minires | Torch:
         x, labels = net.images(batch)
         start = net.torch()
@@ -53,7 +55,7 @@ def _measure(side: str, name: str, layout: str = "NCHW", style: str = "own") -> 
         return Minires(net.minires(start.state_dict(), style == "torchvision"), x, labels)
 
     make(Net("cifar_resnet", {"depth": 8}, (3, 32, 32), 2, 2), 2).train()
-    steps = make(NETS[name], NETS[name].batch)
+    steps = make(chosen, chosen.batch)
     before = _resident()
     for _ in range(3):
         steps.train()

@@ -69,10 +69,11 @@ def test_the_first_process_has_an_empty_cache(load, tmp_path, monkeypatch, capsy
         script.main(["--rounds", "0", "--results", str(tmp_path)])
 
 
-def test_nothing_grows_and_nothing_is_left(load, capsys):
+def test_nothing_grows_and_nothing_is_left(load, monkeypatch, capsys):
     script = load("endurance")
+    monkeypatch.setattr(script, "SETTLED", 40)
     with pytest.raises(SystemExit) as end:
-        script.main(["--steps", "130", "--graphs", "180"])
+        script.main(["--steps", "70", "--graphs", "180"])
     assert end.value.code == 0, capsys.readouterr().out
     assert "0 objects for the cycle collector, arrays +0 bytes" in capsys.readouterr().out
 
@@ -99,6 +100,7 @@ def test_a_cycle_is_noticed(load, monkeypatch):
 
 def test_memory_that_grows_in_training_is_noticed(load, monkeypatch):
     script = load("endurance")
+    monkeypatch.setattr(script, "SETTLED", 10)
     kept, right = [], mr.cross_entropy
 
     def cross_entropy(x, labels):
@@ -107,4 +109,4 @@ def test_memory_that_grows_in_training_is_noticed(load, monkeypatch):
 
     monkeypatch.setattr(mr, "cross_entropy", cross_entropy)
     with pytest.raises(SystemExit, match=r"error: the memory of arrays grew in training$"):
-        script.main(["--steps", "104", "--graphs", "1"])
+        script.main(["--steps", "14", "--graphs", "1"])

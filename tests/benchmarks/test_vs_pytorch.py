@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import raises
+from harness import one_thread, raises
+
+import minires as mr
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
@@ -21,11 +23,12 @@ MODULES = ("harness", "floors", "shapes", "versus", "vs_pytorch", "ladder_conv2d
 @pytest.fixture
 def load(monkeypatch):
     """Imports a module of the benchmarks, whose ``harness`` is not the tests'."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.syspath_prepend(str(FOLDER / "ops"))
     tests_own = sys.modules.pop("harness", None)
-    yield importlib.import_module
+    with one_thread(mr, torch):
+        yield importlib.import_module
     for name in list(sys.modules):
         if name.split(".")[0] in MODULES:
             del sys.modules[name]
@@ -168,7 +171,7 @@ def run_script(*arguments):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "OMP_NUM_THREADS": "1"},
         timeout=120,
         check=False,
     )
@@ -192,8 +195,9 @@ def test_parity_the_script_runs_from_end_to_end(tmp_path):
 
 
 @pytest.mark.slow
-def test_parity_memory_is_that_of_a_process_of_its_own(load):
+def test_parity_memory_is_that_of_a_process_of_its_own(load, monkeypatch):
     memory = load("versus.memory")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     memory.peak("minires", "resnet20")  # compiling takes memory, too: that is not counted
     sizes = {side: memory.peak(side, "resnet20") for side in ("minires", "torch")}
     # Activations of 128 images alone are about 90 MiB, if only one in three is kept.
