@@ -148,6 +148,16 @@ def test_batch_norm_nan_stays_in_its_channel(backend):
     assert np.isfinite(y[:, [0, 2]]).all()
 
 
+def test_batch_norm_of_values_whose_squares_overflow(backend):
+    """Infinite statistics are results, of which NumPy gives no warning."""
+    x = mr.tensor(arrays((2, 3, 2, 2))[0].astype(np.float32))
+    x[:, 1] *= 1e30
+    mean, var = mr.zeros(3), mr.ones(3)
+    y = batch_norm(x, mean, var, training=True)
+    assert np.isinf(var.numpy()).tolist() == [False, True, False]
+    assert np.isfinite(y.numpy()[:, [0, 2]]).all()
+
+
 ERRORS = {
     "one_value": ((1, 64, 1, 1), {"training": True}, ShapeError, ["(1, 64, 1, 1)", "drop_last"]),
     "empty": ((0, 3, 2, 2), {"training": True}, ShapeError, ["more than one value per channel"]),

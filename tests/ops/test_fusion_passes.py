@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import arrays
-from ops.fused import Torchvision, Written, build, conv, pending
+from ops.fused import Torchvision, Written, both_ways, build, conv, pending
 
 import minires as mr
 from minires import nn
@@ -166,3 +166,35 @@ def test_writing_into_a_weight_whose_array_was_handed_out():
         array[...] = 0
         assert y.abs().sum().item() > 0
         assert net.c1(x).abs().sum().item() == 0
+
+
+def stem_and_images():
+    """A stem, and images whose array the caller holds, in the kernels' memory order."""
+    net = build(lambda: Written(None, c1=conv(3, 16), b1=BatchNorm2d(16)), "float32")
+    rows = arrays((4, 8, 8, 3))[0].astype("float32")
+    return net, rows, mr.from_nhwc(rows)
+
+
+def test_a_stem_waits_for_its_batch_norm_though_its_images_are_held(launches):
+    net, rows, x = stem_and_images()
+    y = net.b1(net.c1(x)).relu()
+    assert kinds(launches) == []  # statistics came with the convolution
+    _ = y._array
+    launches.clear()
+    with mr.no_grad():
+        y = net.eval().b1(net.c1(x)).relu()
+        rows[...] = 7  # unseen: what waits read a copy
+        _ = y._array
+        assert kinds(launches) == []
+        later = net.b1(net.c1(x)).relu()
+    assert (y - later).abs().max().item() > 0.1
+
+
+def test_writing_images_after_a_stem_is_not_seen():
+    def run():
+        net, rows, x = stem_and_images()
+        y = net.b1(net.c1(x)).relu()
+        rows[...] = 7
+        return y._array.copy()
+
+    both_ways(run, 1e-5)
