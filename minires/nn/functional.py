@@ -151,6 +151,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
 def cross_entropy(
     input: Tensor,
     target: Tensor,
+    weight: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -160,6 +161,7 @@ def cross_entropy(
     return ops.cross_entropy(
         input,
         target,
+        weight=weight,
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         reduction=reduction,

@@ -361,14 +361,19 @@ class Dropout2d(_Dropout):
 
 
 class CrossEntropyLoss(Module):
-    """Cross entropy of logits ``(n, classes, ...)`` with labels or class probabilities.
+    """Cross entropy of logits ``(n, classes)`` with labels or class probabilities.
+
+    ``weight`` is a factor for each class, or None; it is a buffer, and moves with :meth:`to`.
 
     Raises:
         ArgumentError: ``label_smoothing`` outside 0..1, or an unknown ``reduction``.
     """
 
+    weight: Tensor | None
+
     def __init__(
         self,
+        weight: Tensor | None = None,
         *,
         ignore_index: int = -100,
         reduction: str = "mean",
@@ -383,6 +388,7 @@ class CrossEntropyLoss(Module):
             raise ArgumentError(
                 message("CrossEntropyLoss", "label_smoothing between 0 and 1", label_smoothing)
             )
+        self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.label_smoothing = label_smoothing
@@ -391,6 +397,7 @@ class CrossEntropyLoss(Module):
         return F.cross_entropy(
             logits,
             target,
+            self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,

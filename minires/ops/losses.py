@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..device import array_module
-from ..errors import ArgumentError, ShapeError, message, unknown
+from ..errors import ShapeError, message, unknown
 from ..tensor import Tensor
 from .activation import softplus
 from .checks import binary_operands, check_same, real
-from .cross_entropy.op import check_labels
+from .cross_entropy.op import check_labels, check_weight, sum_of_weights
 from .elementwise import where
 
 
@@ -99,11 +99,7 @@ def nll_loss(
     at = xp.where(used, labels, 0)
     losses = -where(used, x[xp.arange(len(labels)), at], 0)
     if weight is not None:
-        if real("nll_loss", weight).shape != x.shape[1:]:
-            expected = f"a weight for each class, of shape {x.shape[1:]}"
-            raise ShapeError(message("nll_loss", expected, weight.shape))
-        check_same("nll_loss", x, weight)
-        factors = where(used, weight[at], 0)
+        factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
         losses = losses * factors
     if reduction != "mean":
         return reduced("nll_loss", losses, reduction)
@@ -112,12 +108,7 @@ def nll_loss(
         raise ShapeError(message("nll_loss", "at least one row to average", "none"))
     if weight is None:
         return losses.sum() * (1.0 / count)
-    total = factors.sum()
-    if not total.item() > 0:
-        fix = "Their mean would be a division by 0: weigh the classes that occur."
-        got = f"{total.item():g} for the labels that are there"
-        raise ArgumentError(message("nll_loss", "weights with a sum > 0", got, fix=fix))
-    return losses.sum() / total
+    return losses.sum() / sum_of_weights("nll_loss", factors)
 
 
 def binary_cross_entropy_with_logits(

@@ -135,10 +135,30 @@ def _warn_about_probabilities(x: Tensor) -> None:
         )
 
 
+def check_weight(name: str, weight: Any, x: Tensor) -> Tensor:
+    """A factor for each class of the logits (n, c), or an error."""
+    if real(name, weight).shape != x.shape[1:]:
+        expected = f"a weight for each class, of shape {x.shape[1:]}"
+        raise ShapeError(message(name, expected, weight.shape))
+    check_same(name, x, weight)
+    return weight  # type: ignore[no-any-return]
+
+
+def sum_of_weights(name: str, factors: Tensor) -> Tensor:
+    """The sum of the factors of all labels, by which their mean is divided."""
+    total = factors.sum()
+    if not total.item() > 0:
+        fix = "Their mean would be a division by 0: weigh the classes that occur."
+        got = f"{total.item():g} for the labels that are there"
+        raise ArgumentError(message(name, "weights with a sum > 0", got, fix=fix))
+    return total
+
+
 def cross_entropy(
     x: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -148,6 +168,9 @@ def cross_entropy(
     Args:
         x: logits, (n, c): any real numbers, not probabilities.
         target: labels, integers (n,) in 0..c-1; or probabilities, (n, c), of x's dtype.
+        weight: a factor w for each class, (c,), where some matter more than others: the entries of
+            the target q are multiplied by it, and the mean over labels is the weighted one,
+            divided by the sum of their w.
         label_smoothing: s, the share of the uniform distribution in the target, in 0..1.
         ignore_index: rows with this label have no loss and do not count in the mean.
         reduction: ``"mean"`` over the rows, ``"sum"``, or ``"none"`` for one loss per row.
@@ -157,7 +180,8 @@ def cross_entropy(
 
     Raises:
         ShapeError, DTypeError: logits or target of another shape or kind.
-        ArgumentError: a label out of range (named with its index), or an unknown reduction.
+        ArgumentError: a label out of range (named with its index), an unknown reduction, or a mean
+            over labels that have no weight.
 
     >>> import minires as mr
     >>> float(mr.cross_entropy(mr.zeros(2, 4), mr.tensor([0, 3])))  # log(4)
@@ -182,12 +206,23 @@ def cross_entropy(
                 message("cross_entropy", f"probabilities of shape {x.shape}", target.shape)
             )
         q = target * (1 - label_smoothing) + label_smoothing / x.shape[1]
+        if weight is not None:
+            q = q * check_weight("cross_entropy", weight, x)
         losses = -(q * log_softmax(x, 1)).sum(1)
         count = x.shape[0]
     else:
         labels = check_labels("cross_entropy", target, x, ignore_index)
-        losses = CrossEntropy.apply(x.contiguous(), labels, float(label_smoothing), ignore_index)
-        count = int((labels != ignore_index).sum())
+        used = labels != ignore_index
+        count = int(used.sum())
+        if weight is None:
+            smoothing = float(label_smoothing)
+            losses = CrossEntropy.apply(x.contiguous(), labels, smoothing, ignore_index)
+        else:
+            check_weight("cross_entropy", weight, x)
+            xp = array_module(labels)
+            q = xp.full(x.shape, label_smoothing / x.shape[1], x.dtype)
+            q[xp.arange(len(labels)), xp.where(used, labels, 0)] += 1 - label_smoothing
+            losses = -(Tensor(q * used[:, None]) * weight * log_softmax(x, 1)).sum(1)
         if count == 0 and reduction == "mean":
             raise ArgumentError(
                 f"cross_entropy: every label is ignore_index={ignore_index}; there is no row to "
@@ -196,4 +231,8 @@ def cross_entropy(
     if reduction == "none":
         return losses
     total = losses.sum()
-    return total if reduction == "sum" else total * (1.0 / count)
+    if reduction == "sum":
+        return total
+    if weight is not None and target.ndim == 1:
+        return total / sum_of_weights("cross_entropy", weight[labels[used]])
+    return total * (1.0 / count)
