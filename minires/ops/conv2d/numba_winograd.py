@@ -37,7 +37,7 @@ from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel
 from ...kernels.simd import lanes_of, load, part, store
 from ...kernels.simd import relu as rectify
-from ...kernels.source import GRADIENT, Source, as_source, nothing_of
+from ...kernels.source import Source, as_source, nothing_of
 from ...kernels.statistics import block_statistics, combine
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import ROWS, product_1, product_2
@@ -45,13 +45,13 @@ from ...kernels.weights import as_weights
 from .numba_winograd_rows import (
     PLANES,
     Tiling,
-    fetch_share,
     pixels_before,
     plane_size,
     tiling_of,
     transform_data,
     transform_output,
     wide_data,
+    window_size,
 )
 from .numba_winograd_tile import matrix_of, weight_planes
 from .numba_winograd_weight import conv2d_bwd_weight
@@ -181,12 +181,7 @@ def _convolve(
             plane_u, c_in, 0,
         )  # fmt: skip
         tiles = (last - first) * across
-        next_at = (last // down * h_in + 4 * (last % down)) * w_in * c_in
-        next_size = 4 * rows * w_in * c_in
         for e in range(PLANES):
-            fetch_share(x, next_at, next_size, e)
-            if kind >= GRADIENT:
-                fetch_share(x2, next_at, next_size, e)
             for o in range(0, c_out, width):
                 at = (o * PLANES + e * width) * c_in
                 bias_at = o + c_out if biased and e == ONES else o
@@ -299,7 +294,7 @@ def _job(shape: tuple[int, ...], c_in: int, dtype: Any, taps: tuple[int, ...]) -
         chunk = min(max(CHUNK // (PLANES * c_in * t.across * t.rows), 1) * t.rows, t.total)
     starts, ends = t.tables(chunk, c_in, c_out)
     plane_u, plane_m = plane_size(starts.size, c_in), plane_size(ends.size, c_out)
-    window = 6 * (4 * t.across + 2) * c_in
+    window = window_size(t.across, c_in)
     size = max(window, 15 * c_in * width) if wide else PLANES * (plane_u + plane_m) + window
     return _Job(
         t, width, ("winograd", taps, width), np.zeros((2, c_out), dtype), wide, chunk, starts,

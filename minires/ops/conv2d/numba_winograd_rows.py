@@ -22,6 +22,7 @@ from .numba_winograd_tile import data_tile, gradient_tile, output_tile
 
 PLANES = 36
 BLOCK = 2**16  # entries of the planes of a block
+STRIP = 2**13  # entries of a window that takes in several tile rows: it is to stay in the cache
 LEAST_BLOCKS = 16  # of a batch that has as many tile rows, for as many threads
 
 
@@ -65,6 +66,20 @@ def plane_size(tiles: int, c: int) -> int:
     return tiles * c + 16
 
 
+def _strip(across: int, c: int) -> int:
+    """How many tile rows of an image share a window: each needs six rows of pixels, of which its
+    neighbour needs two."""
+    return max(1, (STRIP // ((4 * across + 2) * c) - 2) // 4)
+
+
+_strip_of = device_function(_strip)
+
+
+def window_size(across: int, c: int) -> int:
+    """Entries of the window that :func:`transform_data` and :func:`transform_gradient` need."""
+    return (4 * _strip(across, c) + 2) * (4 * across + 2) * c
+
+
 @device_function
 def transform_data(
     x, y, k, kind, c, h, w, p_h, p_w, down, across, first, last, window, u, plane, side, slab
@@ -74,16 +89,22 @@ def transform_data(
     A plane is (tiles, c); or, as a wide weight gradient reads it, one slab (tiles, side) of
     channels after another, ``slab`` entries apart.
     """
-    columns = 4 * across + 2
-    to = 0
-    for q in range(first, last):
-        image, i = q // down, q % down
-        fill(x, y, k, kind, c, h, w, image, 4 * i - p_h, 6, -p_w, columns, window, 0)
-        for j in range(across):
-            for channel in range(0, c, lanes_of(u)):
-                place = to + channel // side * slab + channel % side
-                data_tile(window, 4 * j * c + channel, columns * c, c, u, place, plane)
-            to += side
+    columns, strip = 4 * across + 2, _strip_of(across, c)
+    to, q = 0, first
+    while q < last:
+        image, top = q // down, q % down
+        count = min(strip, min(down - top, last - q))
+        fill(
+            x, y, k, kind, c, h, w, image, 4 * top - p_h, 4 * count + 2, -p_w, columns, window, 0
+        )  # fmt: skip
+        for i in range(count):
+            for j in range(across):
+                at = 4 * (i * columns + j) * c
+                for channel in range(0, c, lanes_of(u)):
+                    place = to + channel // side * slab + channel % side
+                    data_tile(window, at + channel, columns * c, c, u, place, plane)
+                to += side
+        q += count
 
 
 @device_function

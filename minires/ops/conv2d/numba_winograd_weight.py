@@ -28,6 +28,7 @@ from .numba_winograd_rows import (
     transform_data,
     transform_gradient,
     wide_data,
+    window_size,
 )
 from .numba_winograd_tile import matrix_of, weight_gradient
 from .op import Conv2dGeometry
@@ -171,7 +172,7 @@ class _Job(NamedTuple):
 def _job(g: Conv2dGeometry, kind: str) -> _Job:
     dtype = np.dtype(kind)
     t = tiling_of(g.n, g.h_out, g.w_out, g.c_in + g.c_out, dtype)
-    window = 6 * (4 * t.across + 2) * max(g.c_in, g.c_out)
+    window = max(window_size(t.across, c) for c in (g.c_in, g.c_out))
     if g.c_in * g.c_out >= WIDE:
         tiles, slabs = t.total * t.across, [-(-c // SIDE) * SIDE for c in (g.c_in, g.c_out)]
         starts, _ = t.tables(t.total, SIDE, SIDE)
