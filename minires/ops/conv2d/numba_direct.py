@@ -38,6 +38,7 @@ from .op import Conv2dGeometry
 
 __all__ = ["conv2d_bwd_input", "conv2d_bwd_weight", "conv2d_fwd"]
 
+TOGETHER = 4 * ROWS  # positions that meet all panels while their windows are in the nearest cache
 TINY = 2**17  # multiply-adds that are done before a second thread has begun
 ADD, RECTIFY, MEASURE = 1, 2, 4  # what is done to a finished block
 
@@ -87,33 +88,34 @@ def _multiply(a, weights, width, bias, y, y_at, tile, t, p, positions, first, la
         part(t, t[p + S.OFFSETS]),
     )
     segments, run = t[p + S.SEGMENTS], t[p + S.RUN]
-    for panel in range(first, last):
-        column = panel % panels * width
-        channel = panel // panels * t[S.Y_GROUP] + column
-        columns = min(width, t[S.Y_GROUP] - column)
-        left = part(a, panel // panels * t[S.GROUP])
-        b_at = panel * size + t[p + S.FIRST_TAP] * t[S.GROUP] * width
-        for top in range(0, positions, ROWS):
-            # The last tile ends with the last position: some are computed twice, to the same.
-            at = max(min(top, positions - ROWS), 0)
-            if columns == width:
-                c, c_ends, c_at = y, part(ends, at), y_at + channel
-            else:
-                c, c_ends, c_at = tile, part(t, t[S.TILE]), 0
-            if width == lanes_of(y):
-                product_1(
-                    left, part(starts, at), 0, offsets, segments, run, weights, b_at, bias, channel,
-                    c, c_ends, c_at,
-                )  # fmt: skip
-            else:
-                product_2(
-                    left, part(starts, at), 0, offsets, segments, run, weights, b_at, bias, channel,
-                    c, c_ends, c_at,
-                )  # fmt: skip
-            if columns < width:
-                for r in range(ROWS):
-                    for j in range(columns):
-                        y[y_at + ends[at + r] + channel + j] = tile[r * S.TILE_ROW + j]
+    for base in range(0, positions, TOGETHER):
+        for panel in range(first, last):
+            column = panel % panels * width
+            channel = panel // panels * t[S.Y_GROUP] + column
+            columns = min(width, t[S.Y_GROUP] - column)
+            left = part(a, panel // panels * t[S.GROUP])
+            b_at = panel * size + t[p + S.FIRST_TAP] * t[S.GROUP] * width
+            for top in range(base, min(base + TOGETHER, positions), ROWS):
+                # The last tile ends with the last position: some are computed twice, to the same.
+                at = max(min(top, positions - ROWS), 0)
+                if columns == width:
+                    c, c_ends, c_at = y, part(ends, at), y_at + channel
+                else:
+                    c, c_ends, c_at = tile, part(t, t[S.TILE]), 0
+                if width == lanes_of(y):
+                    product_1(
+                        left, part(starts, at), 0, offsets, segments, run, weights, b_at, bias,
+                        channel, c, c_ends, c_at,
+                    )  # fmt: skip
+                else:
+                    product_2(
+                        left, part(starts, at), 0, offsets, segments, run, weights, b_at, bias,
+                        channel, c, c_ends, c_at,
+                    )  # fmt: skip
+                if columns < width:
+                    for r in range(ROWS):
+                        for j in range(columns):
+                            y[y_at + ends[at + r] + channel + j] = tile[r * S.TILE_ROW + j]
 
 
 @device_function
