@@ -210,7 +210,14 @@ def figure(ladders: dict[str, list[Rung]], most: float, note: str) -> Any:
             rate = rung.rate / 1e9
             axis.barh(place, rate, height=0.62, color=blue)
             text = f"{rate:.0f}" if rate >= 1 else f"{rate:.4f}"
-            axis.annotate(text, (rate, place), (4, 0), textcoords="offset points", va="center")
+            axis.annotate(
+                text,
+                (rate, place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # above the peak's line
+            )
         axis.axvline(most / 1e9, color=vermillion, lw=1.4)
         axis.set_yticks(range(len(rungs)), [rung.name for rung in rungs])
         axis.set_ylim(len(rungs) - 0.5, -0.5)
