@@ -29,7 +29,7 @@ import numpy as np
 
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function
-from ...kernels.source import clear, fill, read_apart
+from ...kernels.source import clear, read_apart
 from ...kernels.tile import ROWS
 from .op import Conv2dGeometry
 
@@ -328,21 +328,24 @@ def fill_window(x, x2, k, kind, t, image, images, row, rows, window):  # type: i
     if t[JOINED]:  # a window as wide as the image is one long row
         lines, columns, left = 1, lines * width, first * width
         height, width, first = 1, height * width, 0
+    # Pixels that lie apart are read in one go where none of them is outside the image. There is one
+    # call of read_apart, which is long: each takes half a second to compile.
+    apart = t[PITCH_W]
+    whole = apart > 1 and left >= 0 and left + (columns - 1) * apart < width
+    piece, step = (columns, apart) if whole else (t[PIECE], 1)
     for i in range(images):
         for line in range(lines):
-            to = i * t[IMAGE_SIZE] + line * t[ROW_SIZE]
-            if t[PITCH_W] > 1 and left >= 0 and left + (columns - 1) * t[PITCH_W] < width:
-                h = first + line * t[PITCH_H]
-                if h >= 0 and h < height:
-                    begin = (((image + i) * height + h) * width + left) * c
-                    read_apart(
-                        x, x2, k, kind, c, begin, t[PITCH_W] * c, columns, window, to
-                    )  # fmt: skip
-                else:
-                    clear(window, to, columns * c)
-                continue
-            for at in range(0, columns, t[PIECE]):
-                fill(
-                    x, x2, k, kind, c, height, width, image + i, first + line * t[PITCH_H], 1,
-                    left + at * t[PITCH_W], min(t[PIECE], columns - at), window, to + at * c,
-                )  # fmt: skip
+            h = first + line * t[PITCH_H]
+            for done in range(0, columns, piece):
+                to = i * t[IMAGE_SIZE] + line * t[ROW_SIZE] + done * c
+                count, begin = min(piece, columns - done), left + done * apart
+                low, high = max(begin, 0), min(begin + (count - 1) * step + 1, width)
+                if h < 0 or h >= height or low >= high:
+                    clear(window, to, count * c)
+                    continue
+                pixels = (high - low + step - 1) // step
+                clear(window, to, (low - begin) * c)
+                at = (((image + i) * height + h) * width + low) * c
+                to += (low - begin) * c
+                read_apart(x, x2, k, kind, c, at, step * c, pixels, window, to)
+                clear(window, to + pixels * c, (count - (low - begin) - pixels) * c)

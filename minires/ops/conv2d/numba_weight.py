@@ -52,13 +52,12 @@ def _take_panels(  # type: ignore[no-untyped-def]
     gy, gy2, k, kind, at, count, scratch, width, panels, first, last, c, group, panel_of_b
 ):  # fmt: skip
     """panel_of_b (last - first, CHUNK, width) = some panels of ``count`` positions of gy."""
-    if c == group == width:
-        read(gy, gy2, k, kind, c, at, count, panel_of_b, 0)
+    b, whole = part(gy, at), c == group == width  # such rows are a panel already
+    if whole or kind != PLAIN:
+        b = panel_of_b if whole else scratch
+        read(gy, gy2, k, kind, c, at, count, b, 0)
+    if whole:
         return
-    b = part(gy, at)
-    if kind != PLAIN:
-        read(gy, gy2, k, kind, c, at, count, scratch, 0)
-        b = scratch
     for panel in range(first, last):
         column = panel % panels * width
         channel = panel // panels * group + column
