@@ -11,7 +11,7 @@ import numpy as np
 from ..device import array_module
 from ..errors import GraphError, NaNError, ShapeError, message
 from .function import has_nan
-from .modes import _anomaly, set_grad_enabled
+from .modes import _anomaly, _grad_mode, _Mode
 from .pending import Sum, fusing, may_wait
 from .place import Place, caller, show_place
 from .tape import Node, check_gradient, memory
@@ -172,7 +172,7 @@ def walk(
         kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
         return gradient
 
-    with set_grad_enabled(create_graph):
+    with _Mode(_grad_mode, create_graph):
         starts = []
         for output, given in zip(outputs, gradients):
             gradient = _start(output, given)

@@ -16,6 +16,7 @@ import ctypes
 import functools
 import math
 import threading
+import weakref
 from collections import deque
 from typing import Any
 
@@ -26,9 +27,11 @@ SPARE = 1 << 26  # bytes that may be held beyond the most that was in use at onc
 PAGE, LINE = 4096, 64
 
 _lock = threading.Lock()
-# Memory that came back. An array may die at any moment, in a garbage collection inside this very
-# module too: what it does then must take no lock.
-_returned: deque[np.ndarray[Any, Any]] = deque()
+_lent: dict[int, _Loan] = {}  # by id
+# What came back. An array may die at any moment, in a garbage collection inside this very module
+# too: what happens then must take no lock. And it must not be Python code, in which an interrupt
+# from the keyboard would be lost.
+_returned: deque[_Loan] = deque()
 _idle: dict[int, list[np.ndarray[Any, Any]]] = {}  # by size
 _held = _used = _most = 0  # bytes: of all memory, of that which arrays use, of that at its most
 _turn = 0
@@ -36,14 +39,20 @@ _turn = 0
 
 @functools.cache
 def _block(size: int) -> Any:
-    """The type of objects that lend ``size`` bytes of memory to arrays: when the last array is gone
-    and they go with it, the memory goes back to the idle ones."""
+    """The type of objects that lend ``size`` bytes of memory to arrays."""
 
     class Block(ctypes.c_char * size):  # type: ignore[misc]
-        def __del__(self, back: Any = _returned.append) -> None:  # needed to the very end
-            back(self.memory)
+        """A subclass, because weak references to it are wanted."""
 
     return Block
+
+
+class _Loan(weakref.ref[Any]):
+    """Refers to a block, and knows its memory: when the last array is gone, and the block with it,
+    this is among what came back."""
+
+    __slots__ = ("memory",)
+    memory: np.ndarray[Any, Any]
 
 
 def size_class(nbytes: int) -> int:
@@ -65,7 +74,9 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     size = size_class(nbytes)
     memory = _take(size)
     block = _block(size).from_buffer(memory)
-    block.memory = memory
+    loan = _Loan(block, _returned.append)
+    loan.memory = memory
+    _lent[id(loan)] = loan
     return np.ndarray(shape, dtype, block)
 
 
@@ -113,7 +124,9 @@ def _collect() -> None:
     """Put what came back among the idle memory."""
     global _used
     while _returned:
-        memory = _returned.popleft()
+        loan = _returned.popleft()
+        _lent.pop(id(loan), None)  # an interrupt may have come before it was there
+        memory = loan.memory
         size = memory.size
         _used -= size
         if size in _idle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -210,3 +211,15 @@ def test_training_does_not_grow():
         train(1)
     gc.collect()
     assert buffers.in_use() <= before
+
+
+def test_no_python_code_runs_when_a_buffer_dies():
+    """An exception in it, as of an interrupt from the keyboard, would be printed and forgotten."""
+    array = buffers.empty(MEGA, "float32")
+    calls = []
+    sys.setprofile(lambda frame, event, _: calls.append(event) if event == "call" else None)
+    try:
+        del array
+    finally:
+        sys.setprofile(None)
+    assert calls == []
