@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minires.nn import functional as F
 from minires.nn.module import Module
-from minires.ops.losses import check_reduction
+from minires.ops.checks import check_reduction
 from minires.tensor import Tensor
 
 

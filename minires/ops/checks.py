@@ -8,7 +8,7 @@ import numpy as np
 
 from ..autograd import Variable, in_complex_step
 from ..device import array_module, device_of
-from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, unknown
 from ..tensor import Tensor
 
 Pair = tuple[int, int]
@@ -128,6 +128,12 @@ def check_same(name: str, *tensors: Variable) -> None:
 
 def _on_gpu(x: Variable) -> bool:
     return x._pending is None and not isinstance(x._array, np.ndarray)
+
+
+def check_reduction(reduction: str) -> None:
+    """Refuse a name of no reduction, with the nearest that is one."""
+    if reduction not in ("mean", "sum", "none"):
+        raise unknown("reduction", reduction, ["mean", "sum", "none"])
 
 
 def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:

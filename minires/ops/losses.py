@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..device import array_module
-from ..errors import ShapeError, message, unknown
+from ..errors import ShapeError, message
 from ..tensor import Tensor
 from .activation import softplus
-from .checks import binary_operands, check_same, real
+from .checks import binary_operands, check_reduction, check_same, real
 from .cross_entropy.op import check_labels, check_weight, sum_of_weights
 from .elementwise import where
 
@@ -27,12 +27,6 @@ def _targets(name: str, x: Tensor, target: Any) -> Tensor:
         raise ShapeError(message(name, f"a target of shape {x.shape}", target.shape, fix=fix))
     check_same(name, x, target)
     return target
-
-
-def check_reduction(reduction: str) -> None:
-    """Refuse a name of no reduction, with the nearest that is one."""
-    if reduction not in ("mean", "sum", "none"):
-        raise unknown("reduction", reduction, ["mean", "sum", "none"])
 
 
 def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:

@@ -19,9 +19,9 @@ import numpy as np
 
 from ...autograd import Function
 from ...device import array_module, device_of, kernels
-from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, unknown
+from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import check_same, real
+from ..checks import check_reduction, check_same, real
 from ..reduce import log_softmax, softmax
 
 
@@ -190,8 +190,7 @@ def cross_entropy(
     real("cross_entropy", x)
     if x.ndim != 2 or x.shape[1] < 1:
         raise ShapeError(message("cross_entropy", "logits of shape (n, c)", x.shape))
-    if reduction not in ("mean", "sum", "none"):
-        raise unknown("reduction", reduction, ["mean", "sum", "none"])
+    check_reduction(reduction)
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(message("cross_entropy", "label_smoothing in 0..1", label_smoothing))
     if not isinstance(target, Tensor):
