@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...kernels.jit import device_function, kernel
-from ...kernels.simd import lanes_of, part, prefetch
+from ...kernels.simd import lanes_of, part
 from ...kernels.source import fill
 from ...kernels.tile import ROWS
 from .numba_winograd_tile import data_tile, gradient_tile, output_tile
@@ -137,14 +137,6 @@ def transform_output(m, plane, c, h, w, down, across, first, last, y):  # type: 
                 to = begin + 4 * j * c + channel
                 output_tile(m, at + channel, plane, y, to, w * c, c, rows, columns)
             at += c
-
-
-@device_function
-def fetch_share(x, at, size, e):  # type: ignore[no-untyped-def]
-    """Begin to bring a 36th of ``size`` entries at x[at] near, while plane e is computed with."""
-    share = size // PLANES
-    for i in range(at + e * share, at + (e + 1) * share, lanes_of(x)):
-        prefetch(x, i)
 
 
 @device_function

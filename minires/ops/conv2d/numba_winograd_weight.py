@@ -15,14 +15,13 @@ import numpy as np
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, large_kernel
-from ...kernels.simd import lanes_of, part
+from ...kernels.simd import lanes_of, part, prefetch
 from ...kernels.source import GRADIENT, as_source, clear
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_low
 from .numba_winograd_rows import (
     PLANES,
     Tiling,
-    fetch_share,
     plane_size,
     tiling_of,
     transform_data,
@@ -63,6 +62,14 @@ def _depth(rows: int, columns: int, dtype: Any) -> int:
 
 
 @device_function
+def _fetch_share(x, at, size, e):  # type: ignore[no-untyped-def]
+    """Begin to bring a 36th of ``size`` entries at x[at] near, while plane e is computed with."""
+    share = size // PLANES
+    for i in range(at + e * share, at + (e + 1) * share, lanes_of(x)):
+        prefetch(x, i)
+
+
+@device_function
 def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, c_in):  # type: ignore[no-untyped-def]
     """gw[o : o + columns, i] = Gᵀ s G of row a of the summed parts of ``size`` entries."""
     lanes = lanes_of(gw)
@@ -100,10 +107,10 @@ def _sum_parts(
         x_at, x_size = (image * h_in + top) * w_in * c_in, 4 * rows * w_in * c_in
         gy_at, gy_size = (image * h + top) * w * c_out, 4 * rows * w * c_out
         for e in range(PLANES):
-            fetch_share(x, x_at, x_size, e)
-            fetch_share(gy, gy_at, gy_size, e)
+            _fetch_share(x, x_at, x_size, e)
+            _fetch_share(gy, gy_at, gy_size, e)
             if gy_kind >= GRADIENT:
-                fetch_share(gy2, gy_at, gy_size, e)
+                _fetch_share(gy2, gy_at, gy_size, e)
             _add_products(
                 part(u, e * plane_u), starts, c_in, part(z, e * plane_z), c_out, c_out,
                 (last - first) * across, part(own, e * depth * c_out),
