@@ -159,6 +159,7 @@ class _Compiled(CFunc):
 _KINDS: dict[str, Any] = {np.dtype(d).char: types.CPointer(numba.from_dtype(np.dtype(d))) for d in (
     "f4", "f8", "i8", "i4", "u1", "?")}  # fmt: skip
 _NUMBER = "."  # the kind of an argument that is no array
+_ARRAY = np.ndarray
 
 
 class Kernel:
@@ -216,9 +217,6 @@ class Kernel:
             name, address, words, arrays, tasks
         )
         return self._launchers[kinds]
-
-
-_ARRAY = np.ndarray
 
 
 _compiled: list[Any] = []  # machine code lives as long as these

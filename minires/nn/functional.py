@@ -66,9 +66,7 @@ def conv2d(
     ``padding="valid"`` is none; ``"same"`` (stride 1) keeps height and width, and where the total
     padding is odd the extra row or column goes to the bottom or right, as in PyTorch.
     """
-    if not isinstance(padding, str):
-        pass
-    elif padding == "valid":
+    if padding == "valid":
         padding = 0
     elif padding == "same":
         if pair(stride) != (1, 1):
@@ -80,7 +78,7 @@ def conv2d(
         padding = (total_h // 2, total_w // 2)
         if total_h % 2 or total_w % 2:
             input = pad(input, (0, total_w % 2, 0, total_h % 2))
-    else:
+    elif isinstance(padding, str):
         raise ArgumentError(message("conv2d", 'padding a size, "same" or "valid"', repr(padding)))
     return ops.conv2d(
         input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
