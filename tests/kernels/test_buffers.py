@@ -106,6 +106,18 @@ def test_neighbours_begin_at_different_places_of_a_page():
     assert all(offset % buffers.LINE == 0 for offset in offsets)
 
 
+def test_vectors_never_reach_over_two_lines_of_the_cache():
+    """A convolution whose scratch memory began anywhere took up to a fifth longer."""
+    for size in (5000, 5001, 100_000):
+        for dtype in ("float32", "float64"):
+            assert address(buffers.empty((size,), dtype)) % buffers.LINE == 0
+            memory = buffers.scratch(size, np.dtype(dtype))
+            assert memory.size >= size
+            assert address(memory) % buffers.LINE == 0
+            assert memory.flags.c_contiguous
+    buffers.release()
+
+
 def test_what_is_held_does_not_grow():
     most = buffers._most
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import pytest
 
 import minires as mr
 from minires.kernels import cpu
+from minires.kernels.buffers import LINE
 from minires.kernels.simd import INTERPRETED
 from minires.kernels.source import GATED, GRADIENT, NORMALISED, RECTIFIED, Source
 from minires.kernels.tile import ROWS
@@ -260,6 +261,7 @@ def test_blocks_cover_the_result_in_whole_tiles(shape, role):
 def test_tables_stay_inside_the_window(shape, role):
     g = geometry(*shape)
     p = plan(g, role, False, 4)
+    assert p.window * 4 % LINE == 0  # what lies behind it in scratch begins with a line
     first, taps = p.table[FIRST_PHASE], 0
     for phase in range(p.table[PHASES]):
         sizes = p.table[first + phase * PHASE_SIZE :][:PHASE_SIZE]

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.buffers import LINE
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function
 from ...kernels.source import clear, read_apart
@@ -215,10 +216,17 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
         np.concatenate([sizes, phases, tile, *tables]).astype(np.int64),
         image_blocks * bands,
         in_place,
-        0 if in_place else images * image_size,
+        0 if in_place else _whole_lines(images * image_size, itemsize),
         np.array(taps, np.int64),
         np.multiply.outer(image_counts, row_counts).reshape(-1) * w.count,
     )
+
+
+def _whole_lines(size: int, itemsize: int) -> int:
+    """So many entries or a few more, so that what comes after them begins with a line of the cache
+    (see :func:`~minires.kernels.buffers.scratch`)."""
+    line = LINE // itemsize
+    return -(-size // line) * line
 
 
 def _positions(images: int, rows: int, columns: int, *steps: int) -> np.ndarray[Any, Any]:
