@@ -4,7 +4,8 @@ An array of a megabyte that NumPy allocates is fresh from the operating system: 
 mapped, one by one, when they are first written, which takes longer than computing what is written.
 A training step asks for the same sizes over and over, so :func:`empty` keeps the memory of arrays
 that nobody holds any more and gives it to the next one of a similar size. It is an array like any
-other; its memory comes back when the last view of it is gone.
+other. Its memory is free again when the last view of it is gone, which nobody has to be told: each
+view refers to the block of memory, and Python counts the references.
 
 Blocks begin at different offsets from a page, because arrays that begin at the same one fight for
 the same cache lines. What is held, idle or not, stays near the most that was ever in use at once.
@@ -15,9 +16,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import sys
 import threading
-import weakref
-from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,35 +27,26 @@ SMALLEST = 1 << 11  # bytes; NumPy is good at smaller arrays
 SPARE = 1 << 26  # bytes that may be held beyond the most that was in use at once, and an eighth
 PAGE, LINE = 4096, 64
 
-_lock = threading.Lock()
-_lent: dict[int, _Loan] = {}  # by id
-# What came back. An array may die at any moment, in a garbage collection inside this very module
-# too: what happens then must take no lock. And it must not be Python code, in which an interrupt
-# from the keyboard would be lost.
-_returned: deque[_Loan] = deque()
-_idle: dict[int, list[np.ndarray[Any, Any]]] = {}  # by size
-_held = _used = _most = 0  # bytes: of all memory, of that which arrays use, of that at its most
+_lock = threading.RLock()  # a garbage collection may come at any line, and end up in here again
+_blocks: dict[int, list[Any]] = {}  # all there are, in use or idle, by size
+_most = 0  # bytes in use at once, whenever that was looked at
 _turn = 0
+_alone = 0  # references to an object that only a list refers to, as seen below
 
 
-@functools.cache
-def _block(size: int) -> Any:
-    """The type of objects that lend ``size`` bytes of memory to arrays."""
-
-    class Block(ctypes.c_char * size):  # type: ignore[misc]
-        """A subclass, because weak references to it are wanted."""
-
-    return Block
+def _idle(blocks: list[Any]) -> Iterator[Any]:
+    """Those that no array refers to. Each is referred to here before it is looked at: so nobody
+    else can find it idle too."""
+    for block in blocks:
+        if sys.getrefcount(block) == _alone:
+            yield block
 
 
-class _Loan(weakref.ref[Any]):
-    """Refers to a block, and knows its memory: when the last array is gone, and the block with it,
-    this is among what came back."""
-
-    __slots__ = ("memory",)
-    memory: np.ndarray[Any, Any]
+while next(_idle([object()]), None) is None:  # versions of Python differ
+    _alone += 1
 
 
+@functools.lru_cache(maxsize=4096)
 def size_class(nbytes: int) -> int:
     """``nbytes`` rounded up, by at most an eighth, so that similar sizes share their memory."""
     step = 1 << max(nbytes.bit_length() - 4, 11)
@@ -71,13 +63,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
-    size = size_class(nbytes)
-    memory = _take(size)
-    block = _block(size).from_buffer(memory)
-    loan = _Loan(block, _returned.append)
-    loan.memory = memory
-    _lent[id(loan)] = loan
-    return np.ndarray(shape, dtype, block)
+    return np.ndarray(shape, dtype, _take(size_class(nbytes)))
 
 
 _scratch: dict[Any, np.ndarray[Any, Any]] = {}
@@ -96,72 +82,71 @@ def scratch(size: int, dtype: Any) -> np.ndarray[Any, Any]:
     return memory
 
 
-def _take(size: int) -> np.ndarray[Any, Any]:
-    global _turn, _held, _used, _most
+def _take(size: int) -> Any:
+    """An idle block of this size, or a new one."""
     with _lock:
-        _collect()
-        idle = _idle.get(size)
-        if idle:
-            _used += size
-            if _used > _most:
-                _most = _used
-            return idle.pop()
+        blocks = _blocks.setdefault(size, [])
+        for block in _idle(blocks):
+            return block
         _shrink(size)
-        _turn = (_turn + 5) % 13
-        turn = _turn
+        block = _new(size)
+        blocks.append(block)
+        return block
+
+
+def _new(size: int) -> Any:
+    """A block of fresh memory, at the next offset from a page."""
+    global _turn
+    _turn = (_turn + 5) % 13
     try:
-        raw = np.empty(size + 2 * PAGE, np.uint8)
+        raw: Any = np.empty(size + 2 * PAGE, np.uint8)
     except MemoryError as error:
-        release()
+        used = _used()
+        _free_idle()
         raise MemoryError(
             f"expected room for an array of {size / 2**30:.2f} GiB, got none; minires is using "
-            f"{_used / 2**30:.2f} GiB. Use a smaller batch or smaller images."
+            f"{used / 2**30:.2f} GiB. Use a smaller batch or smaller images."
         ) from error
-    start = -raw.__array_interface__["data"][0] % PAGE + turn * 5 * LINE
-    with _lock:
-        _held += size
-        _used += size
-        _most = max(_most, _used)
-    return raw[start : start + size]
+    start = -raw.__array_interface__["data"][0] % PAGE + _turn * 5 * LINE
+    # not an array: an array on an array would be a view of it, and is to be one in its own right
+    return (ctypes.c_char * size).from_buffer(raw[start : start + size])
 
 
-def _collect() -> None:
-    """Put what came back among the idle memory."""
-    global _used
-    while _returned:
-        loan = _returned.popleft()
-        _lent.pop(id(loan), None)  # an interrupt may have come before it was there
-        memory = loan.memory
-        size = memory.size
-        _used -= size
-        if size in _idle:
-            _idle[size].append(memory)
-        else:
-            _idle[size] = [memory]
+def _held() -> int:
+    return sum(size * len(blocks) for size, blocks in _blocks.items())
+
+
+def _used() -> int:
+    return _held() - sum(size * len([*_idle(blocks)]) for size, blocks in _blocks.items())
 
 
 def _shrink(size: int) -> None:
     """Make room for ``size`` bytes by freeing idle memory, the largest first, where too much is
     held."""
-    global _held
-    limit = max(_most, _used + size) * 9 // 8 + SPARE
-    while _held > _used and _held + size > limit:
-        largest = max(key for key, blocks in _idle.items() if blocks)
-        _held -= _idle[largest].pop().size
+    global _most
+    _most = max(_most, _used() + size)
+    excess = _held() + size - (_most * 9 // 8 + SPARE)
+    for large in sorted(_blocks, reverse=True):
+        for block in [*_idle(_blocks[large])]:
+            if excess > 0:
+                _blocks[large].remove(block)
+                excess -= large
+
+
+def _free_idle() -> None:
+    _scratch.clear()
+    for blocks in _blocks.values():
+        for block in [*_idle(blocks)]:
+            blocks.remove(block)
 
 
 def release() -> None:
     """Give all idle memory back to the operating system."""
-    global _held
-    _scratch.clear()
     with _lock:
-        _collect()
-        _idle.clear()
-        _held = _used
+        _free_idle()
 
 
 def in_use() -> int:
     """Bytes of buffers that arrays are using."""
     with _lock:
-        _collect()
-        return _used
+        return _used()
