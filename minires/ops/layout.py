@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..autograd import Function
 from ..device import array_module
 from ..errors import DTypeError, ShapeError, message
+from ..kernels.buffers import empty
 from ..tensor import Tensor, from_numpy, tensor_method
+
+FEW = 4  # channels that are moved one by one: twice as fast as three numbers after another
 
 
 class Contiguous(Function):
@@ -29,7 +34,15 @@ class ChannelsLast(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
-        return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        n, c, h, w = x.shape
+        xp = array_module(x)
+        y = (empty if xp is np else xp.empty)((n, h, w, c), x.dtype)
+        if c <= FEW:
+            for channel in range(c):
+                y[..., channel] = x[:, channel]
+        else:
+            y[...] = x.transpose(0, 2, 3, 1)
+        return y.transpose(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
