@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,21 @@ def pair(op: str, name: str, value: Any, least: int) -> Pair:
             message(op, f"{name} an integer >= {least} or a pair of them", repr(value))
         )
     return int(entries[0]), int(entries[1])
+
+
+def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+    """``make``, a function of shapes and options, computed once for each: the same few come again
+    and again, and what kernels make of a geometry is looked up by its identity."""
+    known = functools.lru_cache(maxsize=4096, typed=True)(make)
+
+    def get(*args: Any) -> Any:
+        try:
+            return known(*args)
+        except TypeError:  # an option that cannot be a key: a list, or a mistake to be named
+            make(*args)
+            return known(*[tuple(a) if isinstance(a, list) else a for a in args])
+
+    return get
 
 
 def images(op: str, shape: tuple[int, ...]) -> None:

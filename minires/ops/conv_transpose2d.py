@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor
 from .checks import Pair, check_same, pair, real
-from .conv2d.op import Conv2dGeometry, Conv2dInput
+from .conv2d.op import Conv2dInput, conv2d_geometry
 from .layout import channels_last
 from .shape import pad
 
@@ -84,7 +84,7 @@ def conv_transpose2d(
         fix = "Use less padding."
         raise ShapeError(message(NAME, "an output of at least one pixel", left, context, fix))
     back = (x.shape[0], w.shape[1] * groups, *size)
-    geometry = Conv2dGeometry.from_shapes(back, w.shape, s, inner, d, groups)
+    geometry = conv2d_geometry(back, w.shape, s, inner, d, groups)
     y = Conv2dInput.apply(channels_last(x), w, geometry)
     if cut:
         (top, low), (left_, right) = ((-q, m - q) for q, m in zip(p, more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -59,19 +60,31 @@ def _holders(low: Any, high: Any, size: int) -> Any:
     return np.stack([first, np.searchsorted(low, places, side="right")], axis=1)
 
 
-def avg_pool2d_fwd(x: Any, y: Any, g: AvgPool2dGeometry) -> None:
-    """Fill y (n, h_out, w_out, c)."""
+@functools.lru_cache(maxsize=512)
+def _tables(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, Any, Any]:
+    """Of each output row and column, where its window lies; and what to divide by."""
     rows = np.stack([g.h_low, g.h_high], axis=1)
     columns = np.stack([g.w_low, g.w_high], axis=1)
+    return rows, columns, g.scale.astype(dtype)
+
+
+@functools.lru_cache(maxsize=512)
+def _tables_back(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, Any, Any]:
+    """Of each row and column of the image, which windows hold it; and what to divide by."""
+    rows = _holders(g.h_low, g.h_high, g.h_in)
+    columns = _holders(g.w_low, g.w_high, g.w_in)
+    return rows, columns, g.scale.astype(dtype)
+
+
+def avg_pool2d_fwd(x: Any, y: Any, g: AvgPool2dGeometry) -> None:
+    """Fill y (n, h_out, w_out, c)."""
     h_out, w_out = g.scale.shape
     sizes = (g.h_in, g.w_in, h_out, w_out, g.c)
-    _fwd(g.n * h_out, x, rows, columns, g.scale.astype(x.dtype), *sizes, y)
+    _fwd(g.n * h_out, x, *_tables(g, x.dtype), *sizes, y)
 
 
 def avg_pool2d_bwd_x(gy: Any, gx: Any, g: AvgPool2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c)."""
-    rows = _holders(g.h_low, g.h_high, g.h_in)
-    columns = _holders(g.w_low, g.w_high, g.w_in)
     h_out, w_out = g.scale.shape
     sizes = (g.h_in, g.w_in, h_out, w_out, g.c)
-    _bwd_x(g.n * g.h_in, gy, rows, columns, g.scale.astype(gy.dtype), *sizes, gx)
+    _bwd_x(g.n * g.h_in, gy, *_tables_back(g, gy.dtype), *sizes, gx)

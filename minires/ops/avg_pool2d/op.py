@@ -17,12 +17,12 @@ from ...autograd import Function
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, pair, real
+from ..checks import Pair, images, nhwc, pair, real, remembered
 from ..layout import channels_last
 from ..max_pool2d.op import pooled_size
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # looked up by identity, which is quick
 class AvgPool2dGeometry:
     """The windows of one pooling: rows and columns from ``low`` up to ``high``, and 1 / divisor."""
 
@@ -111,6 +111,10 @@ class AvgPool2dGeometry:
         return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / counts)
 
 
+_windows = remembered(AvgPool2dGeometry.from_windows)
+_adaptive = remembered(AvgPool2dGeometry.adaptive)
+
+
 class AvgPool2d(Function):
     """x → y."""
 
@@ -171,9 +175,7 @@ def avg_pool2d(
         ShapeError, ArgumentError: sizes or options that do not fit.
     """
     real("avg_pool2d", x)
-    geometry = AvgPool2dGeometry.from_windows(
-        x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad
-    )
+    geometry = _windows(x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad)
     return AvgPool2d.apply(channels_last(x), geometry)
 
 
@@ -192,5 +194,5 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | No
     (2, 3, 1, 1)
     """
     real("adaptive_avg_pool2d", x)
-    geometry = AvgPool2dGeometry.adaptive(x.shape, output_size)
+    geometry = _adaptive(x.shape, output_size)
     return AvgPool2d.apply(channels_last(x), geometry)

@@ -21,7 +21,6 @@ y (n, c_out, h_out, w_out); Goodfellow, Bengio, Courville, Deep Learning (2016),
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +31,7 @@ from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...kernels.buffers import empty
 from ...tensor import Tensor
-from ..checks import Pair, check_same, nhwc, pair, real
+from ..checks import Pair, check_same, nhwc, pair, real, remembered
 from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
 from ..layout import channels_last
 from ..reduce import sum
@@ -124,8 +123,7 @@ class Conv2dGeometry:
         return self.n * self.h_out * self.w_out * self.c_out * taps
 
 
-# the same few shapes come again and again
-_geometry = functools.lru_cache(maxsize=4096, typed=True)(Conv2dGeometry.from_shapes)
+conv2d_geometry = remembered(Conv2dGeometry.from_shapes)
 
 
 class Conv2d(Function):
@@ -245,12 +243,7 @@ def conv2d(
     """
     real("conv2d", x)
     check_same("conv2d", x, w, *(() if b is None else (b,)))
-    try:
-        geometry = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
-    except TypeError:  # an option that cannot be a key: a list, or a mistake to be named
-        Conv2dGeometry.from_shapes(x.shape, w.shape, stride, padding, dilation, groups)
-        pairs: Any = [tuple(o) if isinstance(o, list) else o for o in (stride, padding, dilation)]
-        geometry = _geometry(x.shape, w.shape, *pairs, groups)
+    geometry = conv2d_geometry(x.shape, w.shape, stride, padding, dilation, groups)
     if b is not None and b.shape != w.shape[:1]:
         raise ShapeError(message("conv2d", f"b of shape {w.shape[:1]}", b.shape))
     if can_fuse(x):

@@ -16,11 +16,11 @@ from ...autograd import Function, switch
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, pair, real
+from ..checks import Pair, images, nhwc, pair, real, remembered
 from ..layout import channels_last
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # looked up by identity, which is quick
 class MaxPool2dGeometry:
     """Every size of one pooling, computed and validated once."""
 
@@ -91,6 +91,9 @@ def pooled_size(size: int, reach: int, stride: int, padding: int, ceil_mode: boo
     if ceil_mode and (count - 1) * stride >= size + padding:
         count -= 1
     return count
+
+
+_geometry = remembered(MaxPool2dGeometry.from_shapes)
 
 
 class MaxPool2d(Function):
@@ -182,7 +185,5 @@ def max_pool2d(
     3.0
     """
     real("max_pool2d", x)
-    geometry = MaxPool2dGeometry.from_shapes(
-        x.shape, kernel_size, stride, padding, dilation, ceil_mode
-    )
+    geometry = _geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     return MaxPool2d.apply(channels_last(x), geometry)
