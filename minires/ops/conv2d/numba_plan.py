@@ -52,7 +52,7 @@ from .op import Conv2dGeometry
 P_ROWS, P_COLUMNS, SEGMENTS, RUN, FIRST_TAP, STARTS, ENDS, OFFSETS, PHASE_SIZE = range(9)
 
 # Bytes that a block may take in a core's second-level cache, beside the sums of a weight gradient.
-L2 = {"forward": 7 << 18, "input": 7 << 18, "weight": 5 << 18}
+L2 = {"forward": 7 << 18, "input": 7 << 18, "weight": 3 << 18}
 PIECE_SIZE = 2048  # entries that are read at a time where there is something to compute on the way
 TILE_ROW = 32  # entries from one row of a tile outside of the result to the next
 SHARES = 4  # blocks should come in multiples of that, to occupy the cores evenly
