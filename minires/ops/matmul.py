@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import os
+import threading
 from typing import Any
+
+import numpy as np
 
 from ..autograd import Function
 from ..errors import ShapeError, message
 from ..tensor import Tensor, tensor_method
 from .checks import check_same, operand, real
 from .elementwise import add, sum_to
+
+TINY, LARGE = 2**13, 2**28  # multiply-adds between which a product gains little by several threads
+
+_product = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child would wait forever for a thread that it does not have
+    os.register_at_fork(
+        before=_product.acquire,
+        after_in_parent=_product.release,
+        after_in_child=_product.release,
+    )
+
+
+@functools.cache
+def _blas() -> Any:
+    """The BLAS libraries in this process, whose threads can be counted and set."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _multiply(x: Any, w: Any) -> Any:
+    """x @ w, on one thread unless it is large.
+
+    OpenBLAS's threads go on spinning for some 25 ms after a product, lest the next one wait for
+    them, and hold the cores that the kernels of the next layer would run on: a classifier of a
+    millisecond then makes the rest of a network take twice its time. (Below TINY they stay asleep.)
+    """
+    if not isinstance(x, np.ndarray) or not TINY <= math.prod(x.shape) * w.shape[-1] <= LARGE:
+        return x @ w
+    with _product, _blas().limit(limits=1):
+        return x @ w
 
 
 class MatMul(Function):
@@ -23,7 +60,7 @@ class MatMul(Function):
     def forward(ctx: Any, x: Any, w: Any) -> Any:
         ctx.save(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
         ctx.shapes = x.shape, w.shape
-        return x @ w
+        return _multiply(x, w)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:

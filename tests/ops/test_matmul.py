@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import threadpoolctl
 
 import minires as mr
 from minires.errors import DTypeError, ShapeError
@@ -154,3 +158,32 @@ def test_parity(shapes):
     expected = torch.autograd.grad(theirs, others, torch.tensor(gy))
     for g, t in zip(mr.grad(y, inputs, mr.from_numpy(gy)), expected):
         np.testing.assert_allclose(g.data, t.numpy(), rtol=1e-12)
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+
+
+def test_threads_of_blas_do_not_spin_after_the_product_of_a_layer():
+    """They would hold the cores that the next kernel runs on, for some 25 ms."""
+    x, w = mr.randn(8, 2048), mr.randn(1000, 2048)
+    mr.nn.functional.linear(x, w)  # what is done once is done
+    time.sleep(0.1)
+    burnt = []
+    for _ in range(5):
+        mr.nn.functional.linear(x, w)
+        start = time.process_time()
+        time.sleep(0.01)
+        burnt.append(time.process_time() - start)
+    assert sorted(burnt)[2] < 0.005
+
+
+def test_threads_of_blas_are_as_many_as_before_when_several_threads_multiply():
+    x, w = mr.randn(64, 512), mr.randn(512, 64)
+    expected = x.numpy() @ w.numpy()
+    before = blas_threads()
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: (x @ w).numpy(), range(200)))
+    assert blas_threads() == before
+    for result in results:
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
