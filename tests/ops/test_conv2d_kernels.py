@@ -257,6 +257,14 @@ def test_blocks_cover_the_result_in_whole_tiles(shape, role):
     assert p.blocks == 1 or p.pixels.min() >= ROWS
 
 
+def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
+    """And not all at once, which takes as much scratch memory as the batch."""
+    g = geometry((8, 512, 14, 14), (512, 512, 3, 3), {"padding": 1, "stride": 2})
+    p = plan(g, "weight", False, 4)
+    assert p.blocks == 8
+    assert p.window < 2**18
+
+
 @pytest.mark.parametrize(("shape", "role"), list(itertools.product(SHAPES, ("forward", "input"))))
 def test_tables_stay_inside_the_window(shape, role):
     g = geometry(*shape)

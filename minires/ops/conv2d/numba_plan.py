@@ -298,7 +298,8 @@ def _cut(
         rows = [int(k) for k in candidates if fits(1, k)] or [1]
         options += [(g.n, k) for k in {-(-h.count // k) for k in rows}]
     best = min(sorted(options), key=cost)
-    return best if cost(best) < float("inf") else (1, 1)
+    choices = best, (g.n, 1), (1, 1)  # where nothing fits, single images are nearest to it
+    return next((option for option in choices if cost(option) < float("inf")), (1, 1))
 
 
 def depthwise(g: Conv2dGeometry) -> bool:
