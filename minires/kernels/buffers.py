@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,27 +24,36 @@ from typing import Any
 
 import numpy as np
 
-SMALLEST = 1 << 11  # bytes; NumPy is good at smaller arrays
+TINY = 1 << 11  # bytes, below which an array is NumPy's, wherever it begins
+SMALLEST = 1 << 14  # bytes, below which memory is not kept: NumPy is good at small arrays
 SPARE = 1 << 26  # bytes that may be held beyond the most that was in use at once, and an eighth
 PAGE, LINE = 4096, 64
 
 _lock = threading.RLock()  # a garbage collection may come at any line, and end up in here again
 _blocks: dict[int, list[Any]] = {}  # all there are, in use or idle, by size
-_most = 0  # bytes in use at once, whenever that was looked at
+_held = 0  # bytes of them
+_most = 0  # bytes in use at once, whenever that was counted
 _turn = 0
-_alone = 0  # references to an object that only a list refers to, as seen below
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # a child would wait forever for a thread that it does not have
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _idle(blocks: list[Any]) -> Iterator[Any]:
-    """Those that no array refers to. Each is referred to here before it is looked at: so nobody
-    else can find it idle too."""
+    """Those that no array refers to: that have as many references as an object that only a list
+    and this function know. Since it is referred to here first, nobody else can find it idle too."""
+    alone = 0
+    for block in [object()]:
+        alone = sys.getrefcount(block)
     for block in blocks:
-        if sys.getrefcount(block) == _alone:
+        if sys.getrefcount(block) == alone:
             yield block
-
-
-while next(_idle([object()]), None) is None:  # versions of Python differ
-    _alone += 1
 
 
 @functools.lru_cache(maxsize=4096)
@@ -61,9 +71,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     """
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < SMALLEST:
+    if nbytes < TINY:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, _take(size_class(nbytes)))
+    block = _fresh(nbytes, LINE, 0) if nbytes < SMALLEST else _take(size_class(nbytes))
+    return np.ndarray(shape, dtype, block)
 
 
 _scratch: dict[Any, np.ndarray[Any, Any]] = {}
@@ -76,68 +87,88 @@ def scratch(size: int, dtype: Any) -> np.ndarray[Any, Any]:
     twice as long to read or write, and NumPy's own arrays mostly begin 16 bytes behind a line."""
     memory = _scratch.get(dtype)
     if memory is None or memory.size < size:
-        raw = np.empty(size + LINE, dtype)
-        start = -raw.__array_interface__["data"][0] % LINE // raw.itemsize
-        memory = _scratch[dtype] = raw[start : start + size]
+        dtype = np.dtype(dtype)
+        block = _fresh(size * dtype.itemsize, LINE, 0)
+        memory = _scratch[dtype] = np.ndarray(size, dtype, block)
     return memory
+
+
+@functools.cache
+def _kind(size: int) -> Any:
+    """The type of blocks of that size: to make one is slow, and leaves garbage."""
+    return ctypes.c_char * size
+
+
+def _fresh(size: int, step: int, offset: int) -> Any:
+    """A block of memory, in whole lines, ``offset`` bytes behind a multiple of ``step``."""
+    size = -(-size // LINE) * LINE
+    raw: Any = np.empty(size + step + offset, np.uint8)
+    start = -raw.__array_interface__["data"][0] % step + offset
+    # not an array: an array on an array would be a view of it, and is to be one in its own right
+    return _kind(size).from_buffer(raw, start)
 
 
 def _take(size: int) -> Any:
     """An idle block of this size, or a new one."""
+    global _held, _turn
     with _lock:
         blocks = _blocks.setdefault(size, [])
         for block in _idle(blocks):
             return block
-        _shrink(size)
-        block = _new(size)
+        if _held + size > _limit(_most):
+            _shrink(size)
+        _turn = (_turn + 5) % 13
+        try:
+            block = _fresh(size, PAGE, _turn * 5 * LINE)
+        except MemoryError:
+            _free_idle()
+            block = _fresh_or_teach(size)
         blocks.append(block)
+        _held += size
         return block
 
 
-def _new(size: int) -> Any:
-    """A block of fresh memory, at the next offset from a page."""
-    global _turn
-    _turn = (_turn + 5) % 13
+def _fresh_or_teach(size: int) -> Any:
     try:
-        raw: Any = np.empty(size + 2 * PAGE, np.uint8)
+        return _fresh(size, PAGE, _turn * 5 * LINE)
     except MemoryError as error:
-        used = _used()
-        _free_idle()
         raise MemoryError(
             f"expected room for an array of {size / 2**30:.2f} GiB, got none; minires is using "
-            f"{used / 2**30:.2f} GiB. Use a smaller batch or smaller images."
+            f"{_used() / 2**30:.2f} GiB. Use a smaller batch or smaller images."
         ) from error
-    start = -raw.__array_interface__["data"][0] % PAGE + _turn * 5 * LINE
-    # not an array: an array on an array would be a view of it, and is to be one in its own right
-    return (ctypes.c_char * size).from_buffer(raw[start : start + size])
-
-
-def _held() -> int:
-    return sum(size * len(blocks) for size, blocks in _blocks.items())
 
 
 def _used() -> int:
-    return _held() - sum(size * len([*_idle(blocks)]) for size, blocks in _blocks.items())
+    """Bytes of blocks that arrays refer to."""
+    return _held - sum(size * len([*_idle(blocks)]) for size, blocks in list(_blocks.items()))
+
+
+def _limit(most: int) -> int:
+    """Bytes that may be held where ``most`` were in use at once."""
+    return most * 9 // 8 + SPARE
 
 
 def _shrink(size: int) -> None:
     """Make room for ``size`` bytes by freeing idle memory, the largest first, where too much is
     held."""
-    global _most
-    _most = max(_most, _used() + size)
-    excess = _held() + size - (_most * 9 // 8 + SPARE)
+    global _most, _held
+    used = _used()
+    _most = max(_most, used)
+    limit = _limit(max(_most, used + size))
     for large in sorted(_blocks, reverse=True):
         for block in [*_idle(_blocks[large])]:
-            if excess > 0:
+            if _held + size > limit:
                 _blocks[large].remove(block)
-                excess -= large
+                _held -= large
 
 
 def _free_idle() -> None:
+    global _held
     _scratch.clear()
-    for blocks in _blocks.values():
+    for size, blocks in list(_blocks.items()):
         for block in [*_idle(blocks)]:
             blocks.remove(block)
+            _held -= size
 
 
 def release() -> None:

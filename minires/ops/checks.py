@@ -27,7 +27,10 @@ def pair(op: str, name: str, value: Any, least: int) -> Pair:
         isinstance(value, bool)
         or not isinstance(entries, tuple | list)
         or len(entries) != 2
-        or not all(isinstance(e, int | np.integer) and e >= least for e in entries)
+        or not all(
+            isinstance(e, int | np.integer) and not isinstance(e, bool) and e >= least
+            for e in entries
+        )
     ):
         raise ArgumentError(
             message(op, f"{name} an integer >= {least} or a pair of them", repr(value))
@@ -35,17 +38,24 @@ def pair(op: str, name: str, value: Any, least: int) -> Pair:
     return int(entries[0]), int(entries[1])
 
 
-def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+def remembered(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]:
     """``make``, a function of shapes and options, computed once for each: the same few come again
     and again, and what kernels make of a geometry is looked up by its identity."""
-    known = functools.lru_cache(maxsize=4096, typed=True)(make)
+
+    @functools.lru_cache(maxsize=most)
+    def known(args: tuple[Any, ...], types: tuple[type, ...]) -> Any:
+        return make(*args)
+
+    def types(args: tuple[Any, ...]) -> tuple[type, ...]:  # 2.0 and True equal sizes and are none
+        return tuple([type(e) for a in args for e in (a if type(a) is tuple else (a,))])
 
     def get(*args: Any) -> Any:
         try:
-            return known(*args)
-        except TypeError:  # an option that cannot be a key: a list, or a mistake to be named
+            return known(args, types(args))
+        except TypeError:  # an option that cannot be a key: a list, or a mistake, which make names
             make(*args)
-            return known(*[tuple(a) if isinstance(a, list) else a for a in args])
+            args = tuple([tuple(a) if isinstance(a, list) else a for a in args])
+            return known(args, types(args))
 
     return get
 

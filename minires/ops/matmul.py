@@ -18,13 +18,17 @@ from .elementwise import add, sum_to
 
 TINY, LARGE = 2**13, 2**28  # multiply-adds between which a product gains little by several threads
 
-_product = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a child would wait forever for a thread that it does not have
-    os.register_at_fork(
-        before=_product.acquire,
-        after_in_parent=_product.release,
-        after_in_child=_product.release,
-    )
+_product = threading.RLock()  # a garbage collection may come meanwhile, and end up in here again
+_threads: list[int] = []  # of each BLAS library, before the product that is being computed
+
+
+def _after_fork() -> None:
+    global _product
+    _product = threading.RLock()  # a child would wait forever for a thread that it does not have
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -32,7 +36,7 @@ def _blas() -> Any:
     """The BLAS libraries in this process, whose threads can be counted and set."""
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api="blas")
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 def _multiply(x: Any, w: Any) -> Any:
@@ -40,12 +44,22 @@ def _multiply(x: Any, w: Any) -> Any:
 
     OpenBLAS's threads go on spinning for some 25 ms after a product, lest the next one wait for
     them, and hold the cores that the kernels of the next layer would run on: a classifier of a
-    millisecond then makes the rest of a network take twice its time. (Below TINY they stay asleep.)
+    millisecond then makes the rest of a network take twice its time. (For products below TINY it
+    takes one thread itself.)
     """
     if not isinstance(x, np.ndarray) or not TINY <= math.prod(x.shape) * w.shape[-1] <= LARGE:
         return x @ w
-    with _product, _blas().limit(limits=1):
-        return x @ w
+    with _product:
+        if not _threads:  # else an interrupt kept the last product from setting them back
+            _threads[:] = [library.get_num_threads() for library in _blas()]
+        try:
+            for library in _blas():
+                library.set_num_threads(1)
+            return x @ w
+        finally:
+            for library, count in zip(_blas(), _threads):
+                library.set_num_threads(count)
+            _threads.clear()
 
 
 class MatMul(Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -108,7 +109,7 @@ def test_neighbours_begin_at_different_places_of_a_page():
 
 def test_vectors_never_reach_over_two_lines_of_the_cache():
     """A convolution whose scratch memory began anywhere took up to a fifth longer."""
-    for size in (5000, 5001, 100_000):
+    for size in (600, 5000, 5001, 100_000):
         for dtype in ("float32", "float64"):
             assert address(buffers.empty((size,), dtype)) % buffers.LINE == 0
             memory = buffers.scratch(size, np.dtype(dtype))
@@ -126,10 +127,10 @@ def test_what_is_held_does_not_grow():
         first = buffers.empty((int(rng.integers(10**4, 10**7)),), "float32")
         second = buffers.empty((int(rng.integers(10**4, 10**7)),), "float32")
         del first, second
-        assert buffers._held() <= max(most, before + 2 * 45_000_000) * 9 / 8 + buffers.SPARE
+        assert buffers._held <= max(most, before + 2 * 45_000_000) * 9 / 8 + buffers.SPARE
     assert buffers.in_use() == before
     buffers.release()
-    assert buffers._held() == before
+    assert buffers._held == before
 
 
 def test_out_of_memory_says_how_much_was_asked():
@@ -181,7 +182,7 @@ def test_code_that_runs_when_objects_die_gets_memory_of_its_own(python):
         "from minires.kernels import buffers\n"
         "held = []\n"
         "def take():\n"
-        "    held.append(buffers.empty((2000,), 'float32'))\n"
+        "    held.append(buffers.empty((5000 + 600 * (len(held) % 50),), 'float32'))\n"
         "class Last:\n"
         "    def __del__(self):\n"
         "        take()\n"
@@ -198,6 +199,61 @@ def test_code_that_runs_when_objects_die_gets_memory_of_its_own(python):
         "print(len(held) > 0)\n"
     )
     assert python.run(code).stdout.strip() == "True"
+
+
+def test_a_tracer_does_not_make_used_memory_look_idle(python):
+    """A debugger or a coverage tool that looks at a frame's variables holds references to them."""
+    code = (
+        "import sys\n"
+        "def look(frame, event, arg):\n"
+        "    frame.f_locals\n"
+        "    return look\n"
+        "sys.settrace(look)\n"
+        "from minires.kernels import buffers\n"
+        "first = [buffers.empty((5000,), 'float32') for _ in range(3)]\n"
+        "sys.settrace(None)\n"
+        "both = first + [buffers.empty((5000,), 'float32') for _ in range(3)]\n"
+        "print(len({a.__array_interface__['data'][0] for a in both}))\n"
+        "del first, both\n"
+        "print(buffers.in_use())\n"
+    )
+    assert python.run(code).stdout.split() == ["6", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_beside_a_thread_that_allocates_can_allocate(python):
+    code = (
+        "import os, signal, threading\n"
+        "from minires.kernels import buffers\n"
+        "stop = False\n"
+        "def work():\n"
+        "    held = []\n"
+        "    while not stop:\n"
+        "        held.append(buffers.empty((5000,), 'float32'))\n"
+        "        del held[100:]\n"
+        "thread = threading.Thread(target=work)\n"
+        "thread.start()\n"
+        "for _ in range(20):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        signal.alarm(5)\n"
+        "        buffers.empty((5000,), 'float32')\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "stop = True\n"
+        "thread.join()\n"
+        "print('done')\n"
+    )
+    assert python.run(code).stdout.strip() == "done"
+
+
+def test_a_request_that_fails_leaves_the_limit_as_it_was():
+    before = buffers._most
+    with pytest.raises(MemoryError):
+        buffers.empty((1 << 48,), "float32")
+    assert buffers._most < 1 << 45
+    assert buffers._most >= before
 
 
 def train(steps=3):

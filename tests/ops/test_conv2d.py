@@ -246,3 +246,21 @@ def test_every_phase_is_covered():
             for i in range(phase.count):
                 seen[phase.start + i * stride] += 1
         assert seen == [1] * size
+
+
+@pytest.mark.parametrize("wrong", [(2.0, 2.0), (True, True), [1.0, 1], 2.0, True])
+def test_a_size_is_an_integer_also_after_an_equal_one_was_seen(wrong):
+    """Geometries are remembered by their options, and 2.0 and True equal integers."""
+    x, w = mr.ones(1, 1, 8, 8), mr.ones(1, 1, 2, 2)
+    for right in (1, 2, (1, 1), (2, 2), [1, 1], np.int64(2)):
+        mr.conv2d(x, w, stride=right)
+        mr.max_pool2d(x, 2, stride=right)
+        mr.avg_pool2d(x, 2, stride=right)
+    with raises(ArgumentError, "conv2d", "stride an integer >= 1"):
+        mr.conv2d(x, w, stride=wrong)
+    with raises(ArgumentError, "max_pool2d", "stride an integer >= 1"):
+        mr.max_pool2d(x, 2, stride=wrong)
+    with raises(ArgumentError, "avg_pool2d", "stride an integer >= 1"):
+        mr.avg_pool2d(x, 2, stride=wrong)
+    with raises(ArgumentError, "groups >= 1"):
+        mr.conv2d(x, w, groups=True)

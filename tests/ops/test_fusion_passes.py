@@ -12,6 +12,7 @@ from minires import nn
 from minires.kernels import buffers
 from minires.models.blocks import BasicBlock, Bottleneck, PlainBlock, PreActBlock
 from minires.nn import BatchNorm2d
+from minires.ops.layout import channels_last
 
 
 def kinds(launches):
@@ -105,7 +106,7 @@ def test_evaluation_is_convolutions_only(block, launches):
 
 def test_memory_of_an_inner_activation():
     """After conv-bn-relu-conv two outputs are held, and not the four that were named."""
-    net, x = layers(), mr.randn(4, 16, 32, 32, requires_grad=True)
+    net, x = layers(), channels_last(mr.randn(4, 16, 32, 32)).requires_grad_()
     one = buffers.size_class(x._array.nbytes)
     before = buffers.in_use()
     y = net.c2(net.b1(net.c1(x)).relu())

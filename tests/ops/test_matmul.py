@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -176,6 +180,49 @@ def test_threads_of_blas_do_not_spin_after_the_product_of_a_layer():
         time.sleep(0.01)
         burnt.append(time.process_time() - start)
     assert sorted(burnt)[2] < 0.005
+
+
+def test_a_product_may_be_asked_for_while_another_is_computed():
+    """By code that the garbage collector runs."""
+    code = (
+        "import faulthandler, gc, minires as mr\n"
+        "faulthandler.dump_traceback_later(20, exit=True)\n"
+        "a = mr.randn(32, 32)\n"
+        "class Last:\n"
+        "    def __del__(self):\n"
+        "        a @ a\n"
+        "for threshold in range(1, 30):\n"
+        "    gc.set_threshold(threshold, 1, 1)\n"
+        "    for _ in range(20):\n"
+        "        last = Last()\n"
+        "        last.me = last\n"
+        "        del last\n"
+        "        a @ a\n"
+        "print('done')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "done", done.stderr
+
+
+def test_threads_of_blas_come_back_after_an_interrupt():
+    x = mr.randn(64, 64)
+    before = blas_threads()
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for turn in range(100):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.00001 * turn)
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    x @ x
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    x @ x
+    assert blas_threads() == before
 
 
 def test_threads_of_blas_are_as_many_as_before_when_several_threads_multiply():

@@ -60,7 +60,7 @@ def _holders(low: Any, high: Any, size: int) -> Any:
     return np.stack([first, np.searchsorted(low, places, side="right")], axis=1)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=256)
 def _tables(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, Any, Any]:
     """Of each output row and column, where its window lies; and what to divide by."""
     rows = np.stack([g.h_low, g.h_high], axis=1)
@@ -68,7 +68,7 @@ def _tables(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, Any, Any]:
     return rows, columns, g.scale.astype(dtype)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=256)
 def _tables_back(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, Any, Any]:
     """Of each row and column of the image, which windows hold it; and what to divide by."""
     rows = _holders(g.h_low, g.h_high, g.h_in)

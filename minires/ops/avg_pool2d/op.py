@@ -111,8 +111,8 @@ class AvgPool2dGeometry:
         return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / counts)
 
 
-_windows = remembered(AvgPool2dGeometry.from_windows)
-_adaptive = remembered(AvgPool2dGeometry.adaptive)
+_windows = remembered(AvgPool2dGeometry.from_windows, most=256)
+_adaptive = remembered(AvgPool2dGeometry.adaptive, most=256)
 
 
 class AvgPool2d(Function):

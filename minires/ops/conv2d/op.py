@@ -79,8 +79,8 @@ class Conv2dGeometry:
             raise ShapeError(
                 message("conv2d", "x (n, c, h, w) and w (c_out, c_in, k_h, k_w)", f"{x} and {w}")
             )
-        if not isinstance(groups, int | np.integer) or groups < 1:
-            raise ArgumentError(message("conv2d", "groups >= 1", groups))
+        if isinstance(groups, bool) or not isinstance(groups, int | np.integer) or groups < 1:
+            raise ArgumentError(message("conv2d", "groups >= 1", repr(groups)))
         if x[1] != w[1] * groups:
             fix = f"Pass an input with {w[1] * groups} channels"
             if x[3] == w[1] * groups:

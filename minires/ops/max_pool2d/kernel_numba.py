@@ -93,7 +93,7 @@ def _holders(outputs: int, size: int, k: int, s: int, p: int, d: int) -> Any:
     return np.stack([first, np.minimum(place // s + 1, outputs)], axis=1)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=256)
 def _both(tables: Any, g: MaxPool2dGeometry) -> Any:
     """A table of rows and one of columns."""
     sizes = (g.h_out, g.w_out), (g.h_in, g.w_in)

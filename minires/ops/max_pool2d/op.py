@@ -93,7 +93,7 @@ def pooled_size(size: int, reach: int, stride: int, padding: int, ceil_mode: boo
     return count
 
 
-_geometry = remembered(MaxPool2dGeometry.from_shapes)
+_geometry = remembered(MaxPool2dGeometry.from_shapes, most=256)
 
 
 class MaxPool2d(Function):
