@@ -110,25 +110,27 @@ def _fresh(size: int, step: int, offset: int) -> Any:
 
 def _take(size: int) -> Any:
     """An idle block of this size, or a new one."""
-    global _held, _turn
+    global _held
     with _lock:
         blocks = _blocks.setdefault(size, [])
         for block in _idle(blocks):
             return block
         if _held + size > _limit(_most):
             _shrink(size)
-        _turn = (_turn + 5) % 13
-        try:
-            block = _fresh(size, PAGE, _turn * 5 * LINE)
-        except MemoryError:
-            _free_idle()
-            block = _fresh_or_teach(size)
+        block = _new(size)
         blocks.append(block)
         _held += size
         return block
 
 
-def _fresh_or_teach(size: int) -> Any:
+def _new(size: int) -> Any:
+    """A block of fresh memory, at the next offset from a page; idle memory makes room for it."""
+    global _turn
+    _turn = (_turn + 5) % 13
+    try:
+        return _fresh(size, PAGE, _turn * 5 * LINE)
+    except MemoryError:
+        _free(0)
     try:
         return _fresh(size, PAGE, _turn * 5 * LINE)
     except MemoryError as error:
@@ -149,32 +151,30 @@ def _limit(most: int) -> int:
 
 
 def _shrink(size: int) -> None:
-    """Make room for ``size`` bytes by freeing idle memory, the largest first, where too much is
-    held."""
-    global _most, _held
+    """Make room for ``size`` bytes where too much is held."""
+    global _most
     used = _used()
     _most = max(_most, used)
-    limit = _limit(max(_most, used + size))
-    for large in sorted(_blocks, reverse=True):
-        for block in [*_idle(_blocks[large])]:
-            if _held + size > limit:
-                _blocks[large].remove(block)
-                _held -= large
+    _free(_limit(max(_most, used + size)) - size)
 
 
-def _free_idle() -> None:
+def _free(enough: int) -> None:
+    """Free idle memory, the largest first, until no more than ``enough`` bytes are held; with 0,
+    all of it and the scratch memory."""
     global _held
-    _scratch.clear()
-    for size, blocks in list(_blocks.items()):
-        for block in [*_idle(blocks)]:
-            blocks.remove(block)
-            _held -= size
+    if not enough:
+        _scratch.clear()
+    for size in sorted(_blocks, reverse=True):
+        for block in [*_idle(_blocks[size])]:
+            if _held > enough:
+                _blocks[size].remove(block)
+                _held -= size
 
 
 def release() -> None:
     """Give all idle memory back to the operating system."""
     with _lock:
-        _free_idle()
+        _free(0)
 
 
 def in_use() -> int:

@@ -24,8 +24,7 @@ def pair(op: str, name: str, value: Any, least: int) -> Pair:
     """
     entries = (value, value) if isinstance(value, int | np.integer) else value
     if (
-        isinstance(value, bool)
-        or not isinstance(entries, tuple | list)
+        not isinstance(entries, tuple | list)
         or len(entries) != 2
         or not all(
             isinstance(e, int | np.integer) and not isinstance(e, bool) and e >= least
