@@ -12,7 +12,7 @@ from ..errors import DTypeError, ShapeError, message
 from ..kernels.buffers import empty
 from ..tensor import Tensor, from_numpy, tensor_method
 
-FEW = 4  # channels that are moved one by one: twice as fast as three numbers after another
+FEW = 4  # channels that are moved one by one: faster than a few numbers after another
 
 
 class Contiguous(Function):

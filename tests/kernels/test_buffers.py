@@ -108,7 +108,7 @@ def test_neighbours_begin_at_different_places_of_a_page():
 
 
 def test_vectors_never_reach_over_two_lines_of_the_cache():
-    """A convolution whose scratch memory began anywhere took up to a fifth longer."""
+    """Each such load or store of a kernel would take twice as long."""
     for size in (600, 5000, 5001, 100_000):
         for dtype in ("float32", "float64"):
             assert address(buffers.empty((size,), dtype)) % buffers.LINE == 0

@@ -299,7 +299,7 @@ def _cut(
         options += [(g.n, k) for k in {-(-h.count // k) for k in rows}]
     best = min(sorted(options), key=cost)
     choices = best, (g.n, 1), (1, 1)  # where nothing fits, single images are nearest to it
-    return next((option for option in choices if cost(option) < float("inf")), (1, 1))
+    return next(option for option in choices if cost(option) < float("inf"))
 
 
 def depthwise(g: Conv2dGeometry) -> bool:
