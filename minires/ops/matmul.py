@@ -43,8 +43,8 @@ def _multiply(x: Any, w: Any) -> Any:
     """x @ w, on one thread unless it is large.
 
     OpenBLAS's threads go on spinning for some 25 ms after a product, lest the next one wait for
-    them, and hold the cores that the kernels of the next layer would run on, which costs more than a
-    classifier gains. (For products below TINY it takes one thread itself.)
+    them, and hold the cores that the kernels of the next layer would run on, which costs more than
+    a classifier gains. (For products below TINY it takes one thread itself.)
     """
     if not isinstance(x, np.ndarray) or not TINY <= math.prod(x.shape) * w.shape[-1] <= LARGE:
         return x @ w
