@@ -52,6 +52,7 @@ from .tensor import (
 
 if TYPE_CHECKING:
     from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils
+    from .captured import capture
     from .interop import export_onnx, load, load_metadata, save
     from .kernels.threads import get_num_threads, set_num_threads
     from .nn.draw import draw
@@ -82,6 +83,7 @@ _LAZY = {
     "study": ".study",
     "train": ".train",
     "utils": ".utils",
+    "capture": ".captured",
     "get_num_threads": ".kernels.threads",
     "set_num_threads": ".kernels.threads",
     "load": ".interop",

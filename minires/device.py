@@ -88,6 +88,15 @@ def cupy() -> ModuleType:
     return module
 
 
+def memory(array: Any) -> Any:
+    """The array that owns the memory this one looks at."""
+    while True:
+        base = getattr(array, "base", None)
+        if base is None or not hasattr(base, "dtype"):
+            return array
+        array = base
+
+
 def device_of(array: Any) -> Device:
     """The device an array lives on."""
     if isinstance(array, np.ndarray | np.generic):

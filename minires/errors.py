@@ -47,6 +47,10 @@ class GraphError(MiniresError, RuntimeError):
     """A backward pass that cannot be done: no graph, a freed graph, a saved value overwritten."""
 
 
+class CaptureError(MiniresError, RuntimeError):
+    """A function that cannot be captured: what it does depends on more than its arguments."""
+
+
 class NaNError(MiniresError, RuntimeError):
     """A NaN or infinity where a finite number is needed; names where it arose."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .autograd import Variable, show_place
+from .autograd import Variable, look, show_place
 from .device import CPU, Device, array_module, cupy, device_of, move
 from .errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, message
 
@@ -81,6 +81,7 @@ class Tensor(Variable):
 
     def _expose(self) -> Any:
         """The array, for someone who may write into it."""
+        look("the array of a tensor")
         array = self._array
         self._version.settle()
         self._version.exposed = True
@@ -190,10 +191,12 @@ class Tensor(Variable):
         """The one value of a one-element tensor, as a Python number."""
         if self._array.size != 1:
             raise ShapeError(message("item", "a tensor of one element", f"shape {self.shape}"))
+        look("the value of a tensor")
         return self._array.item()
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
+        look("the values of a tensor")
         return self._array.tolist()
 
     def __float__(self) -> float:

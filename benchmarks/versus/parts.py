@@ -259,10 +259,13 @@ def outside_kernels(epochs: int, turn: Turn) -> tuple[list[float], list[float]]:
     """Seconds in all, and outside kernels, of each network of ``minires depth``.
 
     Only the number of epochs is not the study's own. Outside is whatever does not happen in
-    :func:`minires.kernels.threads.run`: Python, NumPy, loading data, checkpoints.
+    the loops of :mod:`minires.kernels.threads`: Python, NumPy, loading data, checkpoints.
     """
-    quick, watch, run = PROTOCOLS["quick"], _Watch(turn), threads.run
-    threads.run = functools.partial(watch.kernel, run)
+    quick, watch = PROTOCOLS["quick"], _Watch(turn)
+    loops = threads._in_parallel, threads._in_order
+    threads._in_parallel, threads._in_order = (
+        lambda loop=loop: functools.partial(watch.kernel, loop()) for loop in loops
+    )
     try:
         with tempfile.TemporaryDirectory() as folder:
             first = StudyConfig(depths=(8,), limit=64, protocol=quick.with_epochs(1))
@@ -270,5 +273,5 @@ def outside_kernels(epochs: int, turn: Turn) -> tuple[list[float], list[float]]:
             study = StudyConfig(protocol=quick.with_epochs(epochs))
             run_study(study, Path(folder) / "study", progress=watch)
     finally:
-        threads.run = run
+        threads._in_parallel, threads._in_order = loops
     return watch.total, [total - inside for total, inside in zip(watch.total, watch.inside)]

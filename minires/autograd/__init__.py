@@ -10,7 +10,8 @@ Because ``backward`` is written with tensor operations, a gradient is itself dif
 and ``clone()``; :mod:`minires.tensor` builds the public class on :class:`Variable`.
 
 In reading order: :mod:`.tape`, :mod:`.variable`, :mod:`.function`, :mod:`.inplace`, :mod:`.walk`;
-:mod:`.modes`, :mod:`.place` and :mod:`.observe` are small helpers.
+:mod:`.modes`, :mod:`.place` and :mod:`.observe` are small helpers; :mod:`.recording` is what
+:mod:`minires.captured` stands on.
 """
 
 from .function import Context, Function
@@ -24,8 +25,9 @@ from .modes import (
     set_grad_enabled,
 )
 from .observe import Observer, in_complex_step, observed_by, switch, tell, watch
-from .pending import Pending, Sum, fusing, may_wait
+from .pending import Pending, Sum, fusing, may_wait, unwatched
 from .place import caller, show_place
+from .recording import Recording, computed, look
 from .tape import derived
 from .variable import HookHandle, Variable
 from .walk import grad, walk

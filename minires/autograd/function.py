@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..device import array_module
+from ..device import array_module, memory
 from ..errors import GraphError, NaNError
 from .modes import _anomaly, _grad_mode
 from .observe import _observer
 from .pending import Pending
 from .place import Place, caller, show_place
-from .tape import Node, Version, memory, meta
+from .recording import computed
+from .recording import here as _here
+from .tape import Node, Version, meta
 from .variable import Variable
 
 
@@ -198,7 +200,9 @@ class Function:
                     f"{cls.__name__}: expected tensors as positional arguments, got one as {name}="
                 )
         ctx = Context(tuple(needs) if record else (False,) * len(needs))
-        if cls.view:  # computes nothing
+        if _here.recording is not None:
+            result = cls._forward_again_and_again(ctx, arrays, options)
+        elif cls.view:  # computes nothing
             result = cls.forward(ctx, *arrays, **options)
         else:
             with np.errstate(all="ignore"):  # inf and nan are results, as in IEEE
@@ -221,6 +225,21 @@ class Function:
         if observer is not None:
             observer.leave(cls, args, options, outputs)
         return tuple(outputs) if many else outputs[0]
+
+    @classmethod
+    def _forward_again_and_again(
+        cls, ctx: Context, arrays: Sequence[Any], options: dict[str, Any]
+    ) -> Any:
+        """Forward as a step of a recording, which keeps what backward needs up to date too."""
+        contexts = [ctx]
+
+        def forward() -> tuple[Any, ...]:
+            context = contexts.pop() if contexts else Context(ctx.needs_grad)
+            with np.errstate(all="ignore"):
+                result = cls.forward(context, *arrays, **options)
+            return result, context._constants
+
+        return computed(forward)[0]
 
     @classmethod
     def _record(

@@ -15,6 +15,7 @@ from .function import Context, Function
 from .modes import _grad_mode
 from .observe import _observer
 from .place import caller, show_place
+from .recording import computed
 from .tape import Node, meta
 from .variable import Variable
 
@@ -70,13 +71,17 @@ def replace(target: Variable, new: Variable) -> None:
     if record and new._node is not None:
         new._node.ctx._keep_old(target)
     if target._pending is None:
-        target._array[...] = new._array
+        computed(_write, target._array, new._array)
     else:  # nobody has seen the old values: they need not be computed
         target._take(new)
     written(target, new if record else None)
     observer = _observer.get()
     if observer is not None:
         observer.replaced(target, new)
+
+
+def _write(array: Any, new: Any) -> None:
+    array[...] = new
 
 
 def check_writeable(target: Variable) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from .modes import _anomaly, _fusion, no_grad
 from .observe import _observer
+from .recording import here
 
 computing = threading.RLock()  # held while pending work is done
 if hasattr(os, "register_at_fork"):  # a child would wait forever for a thread that it does not have
@@ -98,6 +99,11 @@ class Sum(Pending):
 def fusing() -> bool:
     """Whether work may be put off: not under ``no_fusion()``, nor while each step is watched."""
     return _fusion.get() and not _anomaly.get() and _observer.get() is None
+
+
+def unwatched() -> bool:
+    """Whether nobody looks at single operations: no anomaly detection, observer or recording."""
+    return not _anomaly.get() and _observer.get() is None and here.recording is None
 
 
 def may_wait(*variables: Any) -> bool:

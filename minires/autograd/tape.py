@@ -13,6 +13,7 @@ from ..device import array_module
 from ..errors import DTypeError, ShapeError, message
 from .observe import in_complex_step
 from .place import Place, caller, show_place
+from .recording import here
 
 if TYPE_CHECKING:
     from .function import Context, Function
@@ -49,6 +50,11 @@ class Version:
         self.place = caller()
         self._derived = None
 
+    def advance(self, times: int) -> None:
+        """Note so many writes that were recorded before."""
+        self.count += times
+        self._derived = None
+
     def restore(self, count: int) -> None:
         """Say that the memory is what it was at this count again."""
         self.count, self._derived = count, None
@@ -79,6 +85,8 @@ def derived(versions: Sequence[Version], key: Any, make: Callable[[], Any], by: 
     """``make()``, which depends on the memory of these versions, and on the object ``by``, alone;
     or what it returned the last time, if none of that was written since. Where a write could go
     unseen, nothing is remembered."""
+    if here.recording is not None:
+        return here.recording.derive(versions, key, make, by)
     for version in versions:
         if version.exposed:
             return make()
@@ -128,15 +136,6 @@ def meta(variable: Variable) -> Meta:
         return variable.shape, variable.dtype, np
     array = variable._array
     return array.shape, array.dtype, np if type(array) is np.ndarray else array_module(array)
-
-
-def memory(array: Any) -> Any:
-    """The array that owns the memory this one looks at."""
-    while True:
-        base = getattr(array, "base", None)
-        if base is None or not hasattr(base, "dtype"):
-            return array
-        array = base
 
 
 def check_gradient(gradient: Variable, shape: tuple[int, ...], dtype: Any, what: str) -> None:

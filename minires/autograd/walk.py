@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import heapq
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..device import array_module
+from ..device import array_module, memory
 from ..errors import GraphError, NaNError, ShapeError, message
 from .function import has_nan
 from .modes import _anomaly, _grad_mode, _Mode
 from .pending import Sum, fusing, may_wait
 from .place import Place, caller, show_place
-from .tape import Node, check_gradient, memory
+from .recording import computed
+from .tape import Node, check_gradient
 from .variable import Keeper, Variable
 
 
@@ -228,9 +230,13 @@ def walk(
         return result
 
 
+def _copy(array: Any) -> Any:
+    return array.copy(order="K")
+
+
 def _accumulate(total: Variable, gradient: Variable) -> None:
     with np.errstate(all="ignore"):  # inf - inf is nan, as it is in a forward pass
-        total._array += gradient._array
+        computed(operator.iadd, total._array, gradient._array)
 
 
 def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
@@ -286,7 +292,7 @@ def _unaliased(gradient: Any, exposed: set[int], create_graph: bool) -> Any:
     root = memory(array)
     fresh = id(root) not in exposed and root.flags.writeable and root.size == array.size
     if not fresh:
-        gradient = gradient.clone() if create_graph else Variable._wrap(array.copy(order="K"))
+        gradient = gradient.clone() if create_graph else Variable._wrap(computed(_copy, array))
         root = memory(gradient._array)
     exposed.add(id(root))
     return gradient if create_graph or gradient._node is None else gradient.detach()

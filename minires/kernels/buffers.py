@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.recording import here
+
 TINY = 1 << 11  # bytes, below which an array is NumPy's, wherever it begins
 SMALLEST = 1 << 14  # bytes, below which memory is not kept: NumPy is good at small arrays
 SPARE = 1 << 26  # bytes that may be held beyond the most that was in use at once, and an eighth
@@ -45,12 +47,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _idle(blocks: list[Any]) -> Iterator[Any]:
-    """Those that no array refers to: that have as many references as an object that only a list
-    and this function know. Since it is referred to here first, nobody else can find it idle too."""
-    alone = 0
+def _idle(blocks: list[Any], lists: int = 1) -> Iterator[Any]:
+    """Those that no array refers to: that have as many references as an object that only so many
+    lists and this function know. Since it is referred to here first, nobody else can find it idle
+    too."""
+    alone = lists - 1
     for block in [object()]:
-        alone = sys.getrefcount(block)
+        alone += sys.getrefcount(block)
     for block in blocks:
         if sys.getrefcount(block) == alone:
             yield block
@@ -109,7 +112,18 @@ def _fresh(size: int, step: int, offset: int) -> Any:
 
 
 def _take(size: int) -> Any:
-    """An idle block of this size, or a new one."""
+    """An idle block of this size, or a new one; a recording's own, while one is on."""
+    if here.recording is None:
+        return _take_shared(size)
+    own = here.recording.memory.setdefault(size, [])
+    for block in _idle(own, lists=2):
+        return block
+    own.append(_take_shared(size))
+    return own[-1]
+
+
+def _take_shared(size: int) -> Any:
+    """An idle block of this size that is no recording's, or a new one."""
     global _held
     with _lock:
         blocks = _blocks.setdefault(size, [])

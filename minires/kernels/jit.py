@@ -34,6 +34,7 @@ import numpy as np
 from numba import types
 from numba.core.ccallback import CFunc
 
+from ..autograd.recording import Recording, computed, here
 from ..errors import DeviceError, message
 
 # Floating-point freedoms that allow vector code. "nnan" and "ninf" are left out on purpose: NaN
@@ -173,16 +174,13 @@ class Kernel:
         functools.update_wrapper(self, function)
         self.function, self.level = function, level
         self.__name__: str = function.__name__
-        self._launchers: dict[str, Callable[[array[int], int], None]] = {}
+        self._launchers: dict[str, functools.partial[None]] = {}
 
     def __call__(self, tasks: int, *arguments: Any) -> None:
         if tasks <= 0:
             return
         if config.DISABLE_JIT:
-            flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]
-            with np.errstate(all="ignore"):  # as the compiled kernel: inf and nan are results
-                for task in range(tasks):
-                    self.function(task, *flat)
+            computed(self._interpret, tasks, arguments)
             return
         # A network is hundreds of launches, of twenty arguments each: these lines are to be quick.
         # Where an array begins, the loop that calls the kernel looks up itself (threads.py).
@@ -192,9 +190,32 @@ class Kernel:
             scattered = next(a for a in arguments if type(a) is _ARRAY and not a.flags.c_contiguous)
             got = f"strides {scattered.strides}"
             raise ValueError(message(self.__name__, "contiguous arrays", got))
-        (self._launchers.get(kinds) or self._compile(kinds))(words, tasks)
+        launch = self._launchers.get(kinds) or self._compile(kinds)
+        launch(words, tasks)
+        if here.recording is not None:
+            self._record(here.recording, launch, arguments, tasks)
 
-    def _compile(self, kinds: str) -> Callable[[array[int], int], None]:
+    def _interpret(self, tasks: int, arguments: tuple[Any, ...]) -> None:
+        flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]
+        with np.errstate(all="ignore"):  # as the compiled kernel: inf and nan are results
+            for task in range(tasks):
+                self.function(task, *flat)
+
+    @staticmethod
+    def _record(
+        recording: Recording, launch: functools.partial[None], arguments: Any, tasks: int
+    ) -> None:
+        """Make the launch a step. It names arrays by where their data begins: it must not hold
+        them, or the recording could not use their memory again."""
+        words = array("q")
+        for a in arguments:
+            if type(a) is _ARRAY:
+                recording.hold(a)
+            words.append(a.__array_interface__["data"][0] if type(a) is _ARRAY else a)
+        name, address, _ = launch.args
+        recording.steps.append(functools.partial(launch.func, name, address, 0, words, tasks))
+
+    def _compile(self, kinds: str) -> functools.partial[None]:
         """Compile for these dtypes, or load what was compiled before; returns what launches it."""
         from . import threads
 
@@ -212,11 +233,9 @@ class Kernel:
             compiled.compile()
         _compiled.append(compiled)
         arrays = sum(1 << k for k, kind in enumerate(kinds) if kind != _NUMBER)
-        name, address = self.__name__, compiled.address
-        self._launchers[kinds] = lambda words, tasks: threads.run(
-            name, address, words, arrays, tasks
-        )
-        return self._launchers[kinds]
+        launch = functools.partial(threads.run, self.__name__, compiled.address, arrays)
+        self._launchers[kinds] = launch
+        return launch
 
 
 _compiled: list[Any] = []  # machine code lives as long as these

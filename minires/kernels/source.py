@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.recording import computed
 from .cpu import lanes
 from .jit import device_function, kernel
 from .simd import fma, lanes_of, load, relu, store, where_positive, zeros
@@ -224,7 +225,13 @@ def write(source: Source, out: Any) -> None:
 
 def repeated(k: Any, together: int) -> Any:
     """Coefficients (5, c) for so many pixels taken as one."""
-    return k if together == 1 or not k.size else np.concatenate([k] * together, axis=1)
+    if together == 1 or not k.size:
+        return k
+    return computed(_side_by_side, k, together)
+
+
+def _side_by_side(k: Any, times: int) -> Any:
+    return np.concatenate([k] * times, axis=1)
 
 
 def pixels_together(pixels: int, c: int, dtype: Any) -> int:

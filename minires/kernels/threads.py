@@ -94,7 +94,7 @@ _in_parallel: Any = jit.lazily(_all_tasks, types.void(*_words), parallel=True)
 _in_order: Any = jit.lazily(_one_task, types.void(*_words))
 
 
-def run(name: str, address: int, arguments: array[int], arrays: int, tasks: int) -> None:
+def run(name: str, address: int, arrays: int, arguments: array[int], tasks: int) -> None:
     """Run a compiled kernel for every task from 0 to ``tasks`` - 1, and return when all are done.
 
     ``arguments`` are words of 64 bits: numbers, and where a bit of ``arrays`` is set, addresses of

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import numpy as np
+
+from ..autograd.recording import computed, here
+
 
 class Weights:
     """``array`` (c_out, c_in / groups, k_h, k_w) and ``bias`` (c_out,) or None, which must not
@@ -24,8 +28,14 @@ class Weights:
     def form(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The form of this name, made by ``make`` when it is first asked for."""
         if key not in self._forms:
-            self._forms[key] = make()
+            recording = here.recording
+            self._forms[key] = make() if recording is None else recording.derive_from(self, make)
         return self._forms[key]
+
+
+def contiguous(w: Any) -> Any:
+    """Weights side by side in memory; those that are so already as they are."""
+    return w if w.flags.c_contiguous else computed(np.ascontiguousarray, w)
 
 
 def as_weights(w: Any, bias: Any = None) -> Weights:

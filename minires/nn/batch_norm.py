@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 
 import numpy as np
 
+from minires.autograd import computed
 from minires.errors import ArgumentError, ShapeError, message
 from minires.nn import functional as F
 from minires.nn.layers import check_count
@@ -99,7 +101,7 @@ class BatchNorm2d(Module):
             self.eps,
         )
         if count is not None:  # after the op: a batch it refuses is not counted
-            count._to_write()[...] += 1
+            computed(operator.iadd, count._to_write(), 1)
             count.bump_version()
         return y
 
@@ -115,7 +117,7 @@ class BatchNorm2d(Module):
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
         if mean is None or var is None or mean._version.count:  # written since the constructor
             return
-        if count is None or count.item():
+        if count is None or count._array:
             return
         if not mean._array.any() and (var._array == 1).all():
             warnings.warn(

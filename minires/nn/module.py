@@ -21,6 +21,13 @@ from minires.nn.hooks import call_watched
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
 from minires.tensor import Tensor, as_dtype
 
+changes = 0  # of attributes and hooks of modules, counted so that those who remember can tell
+
+
+def _changed() -> None:
+    global changes
+    changes += 1
+
 
 class Parameter(Tensor):
     """A tensor that a module trains: assigned to an attribute of a module, it is registered.
@@ -95,6 +102,7 @@ class Module:
                 )
             )
         object.__setattr__(self, name, value)
+        _changed()
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when ordinary look-up failed.
@@ -109,6 +117,7 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        _changed()
         self._buffer_names.pop(name, None)
 
     def _require_init(self, doing: str) -> None:
@@ -392,6 +401,7 @@ class Module:
         self, hook: Callable[[Module, tuple[Any, ...]], Any]
     ) -> HookHandle:
         """``hook(module, args)`` before ``forward``; a result other than None replaces ``args``."""
+        _changed()
         return HookHandle(self._forward_pre_hooks, hook)
 
     def register_forward_hook(
@@ -399,6 +409,7 @@ class Module:
     ) -> HookHandle:
         """``hook(module, args, output)`` after ``forward``; a result other than None replaces
         the output."""
+        _changed()
         return HookHandle(self._forward_hooks, hook)
 
     def register_full_backward_hook(
@@ -412,6 +423,7 @@ class Module:
         the input gradient of a module with one differentiable input; elsewhere it is an
         :class:`ArgumentError`, since the first of several gradients has already moved on.
         """
+        _changed()
         return HookHandle(self._backward_hooks, hook)
 
     # ---------------------------------------------------------------------- text

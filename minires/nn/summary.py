@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minires.autograd.tape import memory
+from minires.device import memory
 from minires.nn.module import Module
 from minires.nn.trace import Step, Trace, check_module, tensors_or_zeros, trace
 from minires.ops.conv2d.op import Conv2d, Conv2dInput

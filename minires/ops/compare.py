@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Variable, in_complex_step, switch, tell
+from ..autograd import Variable, computed, in_complex_step, switch, tell
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
@@ -27,7 +27,7 @@ def _comparison(symbol: str, function: Any) -> Any:
         else:
             a, b = binary_operands(symbol, x, y)
         left, right = (v._array if isinstance(v, Variable) else v for v in (a, b))
-        result = function(ordered(left), ordered(right))
+        result = computed(function, ordered(left), ordered(right))
         if x._array.dtype.kind in "fc":
             switch(symbol, lambda: result)
         return tell(function, (a, b), Tensor(result))
@@ -62,7 +62,7 @@ def _integer(name: str, function: Any) -> Any:
         with np.errstate(all="ignore"):
             if like._array.dtype.kind in "fc":
                 switch(name, lambda: ordered(left) // ordered(right))
-            return Tensor(function(left, right))
+            return Tensor(computed(function, left, right))
 
     return compute
 
@@ -87,25 +87,25 @@ for _dunder, _symbol, _ufunc in (
 def _invert(x: Tensor) -> Tensor:
     if x.dtype.kind in "fc":
         raise DTypeError(message("~", "a bool or integer tensor", str(x.dtype)))
-    return Tensor(~x._array)
+    return Tensor(computed(operator.invert, x._array))
 
 
 @tensor_method("isnan")
 def isnan(x: Tensor) -> Tensor:
     """True where an entry is NaN."""
-    return Tensor(array_module(x._array).isnan(x._array))
+    return Tensor(computed(array_module(x._array).isnan, x._array))
 
 
 @tensor_method("isfinite")
 def isfinite(x: Tensor) -> Tensor:
     """True where an entry is neither NaN nor infinite."""
-    return Tensor(array_module(x._array).isfinite(x._array))
+    return Tensor(computed(array_module(x._array).isfinite, x._array))
 
 
 @tensor_method("sign")
 def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
-    result = array_module(x._array).sign(ordered(x._array))
+    result = computed(array_module(x._array).sign, ordered(x._array))
     switch("sign", lambda: result)
     return Tensor(result)
 

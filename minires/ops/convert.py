@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, Variable, in_complex_step, replace
+from ..autograd import Function, Variable, computed, in_complex_step, replace
 from ..device import Device, array_module, device_of, move
 from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor, as_dtype, tensor_method
@@ -59,7 +59,7 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
         if in_complex_step() and (array.dtype, dtype) == (np.complex128, np.float64):
             return x  # a float64 tensor that carries a derivative
         return Cast.apply(x, dtype)
-    return Tensor(ordered(array).astype(dtype))
+    return Tensor(computed(ordered(array).astype, dtype))
 
 
 for _method, _dtype in (

@@ -6,9 +6,12 @@ Neighbouring pixels of a feature map say much the same, so zeroing some hides li
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import random
+from ..autograd import computed
 from ..device import array_module
 from ..errors import ArgumentError, message
 from ..tensor import Tensor
@@ -75,6 +78,11 @@ def _masked(
     if not training or p == 0:
         return x
     source = random.generator() if generator is None else generator
+    mask = computed(_mask, source, shape, p, x.dtype)
+    return mul(x, Tensor(array_module(x._array).asarray(mask)))
+
+
+def _mask(source: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any) -> Any:
     kept = source.random(shape, dtype=np.float32) >= p
-    mask = kept.astype(x.dtype) * (0 if p == 1 else 1 / (1 - p))
-    return mul(x, Tensor(array_module(x._array).asarray(mask.astype(x.dtype, copy=False))))
+    mask = kept.astype(dtype) * (0 if p == 1 else 1 / (1 - p))
+    return mask.astype(dtype, copy=False)

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, Variable, check_inplace, fusing, is_grad_enabled, replace, switch
+from ..autograd import (
+    Function,
+    Variable,
+    check_inplace,
+    computed,
+    fusing,
+    is_grad_enabled,
+    replace,
+    switch,
+)
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
@@ -198,7 +207,7 @@ class Maximum(Function):
 
 
 def _mask(mask: Any, like: Tensor) -> Tensor:
-    return Tensor(mask.astype(like.dtype))
+    return Tensor(computed(mask.astype, like.dtype))
 
 
 class Where(Function):

@@ -27,12 +27,13 @@ the story of one residual block.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd import Pending, Sum, Variable, derived, fusing, is_grad_enabled
+from ..autograd import Pending, Sum, Variable, computed, derived, fusing, is_grad_enabled
 from ..autograd.pending import computing
 from ..device import backend_name, kernels
 from ..kernels.buffers import empty
@@ -143,15 +144,21 @@ class Convolution(Note):
         """(this - mean) * scale + shift + residual, through a ReLU, as one convolution."""
 
         def make() -> Weights:
-            mean, scale, shift = coefficients[:3]
-            with np.errstate(all="ignore"):  # inf and nan are results
-                b = shift - mean * scale
-                if self.b is not None:
-                    b = b + self.b._array * scale
-                return Weights(self.w._array * scale[:, None, None, None], b)
+            b = None if self.b is None else self.b._array
+            return Weights(*computed(_scaled, self.w._array, b, coefficients))
 
         w = derived(self._memory(), "normalised weights", make, by=coefficients)
         return self._run(w, residual=residual, relu=rectify)
+
+
+def _scaled(w: Any, b: Any, coefficients: Any) -> tuple[Any, Any]:
+    """Weights and bias of a convolution, with the batch norm behind it."""
+    mean, scale, shift = coefficients[:3]
+    with np.errstate(all="ignore"):  # inf and nan are results
+        bias = shift - mean * scale
+        if b is not None:
+            bias = bias + b * scale
+        return w * scale[:, None, None, None], bias
 
 
 class Normalised(Note):
@@ -256,7 +263,7 @@ class Gated(Note):
         g = buffer(self.parts[0])
         if len(self.parts) == 2:
             with np.errstate(all="ignore"):
-                g = g + buffer(self.parts[1])
+                g = computed(operator.add, g, buffer(self.parts[1]))
         gx = empty(y.shape, y.dtype)
         kernels("relu", y).relu_bwd_x(g.reshape(-1), y.reshape(-1), gx.reshape(-1))
         return gx.transpose(0, 3, 1, 2)
@@ -318,11 +325,17 @@ def normalised_gradients(
         found = options["masked"].reshape(n, h, width, c).transpose(0, 3, 1, 2)
         gated.finish_by(lambda: found)
         g, own_gate = gy, False
-    slopes = coefficients.copy()
-    if batch:
-        slopes[3], slopes[4] = gb / m, gw / m * inv_std
+    slopes = computed(_slopes, coefficients, gw, gb, inv_std, m if batch else None)
     gx = Variable._defer(NormalisedGradient(g, y, slopes, own_gate))
     return gx, Variable._wrap(gw), Variable._wrap(gb)
+
+
+def _slopes(coefficients: Any, gw: Any, gb: Any, inv_std: Any, m: int | None) -> Any:
+    """The coefficients of batch norm's gradient over m values, or with fixed statistics."""
+    slopes = coefficients.copy()
+    if m is not None:
+        slopes[3], slopes[4] = gb / m, gw / m * inv_std
+    return slopes
 
 
 def convolution_gradients(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..autograd import Function, switch
+from ..autograd import Function, computed, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
@@ -206,8 +206,12 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The sum over ``dim`` (all dimensions by default); bools and integers are counted as int64."""
     axes = dims("sum", x, dim)
     if x.dtype.kind not in "fc":
-        return Tensor(np.asarray(x._array.sum(axis=axes, keepdims=keepdim, dtype=np.int64)))
+        return Tensor(computed(_count, x._array, axes, keepdim))
     return Sum.apply(x, axes, keepdim)
+
+
+def _count(array: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
+    return np.asarray(array.sum(axis=axes, keepdims=keepdim, dtype=np.int64))
 
 
 @tensor_method("mean")
@@ -331,7 +335,8 @@ def _one(name: str, x: Tensor, dim: Any) -> int:
 def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
     _nonempty(name, x, tuple(range(x.ndim)) if axis is None else (axis,))
     array = ordered(x._array)
-    found = getattr(array_module(array), f"arg{name}")(array, axis=axis, keepdims=keepdim)
+    function = getattr(array_module(array), f"arg{name}")
+    found = computed(functools.partial(function, axis=axis, keepdims=keepdim), array)
     if array.dtype.kind == "f":
         switch(f"arg{name}", lambda: found)
     return np.asarray(found) if isinstance(found, np.generic) else found
@@ -383,7 +388,10 @@ def _truth(name: str) -> Any:
         if array.dtype.kind == "c":
             raise DTypeError(message(name, "a real tensor", str(x.dtype)))
         axes = dims(name, x, dim)
-        return Tensor(np.asarray(getattr(array, name)(axis=axes, keepdims=keepdim)))
+        function = getattr(array_module(array), name)
+        return Tensor(
+            np.asarray(computed(functools.partial(function, axis=axes, keepdims=keepdim), array))
+        )
 
     reduce.__name__ = name
     reduce.__doc__ = f"Whether {name} entries over ``dim`` are not zero."

@@ -73,7 +73,8 @@ class Adam(Optimizer):
         self, data: np.ndarray, grad: np.ndarray, state: dict[str, Any], group: Group
     ) -> None:
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
-        _count(data, state, group)
+        _complete(data, state, group)
+        state["step"] += 1
         if decay and self.decoupled_weight_decay:
             data *= 1 - lr * decay
         elif decay:
@@ -94,40 +95,42 @@ class Adam(Optimizer):
         data -= lr / (1 - beta1 ** state["step"]) * first / scale
 
     def _update_together(self, updates: list[Update]) -> None:
+        from minires.kernels.weights import contiguous
         from minires.optim.kernel_numba import adam
 
-        arrays, options = [], []
+        arrays = []
         for data, grad, state, group in updates:
-            lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
-            _count(data, state, group)
+            _complete(data, state, group)
             moments = state["exp_avg"], state["exp_avg_sq"]
             largest = state["max_exp_avg_sq"] if group["amsgrad"] else data
-            arrays.append((data, np.ascontiguousarray(grad), *moments, largest))
-            options.append(
-                (
-                    lr / (1 - beta1 ** state["step"]),
-                    1 - lr * decay if self.decoupled_weight_decay else 1.0,
-                    0.0 if self.decoupled_weight_decay else decay,
-                    1 - beta1,
-                    beta2,
-                    1 - beta2,
-                    math.sqrt(1 - beta2 ** state["step"]),
-                    group["eps"],
-                    float(group["amsgrad"]),
-                )
-            )
-        adam(arrays, options)
+            arrays.append((data, contiguous(grad), *moments, largest))
+        adam(arrays, lambda: [self._options(state, group) for *_, state, group in updates])
+
+    def _options(self, state: dict[str, Any], group: Group) -> tuple[float, ...]:
+        """The options of the kernel, for the step that begins."""
+        state["step"] += 1
+        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+        return (
+            lr / (1 - beta1 ** state["step"]),
+            1 - lr * decay if self.decoupled_weight_decay else 1.0,
+            0.0 if self.decoupled_weight_decay else decay,
+            1 - beta1,
+            beta2,
+            1 - beta2,
+            math.sqrt(1 - beta2 ** state["step"]),
+            group["eps"],
+            float(group["amsgrad"]),
+        )
 
 
-def _count(data: np.ndarray, state: dict[str, Any], group: Group) -> None:
-    """Begin a step: make what the state lacks, and count."""
+def _complete(data: np.ndarray, state: dict[str, Any], group: Group) -> None:
+    """Make what the state lacks."""
     if not state:
         state["step"] = 0
         state["exp_avg"] = np.zeros_like(data)
         state["exp_avg_sq"] = np.zeros_like(data)
     if group["amsgrad"] and "max_exp_avg_sq" not in state:
         state["max_exp_avg_sq"] = np.zeros_like(data)
-    state["step"] += 1
 
 
 class AdamW(Adam):

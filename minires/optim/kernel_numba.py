@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from minires.autograd import computed
+from minires.autograd.recording import here
 from minires.errors import message
 from minires.kernels.jit import Kernel, device_function, kernel
 from minires.kernels.simd import at_address, fma, lanes_of, load, spread, sqrt, store, where_above
@@ -189,34 +191,48 @@ def _address(x: np.ndarray[Any, Any], name: str) -> int:
         return address
 
 
-def _launch(
-    function: Kernel, arrays: Sequence[Sequence[Any]], options: Sequence[Sequence[float]]
-) -> None:
-    """Run a kernel on parameters, each given as its arrays (of one size) and its options.
+Options = Callable[[], Sequence[Sequence[float]]]
+
+
+def _launch(function: Kernel, arrays: Sequence[Sequence[Any]], options: Options) -> None:
+    """Run a kernel on parameters, each given as its arrays (of one size), and by their options,
+    which are asked for once in a step.
 
     There is a launch for each dtype among them.
     """
+    numbers = computed(_numbers, options)
     name = function.function.__name__
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         chosen = [k for k, mine in enumerate(arrays) if mine[0].dtype == dtype and mine[0].size]
         if not chosen:
             continue
+        if here.recording is not None:
+            for array in [a for k in chosen for a in arrays[k]]:
+                here.recording.hold(array)
         addresses = np.array([[_address(a, name) for a in arrays[k]] for k in chosen], np.int64)
         owner, first, size = _pieces(tuple(arrays[k][0].size for k in chosen))
         table = np.column_stack([addresses[owner] + dtype.itemsize * first[:, None], size, owner])
         together = max(1, len(table) * PIECE // int(size.sum()))
-        numbers = np.array([options[k] for k in chosen], dtype)
+        mine = computed(_rows, numbers, chosen, dtype)
         tasks = -(-len(table) // together)
-        function(tasks, np.ascontiguousarray(table), len(table), together, numbers, len(numbers[0]))
+        function(tasks, np.ascontiguousarray(table), len(table), together, mine, mine.shape[1])
 
 
-def sgd(arrays: Sequence[Sequence[Any]], options: Sequence[Sequence[float]]) -> None:
+def _numbers(options: Options) -> Any:
+    return np.array(options(), np.float64)
+
+
+def _rows(numbers: Any, chosen: Sequence[int], dtype: Any) -> Any:
+    return numbers[chosen].astype(dtype)
+
+
+def sgd(arrays: Sequence[Sequence[Any]], options: Options) -> None:
     """One step of SGD: (parameter, gradient, velocity) of each parameter, changed in place, and
     its (LR, DECAY, MOMENTUM, KEEP, NESTEROV). Without momentum the velocity may be any array."""
     _launch(_sgd, arrays, options)
 
 
-def adam(arrays: Sequence[Sequence[Any]], options: Sequence[Sequence[float]]) -> None:
+def adam(arrays: Sequence[Sequence[Any]], options: Options) -> None:
     """One step of Adam: (parameter, gradient, first and second moment, largest second moment) of
     each parameter, changed in place, and its (STEP, SHRINK, PENALTY, RATE_1, BETA_2, RATE_2, ROOT,
     EPS, AMSGRAD). Without amsgrad the last array may be any."""
@@ -225,4 +241,4 @@ def adam(arrays: Sequence[Sequence[Any]], options: Sequence[Sequence[float]]) ->
 
 def zero(arrays: Sequence[Any]) -> None:
     """Fill arrays with zeros."""
-    _launch(_zero, [(array,) for array in arrays], [(0.0,)] * len(arrays))
+    _launch(_zero, [(array,) for array in arrays], lambda: [(0.0,)] * len(arrays))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.autograd import computed
 from minires.device import backend_name
 from minires.errors import ArgumentError, DTypeError, GraphError, ShapeError, message, unknown
 from minires.tensor import Tensor
@@ -192,7 +193,7 @@ class Optimizer:
             if _suits_kernels(update[0], update[2]):
                 together.append(update)
             else:
-                self._update(*update)
+                computed(self._update, *update)
         if together:
             self._update_together(together)
         for _, p, _ in work:
@@ -341,7 +342,7 @@ def _zero(tensors: list[Tensor]) -> None:
         if _suits_kernels(array, {}):
             together.append(array)
         else:
-            array[...] = 0
+            computed(array.fill, 0)
     if together:
         from minires.optim.kernel_numba import zero
 

@@ -90,18 +90,29 @@ class SGD(Optimizer):
         data -= group["lr"] * grad
 
     def _update_together(self, updates: list[Update]) -> None:
+        from minires.kernels.weights import contiguous
         from minires.optim.kernel_numba import sgd
 
-        arrays, options = [], []
+        arrays, begins = [], []
         for data, grad, state, group in updates:
-            momentum, keep = group["momentum"], 1 - group["dampening"]
             velocity = data
-            if momentum:
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"], keep = np.zeros_like(data), 1.0
+            begins.append(group["momentum"] != 0 and "momentum_buffer" not in state)
+            if begins[-1]:
+                state["momentum_buffer"] = np.zeros_like(data)
+            if group["momentum"]:
                 velocity = state["momentum_buffer"]
-            arrays.append((data, np.ascontiguousarray(grad), velocity))
-            options.append(
-                (group["lr"], group["weight_decay"], momentum, keep, float(group["nesterov"]))
-            )
+            arrays.append((data, contiguous(grad), velocity))
+
+        def options() -> list[tuple[float, ...]]:
+            return [
+                (
+                    group["lr"],
+                    group["weight_decay"],
+                    group["momentum"],
+                    1.0 if begin else 1 - group["dampening"],
+                    float(group["nesterov"]),
+                )
+                for begin, (*_, group) in zip(begins, updates)
+            ]
+
         sgd(arrays, options)

@@ -364,6 +364,7 @@ def _train_one(
         history=history,
         on_epoch=after_epoch,
         on_step=lambda step, loss: progress.step(cost),
+        capture=True,
     )
     start = time.perf_counter()
     final_train, final_test = evaluate(model, seen), evaluate(model, unseen)

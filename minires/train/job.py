@@ -178,6 +178,7 @@ class Prepared:
             history=history,
             on_step=on_step,
             on_epoch=after_epoch,
+            capture=True,
         )
         self._write_history(history)
         return history

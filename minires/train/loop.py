@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from minires.autograd import no_grad
+from minires.captured import capture as captured
 from minires.errors import ArgumentError, CheckpointError, DataError, NaNError, ShapeError, message
 from minires.files import check_writable
+from minires.nn import Module
 from minires.ops import cross_entropy
 from minires.optim import LRScheduler, Optimizer
 from minires.tensor import Tensor, from_numpy
@@ -63,6 +65,7 @@ def train_epoch(
     loss_fn: Loss = cross_entropy,
     schedule: LRScheduler | None = None,
     on_step: Callable[[int, float], object] | None = None,
+    capture: bool = False,
 ) -> EpochResult:
     """Train on every batch of ``loader`` once; the model is left in training mode.
 
@@ -76,18 +79,63 @@ def train_epoch(
         loss_fn: the mean loss of a batch, of logits and labels.
         schedule: stepped once after every optimiser step.
         on_step: called after every step with its index from 0 and its loss.
+        capture: record the Python of a step once and repeat what it computes, see
+            :func:`minires.capture`: the same numbers in less time, for a ``model`` that is a
+            module whose Python does not depend on values. :func:`fit` keeps the recording from
+            epoch to epoch.
 
     Raises:
+        CaptureError: a model that cannot be captured.
         NaNError: NaN or infinity in a batch of inputs, or in the loss.
         DataError: the loader gives no batch.
         ShapeError: the model's output is not (n, classes).
     """
-    model.train()
+    work = _Work(model, loss_fn, optimizer, capture)
+    return _train_epoch(work, loader, optimizer, schedule, on_step)
+
+
+class _Work:
+    """What is done with each batch, as it is or captured."""
+
+    def __init__(
+        self, model: Model, loss_fn: Loss, optimizer: Optimizer | None, capture: bool
+    ) -> None:
+        def learn(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            if optimizer is not None:
+                optimizer.zero_grad()
+            logits = model(x)
+            loss = loss_fn(logits, y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss, logits
+
+        def judge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model(x)
+            return loss_fn(logits, y), logits
+
+        self.model = model
+        self.learn: Callable[..., Any] = learn  # (inputs, labels) -> (loss, logits)
+        self.judge: Callable[..., Any] = judge
+        self.update: Callable[[], Any] = optimizer.step if optimizer is not None else lambda: None
+        if capture:
+            if not isinstance(model, Module):
+                got = type(model).__name__
+                raise ArgumentError(message("train_epoch", "a module to capture", got))
+            state = (model,) if optimizer is None else (model, optimizer)
+            self.learn, self.judge = captured(learn, *state), captured(judge, model)
+            self.update = captured(self.update, *state)
+
+
+def _train_epoch(
+    work: _Work,
+    loader: Iterable[Any],
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+    on_step: Callable[[int, float], object] | None,
+) -> EpochResult:
+    work.model.train()
     sums = _Sums("train_epoch")
     for step, (x, y) in enumerate(_batches("train_epoch", loader)):
-        optimizer.zero_grad()
-        logits = model(x)
-        loss = loss_fn(logits, y)
+        loss, logits = work.learn(x, y)
         value = loss.item()
         if not math.isfinite(value):
             raise NaNError(
@@ -100,8 +148,7 @@ def train_epoch(
                     "operation with `with detect_anomaly():`.",
                 )
             )
-        loss.backward()
-        optimizer.step()
+        work.update()
         if schedule is not None:
             schedule.step()
         sums.add(value, logits, y)
@@ -125,6 +172,13 @@ def evaluate(
         UserWarning: batch norms whose running statistics were never updated: with mean 0 and
             variance 1 they do not normalise, and the figures say little.
     """
+    return _evaluate(_Work(model, loss_fn, None, capture=False), loader, on_step)
+
+
+def _evaluate(
+    work: _Work, loader: Iterable[Any], on_step: Callable[[int, float], object] | None = None
+) -> EpochResult:
+    model = work.model
     _warn_if_untrained(model)
     sums = _Sums("evaluate")
     was_training = model.training
@@ -132,8 +186,8 @@ def evaluate(
     try:
         with no_grad():
             for step, (x, y) in enumerate(_batches("evaluate", loader)):
-                logits = model(x)
-                value = loss_fn(logits, y).item()
+                loss, logits = work.judge(x, y)
+                value = loss.item()
                 if not math.isfinite(value):
                     raise NaNError(
                         message(
@@ -167,6 +221,7 @@ def fit(
     history: list[Row] | None = None,
     on_epoch: Callable[[Row], object] | None = None,
     on_step: Callable[[int, float], object] | None = None,
+    capture: bool = False,
 ) -> list[Row]:
     """Train until ``epochs`` epochs are done, evaluating after each.
 
@@ -181,7 +236,8 @@ def fit(
     is that of the last finished epoch.
 
     Args:
-        model, train_loader, optimizer, loss_fn, schedule, on_step: see :func:`train_epoch`.
+        model, train_loader, optimizer, loss_fn, schedule, on_step, capture: see
+            :func:`train_epoch`.
         test_loader: see :func:`evaluate`.
         epochs: in all, those done before included.
         checkpoint: the file to write after every epoch.
@@ -219,20 +275,14 @@ def fit(
         progress = load_checkpoint(checkpoint, model=model, optimizer=optimizer, schedule=schedule)
         rows[:] = progress["history"]
 
+    work = _Work(model, loss_fn, optimizer, capture)
     for epoch in range(len(rows), epochs):
         lr = optimizer.param_groups[0]["lr"]
         try:
             _set_epoch(train_loader, epoch)
-            trained = train_epoch(
-                model,
-                train_loader,
-                optimizer,
-                loss_fn=loss_fn,
-                schedule=schedule,
-                on_step=on_step,
-            )
+            trained = _train_epoch(work, train_loader, optimizer, schedule, on_step)
             _set_epoch(test_loader, epoch)
-            tested = evaluate(model, test_loader, loss_fn=loss_fn)
+            tested = _evaluate(work, test_loader)
         except NaNError as error:
             raise NaNError(f"epoch {epoch + 1}: {error}") from error
         row = {

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.jit import kernel
 from ...kernels.simd import fma, lanes_of, load, relu, store, where_positive
@@ -156,10 +157,10 @@ def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     combine(moments, sizes, mean, var)
 
 
-def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any) -> Any:
+def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:
     """(5, c) as in a Source: share and slope are 0."""
     k = np.zeros((5, mean.size), dtype)
-    k[MEAN], k[SCALE], k[SHIFT] = mean, scale, shift
+    k[MEAN], k[SCALE], k[SHIFT] = mean, w * scale, shift
     return k
 
 
@@ -180,7 +181,7 @@ def batch_norm_fwd(
     shortcut whose own batch norm is applied here.
     """
     together, rows, c, block, blocks = _cut(x)
-    k = repeated(_coefficients(x.dtype, mean, w * inv_std, b), together)
+    k = repeated(computed(_coefficients, x.dtype, mean, inv_std, b, w), together)
     other, kind, other_k = x, ABSENT, k
     if residual is not None:
         source = as_source(residual)
@@ -216,7 +217,7 @@ def batch_norm_bwd_affine(
     elif coefficients is not None:
         kind = BY_COEFFICIENTS
     if coefficients is None:
-        coefficients = _coefficients(x.dtype, mean, inv_std, inv_std)
+        coefficients = computed(_coefficients, x.dtype, mean, inv_std, inv_std)
     sums = buffers.empty((blocks, 2, c), x.dtype)
     _bwd_affine(
         blocks,
@@ -234,7 +235,11 @@ def batch_norm_bwd_affine(
         block,
         sums,
     )
-    total = sums.reshape(blocks, 2, together, c // together).sum(axis=(0, 2), dtype=np.float64)
+    computed(_add_up, sums.reshape(blocks, 2, together, c // together), inv_std, gw, gb)
+
+
+def _add_up(sums: Any, inv_std: Any, gw: Any, gb: Any) -> None:
+    total = sums.sum(axis=(0, 2), dtype=np.float64)
     gw[...], gb[...] = total[0] * inv_std, total[1]
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from ...autograd import (
     Function,
     Variable,
+    computed,
     derived,
     enable_grad,
     grad,
@@ -188,8 +189,8 @@ def batch_norm(
         mean, var = _statistics(x)
         if training and running_mean is not None and running_var is not None:
             m = x.numel() // x.shape[1]
-            for running, new in ((running_mean, mean), (running_var, var * (m / (m - 1)))):
-                running._to_write()[...] = (1 - momentum) * running._array + momentum * new.real
+            for running, new, share in (running_mean, mean, 1.0), (running_var, var, m / (m - 1)):
+                computed(_follow, running._to_write(), new, momentum, share)
                 running.bump_version()
         affine = _affine(weight, bias, mean, var, eps)
     else:
@@ -199,6 +200,10 @@ def batch_norm(
         return _put_off(x, weight, bias, affine, batch)
     w, b = _parameters(x, weight, bias)
     return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch)
+
+
+def _follow(running: Any, new: Any, momentum: float, share: float) -> None:
+    running[...] = (1 - momentum) * running + momentum * (new * share).real
 
 
 def _check(x: Tensor, vectors: Sequence[Tensor | None], momentum: float, eps: float) -> None:
@@ -256,14 +261,20 @@ class _Affine(NamedTuple):
 
 
 def _affine(weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float) -> _Affine:
+    w = None if weight is None else weight._array
+    b = None if bias is None else bias._array
+    return _Affine(*computed(_affine_arrays, w, b, mean, var, eps))
+
+
+def _affine_arrays(w: Any, b: Any, mean: Any, var: Any, eps: float) -> tuple[Any, ...]:
     xp = array_module(mean)
-    w = xp.ones_like(mean) if weight is None else weight._array.copy()
-    b = xp.zeros_like(mean) if bias is None else bias._array.copy()
+    w = xp.ones_like(mean) if w is None else w.copy()
+    b = xp.zeros_like(mean) if b is None else b.copy()
     coefficients = xp.zeros((5, mean.size), xp.result_type(mean, w, b))
     with np.errstate(all="ignore"):
         inv_std = (1 / xp.sqrt(var + np.asarray(eps, mean.dtype))).astype(mean.dtype, copy=False)
         coefficients[0], coefficients[1], coefficients[2] = mean, w * inv_std, b
-    return _Affine(w, b, mean, inv_std, coefficients)
+    return w, b, mean, inv_std, coefficients
 
 
 def _affine_of_statistics(
@@ -275,7 +286,7 @@ def _affine_of_statistics(
     def make() -> _Affine:
         _check(x, vectors, momentum, eps)
         mean, var, weight, bias = vectors
-        return _affine(weight, bias, mean._array.copy(), var._array, eps)
+        return _affine(weight, bias, computed(np.copy, mean._array), var._array, eps)
 
     versions = []
     for vector in vectors:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel
@@ -30,7 +31,7 @@ from ...kernels.source import PLAIN, Source, as_source, clear, nothing_of
 from ...kernels.statistics import block_statistics, combine
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import ROWS, product_1, product_2
-from ...kernels.weights import as_weights
+from ...kernels.weights import as_weights, contiguous
 from . import numba_plan as S  # the names of the sizes in a plan's table
 from .numba_plan import Plan, depthwise, extent, fill_window, panel_width, plan, window_begin
 from .numba_weight import conv2d_bwd_weight
@@ -256,7 +257,7 @@ def _run(
     weights = kept.form(job.form, lambda: _packed(kept.array, job, g, role, threads))
     bias = job.bias
     if kept.bias is not None:
-        bias = kept.form("direct bias", lambda: _padded(kept.bias, job.bias))
+        bias = kept.form("direct bias", lambda: computed(_padded, kept.bias, job.bias))
 
     todo = ADD * (residual is not None) + RECTIFY * relu + MEASURE * (statistics is not None)
     moments = nothing
@@ -286,9 +287,9 @@ def _padded(b: Any, zeros: Any) -> Any:
 
 def _packed(w: Any, job: _Job, g: Conv2dGeometry, role: str, threads: int) -> Any:
     """The weights as the register tile reads them: (panels, taps * channels, width)."""
-    w, p, width, panels = np.ascontiguousarray(w), job.plan, job.width, job.panels
+    w, p, width, panels = contiguous(w), job.plan, job.width, job.panels
     if not width:
-        return w.reshape(g.c_out, -1)[:, p.taps].T.copy()
+        return computed(_taps_first, w.reshape(g.c_out, -1), p.taps)
     taps, c_in, c_out = g.k_h * g.k_w, g.c_in // g.groups, g.c_out // g.groups
     if role == "forward":  # a column's filter (c_in, taps) lies side by side
         c, rounds, per_round, length, per_column = c_in, 1, 0, c_in * taps, c_in * taps
@@ -302,6 +303,10 @@ def _packed(w: Any, job: _Job, g: Conv2dGeometry, role: str, threads: int) -> An
         _rows(p.taps.tobytes(), c, length, lanes(w.dtype)) * width,
     )  # fmt: skip
     return packed
+
+
+def _taps_first(w: Any, taps: Any) -> Any:
+    return w[:, taps].T.copy()
 
 
 @functools.lru_cache(maxsize=512)

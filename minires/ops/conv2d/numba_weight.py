@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel, large_kernel
@@ -256,7 +257,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Sources."""
     x, gy, dtype = as_source(x), as_source(gy), gw.dtype
     if x.x.size == 0:
-        gw[...] = 0
+        computed(gw.fill, 0)
         return
     p, width, tile, rows, panels, size, parts, cuts, window, read_at_once, places = _job(
         g, dtype.char
@@ -269,8 +270,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         width, tile, sums, size, rows, buffers.scratch(parts * cuts * room, dtype), _STEPS, p.table,
     )  # fmt: skip
     if not width:
-        total = sums.reshape(parts, -1, g.c_in).sum(axis=0)
-        gw[...] = total.T.reshape(gw.shape)
+        computed(_add_up, sums.reshape(parts, -1, g.c_in), gw)
         return
     out = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
     tasks, filter_ = get_num_threads(), gw[0].size
@@ -279,4 +279,8 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         np.arange(lanes(dtype)) * filter_,
     )  # fmt: skip
     if out is not gw:
-        gw[...] = out
+        computed(np.copyto, gw, out)
+
+
+def _add_up(sums: Any, gw: Any) -> None:
+    gw[...] = sums.sum(axis=0).T.reshape(gw.shape)

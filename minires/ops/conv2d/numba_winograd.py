@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel
@@ -41,7 +42,7 @@ from ...kernels.source import Source, as_source, nothing_of
 from ...kernels.statistics import block_statistics, combine
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import ROWS, product_1, product_2
-from ...kernels.weights import as_weights
+from ...kernels.weights import as_weights, contiguous
 from .numba_winograd_rows import (
     PLANES,
     Tiling,
@@ -325,7 +326,7 @@ def _run(
     )  # fmt: skip
     bias, biased = job.bias, int(kept.bias is not None)
     if biased:
-        bias = kept.form("winograd bias", lambda: np.stack([bias[0], kept.bias]))
+        bias = kept.form("winograd bias", lambda: computed(_below, bias[0], kept.bias))
     nothing = nothing_of(dtype)
     wanted = (nothing if residual is None else residual, int(residual is not None), int(relu))
     measured = int(statistics is not None)
@@ -338,7 +339,7 @@ def _run(
             w_in, c_out, h_out, w_out, *padding, t.total, t.rows, plane_u, plane_m, tasks,
         )  # fmt: skip
     else:
-        w, matrix = np.ascontiguousarray(kept.array), matrix_of(dtype)
+        w, matrix = contiguous(kept.array), matrix_of(dtype)
         u, m = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_m))
         workspace = buffers.scratch(tasks * job.size, dtype)
         for begin in range(0, t.total, job.chunk):
@@ -359,11 +360,15 @@ def _run(
         combine(moments, t.pixels, *statistics)
 
 
+def _below(zeros: Any, bias: Any) -> Any:
+    return np.stack([zeros, bias])
+
+
 def _transformed(
     w: Any, taps: tuple[int, int, int, int], c_in: int, c_out: int, width: int, tasks: int
 ) -> Any:
     """The weights as planes (panels, planes, c_in, width)."""
-    w, dtype, panels = np.ascontiguousarray(w), w.dtype, c_out // width
+    w, dtype, panels = contiguous(w), w.dtype, c_out // width
     v = buffers.empty((panels, PLANES, c_in, width), dtype)
     scratch = buffers.scratch(tasks * 9 * c_in * width, dtype)
     _transform_weights(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, large_kernel
@@ -202,7 +203,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in, 3, 3)."""
     gy, x = as_source(gy), as_source(x)
     if gy.x.size == 0:
-        gw[...] = 0
+        computed(gw.fill, 0)
         return
     dtype, tasks, matrix = gw.dtype, get_num_threads(), matrix_of(gw.dtype)
     result = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
@@ -233,4 +234,4 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         scratch = buffers.scratch(tasks * 9 * lanes(dtype), dtype)
         _add_parts(tasks, sums, parts, depth, matrix, result, scratch, g.c_in, g.c_out, tasks)
     if result is not gw:
-        gw[...] = result
+        computed(np.copyto, gw, result)

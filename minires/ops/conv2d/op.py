@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Function, Variable, is_grad_enabled
+from ...autograd import Function, Variable, computed, is_grad_enabled
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...kernels.buffers import empty
@@ -275,14 +275,18 @@ def _put_off(x: Tensor, w: Tensor, b: Tensor | None, g: Conv2dGeometry) -> Tenso
 
 def _copied(x: Tensor) -> Tensor:
     """Images in memory of their own."""
-    rows = nhwc(x._array)
-    copy = empty(rows.shape, rows.dtype)
-    copy[...] = rows
+    copy = computed(_copy, nhwc(x._array))
     return Variable._wrap(copy.transpose(0, 3, 1, 2))  # type: ignore[no-any-return]
+
+
+def _copy(array: Any) -> Any:
+    copy = empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def _unexposed(parameter: Tensor) -> Tensor:
     """The parameter, or a copy if someone has its array: many look at weights, as checkpoints do,
     and few write there."""
     exposed = parameter._version.exposed
-    return Variable._wrap(parameter._array.copy()) if exposed else parameter  # type: ignore[no-any-return]
+    return Variable._wrap(computed(np.copy, parameter._array)) if exposed else parameter  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Function
+from ...autograd import Function, computed
 from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ...tensor import Tensor
@@ -65,10 +65,8 @@ class CrossEntropyInput(Function):
         g, x = ctx.saved
         (labels,) = ctx.constants
         smoothing, ignore = ctx.options
-        xp = array_module(labels)
-        used = Tensor((labels != ignore).astype(x.dtype)[:, None])
-        q = xp.full(x.shape, smoothing / x.shape[1], x.dtype)
-        q[xp.arange(len(labels)), xp.where(labels == ignore, 0, labels)] += 1 - smoothing
+        used = Tensor(computed(_used, labels, ignore, x.dtype))
+        q = computed(_mixed, labels, smoothing, ignore, x.shape, x.dtype)
         p = softmax(x, 1)
         ggx = ggx * used
         gg = ((p - Tensor(q)) * ggx).sum(1) if ctx.needs_grad[0] else None
@@ -107,19 +105,49 @@ def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
         raise DeviceError(
             message(op, f"labels on {x.device}", str(labels.device), fix="Use .to().")
         )
-    wrong = (array != ignore_index) & ((array < 0) | (array >= c))
+    return computed(_within, op, array, x.shape, ignore_index)
+
+
+def _within(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> Any:
+    """A copy of labels for logits (n, c): the caller may reuse theirs before the backward."""
+    c = shape[1]
+    wrong = (labels != ignore_index) & ((labels < 0) | (labels >= c))
     if wrong.any():
         at = int(wrong.argmax())
         raise ArgumentError(
             message(
                 op,
                 f"labels in 0..{c - 1}",
-                f"{int(array[at])} at index {at}",
-                f"x {x.shape}",
-                "Labels count from 0." if int(array[at]) == c else "",
+                f"{int(labels[at])} at index {at}",
+                f"x {shape}",
+                "Labels count from 0." if int(labels[at]) == c else "",
             )
         )
-    return array.astype(np.int64)  # a copy: the caller may reuse theirs before the backward
+    return labels.astype(np.int64)
+
+
+def _used(labels: Any, ignore: int, dtype: Any) -> Any:
+    return (labels != ignore).astype(dtype)[:, None]
+
+
+def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -> Any:
+    """The targets q (n, c) that labels stand for; 0 in the rows to ignore."""
+    xp = array_module(labels)
+    used = labels != ignore
+    q = xp.full(shape, smoothing / shape[1], dtype)
+    q[xp.arange(len(labels)), xp.where(used, labels, 0)] += 1 - smoothing
+    return q * used[:, None]
+
+
+def _share(labels: Any, ignore_index: int, dtype: Any) -> Any:
+    """1 / count of the labels that count, which the mean loss is to be multiplied by."""
+    count = int((labels != ignore_index).sum())
+    if count == 0:
+        raise ArgumentError(
+            f"cross_entropy: every label is ignore_index={ignore_index}; there is no row to "
+            "average. Use reduction='sum' if that is meant."
+        )
+    return np.asarray(1.0 / count, dtype)
 
 
 def _warn_about_probabilities(x: Tensor) -> None:
@@ -208,30 +236,23 @@ def cross_entropy(
         if weight is not None:
             q = q * check_weight("cross_entropy", weight, x)
         losses = -(q * log_softmax(x, 1)).sum(1)
-        count = x.shape[0]
+        share: Any = 1.0 / x.shape[0] if reduction == "mean" else None
     else:
         labels = check_labels("cross_entropy", target, x, ignore_index)
-        used = labels != ignore_index
-        count = int(used.sum())
+        if reduction == "mean":
+            share = Tensor(computed(_share, labels, ignore_index, x.dtype))
         if weight is None:
             smoothing = float(label_smoothing)
             losses = CrossEntropy.apply(x.contiguous(), labels, smoothing, ignore_index)
         else:
             check_weight("cross_entropy", weight, x)
-            xp = array_module(labels)
-            q = xp.full(x.shape, label_smoothing / x.shape[1], x.dtype)
-            q[xp.arange(len(labels)), xp.where(used, labels, 0)] += 1 - label_smoothing
-            losses = -(Tensor(q * used[:, None]) * weight * log_softmax(x, 1)).sum(1)
-        if count == 0 and reduction == "mean":
-            raise ArgumentError(
-                f"cross_entropy: every label is ignore_index={ignore_index}; there is no row to "
-                "average. Use reduction='sum' if that is meant."
-            )
+            q = computed(_mixed, labels, label_smoothing, ignore_index, x.shape, x.dtype)
+            losses = -(Tensor(q) * weight * log_softmax(x, 1)).sum(1)
     if reduction == "none":
         return losses
     total = losses.sum()
     if reduction == "sum":
         return total
     if weight is not None and target.ndim == 1:
-        return total / sum_of_weights("cross_entropy", weight[labels[used]])
-    return total * (1.0 / count)
+        return total / sum_of_weights("cross_entropy", weight[labels[labels != ignore_index]])
+    return total * share

@@ -1,0 +1,186 @@
+"""Recordings: what was computed, to be computed again without the Python that asked for it.
+
+A training step is the same few hundred kernels in the same memory, time after time, and the same
+Python that finds out which. While a :class:`Recording` is on in a thread, everything that computes
+there leaves a *step* in it, a function without arguments that does the same again to the same
+arrays: a kernel its launch (:mod:`minires.kernels.jit`), whatever NumPy does a call through
+:func:`computed`. :meth:`Recording.repeat` runs the steps, and nothing else.
+
+That is safe for the memory: buffers that were taken during the recording stay its own
+(:func:`minires.kernels.buffers.empty`), and are used again within it as they were the first time.
+What it does not know is Python that looked at values, to decide or to compute on its own.
+:func:`look` refuses that while a recording is on; :mod:`minires.captured` proves, before it trusts
+a recording, that nothing else was missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..device import memory
+from ..errors import CaptureError
+from .place import caller, show_place
+
+if TYPE_CHECKING:
+    from .tape import Version
+
+
+class _Here(threading.local):
+    recording: Recording | None = None
+
+
+here = _Here()
+
+
+class Recording:
+    """The steps of a computation.
+
+    Attributes:
+        steps: to be called one after another.
+        memory: blocks of memory that only this computation uses, by size.
+        held: the memory of others that the steps use, by id.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Callable[[], Any]] = []
+        self.memory: dict[int, list[Any]] = {}
+        self.held: dict[int, Any] = {}
+        self._derived: dict[Any, tuple[_Derivation, Any]] = {}  # with what it belongs to
+        self._makers: dict[int, _Derivation] = {}  # of what was derived, by id
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[Recording]:
+        """Record what this thread computes inside."""
+        with _set(self):
+            yield self
+
+    def compute(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)``, which is then a step: its results go where the first ones are."""
+        with _set(None):
+            results = _as_arrays(function(*args))
+
+        def again() -> None:
+            for array, new in zip(_arrays(results), _arrays(function(*args))):
+                if memory(array) is not memory(new):  # else it looks at an argument
+                    array[...] = new
+
+        for array in _arrays(args):
+            self.hold(array)
+        self.steps.append(again)
+        return results
+
+    def derive(
+        self, versions: Sequence[Version], key: Any, make: Callable[[], Any], by: Any
+    ) -> Any:
+        """:func:`~.tape.derived`, made by steps that run where a version says it was written."""
+        place = (id(versions[0]), key)
+        if place in self._derived:
+            known, belongs = self._derived[place]
+            if belongs is by and known.counts == [v.count for v in known.versions]:
+                return known.value
+        before = self._makers.get(id(by))
+        made = _Derivation([*versions, *(before.versions if before is not None else ())])
+        self.steps.append(made)
+        made.value = self._into(made, make)
+        self._derived[place] = made, by
+        for thing in (made.value, *_arrays(made.value)):
+            self._makers[id(thing)] = made
+        return made.value
+
+    def derive_from(self, value: Any, make: Callable[[], Any]) -> Any:
+        """``make()``, by steps that run when those run that derived ``value``, if it is derived."""
+        made = self._makers.get(id(value))
+        return make() if made is None else self._into(made, make)
+
+    def _into(self, made: _Derivation, make: Callable[[], Any]) -> Any:
+        steps, self.steps = self.steps, made.steps
+        try:
+            return make()
+        finally:
+            self.steps = steps
+
+    def hold(self, array: np.ndarray[Any, Any]) -> None:
+        """Note that a step uses the memory of this array, and keep it, unless it is our own."""
+        root = memory(array)
+        own = self.memory.get(getattr(root.base, "_length_", 0), ())
+        if not any(block is root.base for block in own):
+            self.held[id(root)] = root
+
+    def uses(self, array: np.ndarray[Any, Any]) -> bool:
+        """Whether a step uses the memory of this array, which is not the recording's own."""
+        return id(memory(array)) in self.held
+
+    def repeat(self) -> None:
+        """Compute everything again, in the same memory."""
+        with np.errstate(all="ignore"):  # inf and nan are results
+            for step in self.steps:
+                step()
+
+
+class _Derivation:
+    """What depends on the memory of some versions alone, and the steps that make it."""
+
+    def __init__(self, versions: list[Version]) -> None:
+        self.versions, self.counts = versions, [v.count for v in versions]
+        self.steps: list[Callable[[], Any]] = []
+        self.value: Any = None
+
+    def __call__(self) -> None:
+        counts = [v.count for v in self.versions]
+        if counts != self.counts or True in [v.exposed for v in self.versions]:
+            for step in self.steps:
+                step()
+            self.counts = counts
+
+
+@contextlib.contextmanager
+def _set(recording: Recording | None) -> Iterator[None]:
+    before, here.recording = here.recording, recording
+    try:
+        yield
+    finally:
+        here.recording = before
+
+
+def _as_arrays(results: Any) -> Any:
+    """Results with arrays in place of NumPy's numbers, which cannot be written to."""
+    if isinstance(results, tuple):
+        return tuple(_as_arrays(result) for result in results)
+    return np.asarray(results) if isinstance(results, np.generic) else results
+
+
+def _arrays(results: Any) -> Iterator[Any]:
+    if isinstance(results, np.ndarray | np.generic):
+        yield results
+    elif isinstance(results, tuple):
+        for result in results:
+            yield from _arrays(result)
+
+
+def computed(function: Callable[..., Any], *args: Any) -> Any:
+    """``function(*args)``: work on arrays that is no kernel, and is to be seen by recordings.
+
+    It must depend on its arguments alone, and return an array, a tuple of them, or None where it
+    writes into its arguments.
+    """
+    recording = here.recording
+    return function(*args) if recording is None else recording.compute(function, *args)
+
+
+def look(what: str) -> None:
+    """Say that Python is about to look at values. A recording could not know what it does then.
+
+    Raises:
+        CaptureError: a recording is on.
+    """
+    if here.recording is not None:
+        raise CaptureError(
+            f"capture: expected Python that does not depend on values, got {what} at "
+            f"{show_place(caller())}: it would not run again. Return the tensor, and look at it "
+            "outside of the captured function."
+        )
