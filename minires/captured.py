@@ -8,9 +8,9 @@ the same for GPUs.)
 How a recording is made is told in :mod:`minires.autograd.recording`. Here is what makes it safe to
 use one: everything that the function reads or changes besides its inputs is named (``state``); what
 decides which recording serves is compared at each call; and a recording is used only after it was
-*proven*: the function and the recording start from the same state, on inputs and parameters other
-than those that were recorded, and must end with the same bits in every result, parameter, buffer
-and gradient. They can, because kernels give the same bits every time.
+*proven*: it is made on other inputs and parameters than those in hand; then the function and the
+recording start from the same state, and must end with the same bits in every result, parameter,
+buffer and gradient. They can, because kernels give the same bits every time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     """A function that does what ``function`` does, without running its Python again.
 
     The first call with inputs of some shapes and dtypes runs the function as it is; the second
-    records and proves (which takes as long as four calls); those that follow repeat. Training a
+    records and proves (which takes as long as three calls); those that follow repeat. Training a
     ResNet-20 takes a sixth less time so, and classifying one image a quarter of it::
 
         model, optimizer = ..., optim.SGD(model.parameters(), lr=0.1)
@@ -129,13 +129,12 @@ class Captured:
             result = _copy(self._function(*args))
             self._plans[key] = None
         else:
-            plan = _Plan.proven(self._function, args, self._state)
+            plan, result = _Plan.proven(self._function, args, self._state)
             if plan.gradients_read and not self._reads_gradients:
                 self._reads_gradients = True
                 del self._plans[key]
                 key += self._state.gradients()
             self._plans[key] = plan
-            result = plan(args)
         while len(self._plans) > MOST:
             self._plans.popitem(last=False)
         return result
@@ -290,32 +289,36 @@ class _Plan:
         self.gradients_read = [(t, g) for t, g in entering if uses(g._array)]
 
     @classmethod
-    def proven(cls, function: Callable[..., Any], args: Sequence[Any], state: _State) -> _Plan:
-        """A plan of which it is known that it does what the function does.
+    def proven(
+        cls, function: Callable[..., Any], args: Sequence[Any], state: _State
+    ) -> tuple[_Plan, Any]:
+        """A plan of which it is known that it does what the function does, and what it returns.
 
         Raises:
             CaptureError: says what differs.
         """
         start = _Moment(state)
         try:
-            plan = cls(function, args, state)
             other = [_disturbed(arg) if isinstance(arg, Tensor) else arg for arg in args]
             start.restore(change=0.875)
-            expected = _outcome(function(*other), state)
-            start.restore(change=0.875)
-            got = _outcome(plan(other), state)
+            plan = cls(function, other, state)
+            start.restore()
+            expected = _outcome(function(*args), state)
         finally:
             start.restore()
+        result = plan(args)
+        got = _outcome(result, state)
         names = state.names()
         for (what, first), (_, second) in zip(expected, got):
             if not _same(first, second):
+                start.restore()
                 raise CaptureError(
                     f"capture: expected a recording that repeats the function to the last bit, got "
                     f"another {names.get(what, what) if isinstance(what, int) else what}. The "
                     "function may compute outside of minires' operations, keep something from one "
                     "call to the next, or use modules or optimisers that were not passed as state."
                 )
-        return plan
+        return plan, result
 
     def fits(self, state: _State) -> bool:
         """Whether the state is still in the memory that was recorded."""

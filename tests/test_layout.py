@@ -21,6 +21,7 @@ STOREYS = [
     {"kernels", "ops"},
     {"derivatives"},
     {"nn", "optim", "data", "utils", "environment", "html", "drawing", "files"},
+    {"captured"},
     {"models", "train", "interop"},
     {"gradcheck"},
     {"study", "console"},

@@ -27,7 +27,7 @@ from .modes import (
 from .observe import Observer, in_complex_step, observed_by, switch, tell, watch
 from .pending import Pending, Sum, fusing, may_wait, unwatched
 from .place import caller, show_place
-from .recording import Recording, computed, look
+from .recording import Recording, computed, copied, look
 from .tape import derived
 from .variable import HookHandle, Variable
 from .walk import grad, walk

@@ -13,7 +13,7 @@ from .modes import _anomaly, _grad_mode
 from .observe import _observer
 from .pending import Pending
 from .place import Place, caller, show_place
-from .recording import computed
+from .recording import Recording
 from .recording import here as _here
 from .tape import Node, Version, meta
 from .variable import Variable
@@ -201,7 +201,7 @@ class Function:
                 )
         ctx = Context(tuple(needs) if record else (False,) * len(needs))
         if _here.recording is not None:
-            result = cls._forward_again_and_again(ctx, arrays, options)
+            result = cls._recorded(_here.recording, ctx, arrays, options)
         elif cls.view:  # computes nothing
             result = cls.forward(ctx, *arrays, **options)
         else:
@@ -227,19 +227,23 @@ class Function:
         return tuple(outputs) if many else outputs[0]
 
     @classmethod
-    def _forward_again_and_again(
-        cls, ctx: Context, arrays: Sequence[Any], options: dict[str, Any]
+    def _recorded(
+        cls, recording: Recording, ctx: Context, arrays: list[Any], options: dict[str, Any]
     ) -> Any:
         """Forward as a step of a recording, which keeps what backward needs up to date too."""
+        if cls.view:
+            result = cls.forward(ctx, *arrays, **options)
+            if memory(result) is memory(arrays[0]):
+                return result
         contexts = [ctx]
 
-        def forward() -> tuple[Any, ...]:
+        def forward(*arrays: Any) -> tuple[Any, ...]:
             context = contexts.pop() if contexts else Context(ctx.needs_grad)
             with np.errstate(all="ignore"):
                 result = cls.forward(context, *arrays, **options)
             return result, context._constants
 
-        return computed(forward)[0]
+        return recording.compute(forward, *arrays)[0]
 
     @classmethod
     def _record(

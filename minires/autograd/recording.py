@@ -16,6 +16,7 @@ a recording, that nothing else was missed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -63,15 +64,14 @@ class Recording:
         """``function(*args)``, which is then a step: its results go where the first ones are."""
         with _set(None):
             results = _as_arrays(function(*args))
-
-        def again() -> None:
-            for array, new in zip(_arrays(results), _arrays(function(*args))):
-                if memory(array) is not memory(new):  # else it looks at an argument
-                    array[...] = new
-
+        given = {id(memory(array)) for array in _arrays(args)}
+        places = [None if id(memory(array)) in given else array for array in _arrays(results)]
         for array in _arrays(args):
             self.hold(array)
-        self.steps.append(again)
+        if any(place is not None for place in places):
+            self.steps.append(functools.partial(_compute, function, args, places))
+        else:
+            self.steps.append(functools.partial(function, *args))
         return results
 
     def derive(
@@ -147,6 +147,18 @@ def _set(recording: Recording | None) -> Iterator[None]:
         here.recording = before
 
 
+def _compute(function: Callable[..., Any], args: tuple[Any, ...], places: list[Any]) -> None:
+    """Put the results of ``function(*args)`` into their places; None for those that look at an
+    argument, and are up to date with it."""
+    results = function(*args)
+    if not isinstance(results, tuple):
+        places[0][...] = results
+        return
+    for place, new in zip(places, _arrays(results)):
+        if place is not None:
+            place[...] = new
+
+
 def _as_arrays(results: Any) -> Any:
     """Results with arrays in place of NumPy's numbers, which cannot be written to."""
     if isinstance(results, tuple):
@@ -170,6 +182,15 @@ def computed(function: Callable[..., Any], *args: Any) -> Any:
     """
     recording = here.recording
     return function(*args) if recording is None else recording.compute(function, *args)
+
+
+def copied(array: Any) -> Any:
+    """A copy of an array, in the same memory order."""
+    return computed(_copy, array)
+
+
+def _copy(array: Any) -> Any:
+    return array.copy(order="K")
 
 
 def look(what: str) -> None:

@@ -15,7 +15,7 @@ from .function import has_nan
 from .modes import _anomaly, _grad_mode, _Mode
 from .pending import Sum, fusing, may_wait
 from .place import Place, caller, show_place
-from .recording import computed
+from .recording import computed, copied
 from .tape import Node, check_gradient
 from .variable import Keeper, Variable
 
@@ -230,10 +230,6 @@ def walk(
         return result
 
 
-def _copy(array: Any) -> Any:
-    return array.copy(order="K")
-
-
 def _accumulate(total: Variable, gradient: Variable) -> None:
     with np.errstate(all="ignore"):  # inf - inf is nan, as it is in a forward pass
         computed(operator.iadd, total._array, gradient._array)
@@ -292,7 +288,7 @@ def _unaliased(gradient: Any, exposed: set[int], create_graph: bool) -> Any:
     root = memory(array)
     fresh = id(root) not in exposed and root.flags.writeable and root.size == array.size
     if not fresh:
-        gradient = gradient.clone() if create_graph else Variable._wrap(computed(_copy, array))
+        gradient = gradient.clone() if create_graph else Variable._wrap(copied(array))
         root = memory(gradient._array)
     exposed.add(id(root))
     return gradient if create_graph or gradient._node is None else gradient.detach()

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd import Pending, Sum, Variable, computed, derived, fusing, is_grad_enabled
+from ..autograd import Pending, Sum, Variable, computed, copied, derived, fusing, is_grad_enabled
 from ..autograd.pending import computing
 from ..device import backend_name, kernels
 from ..kernels.buffers import empty
@@ -304,7 +304,7 @@ def normalised_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Batch norm's gradients (gx, gw, gb), gx pending; gy may be a ReLU's gradient, pending too."""
     rows = _rows(buffer(y))
-    m, c = rows.shape
+    c = rows.shape[1]
     gw, gb = np.empty(c, rows.dtype), np.empty(c, rows.dtype)
     gated = note_of(gy)
     g, own_gate, options = gy, False, {}
@@ -318,6 +318,8 @@ def normalised_gradients(
         if second or not own_gate:  # others will want it, or a second gradient is to be added
             masked = empty(rows.shape, rows.dtype)
             options |= {"masked": masked, "second": _rows(buffer(second[0])) if second else None}
+    slopes = copied(coefficients)
+    options["slopes"] = slopes[3:] if batch else None
     kernel = kernels("batch_norm", rows)
     kernel.batch_norm_bwd_affine(_rows(buffer(g)), rows, mean, inv_std, gw, gb, **options)
     if "masked" in options:
@@ -325,17 +327,8 @@ def normalised_gradients(
         found = options["masked"].reshape(n, h, width, c).transpose(0, 3, 1, 2)
         gated.finish_by(lambda: found)
         g, own_gate = gy, False
-    slopes = computed(_slopes, coefficients, gw, gb, inv_std, m if batch else None)
     gx = Variable._defer(NormalisedGradient(g, y, slopes, own_gate))
     return gx, Variable._wrap(gw), Variable._wrap(gb)
-
-
-def _slopes(coefficients: Any, gw: Any, gb: Any, inv_std: Any, m: int | None) -> Any:
-    """The coefficients of batch norm's gradient over m values, or with fixed statistics."""
-    slopes = coefficients.copy()
-    if m is not None:
-        slopes[3], slopes[4] = gb / m, gw / m * inv_std
-    return slopes
 
 
 def convolution_gradients(

@@ -22,7 +22,9 @@ from ...kernels.source import (
     MEAN,
     NORMALISED,
     SCALE,
+    SHARE,
     SHIFT,
+    SLOPE,
     Source,
     as_source,
     clear,
@@ -32,10 +34,12 @@ from ...kernels.source import (
     write,
 )
 from ...kernels.statistics import combine
+from ...kernels.weights import contiguous
 
 BLOCK = 1 << 15  # entries in a block, so that a block of an array stays in the cache
 ABSENT = -1  # the kind of an operand that is not there
 BY_VALUE, BY_COEFFICIENTS = range(2)  # the kinds of gates
+EPS, OLD, NEW, UNBIASED = range(4)  # eps; the weights of old and new statistics; m / (m - 1)
 
 
 @kernel
@@ -138,6 +142,36 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
             sums[sum_b + j] += value
 
 
+@kernel
+def _affine(  # type: ignore[no-untyped-def]
+    task, mean, var, w, b, numbers, c, inv_std, k, running_mean, running_var, follow
+):
+    for j in range(c):
+        inverse = 1 / np.sqrt(var[j] + numbers[EPS])
+        inv_std[j] = inverse
+        k[MEAN * c + j], k[SCALE * c + j], k[SHIFT * c + j] = mean[j], w[j] * inverse, b[j]
+        k[SHARE * c + j] = k[SLOPE * c + j] = 0
+        if follow:
+            old, new, unbiased = numbers[OLD], numbers[NEW], numbers[UNBIASED]
+            running_mean[j] = old * running_mean[j] + new * mean[j]
+            running_var[j] = old * running_var[j] + new * (var[j] * unbiased)
+
+
+@kernel
+def _add_up(task, sums, blocks, together, c, m, inv_std, total, gw, gb, slopes, sloping):  # type: ignore[no-untyped-def]
+    """gw, gb and the slopes from the sums (blocks, 2, together * c), added in float64."""
+    clear(total, 0, 2 * c)
+    for at in range(0, blocks * 2 * together * c, 2 * together * c):
+        for row in range(2):
+            for i in range(at + row * together * c, at + (row + 1) * together * c, c):
+                for j in range(c):
+                    total[row * c + j] += sums[i + j]
+    for j in range(c):
+        gw[j], gb[j] = total[j] * inv_std[j], total[c + j]
+        if sloping:
+            slopes[j], slopes[c + j] = gb[j] / m, gw[j] / m * inv_std[j]
+
+
 def _cut(x: Any) -> tuple[int, int, int, int, int]:
     """How rows (m, c) are gone through: how many are taken as one, the rows and channels that this
     makes, the rows of a block, and the blocks."""
@@ -155,6 +189,36 @@ def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     _statistics(blocks, x, rows, c, block, moments)
     sizes = np.minimum(rows - np.arange(blocks) * block, block)
     combine(moments, sizes, mean, var)
+
+
+def batch_norm_affine(
+    mean: Any,
+    var: Any,
+    w: Any,
+    b: Any,
+    eps: float,
+    inv_std: Any,
+    coefficients: Any,
+    running: Any = None,
+) -> None:
+    """Fill inv_std = 1 / sqrt(var + eps) and the coefficients (5, c) of a Source: mean, w * inv_std
+    and b, then zeros.
+
+    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
+    move towards mean and the unbiased variance.
+    """
+    numbers, theirs = [eps, 0, 0, 0], (mean, var)
+    if running is not None:
+        *theirs, momentum, unbiased = running
+        numbers = [eps, 1 - momentum, momentum, unbiased]
+    arrays = [contiguous(array) for array in theirs]
+    _affine(
+        1, mean, contiguous(var), w, b, np.array(numbers, mean.dtype), mean.size, inv_std,
+        coefficients, *arrays, int(running is not None),
+    )  # fmt: skip
+    for array, own in zip(arrays, theirs):
+        if array is not own and running is not None:
+            computed(np.copyto, own, array)
 
 
 def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:
@@ -203,12 +267,14 @@ def batch_norm_bwd_affine(
     gate: Any = None,
     coefficients: Any = None,
     masked: Any = None,
+    slopes: Any = None,
 ) -> None:
     """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
     behind the batch norm was shut.
 
     That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
-    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g, and
+    ``slopes`` the rows 3 and 4 of the coefficients of gx: gb / m and gw / m * inv_std.
     """
     together, rows, c, block, blocks = _cut(x)
     kind = ABSENT
@@ -235,12 +301,12 @@ def batch_norm_bwd_affine(
         block,
         sums,
     )
-    computed(_add_up, sums.reshape(blocks, 2, together, c // together), inv_std, gw, gb)
-
-
-def _add_up(sums: Any, inv_std: Any, gw: Any, gb: Any) -> None:
-    total = sums.sum(axis=(0, 2), dtype=np.float64)
-    gw[...], gb[...] = total[0] * inv_std, total[1]
+    c //= together
+    sloping = int(slopes is not None)
+    _add_up(
+        1, sums, blocks, together, c, x.shape[0], inv_std, np.empty(2 * c), gw, gb,
+        slopes if sloping else gb, sloping,
+    )  # fmt: skip
 
 
 def batch_norm_bwd_x(

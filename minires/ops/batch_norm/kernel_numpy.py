@@ -13,6 +13,31 @@ def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     var[...] = np.square(x - mean).mean(axis=0)  # the square, not |.|²: holds for complex steps
 
 
+def batch_norm_affine(
+    mean: Any,
+    var: Any,
+    w: Any,
+    b: Any,
+    eps: float,
+    inv_std: Any,
+    coefficients: Any,
+    running: Any = None,
+) -> None:
+    """Fill inv_std = 1 / sqrt(var + eps) and the coefficients (5, c) of a Source: mean, w * inv_std
+    and b, then zeros.
+
+    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
+    move towards mean and the unbiased variance.
+    """
+    inv_std[...] = 1 / np.sqrt(var + np.asarray(eps, mean.dtype))
+    coefficients[...] = 0
+    coefficients[0], coefficients[1], coefficients[2] = mean, w * inv_std, b
+    if running is not None:
+        running_mean, running_var, momentum, unbiased = running
+        running_mean[...] = (1 - momentum) * running_mean + momentum * mean.real
+        running_var[...] = (1 - momentum) * running_var + momentum * (var * unbiased).real
+
+
 def batch_norm_fwd(
     x: Any,
     w: Any,
@@ -47,12 +72,14 @@ def batch_norm_bwd_affine(
     gate: Any = None,
     coefficients: Any = None,
     masked: Any = None,
+    slopes: Any = None,
 ) -> None:
     """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
     behind the batch norm was shut.
 
     That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
-    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g, and
+    ``slopes`` the rows 3 and 4 of the coefficients of gx: gb / m and gw / m * inv_std.
     """
     g = gy if second is None else gy + second
     if gate is None and coefficients is not None:
@@ -64,6 +91,8 @@ def batch_norm_bwd_affine(
         masked[...] = g
     gw[...] = (g * ((x - mean) * inv_std)).sum(axis=0)
     gb[...] = g.sum(axis=0)
+    if slopes is not None:
+        slopes[0], slopes[1] = gb / len(x), gw / len(x) * inv_std
 
 
 def batch_norm_bwd_x(

@@ -25,7 +25,7 @@ import numpy as np
 from ...autograd import (
     Function,
     Variable,
-    computed,
+    copied,
     derived,
     enable_grad,
     grad,
@@ -187,12 +187,14 @@ def batch_norm(
         _check(x, vectors, momentum, eps)
         x = _laid_out(x)
         mean, var = _statistics(x)
+        running = None
         if training and running_mean is not None and running_var is not None:
             m = x.numel() // x.shape[1]
-            for running, new, share in (running_mean, mean, 1.0), (running_var, var, m / (m - 1)):
-                computed(_follow, running._to_write(), new, momentum, share)
-                running.bump_version()
-        affine = _affine(weight, bias, mean, var, eps)
+            followers = running_mean._to_write(), running_var._to_write()
+            running = (*followers, momentum, m / (m - 1))
+            running_mean.bump_version()
+            running_var.bump_version()
+        affine = _affine(weight, bias, mean, var, eps, running)
     else:
         affine = _affine_of_statistics(x, vectors, momentum, eps)
         x = _laid_out(x)
@@ -200,10 +202,6 @@ def batch_norm(
         return _put_off(x, weight, bias, affine, batch)
     w, b = _parameters(x, weight, bias)
     return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch)
-
-
-def _follow(running: Any, new: Any, momentum: float, share: float) -> None:
-    running[...] = (1 - momentum) * running + momentum * (new * share).real
 
 
 def _check(x: Tensor, vectors: Sequence[Tensor | None], momentum: float, eps: float) -> None:
@@ -260,21 +258,18 @@ class _Affine(NamedTuple):
     coefficients: Any  # (5, c), as in minires.kernels.source
 
 
-def _affine(weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float) -> _Affine:
-    w = None if weight is None else weight._array
-    b = None if bias is None else bias._array
-    return _Affine(*computed(_affine_arrays, w, b, mean, var, eps))
-
-
-def _affine_arrays(w: Any, b: Any, mean: Any, var: Any, eps: float) -> tuple[Any, ...]:
+def _affine(
+    weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float, running: Any = None
+) -> _Affine:
     xp = array_module(mean)
-    w = xp.ones_like(mean) if w is None else w.copy()
-    b = xp.zeros_like(mean) if b is None else b.copy()
-    coefficients = xp.zeros((5, mean.size), xp.result_type(mean, w, b))
+    w = xp.ones_like(mean) if weight is None else copied(weight._array)
+    b = xp.zeros_like(mean) if bias is None else copied(bias._array)
+    dtype = xp.result_type(mean, w, b)
+    inv_std, coefficients = xp.empty_like(mean), xp.empty((5, mean.size), dtype)
     with np.errstate(all="ignore"):
-        inv_std = (1 / xp.sqrt(var + np.asarray(eps, mean.dtype))).astype(mean.dtype, copy=False)
-        coefficients[0], coefficients[1], coefficients[2] = mean, w * inv_std, b
-    return w, b, mean, inv_std, coefficients
+        kernel = kernels("batch_norm", mean)
+        kernel.batch_norm_affine(mean, var, w, b, eps, inv_std, coefficients, running)
+    return _Affine(w, b, mean, inv_std, coefficients)
 
 
 def _affine_of_statistics(
@@ -286,7 +281,7 @@ def _affine_of_statistics(
     def make() -> _Affine:
         _check(x, vectors, momentum, eps)
         mean, var, weight, bias = vectors
-        return _affine(weight, bias, computed(np.copy, mean._array), var._array, eps)
+        return _affine(weight, bias, copied(mean._array), var._array, eps)
 
     versions = []
     for vector in vectors:

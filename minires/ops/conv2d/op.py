@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Function, Variable, computed, is_grad_enabled
+from ...autograd import Function, Variable, computed, copied, is_grad_enabled
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...kernels.buffers import empty
@@ -289,4 +289,4 @@ def _unexposed(parameter: Tensor) -> Tensor:
     """The parameter, or a copy if someone has its array: many look at weights, as checkpoints do,
     and few write there."""
     exposed = parameter._version.exposed
-    return Variable._wrap(computed(np.copy, parameter._array)) if exposed else parameter  # type: ignore[no-any-return]
+    return Variable._wrap(copied(parameter._array)) if exposed else parameter  # type: ignore[no-any-return]
