@@ -25,6 +25,7 @@ import numpy as np
 
 from . import random
 from .autograd import Recording, Variable, fusing, is_grad_enabled, unwatched
+from .autograd.recording import here
 from .device import CPU, backend_name
 from .errors import ArgumentError, CaptureError, DeviceError, message
 from .kernels.buffers import empty
@@ -70,8 +71,9 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     on attributes of modules and on arguments that are no tensors, but not on the values of tensors.
     Learning rates and other options of an optimiser are read at each step, and modes (``train()``,
     ``no_grad()``), frozen parameters, hooks and replaced layers are seen: each has a recording of
-    its own, or none. Results are new tensors outside the graph; gradients are in ``.grad``, in
-    memory that the next call writes again.
+    its own, or none. Under ``detect_anomaly()`` and on the reference kernels the function runs as
+    it is. Results are new tensors outside the graph; gradients are in ``.grad``, in memory that
+    the next call writes again.
 
     Raises:
         ArgumentError: a function that is none, state of another kind, inputs or results that
@@ -100,43 +102,45 @@ class Captured:
 
     def __init__(self, function: Callable[..., Any], state: Sequence[Module | Optimizer]):
         self._function, self._state = function, _State(state)
-        self._plans: OrderedDict[Any, _Plan | None] = OrderedDict()  # None: seen once
+        self._seen: OrderedDict[Any, None] = OrderedDict()  # what it was called with
+        self._plans: OrderedDict[Any, _Plan] = OrderedDict()
         self._reads_gradients = False  # those that are there when it is called
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
-        recorded = sum(plan is not None for plan in self._plans.values())
         name = getattr(self._function, "__name__", type(self._function).__name__)
-        return f"Captured({name}, recordings={recorded})"
+        return f"Captured({name}, recordings={len(self._plans)})"
 
     def __call__(self, *args: Any) -> Any:
         """What the function returns for ``args``."""
-        if unwatched():
-            with self._lock:
-                return self._serve(args)
-        return self._function(*args)  # each operation is looked at, or recorded by another capture
+        if here.recording is not None:
+            return self._function(*args)  # another capture records it
+        with self._lock:
+            return self._serve(args)
 
     def _serve(self, args: tuple[Any, ...]) -> Any:
-        key = (*_signature(args), is_grad_enabled(), fusing(), backend_name(np.empty(0)))
-        key += self._state.signature()
-        if self._reads_gradients:
-            key += self._state.gradients()
+        call = (*_signature(args), is_grad_enabled(), fusing())
+        if not unwatched() or backend_name(np.empty(0)) != "numba":
+            return _copy(self._function(*args))
+        key = call + self._state.signature(self._reads_gradients)
         plan = self._plans.get(key)
         if plan is not None and plan.fits(self._state):
             self._plans.move_to_end(key)
             return plan(args)
-        if key not in self._plans:
+        if call not in self._seen:
             result = _copy(self._function(*args))
-            self._plans[key] = None
+            self._seen[call] = None
         else:
             plan, result = _Plan.proven(self._function, args, self._state)
+            if plan is None:
+                return result
             if plan.gradients_read and not self._reads_gradients:
                 self._reads_gradients = True
-                del self._plans[key]
-                key += self._state.gradients()
+                key = call + self._state.signature(gradients=True)
             self._plans[key] = plan
-        while len(self._plans) > MOST:
-            self._plans.popitem(last=False)
+        for remembered, most in (self._plans, MOST), (self._seen, 4 * MOST):
+            while len(remembered) > most:
+                remembered.popitem(last=False)
         return result
 
 
@@ -172,8 +176,9 @@ class _State:
         self._structure: tuple[Any, ...] = ()
         self.tensors: list[Tensor] = []
 
-    def signature(self) -> tuple[Any, ...]:
-        """What a recording depends on of it, apart from values."""
+    def signature(self, gradients: bool) -> tuple[Any, ...]:
+        """What a recording depends on of it, apart from values. With ``gradients``, it reads those
+        that are there when it begins."""
         if self._seen != modules.changes:
             self._look()
         options = [
@@ -181,8 +186,8 @@ class _State:
             for optimizer in self._optimizers
             for group in optimizer.param_groups
         ]
-        gradients = tuple([tensor._grad is None for tensor in self.tensors])
-        return self._structure, tuple(map(_trained, self.tensors)), gradients, tuple(options)
+        present = [id(t._grad) if gradients else t._grad is None for t in self.tensors]
+        return self._structure, (*map(_trained, self.tensors),), (*present,), (*options,)
 
     def _look(self) -> None:
         """Look at the modules: their attributes, and the tensors there are."""
@@ -201,17 +206,16 @@ class _State:
             found |= {id(p): p for group in optimizer.param_groups for p in group["params"]}
         self.tensors, self._structure, self._seen = [*found.values()], tuple(structure), seen
 
-    def gradients(self) -> tuple[int, ...]:
-        """Which gradients there are."""
-        return tuple([id(tensor._grad) for tensor in self.tensors])
-
     def arrays(self) -> list[Any]:
         """The arrays of all tensors, and those that the optimisers keep."""
         arrays = [*map(_array, self.tensors)]
-        for optimizer in self._optimizers:
-            for kept in optimizer.state.values():
-                arrays += [value for value in kept.values() if isinstance(value, np.ndarray)]
+        for kept in self.kept():
+            arrays += [value for value in kept.values() if isinstance(value, np.ndarray)]
         return arrays
+
+    def kept(self) -> list[dict[str, Any]]:
+        """What the optimisers keep for each parameter, arrays and numbers."""
+        return [kept for optimizer in self._optimizers for kept in optimizer.state.values()]
 
     def names(self) -> dict[int, str]:
         """The names of tensors, by their ids, for messages."""
@@ -221,13 +225,10 @@ class _State:
             named |= {id(t): name for name, t in root.named_parameters()}
         return named
 
-    def numbers(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """What the optimisers keep besides arrays, with a copy."""
-        return [
-            (kept, {k: v for k, v in kept.items() if not isinstance(v, np.ndarray)})
-            for optimizer in self._optimizers
-            for kept in optimizer.state.values()
-        ]
+    def numbers(self) -> list[Any]:
+        """What the optimisers keep besides arrays."""
+        kept = [value for kept in self.kept() for value in kept.values()]
+        return [value for value in kept if not isinstance(value, np.ndarray)]
 
 
 def _identity(value: Any) -> Any:
@@ -240,7 +241,7 @@ class _Moment:
     def __init__(self, state: _State):
         self._state = state
         self._arrays = [(array, array.copy()) for array in state.arrays()]
-        self._numbers = state.numbers()
+        self._kept = [(kept, dict(kept)) for kept in state.kept()]
         self._gradients = [
             (t, t._grad, None if t._grad is None else t._grad._array.copy()) for t in state.tensors
         ]
@@ -252,8 +253,10 @@ class _Moment:
             tensor._version.settle()
         for array, copy in self._arrays:
             array[...] = copy * change if change != 1 and copy.dtype.kind == "f" else copy
-        for kept, numbers in self._numbers:
-            kept.update(numbers)
+        for kept in self._state.kept():
+            kept.clear()
+        for kept, copy in self._kept:
+            kept.update(copy)
         for tensor, gradient, copy in self._gradients:
             tensor._grad = gradient
             if gradient is not None:
@@ -291,8 +294,9 @@ class _Plan:
     @classmethod
     def proven(
         cls, function: Callable[..., Any], args: Sequence[Any], state: _State
-    ) -> tuple[_Plan, Any]:
-        """A plan of which it is known that it does what the function does, and what it returns.
+    ) -> tuple[_Plan | None, Any]:
+        """A plan of which it is known that it does what the function does, and what it returns;
+        no plan where an optimiser begins to keep something, which happens once.
 
         Raises:
             CaptureError: says what differs.
@@ -302,10 +306,15 @@ class _Plan:
             other = [_disturbed(arg) if isinstance(arg, Tensor) else arg for arg in args]
             start.restore(change=0.875)
             plan = cls(function, other, state)
+            grows = len(plan._arrays) != len(start._arrays)
             start.restore()
+            if grows:
+                return None, _copy(function(*args))
             expected = _outcome(function(*args), state)
-        finally:
+        except BaseException:
             start.restore()
+            raise
+        start.restore()
         result = plan(args)
         got = _outcome(result, state)
         names = state.names()
@@ -390,7 +399,7 @@ def _outcome(result: Any, state: _State) -> list[tuple[Any, Any]]:
             )
         )
     outcome += [("state of an optimiser", array.copy()) for array in state.arrays()]
-    outcome += [("state of an optimiser", numbers) for _, numbers in state.numbers()]
+    outcome.append(("state of an optimiser", state.numbers()))
     return [*outcome, ("state of the random generator", random.get_state())]
 
 

@@ -45,12 +45,15 @@ class Recording:
         steps: to be called one after another.
         memory: blocks of memory that only this computation uses, by size.
         held: the memory of others that the steps use, by id.
+        lasting: whether what is made now must last from one repetition to the next, so that no
+            other step may use its memory.
     """
 
     def __init__(self) -> None:
         self.steps: list[Callable[[], Any]] = []
         self.memory: dict[int, list[Any]] = {}
         self.held: dict[int, Any] = {}
+        self.lasting = False
         self._derived: dict[Any, tuple[_Derivation, Any]] = {}  # with what it belongs to
         self._makers: dict[int, _Derivation] = {}  # of what was derived, by id
 
@@ -98,11 +101,12 @@ class Recording:
         return make() if made is None else self._into(made, make)
 
     def _into(self, made: _Derivation, make: Callable[[], Any]) -> Any:
-        steps, self.steps = self.steps, made.steps
+        before = self.steps, self.lasting
+        self.steps, self.lasting = made.steps, True
         try:
             return make()
         finally:
-            self.steps = steps
+            self.steps, self.lasting = before
 
     def hold(self, array: np.ndarray[Any, Any]) -> None:
         """Note that a step uses the memory of this array, and keep it, unless it is our own."""

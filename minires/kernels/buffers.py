@@ -113,7 +113,7 @@ def _fresh(size: int, step: int, offset: int) -> Any:
 
 def _take(size: int) -> Any:
     """An idle block of this size, or a new one; a recording's own, while one is on."""
-    if here.recording is None:
+    if here.recording is None or here.recording.lasting:
         return _take_shared(size)
     own = here.recording.memory.setdefault(size, [])
     for block in _idle(own, lists=2):

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ...autograd import Function, Variable, computed, copied, is_grad_enabled
+from ...autograd.recording import here
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...kernels.buffers import empty
@@ -288,5 +289,5 @@ def _copy(array: Any) -> Any:
 def _unexposed(parameter: Tensor) -> Tensor:
     """The parameter, or a copy if someone has its array: many look at weights, as checkpoints do,
     and few write there."""
-    exposed = parameter._version.exposed
+    exposed = parameter._version.exposed and here.recording is None
     return Variable._wrap(copied(parameter._array)) if exposed else parameter  # type: ignore[no-any-return]
