@@ -8,13 +8,15 @@ the same for GPUs.)
 How a recording is made is told in :mod:`minires.autograd.recording`. Here is what makes it safe to
 use one: everything that the function reads or changes besides its inputs is named (``state``); what
 decides which recording serves is compared at each call; and a recording is used only after it was
-*proven*: it is made on other inputs and parameters than those in hand; then the function and the
-recording start from the same state, and must end with the same bits in every result, parameter,
-buffer and gradient. They can, because kernels give the same bits every time.
+*proven*: it is made on other inputs (those of the call before) and other parameters than those in
+hand; then the function and the recording start from the same state, and must end with the same bits
+in every result, parameter, buffer and gradient. They can, because kernels give the same bits every
+time.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 import threading
 from collections import OrderedDict
@@ -35,7 +37,7 @@ from .ops.layout import copy_images
 from .optim import Optimizer
 from .tensor import Tensor
 
-MOST = 4  # recordings that are kept, each of which has memory of its own
+MOST = 8  # recordings that are kept, each of which has memory of its own
 
 _array = operator.attrgetter("_array")
 _trained = operator.attrgetter("_requires_grad")
@@ -45,7 +47,8 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     """A function that does what ``function`` does, without running its Python again.
 
     The first call with inputs of some shapes and dtypes runs the function as it is; the second
-    records and proves (which takes as long as three calls); those that follow repeat. Training a
+    records and proves (which takes as long as three calls; it waits for inputs that are finite and
+    not all the same); those that follow repeat. Training a
     ResNet-20 takes a sixth less time so, and classifying one image a quarter of it::
 
         model, optimizer = ..., optim.SGD(model.parameters(), lr=0.1)
@@ -62,8 +65,8 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
             print(step(x, y).item())
 
     Args:
-        function: takes tensors, and what else can be compared (numbers, strings, None); returns
-            tensors (or None), alone or in tuples, lists and dicts. Or a module.
+        function: takes tensors, and besides them numbers, strings, None and tuples of these;
+            returns tensors (or None), alone or in tuples, lists and dicts. Or a module.
         state: the modules and optimisers that it uses; a module that is itself the ``function``
             need not be named again.
 
@@ -71,9 +74,10 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     on attributes of modules and on arguments that are no tensors, but not on the values of tensors.
     Learning rates and other options of an optimiser are read at each step, and modes (``train()``,
     ``no_grad()``), frozen parameters, hooks and replaced layers are seen: each has a recording of
-    its own, or none. Under ``detect_anomaly()`` and on the reference kernels the function runs as
-    it is. Results are new tensors outside the graph; gradients are in ``.grad``, in memory that
-    the next call writes again.
+    its own, or none. (Attributes must be assigned to be seen, not changed inside.) Under
+    ``detect_anomaly()`` and on the reference kernels the function runs as it is. Results are new
+    tensors outside the graph; gradients are in ``.grad``, in memory that the next call writes
+    again.
 
     Raises:
         ArgumentError: a function that is none, state of another kind, inputs or results that
@@ -102,7 +106,7 @@ class Captured:
 
     def __init__(self, function: Callable[..., Any], state: Sequence[Module | Optimizer]):
         self._function, self._state = function, _State(state)
-        self._seen: OrderedDict[Any, None] = OrderedDict()  # what it was called with
+        self._seen: OrderedDict[Any, list[Any]] = OrderedDict()  # what it was called with
         self._plans: OrderedDict[Any, _Plan] = OrderedDict()
         self._reads_gradients = False  # those that are there when it is called
         self._lock = threading.RLock()
@@ -111,59 +115,99 @@ class Captured:
         name = getattr(self._function, "__name__", type(self._function).__name__)
         return f"Captured({name}, recordings={len(self._plans)})"
 
-    def __call__(self, *args: Any) -> Any:
-        """What the function returns for ``args``."""
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """What the function returns for these arguments."""
         if here.recording is not None:
-            return self._function(*args)  # another capture records it
+            return self._function(*args, **options)  # another capture records it
         with self._lock:
-            return self._serve(args)
+            function = functools.partial(_apply, self._function, [*options])
+            return self._serve(function, (*args, *options.values()), (*options,))
 
-    def _serve(self, args: tuple[Any, ...]) -> Any:
-        call = (*_signature(args), is_grad_enabled(), fusing())
+    def _serve(self, function: Callable[..., Any], args: tuple[Any, ...], names: Any) -> Any:
+        call = (names, *map(_signature, args), is_grad_enabled(), fusing())
         if not unwatched() or backend_name(np.empty(0)) != "numba":
-            return _copy(self._function(*args))
+            return _copy(function(*args))
         key = call + self._state.signature(self._reads_gradients)
         plan = self._plans.get(key)
         if plan is not None and plan.fits(self._state):
             self._plans.move_to_end(key)
             return plan(args)
-        if call not in self._seen:
-            result = _copy(self._function(*args))
-            self._seen[call] = None
+        others = _others(self._seen.get(call), args)
+        if others is None:
+            self._seen[call] = [_copy(arg) if isinstance(arg, Tensor) else arg for arg in args]
+            result = _copy(function(*args))
         else:
-            plan, result = _Plan.proven(self._function, args, self._state)
+            plan, result = _Plan.proven(function, args, others, self._state)
             if plan is None:
                 return result
             if plan.gradients_read and not self._reads_gradients:
                 self._reads_gradients = True
                 key = call + self._state.signature(gradients=True)
             self._plans[key] = plan
-        for remembered, most in (self._plans, MOST), (self._seen, 4 * MOST):
-            while len(remembered) > most:
+            self._seen[call] = []
+        for remembered in (self._plans, self._seen):
+            while len(remembered) > MOST:
                 remembered.popitem(last=False)
         return result
 
 
-def _signature(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a recording depends on of its inputs."""
-    signature: list[Any] = []
-    for arg in args:
+def _apply(function: Callable[..., Any], names: list[str], *values: Any) -> Any:
+    """Call a function, the last values by their names."""
+    first = len(values) - len(names)
+    return function(*values[:first], **dict(zip(names, values[first:])))
+
+
+def _signature(arg: Any) -> Any:
+    """What a recording depends on of an input."""
+    if isinstance(arg, tuple):
+        return tuple(map(_plain, arg))
+    if not isinstance(arg, Tensor):
+        return _plain(arg)
+    if arg.requires_grad:
+        fix = "Gradients are for parameters; pass x.detach()."
+        expected = "inputs that do not require grad"
+        raise ArgumentError(message("capture", expected, "one that does", fix=fix))
+    if arg.device != CPU:
+        raise DeviceError(message("capture", "tensors on cpu", str(arg.device)))
+    return arg.shape, arg.dtype
+
+
+def _plain(arg: Any) -> Any:
+    """An argument that is no tensor, so that 1, 1.0 and True, or 0.0 and -0.0, are not equal."""
+    if type(arg) not in (bool, int, float, str, type(None)):
+        expected = "tensors, numbers, strings, None and tuples of the last three as arguments"
+        raise ArgumentError(message("capture", expected, type(arg).__name__))
+    return type(arg), repr(arg)
+
+
+def _others(before: list[Any] | None, args: tuple[Any, ...]) -> list[Any] | None:
+    """Arguments like these, of which each tensor has other values: those of the call ``before``,
+    or some that are near. None where there was no call before, or nothing can be told from them."""
+    if before is None:
+        return None
+    others = []
+    for arg, earlier in zip(args, before or args):
         if not isinstance(arg, Tensor):
-            try:
-                hash(arg)
-            except TypeError:
-                expected = "tensors, and arguments that can be compared"
-                raise ArgumentError(message("capture", expected, type(arg).__name__)) from None
-            signature.append((type(arg), arg))
+            others.append(arg)
             continue
-        if arg.requires_grad:
-            fix = "Gradients are for parameters; pass x.detach()."
-            expected = "inputs that do not require grad"
-            raise ArgumentError(message("capture", expected, "one that does", fix=fix))
-        if arg.device != CPU:
-            raise DeviceError(message("capture", "tensors on cpu", str(arg.device)))
-        signature.append((arg.shape, arg.dtype))
-    return tuple(signature)
+        array, other = arg._array, earlier._array
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return None  # NaN in all results would be the same, however wrong
+        if array.size and _same(array, other):
+            other = _near(array)
+        if array.size and _same(array, other):
+            return None
+        others.append(Variable._wrap(other))
+    return others
+
+
+def _near(array: Any) -> Any:
+    """Other values of the same kind."""
+    other = np.roll(array, 1, axis=0) if array.ndim else array.copy()
+    if array.dtype.kind == "f":
+        noise = np.random.default_rng(0).standard_normal(array.shape)
+        other = np.asarray(0.75 * other + 0.125 * noise, array.dtype)
+    return other
 
 
 class _State:
@@ -172,39 +216,40 @@ class _State:
     def __init__(self, parts: Sequence[Module | Optimizer]):
         self._modules = [part for part in parts if isinstance(part, Module)]
         self._optimizers = [part for part in parts if isinstance(part, Optimizer)]
-        self._seen = -1  # how many changes of modules there had been when this was looked at:
+        self._seen: Any = None  # the changes of modules, and parameters of optimisers, when it
+        # was looked at what there is:
         self._structure: tuple[Any, ...] = ()
         self.tensors: list[Tensor] = []
 
     def signature(self, gradients: bool) -> tuple[Any, ...]:
         """What a recording depends on of it, apart from values. With ``gradients``, it reads those
         that are there when it begins."""
-        if self._seen != modules.changes:
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        given = [[*map(id, group["params"])] for group in groups]
+        if self._seen != (modules.changes, given):
             self._look()
-        options = [
-            (len(group["params"]), *[bool(v) for k, v in group.items() if k != "params"])
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-        ]
+            self._seen = (modules.changes, given)
+        options = [tuple([bool(v) for k, v in group.items() if k != "params"]) for group in groups]
         present = [id(t._grad) if gradients else t._grad is None for t in self.tensors]
         return self._structure, (*map(_trained, self.tensors),), (*present,), (*options,)
 
     def _look(self) -> None:
         """Look at the modules: their attributes, and the tensors there are."""
-        seen, found = modules.changes, {}
-        structure = []
+        found: dict[int, Tensor] = {}
+        structure: list[Any] = []
         for module in [module for root in self._modules for module in root.modules()]:
             if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks:
                 name, fix = type(module).__name__, "Remove it, or call the function uncaptured."
                 raise CaptureError(message("capture", "modules without hooks", name, fix=fix))
             for name, value in vars(module).items():
-                plain = isinstance(value, bool | int | float | str | None)
-                structure.append((name, value if plain else _identity(value)))
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                found[id(tensor)] = tensor
+                structure += [name, _Attribute(value)]
+                if isinstance(value, Tensor):
+                    found[id(value)] = value
         for optimizer in self._optimizers:
-            found |= {id(p): p for group in optimizer.param_groups for p in group["params"]}
-        self.tensors, self._structure, self._seen = [*found.values()], tuple(structure), seen
+            for group in optimizer.param_groups:
+                found |= {id(p): p for p in group["params"]}
+                structure += [*map(_Attribute, group["params"])]
+        self.tensors, self._structure = [*found.values()], tuple(structure)
 
     def arrays(self) -> list[Any]:
         """The arrays of all tensors, and those that the optimisers keep."""
@@ -231,8 +276,24 @@ class _State:
         return [value for value in kept if not isinstance(value, np.ndarray)]
 
 
-def _identity(value: Any) -> Any:
-    return repr(value) if isinstance(value, tuple | list | dict) else id(value)
+class _Attribute:
+    """A value in a signature: equal if it looks the same, for plain values, or is the same."""
+
+    __slots__ = ("_told", "_value")
+
+    def __init__(self, value: Any) -> None:
+        plain = isinstance(value, bool | int | float | str | None | tuple | list | dict)
+        self._told = (type(value), repr(value)) if plain else None
+        self._value = None if plain else value
+
+    def __hash__(self) -> int:
+        return hash((self._told, id(self._value)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Attribute) and (self._told, id(self._value)) == (
+            other._told,
+            id(other._value),
+        )
 
 
 class _Moment:
@@ -273,27 +334,29 @@ class _Plan:
     def __init__(self, function: Callable[..., Any], args: Sequence[Any], state: _State):
         self._inputs = [_static(arg) if isinstance(arg, Tensor) else arg for arg in args]
         before = [(t, t._version, t._version.count) for t in state.tensors]
-        entering = [(t, t._grad) for t in state.tensors if t._grad is not None]
+        entering = [(t, t._grad) for t in state.tensors]
+        counts = [0 if g is None else g._version.count for _, g in entering]
         self._recording = Recording()
         with self._recording.on():
             self._result = function(*self._inputs)
             _each(self._result, _array)  # whatever is still to be computed
-            self._gradients = [(t, t._grad) for t in state.tensors]
+            self._gradients = [(t, t._grad) for t, g in entering if t._grad is not g]
             for _, gradient in self._gradients:
-                _ = gradient if gradient is None else gradient._array
+                _ = None if gradient is None else gradient._array
         for number, tensor in enumerate(self._inputs):
             if isinstance(tensor, Tensor) and tensor._version.count:
                 got = f"a write into input {number}"
                 raise CaptureError(message("capture", "a function that only reads inputs", got))
+        before += [(t, g._version, n) for (t, g), n in zip(entering, counts) if g is not None]
         written = [(version, version.count - count) for _, version, count in before]
         self._written = [(version, times) for version, times in written if times]
         self._arrays = state.arrays()
         uses = self._recording.uses
-        self.gradients_read = [(t, g) for t, g in entering if uses(g._array)]
+        self.gradients_read = [(t, g) for t, g in entering if g is not None and uses(g._array)]
 
     @classmethod
     def proven(
-        cls, function: Callable[..., Any], args: Sequence[Any], state: _State
+        cls, function: Callable[..., Any], args: Sequence[Any], others: list[Any], state: _State
     ) -> tuple[_Plan | None, Any]:
         """A plan of which it is known that it does what the function does, and what it returns;
         no plan where an optimiser begins to keep something, which happens once.
@@ -303,9 +366,8 @@ class _Plan:
         """
         start = _Moment(state)
         try:
-            other = [_disturbed(arg) if isinstance(arg, Tensor) else arg for arg in args]
             start.restore(change=0.875)
-            plan = cls(function, other, state)
+            plan = cls(function, others, state)
             grows = len(plan._arrays) != len(start._arrays)
             start.restore()
             if grows:
@@ -342,7 +404,8 @@ class _Plan:
                 _fill(mine._array, arg._array)
         for version, _ in self._written:
             version.settle()
-        for _, gradient in self._gradients:
+        for tensor, gradient in self._gradients:
+            tensor._grad = None  # should this fail
             if gradient is not None:
                 gradient._version.settle()
         try:
@@ -376,15 +439,6 @@ def _fill(mine: Any, array: Any) -> None:
         mine[...] = array
 
 
-def _disturbed(arg: Tensor) -> Tensor:
-    """A tensor of the same kind with other values, near enough to be a legal input too."""
-    array = arg._array
-    other = np.roll(array, 1, axis=0) if array.ndim else array.copy()
-    if array.dtype.kind == "f":
-        other = (0.75 * other + 0.125 * array[..., ::-1]).astype(array.dtype)
-    return Variable._wrap(other)  # type: ignore[no-any-return]
-
-
 def _outcome(result: Any, state: _State) -> list[tuple[Any, Any]]:
     """Copies of everything that a call leaves: (what, value)."""
     outcome: list[tuple[Any, Any]] = []
@@ -405,8 +459,7 @@ def _outcome(result: Any, state: _State) -> list[tuple[Any, Any]]:
 
 def _same(first: Any, second: Any) -> bool:
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        kind = first.dtype.kind == "f"
-        return first.shape == second.shape and np.array_equal(first, second, equal_nan=kind)
+        return first.shape == second.shape and first.tobytes() == second.tobytes()
     return type(first) is type(second) and first == second
 
 

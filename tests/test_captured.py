@@ -44,6 +44,24 @@ class Frozen(nn.Module):
         return self.fc(y.mean((2, 3)))
 
 
+class Choosing(nn.Module):
+    """Operations that choose by values, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = x[:, :, :2, :2].reshape(x.shape[0], -1)
+        most, where_ = x.topk(3, dim=1)
+        x = x.clone()
+        x[:, 0] = most[:, 2]
+        x[x > 1.5] = 0.5
+        x[where_[:, 0] % len(x)] = x[0] * 0.5
+        y = self.fc(x)
+        return y + F.one_hot(where_[:, 1] % 5, 5).float() * y.abs()
+
+
 class Odds(nn.Module):
     """Operations without a kernel of their own: choices, indices, writes in place."""
 
@@ -85,6 +103,7 @@ NETWORKS = {
     "torchvision": torchvision_style,
     "dropout": Dropping,
     "frozen statistics": Frozen,
+    "choosing": Choosing,
     "odds and ends": Odds,
 }
 
@@ -346,11 +365,115 @@ def test_an_update_alone_takes_the_gradients_that_are_there():
     assert_same(run(True), run(False))
 
 
-def test_labels_that_do_not_count():
-    data = batches([4] * STEPS)
-    for number, (_, y) in enumerate(data):
-        y.data[: number % 4] = -100
-    assert_captured_is_plain(Frozen, data)
+def weighted(logits, y):
+    return F.cross_entropy(logits, y, weight=mr.tensor([1.0, 2.0, 0.5, 3.0, 1.0]))
+
+
+LOSSES = {
+    "weights of classes": weighted,
+    "smoothing": lambda x, y: F.cross_entropy(x, y, label_smoothing=0.1),
+    "nll": lambda x, y: F.nll_loss(F.log_softmax(x, 1), y),
+    "probabilities": lambda x, y: F.cross_entropy(x, F.one_hot(y, 5).float()),
+    "squares": lambda x, y: F.mse_loss(x, F.one_hot(y, 5).float()),
+    "clipped gradients": F.cross_entropy,
+}
+
+
+@pytest.mark.parametrize("labels", ["ignored", "one, always the same at first", "any"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name, labels):
+    data = batches([4] * 9)
+    if labels == "ignored" and name in ("smoothing", "nll", "weights of classes"):
+        for number, (_, y) in enumerate(data):
+            y.data[: number % 4] = -100
+    elif labels.startswith("one"):  # nothing can be told from the first calls
+        data = batches([1] * 9)
+        for _, y in data[:4]:
+            y.data[0] = 2
+
+    def run(capture):
+        net, opt, _ = training(Frozen)
+
+        def step(x, y):
+            opt.zero_grad()
+            loss = LOSSES[name](net(x), y)
+            loss.backward()
+            if "clipped" in name:
+                nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            opt.step()
+            return loss
+
+        run = mr.capture(step, net, opt) if capture else step
+        losses = [run(x, y).detach().numpy().copy() for x, y in data]
+        assert not capture or "recordings=1" in repr(run)
+        return [*losses, *left(net, opt)]
+
+    assert_same(run(True), run(False))
+
+
+def test_gradients_that_a_function_does_not_touch_stay():
+    net, _, step = training(Frozen)
+    predict = mr.capture(net)
+    plain, _, plain_step = training(Frozen)
+    for x, y in batches([4] * STEPS):
+        step(x, y)
+        plain_step(x, y)
+        with mr.no_grad():
+            np.testing.assert_array_equal(predict(x).numpy(), plain(x).numpy())
+        for ours, theirs in zip(net.parameters(), plain.parameters()):
+            np.testing.assert_array_equal(ours.grad.numpy(), theirs.grad.numpy())
+    assert "recordings=1" in repr(predict)
+
+
+def test_a_proof_waits_for_values_that_tell_something():
+    calls = []
+
+    def shifted(x):
+        calls.append(1)
+        return mr.where(x > 0, x, x * 0) + F.one_hot((x[:, 0] > 0).long(), 2).float()
+
+    function = mr.capture(shifted)
+    nan = mr.tensor(np.full((3, 2), np.nan, np.float32))
+    data = [mr.zeros(3, 2)] * 2 + [nan] * 2 + [mr.randn(3, 2) for _ in range(4)]
+    for x in data:
+        np.testing.assert_array_equal(function(x).numpy(), shifted(x).numpy())
+    always = mr.capture(lambda y: F.one_hot(y, 7))
+    assert [int(always(mr.tensor([i // 3])).argmax()) for i in range(12)] == [
+        i // 3 for i in range(12)
+    ]
+
+
+def test_scalars_names_and_plain_arguments():
+    function = mr.capture(lambda x, times, *, more=1.0: x * times + more)
+    for i in range(4):
+        x = mr.tensor(float(i))
+        assert function(x, 2.0).item() == 2 * i + 1
+        assert function(x, 3.0, more=0.5).item() == 3 * i + 0.5
+        assert np.signbit(function(x * 0, -0.0, more=-0.0).numpy())
+        assert not np.signbit(function(x * 0, 0.0, more=0.0).numpy())
+    assert "recordings=4" in repr(function)
+
+
+def test_an_attribute_that_replaces_another_of_the_same_kind():
+    def scaling(k):
+        return lambda x: x * k
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.function, self.shift = scaling(2.0), mr.zeros(3)
+
+        def forward(self, x):
+            return self.function(x) + self.shift
+
+    net = Scaled()
+    function = mr.capture(net)
+    for k in (2.0, 3.0, 4.0):
+        net.function = None
+        net.function = scaling(k)
+        for i in range(4):
+            net.shift.data = np.full(3, i, np.float32)
+            assert function(mr.full(3, float(i))).tolist() == [k * i + i] * 3
 
 
 # ---------------------------------------------------------------------------------- memory is apart
@@ -533,7 +656,7 @@ def test_inputs_and_results_that_cannot_be_taken():
         double, mr.ones(3, requires_grad=True), error=ArgumentError,
     )  # fmt: skip
     refused(
-        "expected tensors, and arguments that can be compared, got list",
+        "numbers, strings, None and tuples of the last three as arguments, got list",
         double, mr.ones(3), [1], error=ArgumentError,
     )  # fmt: skip
     refused(
@@ -548,6 +671,10 @@ def test_inputs_and_results_that_cannot_be_taken():
     refused(
         "a function that only reads inputs, got a write into input 0", mr.capture(write), mr.ones(3)
     )
+    refused(
+        "as arguments, got Linear",
+        mr.capture(lambda net, x: net(x)), nn.Linear(3, 3), mr.ones(3), error=ArgumentError,
+    )  # fmt: skip
     refused("expected a function or a module, got int", mr.capture, 3, error=ArgumentError)
     refused(
         "expected modules and optimisers as state, got list",
@@ -580,6 +707,41 @@ def test_wrong_labels_are_refused_by_a_repeat_and_do_no_harm():
     for x, y in data:
         step(x, y)
     assert_same(left(net, opt), left(plain, opt_2))
+
+
+def test_a_failed_repeat_leaves_no_old_gradients():
+    net, opt, step = training(Frozen)
+    captured = mr.capture(step, net, opt)
+    for x, y in batches([4] * 4):
+        captured(x, y)
+    with pytest.raises(ArgumentError):
+        captured(x, mr.tensor(np.array([0, 1, 5, 2])))
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_shapes_that_depend_on_values():
+    refused(
+        "got a mask, which decides how many entries there are,",
+        mr.capture(lambda x: x[x > 0]),
+        mr.randn(5),
+    )
+    refused(
+        "got the largest label, for num_classes=-1,",
+        mr.capture(lambda y: F.one_hot(y)),
+        mr.tensor([1, 2]),
+    )
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
+def test_an_optimiser_that_begins_anew(optimizer):
+    def begin(net, opt, number):
+        if number == 4:
+            opt.state.clear()
+
+    options = {"lr": 0.01} if optimizer is optim.Adam else {"lr": 0.1, "momentum": 0.9}
+    assert_captured_is_plain(
+        Frozen, batches([4] * 9), between=begin, optimizer=optimizer, **options
+    )
 
 
 def test_wrong_calls_are_refused_as_ever():

@@ -52,7 +52,7 @@ def _measure(side: str, name: str, layout: str = "NCHW", style: str = "own") -> 
         start = net.torch()
         if side == "torch":
             return Torch(start, x, labels, layout)
-        return Minires(net.minires(start.state_dict(), style == "torchvision"), x, labels)
+        return Minires(net.minires(start.state_dict(), style), x, labels, style)
 
     make(Net("cifar_resnet", {"depth": 8}, (3, 32, 32), 2, 2), 2).train()
     steps = make(chosen, chosen.batch)

@@ -255,11 +255,11 @@ class _Watch:
         self.turn()
 
 
-def outside_kernels(epochs: int, turn: Turn) -> tuple[list[float], list[float]]:
+def outside_kernels(epochs: int | None, turn: Turn) -> tuple[list[float], list[float]]:
     """Seconds in all, and outside kernels, of each network of ``minires depth``.
 
-    Only the number of epochs is not the study's own. Outside is whatever does not happen in
-    the loops of :mod:`minires.kernels.threads`: Python, NumPy, loading data, checkpoints.
+    ``epochs`` may be fewer than the study's own. Outside is whatever does not happen in the loops
+    of :mod:`minires.kernels.threads`: Python, NumPy, loading data, checkpoints.
     """
     quick, watch = PROTOCOLS["quick"], _Watch(turn)
     loops = threads._in_parallel, threads._in_order

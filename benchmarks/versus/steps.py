@@ -26,7 +26,7 @@ from versus.nets import library
 
 RECIPE = {"momentum": 0.9, "weight_decay": 1e-4}
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels last": torch.channels_last}
-CHECKED_STEPS = 2  # the second sees what the first left behind: updated weights, used buffers
+CHECKED_STEPS = 4  # later ones see what the first left behind, and run from a recording
 
 # How far float32 may be from PyTorch in float64. Of a deep ReLU net the gradients of one batch may
 # be some percent off in either library, because near 0 a rounding error decides whether a ReLU is
@@ -65,8 +65,8 @@ class Net:
                 torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         return net
 
-    def minires(self, weights: dict[str, Any], torchvision_style: bool = False) -> Any:
-        source = library("minires") if torchvision_style else models
+    def minires(self, weights: dict[str, Any], style: str = "own") -> Any:
+        source = library("minires") if style == "torchvision" else models
         net = getattr(source, self.name)(**self.arguments)
         net.load_state_dict({name: value.numpy() for name, value in weights.items()})
         return net
@@ -106,25 +106,33 @@ class Torch:
 
 
 class Minires:
-    """Steps of the net in minires, as a user would write them."""
+    """Steps of the net in minires, as a user would write them; in the style "captured", by
+    :func:`minires.capture`."""
 
-    def __init__(self, net: Any, x: Any, labels: Any) -> None:
-        self.net = net
+    def __init__(self, net: Any, x: Any, labels: Any, style: str = "own") -> None:
+        self.net = self._answer = net
         rows = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         self.x = mr.from_numpy(rows.transpose(0, 3, 1, 2))  # channels last, as activations are
         self.labels = mr.from_numpy(labels)
         self.optimizer = optim.SGD(net.parameters(), 1e-3, **RECIPE)
+        self._step: Any = self._learn
+        if style == "captured":
+            self._step = mr.capture(self._learn, net, self.optimizer)
+            self._answer = mr.capture(net)
 
-    def train(self) -> Any:
+    def _learn(self, x: Any, labels: Any) -> Any:
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.net(self.x), self.labels)
+        loss = F.cross_entropy(self.net(x), labels)
         loss.backward()
         self.optimizer.step()
         return loss
 
+    def train(self) -> Any:
+        return self._step(self.x, self.labels)
+
     def infer(self) -> Any:
         with mr.no_grad():
-            return self.net(self.x).data
+            return self._answer(self.x).data
 
     def gradients(self) -> dict[str, Any]:
         named = self.net.named_parameters()
@@ -166,7 +174,7 @@ def errors(side: Any, exact: Torch) -> Errors:
     return Errors(float(loss), float(np.median(found)), float(np.max(found)))
 
 
-def agree(net: Net, torchvision_style: bool = False) -> Errors:
+def agree(net: Net, style: str = "own") -> Errors:
     """Compare losses and gradients of training steps with PyTorch's in float64.
 
     Raises:
@@ -174,7 +182,7 @@ def agree(net: Net, torchvision_style: bool = False) -> Errors:
     """
     x, labels = net.images(net.checked)
     start = net.torch()
-    mine = Minires(net.minires(start.state_dict(), torchvision_style), x, labels)
+    mine = Minires(net.minires(start.state_dict(), style), x, labels, style)
     result = errors(mine, Torch(start, x, labels, "NCHW", torch.float64))
     if result.within(TOLERANCES):
         return result
@@ -199,7 +207,9 @@ def agree_in_inference(side: Minires, other: Torch) -> float:
     Raises:
         Disagreement: it is above 1e-3.
     """
-    mine, theirs = side.infer(), other.infer().numpy()
+    for _ in range(3):  # the last from a recording, where there is one
+        mine = side.infer()
+    theirs = other.infer().numpy()
     difference = float(np.abs(mine - theirs).max() / np.abs(theirs).max())
     if not difference <= 1e-3:
         raise Disagreement(

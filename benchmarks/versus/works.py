@@ -12,6 +12,10 @@ import numpy as np
 from versus import memory, parts
 from versus.steps import Minires, Net, Torch, agree, agree_in_inference, quicker
 
+# How the same net is written: as minires builds it, with its steps by minires.capture, and as
+# torchvision writes it; with what the title says of it.
+STYLES = {"own": "", "captured": "; captured", "torchvision": "; bn, relu, +="}
+UNTIMED = 3  # steps, after which a captured one is recorded
 LONG_SECONDS = 0.1  # a call that takes this long needs no untimed one before it
 MIB = 2**20
 
@@ -87,21 +91,20 @@ def _timed(timing: harness.Timing, unit: str, layout: str = "", error: str = "")
     return Result(timing.ratios, mine, theirs, unit, layout, error)
 
 
-def training(net: Net, torchvision_style: bool, rounds: int, turn: parts.Turn) -> Result:
+def training(net: Net, style: str, rounds: int, turn: parts.Turn) -> Result:
     """Training steps of both, in turns, after their losses and gradients were compared."""
-    found = agree(net, torchvision_style)
+    found = agree(net, style)
     x, labels = net.images(net.batch)
     start = net.torch()
-    mine = Minires(net.minires(start.state_dict(), torchvision_style), x, labels)
+    mine = Minires(net.minires(start.state_dict(), style), x, labels, style)
     layout, theirs = quicker(lambda layout: Torch(start, x, labels, layout), "train")
-    mine.train()
+    for _ in range(UNTIMED):
+        mine.train()
     error = f"{found.loss:.1g} {found.median:.1g} {found.most:.1g}"
     return _timed(_in_turns(mine.train, theirs.train, rounds, turn), "ms", layout, error)
 
 
-def inference(
-    net: Net, batch: int, torchvision_style: bool, rounds: int, turn: parts.Turn
-) -> Result:
+def inference(net: Net, batch: int, style: str, rounds: int, turn: parts.Turn) -> Result:
     """Forward passes of both in evaluation mode, in turns, after their logits were compared."""
     x, labels = net.images(net.checked)
     settled = Torch(net.torch(), x, labels, "NCHW")
@@ -109,7 +112,7 @@ def inference(
         settled.train()  # running statistics as after training
     start = settled.net.eval()
     x, labels = net.images(batch)
-    mine = Minires(net.minires(start.state_dict(), torchvision_style).eval(), x, labels)
+    mine = Minires(net.minires(start.state_dict(), style).eval(), x, labels, style)
     layout, theirs = quicker(lambda layout: Torch(start, x, labels, layout), "infer")
     error = f"{agree_in_inference(mine, theirs):.1g}"
     return _timed(_in_turns(mine.infer, theirs.infer, rounds, turn), "ms", layout, error)
@@ -124,9 +127,8 @@ def _in_turns(
     return harness.measure(case, rounds, after_round=turn, warm_up=brief)
 
 
-def peak_memory(name: str, torchvision_style: bool, rounds: int, turn: parts.Turn) -> Result:
+def peak_memory(name: str, style: str, rounds: int, turn: parts.Turn) -> Result:
     """Peak memory of training steps, each side in its own process, PyTorch at its lesser."""
-    style = "torchvision" if torchvision_style else "own"
     memory.peak("minires", name, style=style)  # compiles; the one that counts finds its kernels
     turn()
     mine = memory.peak("minires", name, style=style)
@@ -155,7 +157,7 @@ def _small(backward: bool, rounds: int, turn: parts.Turn) -> Result:
 
 
 def _depth(rounds: int, turn: parts.Turn) -> Result:
-    total, outside = parts.outside_kernels(1 if rounds < 15 else 3, turn)
+    total, outside = parts.outside_kernels(1 if rounds < 15 else None, turn)
     shares = [part / whole for part, whole in zip(outside, total)]
     # The share of the whole study stands in the middle; the percentiles are the networks'.
     return Result([sum(outside) / sum(total), *shares], sum(outside), sum(total), "s")
@@ -178,8 +180,8 @@ def works() -> dict[str, Work]:
         ("resnet50", 8): (1.0, 0.8, 20.0),
         ("resnet50", 1): (1.0, 0.8, 12.0),
     }
-    for style in (False, True):
-        suffix, note = ("-torchvision", "; bn, relu, +=") if style else ("", "")
+    for style, note in STYLES.items():
+        suffix = "" if style == "own" else f"-{style}"
         for name, (must, goal, seconds) in bounds.items():
             found.append(
                 Work(
@@ -187,7 +189,7 @@ def works() -> dict[str, Work]:
                     f"{TITLES[name]}, batch {NETS[name].batch}: training{note}",
                     *(time, must, goal, seconds),
                     functools.partial(training, NETS[name], style),
-                    quick=name == "resnet20",
+                    quick=name == "resnet20" and style != "torchvision",
                 )
             )
         for (name, batch), (must, goal, seconds) in inferences.items():
@@ -197,7 +199,7 @@ def works() -> dict[str, Work]:
                     f"{TITLES[name]}, batch {batch}: inference{note}",
                     *(time, must, goal, seconds),
                     functools.partial(inference, NETS[name], batch, style),
-                    quick=name == "resnet20",
+                    quick=name == "resnet20" and style != "torchvision",
                 )
             )
         for name in bounds:

@@ -84,7 +84,7 @@ class Recording:
         place = (id(versions[0]), key)
         if place in self._derived:
             known, belongs = self._derived[place]
-            if belongs is by and known.counts == [v.count for v in known.versions]:
+            if belongs is by and known.counts == _counts(known.versions):
                 return known.value
         before = self._makers.get(id(by))
         made = _Derivation([*versions, *(before.versions if before is not None else ())])
@@ -126,16 +126,20 @@ class Recording:
                 step()
 
 
+def _counts(versions: Sequence[Version]) -> list[int]:
+    return [v.count for v in versions] + [v.restored for v in versions]
+
+
 class _Derivation:
     """What depends on the memory of some versions alone, and the steps that make it."""
 
     def __init__(self, versions: list[Version]) -> None:
-        self.versions, self.counts = versions, [v.count for v in versions]
+        self.versions, self.counts = versions, _counts(versions)
         self.steps: list[Callable[[], Any]] = []
         self.value: Any = None
 
     def __call__(self) -> None:
-        counts = [v.count for v in self.versions]
+        counts = _counts(self.versions)
         if counts != self.counts or True in [v.exposed for v in self.versions]:
             for step in self.steps:
                 step()
@@ -155,12 +159,15 @@ def _compute(function: Callable[..., Any], args: tuple[Any, ...], places: list[A
     """Put the results of ``function(*args)`` into their places; None for those that look at an
     argument, and are up to date with it."""
     results = function(*args)
-    if not isinstance(results, tuple):
-        places[0][...] = results
-        return
-    for place, new in zip(places, _arrays(results)):
-        if place is not None:
-            place[...] = new
+    for place, new in zip(places, _arrays(results) if isinstance(results, tuple) else (results,)):
+        if place is None:
+            continue
+        if place.shape != new.shape:
+            raise CaptureError(
+                f"capture: expected shapes that do not depend on values, got {new.shape} where "
+                f"{place.shape} was recorded. Compute this outside of the captured function."
+            )
+        place[...] = new
 
 
 def _as_arrays(results: Any) -> Any:

@@ -32,14 +32,15 @@ class Version:
 
     Attributes:
         count: how often it was written in place, last at ``place``.
+        restored: how often the count was set back, with the values.
         exposed: whether someone outside the engine was ever handed the raw array, and may write
             there unseen.
     """
 
-    __slots__ = ("_derived", "_most", "_readers", "count", "exposed", "place")
+    __slots__ = ("_derived", "_most", "_readers", "count", "exposed", "place", "restored")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.restored = 0
         self.place: Place = ("", 0)
         self.exposed = False
         self._readers: list[weakref.ref[Pending]] | None = None
@@ -58,6 +59,7 @@ class Version:
     def restore(self, count: int) -> None:
         """Say that the memory is what it was at this count again."""
         self.count, self._derived = count, None
+        self.restored += 1
 
     def will_be_read(self, reader: weakref.ref[Pending]) -> None:
         """Note that this memory is still to be read, by work that was put off."""

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from minires.autograd import no_grad
+from minires.autograd import computed, no_grad
+from minires.autograd.recording import here
 from minires.errors import ArgumentError, NaNError, message
 from minires.nn.module import Module
 from minires.ops import norm
-from minires.tensor import Tensor, tensor
+from minires.tensor import Tensor
 
 
 def clip_grad_norm_(
@@ -52,23 +53,32 @@ def clip_grad_norm_(
     op = "clip_grad_norm_"
     limit = _limit(op, "max_norm", max_norm)
     gradients = _gradients(op, parameters)
-    lengths = [norm(gradient, norm_type).item() for gradient in gradients]
-    total = float(np.linalg.norm(lengths, norm_type)) if lengths else 0.0
+    lengths = tuple([norm(gradient, norm_type)._array for gradient in gradients])
+    total, factor = computed(_shortened, lengths, norm_type, limit, error_if_nonfinite)
+    if factor != 1 or here.recording is not None:  # a recording cannot know
+        with no_grad():
+            for gradient in gradients:
+                gradient.mul_(Tensor(computed(factor.astype, gradient.dtype)))
+    return Tensor(computed(total.astype, gradients[0].dtype if gradients else np.float32))
+
+
+def _shortened(
+    lengths: tuple[Any, ...], norm_type: float, limit: float, error_if_nonfinite: bool
+) -> tuple[Any, Any]:
+    """The length of all gradients together, and what to multiply them with."""
+    total = float(np.linalg.norm([n.item() for n in lengths], norm_type)) if lengths else 0.0
     if error_if_nonfinite and not math.isfinite(total):
         raise NaNError(
             message(
-                op,
+                "clip_grad_norm_",
                 "finite gradients",
                 f"a {norm_type:g}-norm of {total}",
                 fix="minires.detect_anomaly() names the line that made a NaN.",
             )
         )
     factor = limit / (total + 1e-6)
-    if not factor >= 1:  # NaN, which a gradient has then, is to spread as in PyTorch
-        with no_grad():
-            for gradient in gradients:
-                gradient.mul_(factor)
-    return tensor(total, dtype=gradients[0].dtype if gradients else np.float32)
+    # NaN, which a gradient has then, is to spread as in PyTorch
+    return np.float64(total), np.float64(1.0 if factor >= 1 else factor)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

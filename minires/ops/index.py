@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import builtins
+import operator
 from typing import Any
 
 import numpy as np
 
-from ..autograd import Context, Function, Variable, check_inplace, check_writeable, written
+from ..autograd import (
+    Context,
+    Function,
+    Variable,
+    check_inplace,
+    check_writeable,
+    computed,
+    copied,
+    look,
+    written,
+)
 from ..device import array_module
 from ..errors import BoundsError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
@@ -69,18 +80,28 @@ class SetItem(Function):
         xp = array_module(gy._array)
         gx = gvalues = None
         if ctx.needs_grad[0]:
-            keep = xp.ones(gy.shape, gy.dtype)
-            keep[index] = 0
-            gx = gy * Tensor(keep)
+            gx = gy * Tensor(computed(_zero_at, xp.ones(gy.shape, gy.dtype), index))
         if ctx.needs_grad[1]:
             gvalues = GetItem.apply(gy, index)
             if not _is_basic(index):  # of several values for one entry, the last one stays
                 order = xp.arange(gvalues.numel()).reshape(gvalues.shape)
                 winner = xp.zeros(gy.shape, order.dtype)
-                winner[index] = order
-                gvalues = gvalues * Tensor((winner[index] == order).astype(gy.dtype))
+                last = computed(_last_at, winner, index, order, gy.dtype)
+                gvalues = gvalues * Tensor(last)
             gvalues = _fit_back(gvalues, shape)
         return gx, gvalues
+
+
+def _zero_at(array: Any, index: Any) -> Any:
+    array = array.copy()
+    array[index] = 0
+    return array
+
+
+def _last_at(winner: Any, index: Any, order: Any, dtype: Any) -> Any:
+    """1 where the entry of this order is the last that the index puts into its place, else 0."""
+    winner[index] = order
+    return (winner[index] == order).astype(dtype)
 
 
 def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -121,7 +142,7 @@ def _own(index: Any) -> Any:
     """An index whose arrays the user cannot write into before the backward pass."""
     if isinstance(index, tuple):
         return tuple(_own(part) for part in index)
-    return index.copy() if hasattr(index, "copy") else index
+    return copied(index) if hasattr(index, "copy") else index
 
 
 def _integers_first(index: Any) -> tuple[Any, Any] | None:
@@ -163,6 +184,9 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         DTypeError: an index that is neither integer nor bool.
     """
     index = _clean(index)
+    for part in index if isinstance(index, tuple) else (index,):
+        if getattr(part, "dtype", None) == np.bool_:
+            look("a mask, which decides how many entries there are,")
     steps = _integers_first(index)
     if steps is not None:
         return getitem(getitem(x, steps[0]), steps[1])
@@ -191,7 +215,9 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
                 f"assignment: a complex step cannot go through a write into {array.dtype} memory."
             )
     try:
-        array[index] = value._array if isinstance(value, Variable) else value
+        computed(
+            operator.setitem, array, index, value._array if isinstance(value, Variable) else value
+        )
     except IndexError as error:
         raise BoundsError(f"index: {error} (shape {x.shape})") from error
     except ValueError as error:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd import computed
 from ..device import array_module
 from ..errors import ShapeError, message
 from ..tensor import Tensor
 from .activation import softplus
 from .checks import binary_operands, check_reduction, check_same, real
-from .cross_entropy.op import check_labels, check_weight, sum_of_weights
+from .cross_entropy.op import check_labels, check_weight, sum_of_weights, used_labels
 from .elementwise import where
 
 
@@ -88,21 +89,23 @@ def nll_loss(
         raise ShapeError(message("nll_loss", "log-probabilities of shape (n, c)", x.shape))
     target = target if isinstance(target, Tensor) else Tensor(target)
     labels = check_labels("nll_loss", target, x, ignore_index)
-    used = labels != ignore_index
-    xp = array_module(labels)
-    at = xp.where(used, labels, 0)
-    losses = -where(used, x[xp.arange(len(labels)), at], 0)
+    used, at = computed(used_labels, labels, ignore_index)
+    losses = -where(used, x[array_module(labels).arange(len(labels)), at], 0)
     if weight is not None:
         factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
         losses = losses * factors
     if reduction != "mean":
         return reduced("nll_loss", losses, reduction)
-    count = int(used.sum())
-    if not count:
-        raise ShapeError(message("nll_loss", "at least one row to average", "none"))
+    share = computed(_share, used, x.dtype)
     if weight is None:
-        return losses.sum() * (1.0 / count)
+        return losses.sum() * Tensor(share)
     return losses.sum() / sum_of_weights("nll_loss", factors)
+
+
+def _share(used: Any, dtype: Any) -> Any:
+    if not used.any():
+        raise ShapeError(message("nll_loss", "at least one row to average", "none"))
+    return np.asarray(1.0 / int(used.sum()), dtype)
 
 
 def binary_cross_entropy_with_logits(

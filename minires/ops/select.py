@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autograd import switch
+from ..autograd import computed, look, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
@@ -52,16 +52,22 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     if not isinstance(k, int | np.integer) or not 0 <= k <= x.shape[axis]:
         size = f"x {x.shape}, dim {dim}"
         raise ArgumentError(message("topk", f"k in 0..{x.shape[axis]}", repr(k), size))
-    array, xp = ordered(x._array), array_module(x._array)
-    if largest:  # sorted from the end, so that of equal entries the first comes first
-        order = xp.flip(xp.argsort(xp.flip(array, axis), axis=axis, kind="stable"), axis)
-        order = x.shape[axis] - 1 - order
-    else:
-        order = xp.argsort(array, axis=axis, kind="stable")
-    index = order[(slice(None),) * axis + (slice(int(k)),)]
+    array = ordered(x._array)
+    index = computed(_first, array, axis, int(k), largest)
     if array.dtype.kind == "f":
         switch("topk", lambda: index)
     return TopK(TakeAlong.apply(x, index, axis), Tensor(index))
+
+
+def _first(array: Any, axis: int, k: int, largest: bool) -> Any:
+    """Where the k largest or smallest entries stand along an axis, in order."""
+    xp = array_module(array)
+    if largest:  # sorted from the end, so that of equal entries the first comes first
+        order = xp.flip(xp.argsort(xp.flip(array, axis), axis=axis, kind="stable"), axis)
+        order = array.shape[axis] - 1 - order
+    else:
+        order = xp.argsort(array, axis=axis, kind="stable")
+    return order[(slice(None),) * axis + (slice(k),)]
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -93,14 +99,19 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes == -1:
         if not labels.size:
             raise ArgumentError(message("one_hot", "num_classes for no labels at all", -1))
+        look("the largest label, for num_classes=-1,")
         num_classes = int(labels.max()) + 1
+    return Tensor(computed(_rows_of, labels, num_classes))
+
+
+def _rows_of(labels: Any, num_classes: int) -> Any:
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
         expected = "labels >= 0" if num_classes < 1 else f"labels in 0..{num_classes - 1}"
         fix = "Labels count from 0." if int(wrong[0]) == num_classes else ""
         raise ArgumentError(message("one_hot", expected, int(wrong[0]), fix=fix))
     xp = array_module(labels)
-    return Tensor((labels[..., None] == xp.arange(num_classes)).astype(np.int64))
+    return (labels[..., None] == xp.arange(num_classes)).astype(np.int64)
 
 
 @tensor_method("norm")

@@ -53,7 +53,7 @@ def row(load, **changes):
 
 def test_parity_both_sides_take_the_same_steps(load, small):
     steps = load("versus.steps")
-    for style in (False, True):
+    for style in ("own", "captured", "torchvision"):
         found = steps.agree(small, style)
         assert found.loss < 1e-5
         assert found.median < 1e-3
@@ -92,7 +92,7 @@ def test_parity_wrong_logits_are_not_timed(load, small, monkeypatch):
 def test_parity_nets_and_parts_are_measured(load, small):
     works, parts = load("versus.works"), load("versus.parts")
     turns = []
-    for style in (False, True):
+    for style in ("own", "captured", "torchvision"):
         results = [
             works.training(small, style, 3, lambda: turns.append(1)),
             works.inference(small, 1, style, 3, lambda: turns.append(1)),

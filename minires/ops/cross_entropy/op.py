@@ -22,6 +22,7 @@ from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ...tensor import Tensor
 from ..checks import check_reduction, check_same, real
+from ..elementwise import where
 from ..reduce import log_softmax, softmax
 
 
@@ -175,11 +176,21 @@ def check_weight(name: str, weight: Any, x: Tensor) -> Tensor:
 def sum_of_weights(name: str, factors: Tensor) -> Tensor:
     """The sum of the factors of all labels, by which their mean is divided."""
     total = factors.sum()
+    computed(_check_positive, name, total._array)
+    return total
+
+
+def _check_positive(name: str, total: Any) -> None:
     if not total.item() > 0:
         fix = "Their mean would be a division by 0: weigh the classes that occur."
         got = f"{total.item():g} for the labels that are there"
         raise ArgumentError(message(name, "weights with a sum > 0", got, fix=fix))
-    return total
+
+
+def used_labels(labels: Any, ignore_index: int) -> tuple[Any, Any]:
+    """Which labels count, and the labels with 0 for those that do not."""
+    used = labels != ignore_index
+    return used, array_module(labels).where(used, labels, 0)
 
 
 def cross_entropy(
@@ -254,5 +265,7 @@ def cross_entropy(
     if reduction == "sum":
         return total
     if weight is not None and target.ndim == 1:
-        return total / sum_of_weights("cross_entropy", weight[labels[labels != ignore_index]])
+        used, at = computed(used_labels, labels, ignore_index)
+        factors = where(Tensor(used), weight[Tensor(at)], 0)
+        return total / sum_of_weights("cross_entropy", factors)
     return total * share
