@@ -147,9 +147,9 @@ def _affine(  # type: ignore[no-untyped-def]
     task, mean, var, w, b, numbers, c, inv_std, k, running_mean, running_var, follow
 ):
     for j in range(c):
-        inverse = 1 / np.sqrt(var[j] + numbers[EPS])
-        inv_std[j] = inverse
-        k[MEAN * c + j], k[SCALE * c + j], k[SHIFT * c + j] = mean[j], w[j] * inverse, b[j]
+        inv_std[j] = 1 / np.sqrt(var[j] + numbers[EPS])
+    for j in range(c):  # from inv_std as it was rounded, which others multiply by w too
+        k[MEAN * c + j], k[SCALE * c + j], k[SHIFT * c + j] = mean[j], w[j] * inv_std[j], b[j]
         k[SHARE * c + j] = k[SLOPE * c + j] = 0
         if follow:
             old, new, unbiased = numbers[OLD], numbers[NEW], numbers[UNBIASED]
