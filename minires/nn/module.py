@@ -109,9 +109,10 @@ class Module:
         if isinstance(getattr(type(self), name, None), property):
             # The property exists; its own AttributeError is the one to show.
             return object.__getattribute__(self, name)
-        if not name.startswith("__"):
+        near: list[str] = []
+        if not name.startswith("__"):  # copy and pickle ask for those, and expect no answer
             self._require_init(f"reading {name}")
-        near = difflib.get_close_matches(name, dir(self), n=1, cutoff=0.6)
+            near = difflib.get_close_matches(name, dir(self), n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ModuleAttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
 

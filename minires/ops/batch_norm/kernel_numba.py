@@ -146,8 +146,8 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
 def _affine(  # type: ignore[no-untyped-def]
     task, mean, var, w, b, numbers, c, inv_std, k, running_mean, running_var, follow
 ):
-    for j in range(c):
-        inv_std[j] = 1 / np.sqrt(var[j] + numbers[EPS])
+    for j in range(c):  # in float64, for which there is no quick and inexact root
+        inv_std[j] = 1 / np.sqrt(np.float64(var[j] + numbers[EPS]))
     for j in range(c):  # from inv_std as it was rounded, which others multiply by w too
         k[MEAN * c + j], k[SCALE * c + j], k[SHIFT * c + j] = mean[j], w[j] * inv_std[j], b[j]
         k[SHARE * c + j] = k[SLOPE * c + j] = 0
@@ -158,8 +158,8 @@ def _affine(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _add_up(task, sums, blocks, together, c, m, inv_std, total, gw, gb, slopes, sloping):  # type: ignore[no-untyped-def]
-    """gw, gb and the slopes from the sums (blocks, 2, together * c), added in float64."""
+def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):  # type: ignore[no-untyped-def]
+    """gw and gb from the sums (blocks, 2, together * c), added in float64."""
     clear(total, 0, 2 * c)
     for at in range(0, blocks * 2 * together * c, 2 * together * c):
         for row in range(2):
@@ -168,8 +168,19 @@ def _add_up(task, sums, blocks, together, c, m, inv_std, total, gw, gb, slopes, 
                     total[row * c + j] += sums[i + j]
     for j in range(c):
         gw[j], gb[j] = total[j] * inv_std[j], total[c + j]
-        if sloping:
-            slopes[j], slopes[c + j] = gb[j] / m, gw[j] / m * inv_std[j]
+
+
+@kernel
+def _share_and_slope(task, gw, gb, inv_std, inverse, c, slopes):  # type: ignore[no-untyped-def]
+    """slopes (2, c) = gb / m and gw / m * inv_std, ``inverse[0]`` being 1 / m."""
+    for j in range(c):
+        slopes[j], slopes[c + j] = gb[j] * inverse[0], gw[j] * inverse[0]
+    for j in range(c):
+        slopes[c + j] *= inv_std[j]
+
+
+def _slopes(gw: Any, gb: Any, inv_std: Any, m: int, slopes: Any) -> None:
+    _share_and_slope(1, gw, gb, inv_std, np.array([1 / max(m, 1)], gw.dtype), gw.size, slopes)
 
 
 def _cut(x: Any) -> tuple[int, int, int, int, int]:
@@ -302,19 +313,16 @@ def batch_norm_bwd_affine(
         sums,
     )
     c //= together
-    sloping = int(slopes is not None)
-    _add_up(
-        1, sums, blocks, together, c, x.shape[0], inv_std, np.empty(2 * c), gw, gb,
-        slopes if sloping else gb, sloping,
-    )  # fmt: skip
+    _add_up(1, sums, blocks, together, c, inv_std, np.empty(2 * c), gw, gb)
+    if slopes is not None:
+        _slopes(gw, gb, inv_std, x.shape[0], slopes)
 
 
 def batch_norm_bwd_x(
     gy: Any, x: Any, w: Any, mean: Any, inv_std: Any, gw: Any, gb: Any, batch: bool, gx: Any
 ) -> None:
     """Fill gx; without ``batch`` the statistics do not depend on x."""
-    m = x.shape[0]
-    nothing = np.zeros_like(gb)
-    share, slope = (gb / m, gw / m * inv_std) if batch else (nothing, nothing)
-    k = np.array([mean, w * inv_std, nothing, share, slope], x.dtype)
+    k = _coefficients(x.dtype, mean, inv_std, np.zeros_like(gb), w)
+    if batch:
+        _slopes(gw, gb, inv_std, x.shape[0], k[SHARE:])
     write(Source(gy, GRADIENT, k, x), gx)
