@@ -39,6 +39,7 @@ from .tensor import Tensor
 
 MOST = 8  # recordings that are kept, each of which has memory of its own
 
+_PLAIN = (bool, int, float, str, type(None))
 _array = operator.attrgetter("_array")
 _trained = operator.attrgetter("_requires_grad")
 
@@ -174,7 +175,7 @@ def _signature(arg: Any) -> Any:
 
 def _plain(arg: Any) -> Any:
     """An argument that is no tensor, so that 1, 1.0 and True, or 0.0 and -0.0, are not equal."""
-    if type(arg) not in (bool, int, float, str, type(None)):
+    if type(arg) not in _PLAIN:
         expected = "tensors, numbers, strings, None and tuples of the last three as arguments"
         raise ArgumentError(message("capture", expected, type(arg).__name__))
     return type(arg), repr(arg)
@@ -242,7 +243,8 @@ class _State:
                 name, fix = type(module).__name__, "Remove it, or call the function uncaptured."
                 raise CaptureError(message("capture", "modules without hooks", name, fix=fix))
             for name, value in vars(module).items():
-                structure += [name, _Attribute(value)]
+                kind = type(value)
+                structure.append((name, kind, value if kind in _PLAIN else _Attribute(value)))
                 if isinstance(value, Tensor):
                     found[id(value)] = value
         for optimizer in self._optimizers:
@@ -277,14 +279,14 @@ class _State:
 
 
 class _Attribute:
-    """A value in a signature: equal if it looks the same, for plain values, or is the same."""
+    """A value in a signature: equal if it is the same one, or a list of what looks the same."""
 
     __slots__ = ("_told", "_value")
 
     def __init__(self, value: Any) -> None:
-        plain = isinstance(value, bool | int | float | str | None | tuple | list | dict)
-        self._told = (type(value), repr(value)) if plain else None
-        self._value = None if plain else value
+        listed = isinstance(value, tuple | list | dict)
+        self._told = repr(value) if listed else ""
+        self._value = None if listed else value
 
     def __hash__(self) -> int:
         return hash((self._told, id(self._value)))

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd import Pending, Sum, Variable, computed, copied, derived, fusing, is_grad_enabled
+from ..autograd import Pending, Sum, Variable, computed, derived, fusing, is_grad_enabled
 from ..autograd.pending import computing
 from ..device import backend_name, kernels
 from ..kernels.buffers import empty
@@ -318,8 +318,10 @@ def normalised_gradients(
         if second or not own_gate:  # others will want it, or a second gradient is to be added
             masked = empty(rows.shape, rows.dtype)
             options |= {"masked": masked, "second": _rows(buffer(second[0])) if second else None}
-    slopes = copied(coefficients)
-    options["slopes"] = slopes[3:] if batch else None
+    slopes = coefficients
+    if batch:
+        slopes = np.empty_like(coefficients)
+        options |= {"forward": coefficients, "slopes": slopes}
     kernel = kernels("batch_norm", rows)
     kernel.batch_norm_bwd_affine(_rows(buffer(g)), rows, mean, inv_std, gw, gb, **options)
     if "masked" in options:

@@ -122,7 +122,8 @@ class _Work:
                 raise ArgumentError(message("train_epoch", "a module to capture", got))
             state = (model,) if optimizer is None else (model, optimizer)
             self.learn, self.judge = captured(learn, *state), captured(judge, model)
-            self.update = captured(self.update, *state)
+            if optimizer is not None:
+                self.update = captured(optimizer.step, optimizer)
 
 
 def _train_epoch(

@@ -144,9 +144,10 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
 
 @kernel
 def _affine(  # type: ignore[no-untyped-def]
-    task, mean, var, w, b, numbers, c, inv_std, k, running_mean, running_var, follow
+    task, mean, var, w, b, numbers, c, own, inv_std, k, running_mean, running_var, follow
 ):
     for j in range(c):  # in float64, for which there is no quick and inexact root
+        own[j], own[c + j] = w[j], b[j]
         inv_std[j] = 1 / np.sqrt(np.float64(var[j] + numbers[EPS]))
     for j in range(c):  # from inv_std as it was rounded, which others multiply by w too
         k[MEAN * c + j], k[SCALE * c + j], k[SHIFT * c + j] = mean[j], w[j] * inv_std[j], b[j]
@@ -171,16 +172,19 @@ def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):  # type: i
 
 
 @kernel
-def _share_and_slope(task, gw, gb, inv_std, inverse, c, slopes):  # type: ignore[no-untyped-def]
-    """slopes (2, c) = gb / m and gw / m * inv_std, ``inverse[0]`` being 1 / m."""
+def _share_and_slope(task, gw, gb, inv_std, inverse, c, forward, k):  # type: ignore[no-untyped-def]
+    """k (5, c) = the coefficients of the gradient; ``inverse[0]`` is 1 / m."""
+    for j in range(SHARE * c):
+        k[j] = forward[j]
     for j in range(c):
-        slopes[j], slopes[c + j] = gb[j] * inverse[0], gw[j] * inverse[0]
+        k[SHARE * c + j], k[SLOPE * c + j] = gb[j] * inverse[0], gw[j] * inverse[0]
     for j in range(c):
-        slopes[c + j] *= inv_std[j]
+        k[SLOPE * c + j] *= inv_std[j]
 
 
-def _slopes(gw: Any, gb: Any, inv_std: Any, m: int, slopes: Any) -> None:
-    _share_and_slope(1, gw, gb, inv_std, np.array([1 / max(m, 1)], gw.dtype), gw.size, slopes)
+def _slopes(gw: Any, gb: Any, inv_std: Any, m: int, forward: Any, slopes: Any) -> None:
+    inverse = np.array([1 / max(m, 1)], gw.dtype)
+    _share_and_slope(1, gw, gb, inv_std, inverse, gw.size, forward, slopes)
 
 
 def _cut(x: Any) -> tuple[int, int, int, int, int]:
@@ -208,12 +212,13 @@ def batch_norm_affine(
     w: Any,
     b: Any,
     eps: float,
+    own: Any,
     inv_std: Any,
     coefficients: Any,
     running: Any = None,
 ) -> None:
-    """Fill inv_std = 1 / sqrt(var + eps) and the coefficients (5, c) of a Source: mean, w * inv_std
-    and b, then zeros.
+    """Fill ``own`` (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients (5, c) of
+    a Source: mean, w * inv_std and b, then zeros.
 
     ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
     move towards mean and the unbiased variance.
@@ -224,12 +229,12 @@ def batch_norm_affine(
         numbers = [eps, 1 - momentum, momentum, unbiased]
     arrays = [contiguous(array) for array in theirs]
     _affine(
-        1, mean, contiguous(var), w, b, np.array(numbers, mean.dtype), mean.size, inv_std,
-        coefficients, *arrays, int(running is not None),
+        1, mean, contiguous(var), contiguous(w), contiguous(b), np.array(numbers, mean.dtype),
+        mean.size, own, inv_std, coefficients, *arrays, int(running is not None),
     )  # fmt: skip
-    for array, own in zip(arrays, theirs):
-        if array is not own and running is not None:
-            computed(np.copyto, own, array)
+    for array, original in zip(arrays, theirs):
+        if array is not original and running is not None:
+            computed(np.copyto, original, array)
 
 
 def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:
@@ -278,14 +283,16 @@ def batch_norm_bwd_affine(
     gate: Any = None,
     coefficients: Any = None,
     masked: Any = None,
+    forward: Any = None,
     slopes: Any = None,
 ) -> None:
     """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
     behind the batch norm was shut.
 
     That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
-    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g, and
-    ``slopes`` the rows 3 and 4 of the coefficients of gx: gb / m and gw / m * inv_std.
+    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    ``slopes`` (5, c) is filled with the coefficients of gx, given those of y in ``forward``: their
+    mean, scale and shift, share = gb / m and slope = gw / m * inv_std.
     """
     together, rows, c, block, blocks = _cut(x)
     kind = ABSENT
@@ -315,7 +322,7 @@ def batch_norm_bwd_affine(
     c //= together
     _add_up(1, sums, blocks, together, c, inv_std, np.empty(2 * c), gw, gb)
     if slopes is not None:
-        _slopes(gw, gb, inv_std, x.shape[0], slopes)
+        _slopes(gw, gb, inv_std, x.shape[0], forward, slopes)
 
 
 def batch_norm_bwd_x(
@@ -324,5 +331,5 @@ def batch_norm_bwd_x(
     """Fill gx; without ``batch`` the statistics do not depend on x."""
     k = _coefficients(x.dtype, mean, inv_std, np.zeros_like(gb), w)
     if batch:
-        _slopes(gw, gb, inv_std, x.shape[0], k[SHARE:])
+        _slopes(gw, gb, inv_std, x.shape[0], k, k)
     write(Source(gy, GRADIENT, k, x), gx)

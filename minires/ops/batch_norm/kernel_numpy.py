@@ -19,16 +19,18 @@ def batch_norm_affine(
     w: Any,
     b: Any,
     eps: float,
+    own: Any,
     inv_std: Any,
     coefficients: Any,
     running: Any = None,
 ) -> None:
-    """Fill inv_std = 1 / sqrt(var + eps) and the coefficients (5, c) of a Source: mean, w * inv_std
-    and b, then zeros.
+    """Fill ``own`` (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients (5, c) of
+    a Source: mean, w * inv_std and b, then zeros.
 
     ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
     move towards mean and the unbiased variance.
     """
+    own[0], own[1] = w, b
     inv_std[...] = 1 / np.sqrt(var + np.asarray(eps, mean.dtype))
     coefficients[...] = 0
     coefficients[0], coefficients[1], coefficients[2] = mean, w * inv_std, b
@@ -72,14 +74,16 @@ def batch_norm_bwd_affine(
     gate: Any = None,
     coefficients: Any = None,
     masked: Any = None,
+    forward: Any = None,
     slopes: Any = None,
 ) -> None:
     """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
     behind the batch norm was shut.
 
     That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
-    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g, and
-    ``slopes`` the rows 3 and 4 of the coefficients of gx: gb / m and gw / m * inv_std.
+    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    ``slopes`` (5, c) is filled with the coefficients of gx, given those of y in ``forward``: their
+    mean, scale and shift, share = gb / m and slope = gw / m * inv_std.
     """
     g = gy if second is None else gy + second
     if gate is None and coefficients is not None:
@@ -92,7 +96,8 @@ def batch_norm_bwd_affine(
     gw[...] = (g * ((x - mean) * inv_std)).sum(axis=0)
     gb[...] = g.sum(axis=0)
     if slopes is not None:
-        slopes[0], slopes[1] = gb / len(x), gw / len(x) * inv_std
+        slopes[:3] = forward[:3]
+        slopes[3], slopes[4] = gb / len(x), gw / len(x) * inv_std
 
 
 def batch_norm_bwd_x(

@@ -262,14 +262,15 @@ def _affine(
     weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float, running: Any = None
 ) -> _Affine:
     xp = array_module(mean)
-    w = xp.ones_like(mean) if weight is None else copied(weight._array)
-    b = xp.zeros_like(mean) if bias is None else copied(bias._array)
+    w = xp.ones_like(mean) if weight is None else weight._array
+    b = xp.zeros_like(mean) if bias is None else bias._array
     dtype = xp.result_type(mean, w, b)
+    own = xp.empty((2, mean.size), dtype)
     inv_std, coefficients = xp.empty_like(mean), xp.empty((5, mean.size), dtype)
     with np.errstate(all="ignore"):
         kernel = kernels("batch_norm", mean)
-        kernel.batch_norm_affine(mean, var, w, b, eps, inv_std, coefficients, running)
-    return _Affine(w, b, mean, inv_std, coefficients)
+        kernel.batch_norm_affine(mean, var, w, b, eps, own, inv_std, coefficients, running)
+    return _Affine(own[0], own[1], mean, inv_std, coefficients)
 
 
 def _affine_of_statistics(
