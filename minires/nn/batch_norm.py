@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from minires.autograd import computed
+from minires.autograd import computed, look
 from minires.errors import ArgumentError, ShapeError, message
 from minires.nn import functional as F
 from minires.nn.layers import check_count
@@ -89,6 +89,7 @@ class BatchNorm2d(Module):
         count = self.num_batches_tracked if self.training else None
         momentum = self.momentum
         if momentum is None:
+            look("the count of batches, as momentum=None asks for,")
             momentum = 0.0 if count is None else 1.0 / (int(count.item()) + 1)
         y = F.batch_norm(
             x,
