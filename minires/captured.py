@@ -219,7 +219,8 @@ class _State:
         self._optimizers = [part for part in parts if isinstance(part, Optimizer)]
         self._seen: Any = None  # the changes of modules, and parameters of optimisers, when it
         # was looked at what there is:
-        self._structure: tuple[Any, ...] = ()
+        self._structures: dict[Any, int] = {}
+        self._structure = -1  # the number of the one that is
         self.tensors: list[Tensor] = []
 
     def signature(self, gradients: bool) -> tuple[Any, ...]:
@@ -251,7 +252,8 @@ class _State:
             for group in optimizer.param_groups:
                 found |= {id(p): p for p in group["params"]}
                 structure += [*map(_Attribute, group["params"])]
-        self.tensors, self._structure = [*found.values()], tuple(structure)
+        self.tensors = [*found.values()]
+        self._structure = self._structures.setdefault(tuple(structure), len(self._structures))
 
     def arrays(self) -> list[Any]:
         """The arrays of all tensors, and those that the optimisers keep."""

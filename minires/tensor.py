@@ -75,16 +75,16 @@ class Tensor(Variable):
         if self.requires_grad and array.dtype.kind not in "fc":
             raise DTypeError(message("data", "a floating-point array", str(array.dtype)))
         self._hold(array)
-        self._version.exposed = True  # the caller has it, or a tensor with a version of its own
+        self._version.expose()  # the caller has it, or a tensor with a version of its own
         if isinstance(value, Variable):
-            value._version.exposed = True
+            value._version.expose()
 
     def _expose(self) -> Any:
         """The array, for someone who may write into it."""
         look("the array of a tensor")
         array = self._array
         self._version.settle()
-        self._version.exposed = True
+        self._version.expose()
         return array
 
     def _hold(self, array: Any) -> None:

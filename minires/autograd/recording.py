@@ -135,15 +135,20 @@ class _Derivation:
 
     def __init__(self, versions: list[Version]) -> None:
         self.versions, self.counts = versions, _counts(versions)
+        self._looked: int | None = None
         self.steps: list[Callable[[], Any]] = []
         self.value: Any = None
 
     def __call__(self) -> None:
-        counts = _counts(self.versions)
-        if counts != self.counts or True in [v.exposed for v in self.versions]:
+        events = self.versions[0].events  # of all versions there are
+        if events == self._looked:
+            return
+        counts, exposed = _counts(self.versions), True in [v.exposed for v in self.versions]
+        if exposed or counts != self.counts:
             for step in self.steps:
                 step()
             self.counts = counts
+        self._looked = None if exposed else events
 
 
 @contextlib.contextmanager
