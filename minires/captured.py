@@ -17,6 +17,7 @@ time.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import threading
 from collections import OrderedDict
@@ -78,7 +79,7 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     its own, or none. (Attributes must be assigned to be seen, not changed inside.) Under
     ``detect_anomaly()`` and on the reference kernels the function runs as it is. Results are new
     tensors outside the graph; gradients are in ``.grad``, in memory that the next call writes
-    again.
+    again, and gone if it fails.
 
     Raises:
         ArgumentError: a function that is none, state of another kind, inputs or results that
@@ -220,6 +221,7 @@ class _State:
         self._seen: Any = None  # the changes of modules, and parameters of optimisers, when it
         # was looked at what there is:
         self._structures: dict[Any, int] = {}
+        self._numbers = itertools.count()
         self._structure = -1  # the number of the one that is
         self.tensors: list[Tensor] = []
 
@@ -253,7 +255,9 @@ class _State:
                 found |= {id(p): p for p in group["params"]}
                 structure += [*map(_Attribute, group["params"])]
         self.tensors = [*found.values()]
-        self._structure = self._structures.setdefault(tuple(structure), len(self._structures))
+        if len(self._structures) >= 8 * MOST:
+            self._structures.clear()
+        self._structure = self._structures.setdefault(tuple(structure), next(self._numbers))
 
     def arrays(self) -> list[Any]:
         """The arrays of all tensors, and those that the optimisers keep."""

@@ -732,6 +732,11 @@ def test_shapes_that_depend_on_values():
     )
 
 
+def test_an_average_over_all_batches():
+    net = mr.capture(nn.BatchNorm2d(3, momentum=None))
+    refused("got the count of batches, as momentum=None asks for, at", net, mr.randn(2, 3, 4, 4))
+
+
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
 def test_an_optimiser_that_begins_anew(optimizer):
     def begin(net, opt, number):

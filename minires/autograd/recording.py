@@ -140,15 +140,15 @@ class _Derivation:
         self.value: Any = None
 
     def __call__(self) -> None:
-        events = self.versions[0].events  # of all versions there are
-        if events == self._looked:
+        event = self.versions[0].event  # the last of all memory
+        if event == self._looked:
             return
         counts, exposed = _counts(self.versions), True in [v.exposed for v in self.versions]
         if exposed or counts != self.counts:
             for step in self.steps:
                 step()
             self.counts = counts
-        self._looked = None if exposed else events
+        self._looked = None if exposed else event
 
 
 @contextlib.contextmanager

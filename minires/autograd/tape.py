@@ -37,9 +37,8 @@ class Version:
             there unseen.
     """
 
-    events: ClassVar[int] = (
-        0  # of all versions: nothing was written or exposed since it was so many
-    )
+    event: ClassVar[int] = 0  # the number of the last write or exposure of all memory
+    _events: ClassVar[Iterator[int]] = itertools.count(1)
 
     __slots__ = ("_derived", "_most", "_readers", "count", "exposed", "place", "restored")
 
@@ -51,28 +50,28 @@ class Version:
         self._derived: dict[Any, tuple[Any, ...]] | None = None
 
     def bump(self) -> None:
-        Version.events += 1
         self.count += 1
+        Version.event = next(Version._events)
         self.place = caller()
         self._derived = None
 
     def advance(self, times: int) -> None:
         """Note so many writes that were recorded before."""
-        Version.events += 1
         self.count += times
         self._derived = None
+        Version.event = next(Version._events)
 
     def restore(self, count: int) -> None:
         """Say that the memory is what it was at this count again."""
-        Version.events += 1
         self.count, self._derived = count, None
         self.restored += 1
+        Version.event = next(Version._events)
 
     def expose(self) -> None:
         """Note that someone has the array, who may write there unseen."""
         if not self.exposed:
-            Version.events += 1
             self.exposed = True
+            Version.event = next(Version._events)
 
     def will_be_read(self, reader: weakref.ref[Pending]) -> None:
         """Note that this memory is still to be read, by work that was put off."""

@@ -77,7 +77,7 @@ def test_parity_a_wrong_gradient_is_not_timed(load, small, monkeypatch):
         "Nothing was timed",
     )
     with raises(load("harness").Disagreement, *words):
-        works.training(small, False, 1, lambda: None)
+        works.training(small, "own", 1, lambda: None)
 
 
 def test_parity_wrong_logits_are_not_timed(load, small, monkeypatch):
@@ -86,7 +86,7 @@ def test_parity_wrong_logits_are_not_timed(load, small, monkeypatch):
     monkeypatch.setattr(steps.Minires, "infer", lambda self: right(self) + np.float32(0.5))
     monkeypatch.setattr(works, "_in_turns", lambda *_: pytest.fail("was timed"))
     with raises(load("harness").Disagreement, "inference: expected PyTorch's logits"):
-        works.inference(small, 2, False, 1, lambda: None)
+        works.inference(small, 2, "own", 1, lambda: None)
 
 
 def test_parity_nets_and_parts_are_measured(load, small):
@@ -101,7 +101,7 @@ def test_parity_nets_and_parts_are_measured(load, small):
             assert len(result.values) == 3
             assert 0 < result.value(20) <= result.value() <= result.value(80)
             assert result.layout in ("NCHW", "channels last")
-    assert len(turns) == 12
+    assert len(turns) == 18
     for layer in (
         parts.Layer("3x3", 2, 5, 9, 7, 3, 1),
         parts.Layer("1x1", 2, 5, 9, 7, 1, 2),
