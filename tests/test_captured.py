@@ -425,6 +425,23 @@ def test_gradients_that_a_function_does_not_touch_stay():
     assert "recordings=1" in repr(predict)
 
 
+def test_a_graph_from_before_is_still_right():
+    net, opt, step = training(Frozen)
+    predict = mr.capture(net)
+    x, y = batches([4])[0]
+    step(x, y)
+    for _ in range(4):  # one of them proves, and disturbs the parameters for it
+        loss = F.cross_entropy(net(x), y)
+        with mr.no_grad():
+            predict(x)
+        opt.zero_grad()
+        loss.backward()
+    found = net.conv.weight.grad.numpy().copy()
+    opt.zero_grad()
+    F.cross_entropy(net(x), y).backward()
+    np.testing.assert_array_equal(found, net.conv.weight.grad.numpy())
+
+
 def test_a_proof_waits_for_values_that_tell_something():
     calls = []
 
