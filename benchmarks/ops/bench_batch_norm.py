@@ -14,10 +14,10 @@ from shapes import nbytes, normal, pair, stages
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Statistics, forward and both backward kernels on the rows (n * h * w, c) of each stage.
+    """All kernels on the rows (n * h * w, c) of each stage.
 
     Operations per entry: statistics 4 (an addition; a subtraction and a multiply-add), forward 3,
-    gradients of weight and bias 5, gradient of the input 5.
+    gradients of weight and bias 5, gradient of the input 5. The coefficients are 4 per channel.
     """
     from minires.ops.batch_norm import kernel_numba, kernel_numpy
 
@@ -40,6 +40,17 @@ def cases(quick: bool) -> Iterator[Case]:
             stats,
             nbytes(x, mean, var),
             4 * x.size,
+        )
+        own = pair(np.empty((2, c), x.dtype)), pair(w), pair(np.empty((5, c), x.dtype))
+        given = (mean, var, w, b, 1e-5)
+        yield Case(
+            "batch_norm_affine",
+            shape,
+            lambda given=given, o=own: kernel_numba.batch_norm_affine(*given, *[a[0] for a in o]),
+            lambda given=given, o=own: kernel_numpy.batch_norm_affine(*given, *[a[1] for a in o]),
+            own,
+            nbytes(*given[:4], *[a[0] for a in own]),
+            4 * c,
         )
         y = pair(x)
         given = (x, w, b, mean, inv_std)

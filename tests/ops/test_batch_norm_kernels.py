@@ -69,6 +69,37 @@ def test_statistics_of_large_offsets_keep_digits():
     np.testing.assert_allclose(var, x.astype(np.float64).var(axis=0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_coefficients_and_running_statistics(shape, dtype, strided):
+    g, c = Given(shape, dtype), shape[1]
+    results = []
+    for module in (kernel_numba, kernel_numpy):
+        memory = np.random.default_rng(1).standard_normal((2, c, 2)).astype(dtype) + 3
+        followers = [a[:, 0] if strided else a[:, 0].copy() for a in memory]
+        outputs = [np.full(size, np.nan, dtype) for size in ((2, c), c, (5, c))]
+        running = (*followers, 0.3, shape[0] / (shape[0] - 1))
+        given = g.mean, g.var, g.w, g.b, 1e-5
+        module.batch_norm_affine(*given, *outputs, running)
+        results.append([*outputs, *followers])
+    for fast, reference in zip(*results):
+        np.testing.assert_allclose(fast, reference, rtol=4 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_coefficients_of_the_gradient(shape, dtype):
+    g = Given(shape, dtype)
+    sides = []
+    for module in (kernel_numba, kernel_numpy):
+        slopes, *sums = (np.full(size, np.nan, dtype) for size in ((5, shape[1]), *[shape[1]] * 2))
+        module.batch_norm_bwd_affine(
+            g.gy, g.x, g.mean, g.inv_std, *sums, forward=g.coefficients, slopes=slopes
+        )
+        sides.append(slopes)
+    np.testing.assert_array_equal(sides[0][:3], g.coefficients[:3])
+    check(*sides, dtype, 30)
+
+
 @pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize("residual", ["none", "array", "normalised"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

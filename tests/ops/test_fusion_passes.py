@@ -16,8 +16,11 @@ from minires.ops.layout import channels_last
 
 
 def kinds(launches):
-    """Everything that is not part of a convolution or its statistics, in order."""
-    return [name for name in launches if not name.startswith(("conv2d.", "statistics."))]
+    """Everything that is not part of a convolution or its statistics, nor a matter of some numbers
+    per channel, in order."""
+    of_channels = ("affine", "add_up", "share_and_slope")
+    small = ("conv2d.", "statistics.", *[f"batch_norm.{name}" for name in of_channels])
+    return [name for name in launches if not name.startswith(small)]
 
 
 LEAF = "alone.Add"  # the two gradients of a block's input, where that is a leaf
