@@ -378,13 +378,12 @@ class _Plan:
         """
         start = _Moment(state)
         try:
+            result = _copy(function(*args))
+            if len(state.arrays()) != len(start._arrays):
+                return None, result
+            expected = _outcome(result, state)
             start.restore(change=0.875)
             plan = cls(function, others, state)
-            grows = len(plan._arrays) != len(start._arrays)
-            start.restore()
-            if grows:
-                return None, _copy(function(*args))
-            expected = _outcome(function(*args), state)
         except BaseException:
             start.restore()
             raise
