@@ -32,10 +32,9 @@ from .autograd import Recording, Variable, fusing, is_grad_enabled, unwatched
 from .autograd.recording import here
 from .device import CPU, backend_name
 from .errors import ArgumentError, CaptureError, DeviceError, message
-from .kernels.buffers import empty
 from .nn import module as modules
 from .nn.module import Module
-from .ops.layout import copy_images
+from .ops.fusion import ON_CPU
 from .optim import Optimizer
 from .tensor import Tensor
 
@@ -52,7 +51,7 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     The first call with inputs of some shapes and dtypes runs the function as it is; the second
     records and proves, which takes as long as three calls (it waits for inputs that are finite and
     not all the same); those that follow repeat. Training a ResNet-20 takes a sixth less time so,
-    and classifying one image a third of it::
+    and classifying one image a third of it (benchmarks/README.md)::
 
         model, optimizer = ..., optim.SGD(model.parameters(), lr=0.1)
 
@@ -128,7 +127,7 @@ class Captured:
 
     def _serve(self, function: Callable[..., Any], args: tuple[Any, ...], names: Any) -> Any:
         call = (names, *map(_signature, args), is_grad_enabled(), fusing())
-        if not unwatched() or backend_name(np.empty(0)) != "numba":
+        if not unwatched() or backend_name(ON_CPU) != "numba":
             return _copy(function(*args))
         key = call + self._state.signature(self._reads_gradients)
         plan = self._plans.get(key)
@@ -172,7 +171,8 @@ def _signature(arg: Any) -> Any:
         raise ArgumentError(message("capture", expected, "one that does", fix=fix))
     if arg.device != CPU:
         raise DeviceError(message("capture", "tensors on cpu", str(arg.device)))
-    return arg.shape, arg.dtype
+    array = arg._array  # results depend on the memory order too, in their last bits
+    return array.shape, array.dtype, array.strides, arg._version.exposed
 
 
 def _plain(arg: Any) -> Any:
@@ -200,8 +200,18 @@ def _others(before: list[Any] | None, args: tuple[Any, ...]) -> list[Any] | None
             other = _near(array)
             if array.tobytes() == other.tobytes():
                 return None
-        others.append(Variable._wrap(other))
+        others.append(_like(arg, other))
     return others
+
+
+def _like(arg: Tensor, array: Any) -> Tensor:
+    """A tensor with these values in the place of ``arg``: in its memory order, and as exposed, for
+    what may wait depends on that."""
+    own = np.empty_like(arg._array)
+    own[...] = array
+    tensor: Tensor = Variable._wrap(own)
+    tensor._version.exposed = arg._version.exposed
+    return tensor
 
 
 def _near(array: Any) -> Any:
@@ -344,7 +354,7 @@ class _Plan:
     """A recording, and what goes in and out of it."""
 
     def __init__(self, function: Callable[..., Any], args: Sequence[Any], state: _State):
-        self._inputs = [_static(arg) if isinstance(arg, Tensor) else arg for arg in args]
+        self._inputs = [_like(arg, arg._array) if isinstance(arg, Tensor) else arg for arg in args]
         before = [(t, t._version, t._version.count) for t in state.tensors]
         entering = [(t, t._grad) for t in state.tensors]
         counts = [0 if g is None else g._version.count for _, g in entering]
@@ -412,7 +422,7 @@ class _Plan:
         """Compute everything again for these inputs."""
         for mine, arg in zip(self._inputs, args):
             if isinstance(arg, Tensor):
-                _fill(mine._array, arg._array)
+                mine._array[...] = arg._array
         for version, _ in self._written:
             version.settle()
         for tensor, gradient in self._gradients:
@@ -429,25 +439,6 @@ class _Plan:
             if gradient is not None:
                 gradient._version.advance(1)
         return _copy(self._result)
-
-
-def _static(arg: Tensor) -> Tensor:
-    """A tensor of the same values in memory that stays, images channels-last."""
-    array = arg._array
-    if array.ndim == 4:
-        n, c, h, w = array.shape
-        mine = empty((n, h, w, c), array.dtype).transpose(0, 3, 1, 2)
-    else:
-        mine = np.empty(array.shape, array.dtype)
-    _fill(mine, array)
-    return Variable._wrap(mine)  # type: ignore[no-any-return]
-
-
-def _fill(mine: Any, array: Any) -> None:
-    if array.ndim == 4:
-        copy_images(array, mine)
-    else:
-        mine[...] = array
 
 
 def _outcome(result: Any, state: _State) -> list[tuple[Any, Any]]:

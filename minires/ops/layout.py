@@ -36,22 +36,17 @@ class ChannelsLast(Function):
     def forward(ctx: Any, x: Any) -> Any:
         n, c, h, w = x.shape
         xp = array_module(x)
-        y = (empty if xp is np else xp.empty)((n, h, w, c), x.dtype).transpose(0, 3, 1, 2)
-        copy_images(x, y)
-        return y
+        y = (empty if xp is np else xp.empty)((n, h, w, c), x.dtype)
+        if c <= FEW:
+            for channel in range(c):
+                y[..., channel] = x[:, channel]
+        else:
+            y[...] = x.transpose(0, 2, 3, 1)
+        return y.transpose(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         return gy
-
-
-def copy_images(x: Any, y: Any) -> None:
-    """y[...] = x, for arrays (n, c, h, w) of which y is channels-last."""
-    if x.shape[1] <= FEW:
-        for channel in range(x.shape[1]):
-            y[:, channel] = x[:, channel]
-    else:
-        y[...] = x
 
 
 @tensor_method("contiguous")

@@ -7,6 +7,7 @@ import pytest
 
 from minires import random
 from minires.errors import ArgumentError, CheckpointError, DataError, NaNError, ShapeError
+from minires.nn import BatchNorm2d, Conv2d, Linear, Module
 from minires.optim import SGD
 from minires.tensor import Tensor, from_numpy
 from minires.train import (
@@ -451,3 +452,48 @@ def test_weights_of_a_run_load_alone(make_run, make_loader, tmp_path):
     other, _, _ = make_run(seed=4)
     load_checkpoint(path, model=other)
     assert evaluate(other, test).loss == history[-1]["test_loss"]
+
+
+class Small(Module):
+    """A network that counts how often its Python runs: on the class, for a network whose own
+    attributes change is another one."""
+
+    calls = 0
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.fc = Conv2d(1, 4, 3), BatchNorm2d(4), Linear(4, 3)
+
+    def forward(self, x):
+        Small.calls += 1
+        return self.fc(self.bn(self.conv(x)).relu().mean((2, 3)))
+
+
+def test_a_captured_run_is_the_same_run():
+    rng = np.random.default_rng(0)
+    sizes = [6] * 5 + [4]  # the last batch is smaller
+    batches = [
+        (rng.standard_normal((n, 1, 7, 6)).astype(np.float32), rng.integers(0, 3, n)) for n in sizes
+    ]
+
+    def run(capture):
+        random.manual_seed(0)
+        Small.calls = 0
+        net = Small()
+        optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9)
+        history = fit(net, batches, batches[:3], optimizer, epochs=4, capture=capture)
+        state = [t.numpy().copy() for t in net.state_dict().values()]
+        return [{**row, "seconds": 0} for row in history], state, Small.calls
+
+    plain, captured = run(False), run(True)
+    assert captured[0] == plain[0]
+    for ours, theirs in zip(captured[1], plain[1]):
+        np.testing.assert_array_equal(ours, theirs)
+    assert plain[2] == 4 * (6 + 3)
+    assert captured[2] == 9  # of three kinds of batches: as it is, recorded, and to compare with
+
+
+def test_capture_wants_a_module():
+    net = Fixed()
+    with pytest.raises(ArgumentError, match="expected a module to capture, got Fixed"):
+        train_epoch(net, BATCHES, SGD([net.scale], lr=0.1), capture=True)
