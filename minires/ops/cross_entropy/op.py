@@ -134,9 +134,9 @@ def _used(labels: Any, ignore: int, dtype: Any) -> Any:
 def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -> Any:
     """The targets q (n, c) that labels stand for; 0 in the rows to ignore."""
     xp = array_module(labels)
-    used = labels != ignore
+    used, at = used_labels(labels, ignore)
     q = xp.full(shape, smoothing / shape[1], dtype)
-    q[xp.arange(len(labels)), xp.where(used, labels, 0)] += 1 - smoothing
+    q[xp.arange(len(labels)), at] += 1 - smoothing
     return q * used[:, None]
 
 
