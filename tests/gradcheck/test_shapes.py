@@ -93,11 +93,11 @@ def test_the_smallest_failing_case_is_found_and_printed(backend, monkeypatch):
             gw *= 2
 
     monkeypatch.setattr(kernel, "conv2d_bwd_weight", bad)
-    random_only = replace(plan(["conv2d"], backend=backend, draws=60, seed=3), jobs=())
+    random_only = replace(plan(["conv2d"], backend=backend, draws=60, seed=6), jobs=())
     result = random_only.run()
     assert not result.ok
     lines = result.failures()[-1].splitlines()
-    assert lines[0] == "the smallest failing case of 60 random ones, seed 3"
+    assert lines[0] == "the smallest failing case of 60 random ones, seed 6"
     assert lines[1] == (
         f"conv2d, x (1, 1, 1, 3), w (1, 1, 1, 1), stride=(1, 2) on {backend}: the gradient is wrong"
     )

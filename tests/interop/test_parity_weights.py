@@ -151,7 +151,8 @@ def far(ours, theirs):
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
-# Gradients take most of the time: of all but the deepest in float64, and of some in float32.
+# Time goes into gradients and depth: in float64 all, without the gradients of the deepest, and in
+# float32 one of each kind and the deepest, where rounding errors have the longest way.
 @pytest.mark.parametrize("name", NETS)
 def test_float64_logits_statistics_and_gradients_agree(name):
     gradients = name not in ("resnet101", "resnet152")
@@ -169,9 +170,9 @@ def test_float64_logits_statistics_and_gradients_agree(name):
         assert np.abs(g - h).max() < 1e-10 * np.abs(h).max(), key
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ["resnet18", "resnet152", "resnext50_32x4d", "wide_resnet50_2"])
 def test_float32_logits_and_gradients_agree(name):
-    gradients = name in ("resnet18", "resnet152", "resnext50_32x4d")
+    gradients = name != "wide_resnet50_2"
     ours, theirs, x = pair(name, "float32", smooth=True)
     with mr.no_grad(), torch.no_grad():
         assert far(ours.eval()(mr.tensor(x)), theirs.eval()(torch.tensor(x))) < 1e-4
