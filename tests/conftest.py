@@ -11,6 +11,7 @@ import pytest
 import minires as mr
 from minires import ops
 from minires.device import _backend, array_module, available
+from minires.ops.layout import room
 
 
 class _PoisonedNumPy:
@@ -37,7 +38,7 @@ def _poison(array):
 
 @pytest.fixture(autouse=True, scope="session")
 def _poisoned_memory():
-    """Outputs are allocated in op.py, by the array module: give it the poisoned one.
+    """Outputs are allocated in op.py, by the array module or in room: give it the poisoned ones.
 
     NumPy itself stays as it is, since Numba looks up its functions while it compiles.
     """
@@ -47,10 +48,16 @@ def _poisoned_memory():
         module = array_module(array)
         return poisoned if module is np else module
 
+    def poisoned_room(*args):
+        return _poison(room(*args))
+
     with pytest.MonkeyPatch.context() as patch:
         for path in Path(ops.__file__).parent.glob("*/op.py"):
             module = import_module(f"minires.ops.{path.parent.name}.op")
-            patch.setattr(module, "array_module", poisoned_module)
+            assert "array_module" in vars(module) or "room" in vars(module)
+            for name, stand_in in (("array_module", poisoned_module), ("room", poisoned_room)):
+                if name in vars(module):
+                    patch.setattr(module, name, stand_in)
         yield
 
 

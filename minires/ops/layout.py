@@ -15,6 +15,15 @@ from ..tensor import Tensor, from_numpy, tensor_method
 FEW = 4  # channels that are moved one by one: faster than a few numbers after another
 
 
+def room(shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
+    """Memory for a result where ``like`` is, and of its dtype unless one is given, to be written.
+
+    On the CPU it is a buffer: fresh memory takes longer to get than to fill.
+    """
+    xp = array_module(like)
+    return (empty if xp is np else xp.empty)(shape, like.dtype if dtype is None else dtype)
+
+
 class Contiguous(Function):
     complex_safe = True
 
@@ -35,8 +44,7 @@ class ChannelsLast(Function):
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         n, c, h, w = x.shape
-        xp = array_module(x)
-        y = (empty if xp is np else xp.empty)((n, h, w, c), x.dtype)
+        y = room((n, h, w, c), x)
         if c <= FEW:
             for channel in range(c):
                 y[..., channel] = x[:, channel]

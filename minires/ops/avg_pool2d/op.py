@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ...autograd import Function
-from ...device import array_module, kernels
+from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
 from ..checks import Pair, images, nhwc, pair, real, remembered
-from ..layout import channels_last
+from ..layout import channels_last, room
 from ..max_pool2d.op import pooled_size
 
 
@@ -123,7 +123,7 @@ class AvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: AvgPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
-        y = array_module(x).empty((g.n, *g.scale.shape, g.c), x.dtype)
+        y = room((g.n, *g.scale.shape, g.c), x)
         kernels("avg_pool2d", x).avg_pool2d_fwd(nhwc(x), y, g)
         return y.transpose(0, 3, 1, 2)
 
@@ -140,7 +140,7 @@ class AvgPool2dInput(Function):
     @staticmethod
     def forward(ctx: Any, gy: Any, geometry: AvgPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
-        gx = array_module(gy).empty((g.n, g.h_in, g.w_in, g.c), gy.dtype)
+        gx = room((g.n, g.h_in, g.w_in, g.c), gy)
         kernels("avg_pool2d", gy).avg_pool2d_bwd_x(nhwc(gy), gx, g)
         return gx.transpose(0, 3, 1, 2)
 

@@ -44,7 +44,7 @@ from ..fusion import (
     normalised_gradients,
     note_of,
 )
-from ..layout import channels_last
+from ..layout import channels_last, room
 
 
 def _rows(array: Any) -> Any:
@@ -78,7 +78,7 @@ class BatchNorm(Function):
         ctx.save(x, w)
         ctx.save_constants(mean, inv_std)
         rows = _rows(x)
-        y = array_module(x).empty_like(rows)
+        y = room(rows.shape, rows)
         kernels("batch_norm", x).batch_norm_fwd(rows, w, b, mean, inv_std, y)
         return _unrows(y, x.shape)
 
@@ -105,9 +105,10 @@ class BatchNormGradients(Function):
         ctx.save_constants(mean, inv_std)
         xp = array_module(x)
         kernel = kernels("batch_norm", x)
-        gx, gw, gb = xp.empty_like(_rows(x)), xp.empty_like(w), xp.empty_like(w)
-        kernel.batch_norm_bwd_affine(_rows(gy), _rows(x), mean, inv_std, gw, gb)
-        kernel.batch_norm_bwd_x(_rows(gy), _rows(x), w, mean, inv_std, gw, gb, batch, gx)
+        rows = _rows(x)
+        gx, gw, gb = room(rows.shape, rows), xp.empty_like(w), xp.empty_like(w)
+        kernel.batch_norm_bwd_affine(_rows(gy), rows, mean, inv_std, gw, gb)
+        kernel.batch_norm_bwd_x(_rows(gy), rows, w, mean, inv_std, gw, gb, batch, gx)
         return _unrows(gx, x.shape), gw, gb
 
     @staticmethod

@@ -28,13 +28,13 @@ import numpy as np
 
 from ...autograd import Function, Variable, computed, copied, is_grad_enabled
 from ...autograd.recording import here
-from ...device import array_module, kernels
+from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...kernels.buffers import empty
 from ...tensor import Tensor
 from ..checks import Pair, check_same, nhwc, pair, real, remembered
 from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
-from ..layout import channels_last
+from ..layout import channels_last, room
 from ..reduce import sum
 
 
@@ -136,8 +136,7 @@ class Conv2d(Function):
     def forward(ctx: Any, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
         ctx.save(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
-        xp = array_module(x)
-        y = xp.empty((geometry.n, geometry.h_out, geometry.w_out, geometry.c_out), x.dtype)
+        y = room((geometry.n, geometry.h_out, geometry.w_out, geometry.c_out), x)
         kernels("conv2d", x).conv2d_fwd(nhwc(x), w, b, y, geometry)
         return y.transpose(0, 3, 1, 2)
 
@@ -169,8 +168,7 @@ class Conv2dInput(Function):
     def forward(ctx: Any, gy: Any, w: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
         ctx.save(gy if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
-        xp = array_module(gy)
-        gx = xp.empty((geometry.n, geometry.h_in, geometry.w_in, geometry.c_in), gy.dtype)
+        gx = room((geometry.n, geometry.h_in, geometry.w_in, geometry.c_in), gy)
         kernels("conv2d", gy).conv2d_bwd_input(nhwc(gy), w, gx, geometry)
         return gx.transpose(0, 3, 1, 2)
 
@@ -195,7 +193,7 @@ class Conv2dWeight(Function):
         ctx.geometry = geometry
         ctx.save(gy if ctx.needs_grad[1] else None, x if ctx.needs_grad[0] else None)
         g = geometry
-        gw = array_module(gy).empty((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), gy.dtype)
+        gw = room((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), gy)
         kernels("conv2d", gy).conv2d_bwd_weight(nhwc(gy), nhwc(x), gw, geometry)
         return gw
 

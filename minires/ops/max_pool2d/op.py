@@ -17,7 +17,7 @@ from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
 from ..checks import Pair, images, nhwc, pair, real, remembered
-from ..layout import channels_last
+from ..layout import channels_last, room
 
 
 @dataclass(frozen=True, eq=False)  # looked up by identity, which is quick
@@ -104,9 +104,8 @@ class MaxPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
-        xp = array_module(x)
-        y = xp.empty((g.n, g.h_out, g.w_out, g.c), x.dtype)
-        index = xp.empty(y.shape, np.int32)
+        y = room((g.n, g.h_out, g.w_out, g.c), x)
+        index = room(y.shape, x, np.int32)
         kernels("max_pool2d", x).max_pool2d_fwd(nhwc(x), y, index, g)
         ctx.save_constants(index)
         switch("max_pool2d", lambda: index)
@@ -126,7 +125,7 @@ class MaxPool2dInput(Function):
     def forward(ctx: Any, gy: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         ctx.save_constants(index)
-        gx = array_module(gy).empty((g.n, g.h_in, g.w_in, g.c), gy.dtype)
+        gx = room((g.n, g.h_in, g.w_in, g.c), gy)
         kernels("max_pool2d", gy).max_pool2d_bwd_x(nhwc(gy), index, gx, g)
         return gx.transpose(0, 3, 1, 2)
 
