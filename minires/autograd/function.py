@@ -170,6 +170,9 @@ class Function:
     # forward is analytic on complex arrays (on the reference kernels), and makes every choice by
     # the real part: gradients can then be checked by a complex step, to the last digits
     complex_safe: ClassVar[bool] = False
+    # forward computes by kernels and `computed` alone, which a recording sees one by one; any other
+    # is repeated as a whole, in memory that it gets anew
+    launches: ClassVar[bool] = False
 
     @staticmethod
     def forward(ctx: Context, *arrays: Any, **options: Any) -> Any:
@@ -200,7 +203,7 @@ class Function:
                     f"{cls.__name__}: expected tensors as positional arguments, got one as {name}="
                 )
         ctx = Context(tuple(needs) if record else (False,) * len(needs))
-        if _here.recording is not None:
+        if _here.recording is not None and not cls.launches:
             result = cls._recorded(_here.recording, ctx, arrays, options)
         elif cls.view:  # computes nothing
             result = cls.forward(ctx, *arrays, **options)

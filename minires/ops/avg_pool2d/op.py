@@ -119,6 +119,7 @@ class AvgPool2d(Function):
     """x → y."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: AvgPool2dGeometry) -> Any:
@@ -136,6 +137,7 @@ class AvgPool2dInput(Function):
     """gy → gx, the adjoint of x → y."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, geometry: AvgPool2dGeometry) -> Any:

@@ -131,6 +131,7 @@ class Conv2d(Function):
     """(x, w, b) → y."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
@@ -163,6 +164,7 @@ class Conv2dInput(Function):
     """(gy, w) → gx, the adjoint of x → y."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, w: Any, geometry: Conv2dGeometry) -> Any:
@@ -187,6 +189,7 @@ class Conv2dWeight(Function):
     """(gy, x) → gw, the adjoint of w → y."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, x: Any, geometry: Conv2dGeometry) -> Any:

@@ -30,6 +30,7 @@ class CrossEntropy(Function):
     """x (n, c) → the loss of each row, (n,); 0 for rows whose label is ``ignore``."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
@@ -51,6 +52,7 @@ class CrossEntropyInput(Function):
     """(g, x) → gx = (softmax(x) - q) * g, row by row."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, g: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:

@@ -100,6 +100,7 @@ class MaxPool2d(Function):
     """x → y. Keeps where each maximum stood, as h * w_in + w."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: MaxPool2dGeometry) -> Any:
@@ -120,6 +121,7 @@ class MaxPool2dInput(Function):
     """gy → gx with the choice fixed, hence linear; its adjoint takes at the same places."""
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Any, gy: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
