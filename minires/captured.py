@@ -358,7 +358,7 @@ class _Plan:
         before = [(t, t._version, t._version.count) for t in state.tensors]
         entering = [(t, t._grad) for t in state.tensors]
         counts = [0 if g is None else g._version.count for _, g in entering]
-        self._recording = Recording()
+        self._recording = Recording([t._version for t in state.tensors])
         with self._recording.on():
             self._result = function(*self._inputs)
             _each(self._result, _array)  # whatever is still to be computed

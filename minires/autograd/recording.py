@@ -49,8 +49,11 @@ class Recording:
             other step may use its memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, given: Sequence[Version] = ()) -> None:
+        """``given``: of memory that holds its values when a repetition begins, inputs aside."""
         self.steps: list[Callable[[], Any]] = []
+        self._first: list[_Derivation] = []  # what is looked at before all steps
+        self._given = {id(version): version.count for version in given}
         self.memory: dict[int, list[Any]] = {}
         self.held: dict[int, Any] = {}
         self.lasting = False
@@ -88,7 +91,10 @@ class Recording:
                 return known.value
         before = self._makers.get(id(by))
         made = _Derivation([*versions, *(before.versions if before is not None else ())])
-        self.steps.append(made)
+        if self.lasting or any(self._given.get(id(v)) != v.count for v in made.versions):
+            self.steps.append(made)
+        else:  # not written since the beginning: launches then follow each other
+            self._first.append(made)
         made.value = self._into(made, make)
         self._derived[place] = made, by
         for thing in (made.value, *_arrays(made.value)):
@@ -122,6 +128,8 @@ class Recording:
     def repeat(self) -> None:
         """Compute everything again, in the same memory."""
         with np.errstate(all="ignore"):  # inf and nan are results
+            for derivation in self._first:
+                derivation()
             for step in self.steps:
                 step()
 

@@ -193,7 +193,7 @@ class Kernel:
         launch = self._launchers.get(kinds) or self._compile(kinds)
         launch(words, tasks)
         if here.recording is not None:
-            self._record(here.recording, launch, arguments, tasks)
+            self._record(here.recording, launch.args[1], arguments, tasks)
 
     def _interpret(self, tasks: int, arguments: tuple[Any, ...]) -> None:
         flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]
@@ -201,19 +201,20 @@ class Kernel:
             for task in range(tasks):
                 self.function(task, *flat)
 
-    @staticmethod
-    def _record(
-        recording: Recording, launch: functools.partial[None], arguments: Any, tasks: int
-    ) -> None:
-        """Make the launch a step. It names arrays by where their data begins: it must not hold
-        them, or the recording could not use their memory again."""
+    def _record(self, recording: Recording, address: int, arguments: Any, tasks: int) -> None:
+        """Make the launch a step, together with those before it. It names arrays by where their
+        data begins: it must not hold them, or the recording could not use their memory again."""
+        from .threads import Launches
+
         words = array("q")
         for a in arguments:
             if type(a) is _ARRAY:
                 recording.hold(a)
             words.append(a.__array_interface__["data"][0] if type(a) is _ARRAY else a)
-        name, address, _ = launch.args
-        recording.steps.append(functools.partial(launch.func, name, address, 0, words, tasks))
+        steps = recording.steps
+        if not steps or type(steps[-1]) is not Launches:
+            steps.append(Launches(self.__name__))
+        steps[-1].add(address, words, tasks)
 
     def _compile(self, kinds: str) -> functools.partial[None]:
         """Compile for these dtypes, or load what was compiled before; returns what launches it."""

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.recording import computed
 from .cpu import lanes
 from .jit import device_function, kernel
 from .simd import fma, lanes_of, load, relu, store, where_positive, zeros
@@ -223,15 +222,23 @@ def write(source: Source, out: Any) -> None:
     _write(-(-pixels // block), x, y, k, kind, c, pixels, block, run, out)
 
 
+@kernel
+def _repeat(task, k, rows, c, times, out):  # type: ignore[no-untyped-def]
+    """out (rows, times, c) = k (rows, c)"""
+    for row in range(rows):
+        for i in range(row * times * c, (row + 1) * times * c, c):
+            for j in range(c):
+                out[i + j] = k[row * c + j]
+
+
 def repeated(k: Any, together: int) -> Any:
     """Coefficients (5, c) for so many pixels taken as one."""
     if together == 1 or not k.size:
         return k
-    return computed(_side_by_side, k, together)
-
-
-def _side_by_side(k: Any, times: int) -> Any:
-    return np.concatenate([k] * times, axis=1)
+    rows, c = k.shape
+    out = np.empty((rows, together * c), k.dtype)
+    _repeat(1, k, rows, c, together, out)
+    return out
 
 
 def pixels_together(pixels: int, c: int, dtype: Any) -> int:

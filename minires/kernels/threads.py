@@ -8,7 +8,8 @@ out for any number of threads.
 
 There is one parallel loop in all of minires, compiled once. It gets a kernel by its address and
 the kernel's arguments in an array, because compiling a parallel loop takes Numba about a second
-and compiling a plain function a fraction of that.
+and compiling a plain function a fraction of that. And it takes any number of launches, one after
+another: those of a recording (:class:`Launches`) follow each other without Python between them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ _launching = threading.RLock()
 _here = threading.local()  # .count: Numba's number of threads, asked for once in each thread
 _started = False  # the threads that kernels run on, in this process
 _broken_by_fork = False
-_words = (types.int64,) * 5  # of the kernel, its arguments, their count, which are arrays, tasks
+
+# The words of a launch: where the kernel is, where its arguments are, how many, which are arrays,
+# and for how many tasks.
+ADDRESS, ARGUMENTS, COUNT, ARRAYS, TASKS = range(5)
+WORD, LAUNCH = 8, 5 * 8  # bytes
 
 # A NumPy array begins, after what every Python object begins with, with the address of its data
 # (the NumPy C-API's PyArrayObject): asking for it by Python's means takes twenty times as long.
@@ -47,7 +52,7 @@ def _call(context, address, arguments, count, arrays, task):  # type: ignore[no-
     Each is one word, passed as it is; or, where its bit in ``arrays`` is set, the address of a
     NumPy array, passed as that of its data.
     """
-    signature = types.void(*_words)
+    signature = types.void(*[types.int64] * 5)
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         address, arguments, count, arrays, task = args
@@ -77,21 +82,38 @@ def _call(context, address, arguments, count, arrays, task):  # type: ignore[no-
     return signature, generate
 
 
+def _word(context, address):  # type: ignore[no-untyped-def]
+    """The word at an address."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.load(builder.inttoptr(args[0], INDEX.as_pointer()))
+
+    return types.int64(types.int64), generate
+
+
 call: Any = intrinsic(_call)
+word: Any = intrinsic(_word)
 
 
-def _all_tasks(address, arguments, count, arrays, tasks):  # type: ignore[no-untyped-def]
-    for task in prange(tasks):
-        call(address, arguments, count, arrays, task)
+def _all_launches(launches, number):  # type: ignore[no-untyped-def]
+    for at in range(launches, launches + number * LAUNCH, LAUNCH):
+        address, arguments = word(at + WORD * ADDRESS), word(at + WORD * ARGUMENTS)
+        count, arrays = word(at + WORD * COUNT), word(at + WORD * ARRAYS)
+        tasks = word(at + WORD * TASKS)
+        if tasks == 1:
+            call(address, arguments, count, arrays, 0)
+        else:
+            for task in prange(tasks):
+                call(address, arguments, count, arrays, task)
 
 
-def _one_task(address, arguments, count, arrays, tasks):  # type: ignore[no-untyped-def]
-    for task in range(tasks):
-        call(address, arguments, count, arrays, task)
+def _one_task(launch):  # type: ignore[no-untyped-def]
+    address, arguments = word(launch + WORD * ADDRESS), word(launch + WORD * ARGUMENTS)
+    call(address, arguments, word(launch + WORD * COUNT), word(launch + WORD * ARRAYS), 0)
 
 
-_in_parallel: Any = jit.lazily(_all_tasks, types.void(*_words), parallel=True)
-_in_order: Any = jit.lazily(_one_task, types.void(*_words))
+_in_parallel: Any = jit.lazily(_all_launches, types.void(types.int64, types.int64), parallel=True)
+_in_order: Any = jit.lazily(_one_task, types.void(types.int64))
 
 
 def run(name: str, address: int, arrays: int, arguments: array[int], tasks: int) -> None:
@@ -102,19 +124,43 @@ def run(name: str, address: int, arrays: int, arguments: array[int], tasks: int)
     threading layer aborts the process when two Python threads launch at once, and two kernels that
     share the cores gain nothing.
     """
+    _check_process(name)
+    launch = array("q", (address, *arguments.buffer_info(), arrays, tasks))
+    with _launching:
+        if tasks == 1:
+            _in_order()(launch.buffer_info()[0])
+        else:
+            start()
+            _in_parallel()(launch.buffer_info()[0], 1)
+
+
+class Launches:
+    """Launches that follow each other: calling it runs them, and returns when all are done."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name  # of the first kernel, for messages
+        self._launches = array("q")
+        self._arguments: list[array[int]] = []
+
+    def add(self, address: int, arguments: array[int], tasks: int) -> None:
+        """Launch one more kernel; its ``arguments`` are numbers and addresses of data."""
+        self._launches.extend((address, *arguments.buffer_info(), 0, tasks))
+        self._arguments.append(arguments)
+
+    def __call__(self) -> None:
+        _check_process(self._name)
+        with _launching:
+            start()
+            _in_parallel()(self._launches.buffer_info()[0], len(self._arguments))
+
+
+def _check_process(name: str) -> None:
     if _broken_by_fork:
         raise DeviceError(
             f"{name}: expected to run in the process that started the kernel threads, got a fork "
             "of it, where those threads do not exist. Start workers with "
             "multiprocessing.get_context('spawn'), or use threads."
         )
-    words, count = arguments.buffer_info()
-    with _launching:
-        if tasks == 1:
-            _in_order()(address, words, count, arrays, tasks)
-        else:
-            start()
-            _in_parallel()(address, words, count, arrays, tasks)
 
 
 def start() -> None:

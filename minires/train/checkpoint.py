@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minires import random
+from minires.device import CPU, move
 from minires.errors import ArgumentError, CheckpointError, MiniresError, message
 from minires.interop.safetensors_ import damaged, read_safetensors, write_safetensors
 from minires.optim import LRScheduler, Optimizer
@@ -53,7 +54,9 @@ def save_checkpoint(
         CheckpointError: the folder cannot be written.
     """
     state_dict = model.state_dict()
-    arrays = {f"model/{name}": tensor.detach().numpy() for name, tensor in state_dict.items()}
+    # not by numpy(): whoever has that array may write to it unseen, and what is derived from weights
+    # could no longer be remembered
+    arrays = {f"model/{name}": move(tensor._array, CPU) for name, tensor in state_dict.items()}
     content: dict[str, Any] = {
         "optimizer": None,
         "schedule": schedule.state_dict() if schedule is not None else None,

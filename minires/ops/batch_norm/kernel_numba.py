@@ -300,6 +300,8 @@ def batch_norm_bwd_affine(
         kind = BY_VALUE
     elif coefficients is not None:
         kind = BY_COEFFICIENTS
+    if coefficients is None:  # only the mean is wanted of them
+        coefficients = forward
     if coefficients is None:
         coefficients = computed(_coefficients, x.dtype, mean, inv_std, inv_std)
     sums = buffers.empty((blocks, 2, c), x.dtype)
