@@ -13,7 +13,7 @@ from .modes import _anomaly, _grad_mode
 from .observe import _observer
 from .pending import Pending
 from .place import Place, caller, show_place
-from .recording import Recording
+from .recording import Recording, as_arrays
 from .recording import here as _here
 from .tape import Node, Version, meta
 from .variable import Variable
@@ -244,7 +244,12 @@ class Function:
             context = contexts.pop() if contexts else Context(ctx.needs_grad)
             with np.errstate(all="ignore"):
                 result = cls.forward(context, *arrays, **options)
-            return result, context._constants
+            made = as_arrays(result)  # NumPy reductions return scalars
+            if context is ctx and ctx._requested:  # one of which may be what is saved
+                pairs = zip(result, made) if isinstance(result, tuple) else [(result, made)]
+                found = {id(old): new for old, new in pairs}
+                ctx._requested = tuple(found.get(id(a), a) for a in ctx._requested)
+            return made, context._constants
 
         return recording.compute(forward, *arrays)[0]
 

@@ -50,7 +50,8 @@ class Recording:
     """
 
     def __init__(self, given: Sequence[Version] = ()) -> None:
-        """``given``: of memory that holds its values when a repetition begins, inputs aside."""
+        """``given``: those of memory whose writes versions tell of. Inputs, and what is computed
+        from them, have other values in each repetition."""
         self.steps: list[Callable[[], Any]] = []
         self._first: list[_Derivation] = []  # what is looked at before all steps
         self._given = {id(version): version.count for version in given}
@@ -69,7 +70,7 @@ class Recording:
     def compute(self, function: Callable[..., Any], *args: Any) -> Any:
         """``function(*args)``, which is then a step: its results go where the first ones are."""
         with _set(None):
-            results = _as_arrays(function(*args))
+            results = as_arrays(function(*args))
         given = {id(memory(array)) for array in _arrays(args)}
         places = [None if id(memory(array)) in given else array for array in _arrays(results)]
         for array in _arrays(args):
@@ -91,10 +92,12 @@ class Recording:
                 return known.value
         before = self._makers.get(id(by))
         made = _Derivation([*versions, *(before.versions if before is not None else ())])
-        if self.lasting or any(self._given.get(id(v)) != v.count for v in made.versions):
+        counts = [self._given.get(id(version)) for version in made.versions]
+        made.always = None in counts
+        if not self.lasting and counts == [version.count for version in made.versions]:
+            self._first.append(made)  # not written since the beginning
+        else:
             self.steps.append(made)
-        else:  # not written since the beginning: launches then follow each other
-            self._first.append(made)
         made.value = self._into(made, make)
         self._derived[place] = made, by
         for thing in (made.value, *_arrays(made.value)):
@@ -139,10 +142,11 @@ def _counts(versions: Sequence[Version]) -> list[int]:
 
 
 class _Derivation:
-    """What depends on the memory of some versions alone, and the steps that make it."""
+    """What depends on the memory of some versions alone, and the steps that make it: when one of
+    them was written, or ``always``."""
 
     def __init__(self, versions: list[Version]) -> None:
-        self.versions, self.counts = versions, _counts(versions)
+        self.versions, self.counts, self.always = versions, _counts(versions), False
         self._looked: int | None = None
         self.steps: list[Callable[[], Any]] = []
         self.value: Any = None
@@ -151,7 +155,8 @@ class _Derivation:
         event = self.versions[0].event  # the last of all memory
         if event == self._looked:
             return
-        counts, exposed = _counts(self.versions), True in [v.exposed for v in self.versions]
+        counts = _counts(self.versions)
+        exposed = self.always or True in [v.exposed for v in self.versions]
         if exposed or counts != self.counts:
             for step in self.steps:
                 step()
@@ -183,10 +188,10 @@ def _compute(function: Callable[..., Any], args: tuple[Any, ...], places: list[A
         place[...] = new
 
 
-def _as_arrays(results: Any) -> Any:
+def as_arrays(results: Any) -> Any:
     """Results with arrays in place of NumPy's numbers, which cannot be written to."""
     if isinstance(results, tuple):
-        return tuple(_as_arrays(result) for result in results)
+        return tuple(as_arrays(result) for result in results)
     return np.asarray(results) if isinstance(results, np.generic) else results
 
 

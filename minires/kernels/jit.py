@@ -212,9 +212,11 @@ class Kernel:
                 recording.hold(a)
             words.append(a.__array_interface__["data"][0] if type(a) is _ARRAY else a)
         steps = recording.steps
-        if not steps or type(steps[-1]) is not Launches:
-            steps.append(Launches(self.__name__))
-        steps[-1].add(address, words, tasks)
+        last = steps[-1] if steps else None
+        if not isinstance(last, Launches):
+            last = Launches(self.__name__)
+            steps.append(last)
+        last.add(address, words, tasks)
 
     def _compile(self, kinds: str) -> functools.partial[None]:
         """Compile for these dtypes, or load what was compiled before; returns what launches it."""

@@ -54,8 +54,8 @@ def save_checkpoint(
         CheckpointError: the folder cannot be written.
     """
     state_dict = model.state_dict()
-    # not by numpy(): whoever has that array may write to it unseen, and what is derived from weights
-    # could no longer be remembered
+    # not by numpy(): whoever has that array may write to it unseen, and what is derived from the
+    # weights could no longer be remembered
     arrays = {f"model/{name}": move(tensor._array, CPU) for name, tensor in state_dict.items()}
     content: dict[str, Any] = {
         "optimizer": None,

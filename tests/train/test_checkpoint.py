@@ -9,6 +9,7 @@ import safetensors.numpy
 
 from minires import random
 from minires.errors import ArgumentError, CheckpointError
+from minires.models import cifar_resnet
 from minires.optim import SGD, Adam, LinearLR
 from minires.tensor import from_numpy
 from minires.train import load_checkpoint, read_progress, save_checkpoint, train_epoch
@@ -54,6 +55,13 @@ def test_everything_comes_back(saved, make_run):
     assert a["state"].keys() == b["state"].keys() == {0, 1, 2}
     for i in a["state"]:
         assert same(a["state"][i], b["state"][i])
+
+
+def test_saving_hands_the_weights_to_nobody(tmp_path):
+    """What is derived from weights that someone may write unseen cannot be remembered."""
+    net = cifar_resnet(8)
+    save_checkpoint(tmp_path / "run.safetensors", model=net, progress={})
+    assert not any(tensor._version.exposed for tensor in net.state_dict().values())
 
 
 def test_numbers_in_the_optimizer_state_come_back_too(tmp_path, make_net):
