@@ -20,7 +20,9 @@ import functools
 import hashlib
 import itertools
 import operator
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,11 +32,10 @@ import numpy as np
 from . import random
 from .autograd import Recording, Variable, fusing, is_grad_enabled, unwatched
 from .autograd.recording import here
-from .device import CPU, backend_name
+from .device import CPU, ON_CPU, backend_name
 from .errors import ArgumentError, CaptureError, DeviceError, message
 from .nn import module as modules
 from .nn.module import Module
-from .ops.fusion import ON_CPU
 from .optim import Optimizer
 from .tensor import Tensor
 
@@ -103,6 +104,18 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     return Captured(function, state)
 
 
+_all: weakref.WeakSet[Captured] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for captured in _all:
+        captured._lock = threading.RLock()  # another thread may have held it, which is gone
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Captured:
     """A function and its recordings; see :func:`capture`."""
 
@@ -112,6 +125,7 @@ class Captured:
         self._plans: OrderedDict[Any, _Plan] = OrderedDict()
         self._reads_gradients = False  # those that are there when it is called
         self._lock = threading.RLock()
+        _all.add(self)
 
     def __repr__(self) -> str:
         name = getattr(self._function, "__name__", type(self._function).__name__)

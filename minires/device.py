@@ -138,6 +138,9 @@ def backend(name: str) -> Iterator[None]:
         _backend.reset(token)
 
 
+ON_CPU = np.empty(0)  # where only the place of an array counts
+
+
 def backend_name(array: Any) -> str:
     """Which kernels serve this array: "numpy", "numba" or "cuda"."""
     if isinstance(array, np.ndarray):

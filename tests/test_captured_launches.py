@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -136,3 +140,62 @@ def test_parameters_written_between_calls_are_seen():
             array *= 0.75
             np.testing.assert_array_equal(captured(x).numpy(), net(x).numpy())
     assert "recordings=1" in repr(captured)
+
+
+def test_references_inside_of_a_captured_function_are_repeated_as_calls():
+    def pooled(x):
+        with mr.backend("numpy"):
+            return F.avg_pool2d(F.max_pool2d(x, 3, stride=2, padding=1), 2)
+
+    assert_repeats(pooled, inputs=images(2, 3, 9, 8))
+
+
+IN_A_CALL = """
+import faulthandler, os, threading, time
+import os
+import subprocess
+import sys
+
+import numpy as np
+import minires as mr
+
+pooled = mr.capture(lambda x: mr.max_pool2d(x, 3).sum())
+x = mr.tensor(np.random.default_rng(0).standard_normal((16, 8, 64, 64)), dtype=np.float32)
+for factor in (1.0, 2.0, 3.0):
+    pooled(x * factor)
+done = []
+
+def keep_calling():
+    while not done:
+        pooled(x)
+
+thread = threading.Thread(target=keep_calling)
+thread.start()
+time.sleep(0.05)
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        faulthandler.dump_traceback_later(10, exit=True)
+        try:
+            pooled(x)
+        except mr.errors.DeviceError as error:
+            os._exit(7 if "got a fork" in str(error) else 1)
+        os._exit(7)  # a threading layer that survives a fork
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7, status
+done.append(True)
+thread.join()
+print("no child hung")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_during_a_call_of_another_thread_does_not_hang():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_A_CALL],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "no child hung\n", done.stderr

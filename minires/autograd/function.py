@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..device import array_module, memory
+from ..device import ON_CPU, array_module, backend_name, memory
 from ..errors import GraphError, NaNError
 from .modes import _anomaly, _grad_mode
 from .observe import _observer
@@ -203,7 +203,7 @@ class Function:
                     f"{cls.__name__}: expected tensors as positional arguments, got one as {name}="
                 )
         ctx = Context(tuple(needs) if record else (False,) * len(needs))
-        if _here.recording is not None and not cls.launches:
+        if _here.recording is not None and not (cls.launches and backend_name(ON_CPU) == "numba"):
             result = cls._recorded(_here.recording, ctx, arrays, options)
         elif cls.view:  # computes nothing
             result = cls.forward(ctx, *arrays, **options)

@@ -29,6 +29,7 @@ from .place import caller, show_place
 
 if TYPE_CHECKING:
     from .tape import Version
+    from .variable import Variable
 
 
 class _Here(threading.local):
@@ -58,7 +59,8 @@ class Recording:
         self.memory: dict[int, list[Any]] = {}
         self.held: dict[int, Any] = {}
         self.lasting = False
-        self._derived: dict[Any, tuple[_Derivation, Any]] = {}  # with what it belongs to
+        # by what it is and whose, with what else it belongs to and the arrays it was made of
+        self._derived: dict[Any, tuple[_Derivation, Any, list[Any]]] = {}
         self._makers: dict[int, _Derivation] = {}  # of what was derived, by id
 
     @contextlib.contextmanager
@@ -82,16 +84,18 @@ class Recording:
         return results
 
     def derive(
-        self, versions: Sequence[Version], key: Any, make: Callable[[], Any], by: Any
+        self, tensors: Sequence[Variable], key: Any, make: Callable[[], Any], by: Any
     ) -> Any:
         """:func:`~.tape.derived`, made by steps that run where a version says it was written."""
-        place = (id(versions[0]), key)
+        arrays = [tensor._array for tensor in tensors]
+        place = (key, *map(id, arrays))
         if place in self._derived:
-            known, belongs = self._derived[place]
+            known, belongs, _ = self._derived[place]
             if belongs is by and known.counts == _counts(known.versions):
                 return known.value
         before = self._makers.get(id(by))
-        made = _Derivation([*versions, *(before.versions if before is not None else ())])
+        versions = [tensor._version for tensor in tensors]
+        made = _Derivation(versions + ([] if before is None else before.versions))
         counts = [self._given.get(id(version)) for version in made.versions]
         made.always = None in counts
         if not self.lasting and counts == [version.count for version in made.versions]:
@@ -99,7 +103,7 @@ class Recording:
         else:
             self.steps.append(made)
         made.value = self._into(made, make)
-        self._derived[place] = made, by
+        self._derived[place] = made, by, arrays
         for thing in (made.value, *_arrays(made.value)):
             self._makers[id(thing)] = made
         return made.value

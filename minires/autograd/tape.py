@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -95,24 +96,30 @@ def _unfinished(pending: Pending | None) -> bool:
     return pending is not None and pending.array is None
 
 
-def derived(versions: Sequence[Version], key: Any, make: Callable[[], Any], by: Any = None) -> Any:
-    """``make()``, which depends on the memory of these versions, and on the object ``by``, alone;
-    or what it returned the last time, if none of that was written since. Where a write could go
-    unseen, nothing is remembered."""
+def derived(tensors: Sequence[Variable], key: Any, make: Callable[[], Any], by: Any = None) -> Any:
+    """``make()``, which depends on these tensors' values, and on the object ``by``, alone; or what
+    it returned the last time, if it was asked for the same arrays (views have one version, but are
+    not the same) and none of them was written since. Where a write could go unseen, nothing is
+    remembered."""
     if here.recording is not None:
-        return here.recording.derive(versions, key, make, by)
-    for version in versions:
+        return here.recording.derive(tensors, key, make, by)
+    counts = []
+    for tensor in tensors:
+        version = tensor._version
         if version.exposed:
             return make()
-    first, others = versions[0], versions[1:]
-    stamp = (first.count, others, [version.count for version in others])
+        counts.append(version.count)
+    arrays = [tensor._array for tensor in tensors]
+    first = tensors[0]._version
     known = None if first._derived is None else first._derived.get(key)
-    if known is not None and known[0] == stamp and known[1] is by:
-        return known[2]
+    if known is not None:
+        then, theirs, belongs, value = known
+        if then == counts and belongs is by and all(map(operator.is_, theirs, arrays)):
+            return value
     value = make()
     if first._derived is None:
         first._derived = {}
-    first._derived[key] = (stamp, by, value)
+    first._derived[key] = (counts, arrays, by, value)
     return value
 
 

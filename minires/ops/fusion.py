@@ -35,7 +35,7 @@ import numpy as np
 
 from ..autograd import Pending, Sum, Variable, computed, derived, fusing, is_grad_enabled
 from ..autograd.pending import computing
-from ..device import backend_name, kernels
+from ..device import ON_CPU, backend_name, kernels
 from ..kernels.buffers import empty
 from ..kernels.weights import Weights
 from ..tensor import Tensor
@@ -45,9 +45,6 @@ from .layout import channels_last
 if TYPE_CHECKING:
     from ..kernels.source import Source
     from .conv2d.op import Conv2dGeometry
-
-
-ON_CPU = np.empty(0)  # pending arrays will be NumPy's
 
 
 def can_fuse(x: Variable) -> bool:
@@ -114,13 +111,13 @@ class Convolution(Note):
         """The weights; where they are not being trained, with what kernels made of them."""
         if not self.passing:
             return self._as_they_are()
-        return derived(self._memory(), "weights", self._as_they_are)  # type: ignore[no-any-return]
+        return derived(self._parameters(), "weights", self._as_they_are)  # type: ignore[no-any-return]
 
     def _as_they_are(self) -> Weights:
         return Weights(self.w._array, None if self.b is None else self.b._array)
 
-    def _memory(self) -> list[Any]:
-        return [self.w._version] if self.b is None else [self.w._version, self.b._version]
+    def _parameters(self) -> list[Any]:
+        return [self.w] if self.b is None else [self.w, self.b]
 
     def _run(self, w: Weights, **finish: Any) -> Any:
         g = self.geometry
@@ -147,7 +144,7 @@ class Convolution(Note):
             b = None if self.b is None else self.b._array
             return Weights(*computed(_scaled, self.w._array, b, coefficients))
 
-        w = derived(self._memory(), "normalised weights", make, by=coefficients)
+        w = derived(self._parameters(), "normalised weights", make, by=coefficients)
         return self._run(w, residual=residual, relu=rectify)
 
 

@@ -18,8 +18,8 @@ from minires.ops.layout import channels_last
 def kinds(launches):
     """Everything that is not part of a convolution or its statistics, nor a matter of some numbers
     per channel, in order."""
-    of_channels = ("affine", "add_up", "share_and_slope")
-    small = ("conv2d.", "statistics.", *[f"batch_norm.{name}" for name in of_channels])
+    of_channels = ("batch_norm.affine", "batch_norm.add_up", "batch_norm.share_and_slope")
+    small = ("conv2d.", "statistics.", "source.repeat", *of_channels)
     return [name for name in launches if not name.startswith(small)]
 
 

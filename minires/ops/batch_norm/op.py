@@ -285,13 +285,13 @@ def _affine_of_statistics(
         mean, var, weight, bias = vectors
         return _affine(weight, bias, copied(mean._array), var._array, eps)
 
-    versions = []
+    tensors = []
     for vector in vectors:
         if isinstance(vector, Variable):
-            versions.append(vector._version)
+            tensors.append(vector)
         elif vector is not None:
             _check(x, vectors, momentum, eps)
-    affine: _Affine = derived(versions, ("batch_norm", eps, vectors[2] is None), make)
+    affine: _Affine = derived(tensors, ("batch_norm", eps, vectors[2] is None), make)
     if x.shape[1:2] != affine.mean.shape or x.dtype is not affine.mean.dtype or not can_fuse(x):
         _check(x, vectors, momentum, eps)
     return affine
