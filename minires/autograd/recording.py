@@ -97,8 +97,9 @@ class Recording:
         versions = [tensor._version for tensor in tensors]
         made = _Derivation(versions + ([] if before is None else before.versions))
         counts = [self._given.get(id(version)) for version in made.versions]
-        made.always = None in counts
-        if not self.lasting and counts == [version.count for version in made.versions]:
+        computed_by = by is not None and before is None
+        made.always = None in counts or computed_by
+        if not (self.lasting or made.always) and counts == [v.count for v in made.versions]:
             self._first.append(made)  # not written since the beginning
         else:
             self.steps.append(made)
