@@ -122,7 +122,7 @@ def table(rows: Iterable[Row]) -> Any:
 def caption(rows: Sequence[Row]) -> str:
     """What the rows were measured with, in one sentence."""
     last = max(rows, key=lambda line: line["date"])
-    commits = sorted({line["commit"] or "unknown" for line in rows})
+    commits = sorted({_short(line["commit"]) for line in rows})
     rounds = sorted({int(line["rounds"]) for line in rows if "memory" not in line["quantity"]})
     spread = f"{rounds[0]}-{rounds[-1]}" if len(rounds) > 1 else "".join(map(str, rounds))
     return (
@@ -130,6 +130,11 @@ def caption(rows: Sequence[Row]) -> str:
         f"Python {last['python']}, NumPy {last['numpy']}, Numba {last['numba']}; {last['cpu']}, "
         f"{last['threads']} threads each; {spread or 'no'} rounds"
     )
+
+
+def _short(commit: str) -> str:
+    """The first digits of a commit; a + stays, which says that files were changed."""
+    return commit[:7] + "+" * commit.endswith("+") if commit else "unknown"
 
 
 def markdown(path: Path) -> str:
@@ -181,7 +186,9 @@ def figure(rows: Sequence[Row]) -> Any:
     keys = [drawing.key(names[name], color=colour, lw=6) for name, colour in COLOURS.items()]
     keys += [drawing.key("must", color=drawing.INK, lw=1.6)]
     keys += [drawing.key("goal", color=drawing.INK, lw=1.6, ls=":")]
-    drawing.heading(result, "minires against PyTorch: less is better", [caption(rows)])
+    told = caption(rows).split(", PyTorch")  # two lines: it may name many commits
+    below = [told[0], *(f"PyTorch{rest}" for rest in told[1:])]
+    drawing.heading(result, "minires against PyTorch: less is better", below)
     drawing.legend(result, keys, per_row=5)
     return result
 
