@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace) -> None:
             rows.append(report.row(work, result, facts))
             append(path, rows[-1:], report.COLUMNS)  # Ctrl-C loses no result
         progress.update(task, completed=done, visible=False)
-    console.print(f"{report.caption(rows)}.", style="bold", highlight=False)
+    console.print(f"{', '.join(report.caption(rows))}.", style="bold", highlight=False)
     console.print(report.table(rows))
     console.print(f"Appended to {path}; drawn in {report.draw(path)}", soft_wrap=True)
 

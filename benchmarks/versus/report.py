@@ -119,16 +119,17 @@ def table(rows: Iterable[Row]) -> Any:
     return result
 
 
-def caption(rows: Sequence[Row]) -> str:
-    """What the rows were measured with, in one sentence."""
+def caption(rows: Sequence[Row]) -> tuple[str, str]:
+    """What the rows were measured with: minires and its commits, which may be many; the rest."""
     last = max(rows, key=lambda line: line["date"])
     commits = sorted({_short(line["commit"]) for line in rows})
     rounds = sorted({int(line["rounds"]) for line in rows if "memory" not in line["quantity"]})
     spread = f"{rounds[0]}-{rounds[-1]}" if len(rounds) > 1 else "".join(map(str, rounds))
     return (
-        f"minires {last['minires']} (commit {', '.join(commits)}), PyTorch {last['torch']}, "
-        f"Python {last['python']}, NumPy {last['numpy']}, Numba {last['numba']}; {last['cpu']}, "
-        f"{last['threads']} threads each; {spread or 'no'} rounds"
+        f"minires {last['minires']} (commit {', '.join(commits)})",
+        f"PyTorch {last['torch']}, Python {last['python']}, NumPy {last['numpy']}, "
+        f"Numba {last['numba']}; {last['cpu']}, {last['threads']} threads each; "
+        f"{spread or 'no'} rounds",
     )
 
 
@@ -145,7 +146,8 @@ def markdown(path: Path) -> str:
         title, must, goal, value, *rest = cells(line)
         bold = f"**{value}**" if verdict(line) == "missed" else value
         lines.append((title, must, goal, bold, *rest))
-    parts = [f"**{path.stem}**, {max(line['date'] for line in rows)[:10]}: {caption(rows)}."]
+    newest_date = max(line["date"] for line in rows)[:10]
+    parts = [f"**{path.stem}**, {newest_date}: {', '.join(caption(rows))}."]
     if path.with_suffix(".png").exists():
         parts.append(f"![Time of minires over that of PyTorch](results/{path.stem}.png)")
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
@@ -186,9 +188,7 @@ def figure(rows: Sequence[Row]) -> Any:
     keys = [drawing.key(names[name], color=colour, lw=6) for name, colour in COLOURS.items()]
     keys += [drawing.key("must", color=drawing.INK, lw=1.6)]
     keys += [drawing.key("goal", color=drawing.INK, lw=1.6, ls=":")]
-    told = caption(rows).split(", PyTorch")  # two lines: it may name many commits
-    below = [told[0], *(f"PyTorch{rest}" for rest in told[1:])]
-    drawing.heading(result, "minires against PyTorch: less is better", below)
+    drawing.heading(result, "minires against PyTorch: less is better", list(caption(rows)))
     drawing.legend(result, keys, per_row=5)
     return result
 

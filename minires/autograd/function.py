@@ -244,12 +244,13 @@ class Function:
             context = contexts.pop() if contexts else Context(ctx.needs_grad)
             with np.errstate(all="ignore"):
                 result = cls.forward(context, *arrays, **options)
-            made = as_arrays(result)  # NumPy reductions return scalars
-            if context is ctx and ctx._requested:  # one of which may be what is saved
-                pairs = zip(result, made) if isinstance(result, tuple) else [(result, made)]
+            if context is ctx and ctx._requested:
+                # NumPy reductions return scalars, and recordings keep arrays: so is what is saved
+                before, result = result, as_arrays(result)
+                pairs = zip(before, result) if isinstance(result, tuple) else [(before, result)]
                 found = {id(old): new for old, new in pairs}
                 ctx._requested = tuple(found.get(id(a), a) for a in ctx._requested)
-            return made, context._constants
+            return result, context._constants
 
         return recording.compute(forward, *arrays)[0]
 

@@ -54,7 +54,7 @@ class Recording:
         """``given``: those of memory whose writes versions tell of. Inputs, and what is computed
         from them, have other values in each repetition."""
         self.steps: list[Callable[[], Any]] = []
-        self._first: list[_Derivation] = []  # what is looked at before all steps
+        self._first: list[Callable[[], Any]] = []  # what is looked at before all steps
         self._given = {id(version): version.count for version in given}
         self.memory: dict[int, list[Any]] = {}
         self.held: dict[int, Any] = {}
@@ -95,14 +95,13 @@ class Recording:
                 return known.value
         before = self._makers.get(id(by))
         versions = [tensor._version for tensor in tensors]
-        made = _Derivation(versions + ([] if before is None else before.versions))
-        counts = [self._given.get(id(version)) for version in made.versions]
-        computed_by = by is not None and before is None
-        made.always = None in counts or computed_by
-        if not (self.lasting or made.always) and counts == [v.count for v in made.versions]:
-            self._first.append(made)  # not written since the beginning
-        else:
-            self.steps.append(made)
+        versions += [] if before is None else before.versions
+        at_first = [self._given.get(id(version)) for version in versions]
+        always = None in at_first or (by is not None and before is None)
+        made = _Derivation(versions, always)
+        unwritten = at_first == [version.count for version in versions]
+        early = unwritten and not always and not self.lasting
+        (self._first if early else self.steps).append(made)
         made.value = self._into(made, make)
         self._derived[place] = made, by, arrays
         for thing in (made.value, *_arrays(made.value)):
@@ -150,8 +149,8 @@ class _Derivation:
     """What depends on the memory of some versions alone, and the steps that make it: when one of
     them was written, or ``always``."""
 
-    def __init__(self, versions: list[Version]) -> None:
-        self.versions, self.counts, self.always = versions, _counts(versions), False
+    def __init__(self, versions: list[Version], always: bool) -> None:
+        self.versions, self.counts, self.always = versions, _counts(versions), always
         self._looked: int | None = None
         self.steps: list[Callable[[], Any]] = []
         self.value: Any = None
@@ -161,12 +160,12 @@ class _Derivation:
         if event == self._looked:
             return
         counts = _counts(self.versions)
-        exposed = self.always or True in [v.exposed for v in self.versions]
-        if exposed or counts != self.counts:
+        unsure = self.always or True in [v.exposed for v in self.versions]
+        if unsure or counts != self.counts:
             for step in self.steps:
                 step()
             self.counts = counts
-        self._looked = None if exposed else event
+        self._looked = None if unsure else event
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ class Kernel:
         launch = self._launchers.get(kinds) or self._compile(kinds)
         launch(words, tasks)
         if here.recording is not None:
-            self._record(here.recording, launch.args[1], arguments, tasks)
+            self._record(here.recording, launch, arguments, tasks)
 
     def _interpret(self, tasks: int, arguments: tuple[Any, ...]) -> None:
         flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]
@@ -201,7 +201,9 @@ class Kernel:
             for task in range(tasks):
                 self.function(task, *flat)
 
-    def _record(self, recording: Recording, address: int, arguments: Any, tasks: int) -> None:
+    def _record(
+        self, recording: Recording, launch: functools.partial[None], arguments: Any, tasks: int
+    ) -> None:
         """Make the launch a step, together with those before it. It names arrays by where their
         data begins: it must not hold them, or the recording could not use their memory again."""
         from .threads import Launches
@@ -211,6 +213,7 @@ class Kernel:
             if type(a) is _ARRAY:
                 recording.hold(a)
             words.append(a.__array_interface__["data"][0] if type(a) is _ARRAY else a)
+        _, address, _ = launch.args
         steps = recording.steps
         last = steps[-1] if steps else None
         if not isinstance(last, Launches):

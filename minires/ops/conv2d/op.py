@@ -30,7 +30,6 @@ from ...autograd import Function, Variable, computed, copied, is_grad_enabled
 from ...autograd.recording import here
 from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message
-from ...kernels.buffers import empty
 from ...tensor import Tensor
 from ..checks import Pair, check_same, nhwc, pair, real, remembered
 from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
@@ -282,13 +281,13 @@ def _copied(x: Tensor) -> Tensor:
 
 
 def _copy(array: Any) -> Any:
-    copy = empty(array.shape, array.dtype)
+    copy = room(array.shape, array)
     copy[...] = array
     return copy
 
 
 def _unexposed(parameter: Tensor) -> Tensor:
-    """The parameter, or a copy if someone has its array: many look at weights, as checkpoints do,
-    and few write there."""
+    """The parameter, or a copy if someone has its array: many look at weights, to draw or to
+    compare them, and few write there."""
     exposed = parameter._version.exposed and here.recording is None
     return Variable._wrap(copied(parameter._array)) if exposed else parameter  # type: ignore[no-any-return]
