@@ -28,13 +28,15 @@ class Context:
     facts such as a shape or a geometry are plain attributes and stay.
     """
 
+    # what most of them never set
+    released: Place | None = None
+    _requested: tuple[Any, ...] = ()
+    _constants: tuple[Any, ...] = ()
+    _node: Node | None = None
+
     def __init__(self, needs_grad: tuple[bool, ...]):
         self.needs_grad = needs_grad
-        self.released: Place | None = None
-        self._requested: tuple[Any, ...] = ()
         self._saved: list[tuple[Any, ...]] = []
-        self._constants: tuple[Any, ...] = ()
-        self._node: Node | None = None
 
     if TYPE_CHECKING:  # small facts are attributes of any name
 
@@ -189,7 +191,7 @@ class Function:
         for a in args:
             if isinstance(a, Variable):
                 arrays.append(a._array)
-                needs.append(a.requires_grad)
+                needs.append(a._requires_grad if a._view is None else a.requires_grad)
             else:
                 arrays.append(a)
                 needs.append(False)
@@ -267,7 +269,7 @@ class Function:
         metas: list[Any] = []
         for a, need in zip(args, ctx.needs_grad):
             edges.append(a._edge() if need else None)
-            metas.append(meta(a) if isinstance(a, Variable) else None)
+            metas.append(meta(a) if need else None)
         node = Node(cls, ctx, edges, metas)
         for index, out in enumerate(outputs):
             made = meta(out)

@@ -24,9 +24,11 @@ def caller() -> Place:
     frame = sys._getframe(1)
     while frame.f_back is not None:
         name = frame.f_code.co_filename
-        if name not in _is_engine:
-            _is_engine[name] = name.startswith(_ENGINE) or name == contextlib.__file__
-        if not _is_engine[name]:
+        engine = _is_engine.get(name)
+        if engine is None:
+            engine = name.startswith(_ENGINE) or name == contextlib.__file__
+            _is_engine[name] = engine
+        if not engine:
             break
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

@@ -62,7 +62,7 @@ class Variable:
     def _wrap(array: Any) -> Any:
         """A new tensor on this array, outside the graph."""
         variable = Variable._class.__new__(Variable._class)
-        if not hasattr(array, "shape") or isinstance(array, np.generic):
+        if type(array) is not np.ndarray and not _is_array(array):
             array = np.asarray(array)  # NumPy reductions return scalars
         variable._array = array
         variable._start()
@@ -259,6 +259,10 @@ class Variable:
         from .walk import walk
 
         walk([self], [gradient], None, retain_graph, create_graph)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and not isinstance(value, np.generic)
 
 
 class HookHandle:

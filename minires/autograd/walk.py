@@ -264,8 +264,8 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
             f"{name}.backward: expected {len(node.edges)} gradients (one per argument of "
             f"forward, None where there is none), got {len(gxs)}"
         )
-    for index, (gx, edge, meta) in enumerate(zip(gxs, node.edges, node.metas)):
-        if gx is None or edge is None or meta is None:
+    for index, (gx, meta) in enumerate(zip(gxs, node.metas)):
+        if gx is None or meta is None:
             continue
         if not isinstance(gx, Variable):
             expected = f"a tensor for argument {index}"

@@ -24,7 +24,9 @@ the entries under each row of the kernel.
         a[starts[at + p] + offset + r] * b[b_at + p * b_stride + j]
 
 for r < OUTER_ROWS[V]; ``outer_low`` is ``outer_2`` with only LOW_ROWS, which leave fewer over where
-there are 16 or 64. All arrays are flat; positions count entries.
+there are 16 or 64. ``outer_window`` is an ``outer_1`` for the small windows of a network's first
+layer, whose rows are WINDOW_ROWS from each of WINDOW_LINES places: a[starts[at + p] + offset[q] +
+r]. All arrays are flat; positions count entries.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ from .simd import INDEX, INTERPRETED, Vector, multiply_add, pointer_to, spread_v
 ROWS = rows(2, limit=12)
 OUTER_ROWS = {1: rows(1, limit=16), 2: rows(2, limit=12)}
 LOW_ROWS = rows(2, limit=8)
+WINDOW_ROWS = 9  # three pixels of three channels, under each of the three lines of a 3x3 kernel,
+WINDOW_LINES = 3 if rows(1, limit=27) == 27 else 1  # which a tile takes at once where they fit
 UNROLL = 4  # steps of a loop at a time, so that counting costs little beside multiplying
 
 Sums = list[Any]  # the vectors of a tile, row after row
@@ -168,23 +172,30 @@ def _product(vectors: int) -> Any:
     return intrinsic(product)
 
 
-def _outer(vectors: int, rows: int) -> Any:
+def _outer(vectors: int, rows: int, lines: int = 0) -> Any:
+    """``outer_V``; with ``lines``, ``offset`` is a table of as many, each with so many rows."""
+    count_of_rows = rows * max(lines, 1)
+
     def outer(  # type: ignore[no-untyped-def]
         context, a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride
     ):
         n = types.int64
-        signature = types.void(a, starts, n, n, n, b, n, n, c, n, n)
+        signature = types.void(a, starts, n, n, offset if lines else n, b, n, n, c, n, n)
 
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
             a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride = args
             write = _Writer(context, builder, Vector(signature.args[0].dtype))
-            shifted = builder.gep(a, [offset])
-            rows_at = [builder.add(c_at, builder.mul(c_stride, _number(r))) for r in range(rows)]
+            offsets = [write.entry(offset, _number(q)) for q in range(lines)] or [offset]
+            shifted = [builder.gep(a, [entry]) for entry in offsets]
+            rows_at = [
+                builder.add(c_at, builder.mul(c_stride, _number(r))) for r in range(count_of_rows)
+            ]
             begin = [write.load(c, row, v) for row in rows_at for v in range(vectors)]
 
             def step(p: Any, sums: Sums) -> Sums:
-                pixel = builder.gep(shifted, [write.entry(starts, builder.add(at, p))])
-                places = [builder.gep(pixel, [_number(r)]) for r in range(len(rows_at))]
+                start = write.entry(starts, builder.add(at, p))
+                pixels = [builder.gep(line, [start]) for line in shifted]
+                places = [builder.gep(pixel, [_number(r)]) for pixel in pixels for r in range(rows)]
                 row = builder.add(b_at, builder.mul(p, b_stride))
                 return write.step(sums, places, [write.load(b, row, v) for v in range(vectors)])
 
@@ -217,15 +228,16 @@ def _plain_product(vectors: int) -> Any:
     return product
 
 
-def _plain_outer(vectors: int, rows: int) -> Any:
+def _plain_outer(vectors: int, rows: int, lines: int = 0) -> Any:
     """What ``outer`` computes, for interpreted kernels."""
 
     def outer(a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride):  # type: ignore[no-untyped-def]
         width = vectors * lanes(a.dtype)
         for p in range(count):
-            begin, row = starts[at + p] + offset, b_at + p * b_stride
-            product = np.multiply.outer(a[begin : begin + rows], b[row : row + width])
-            for r in range(rows):
+            begins = starts[at + p] + (offset[:lines] if lines else np.array([offset]))
+            left, row = a[np.add.outer(begins, np.arange(rows)).ravel()], b_at + p * b_stride
+            product = np.multiply.outer(left, b[row : row + width])
+            for r in range(left.size):
                 place = c_at + r * c_stride
                 c[place : place + width] += product[r]
 
@@ -237,3 +249,4 @@ product_2 = _plain_product(2) if INTERPRETED else _product(2)
 _make_outer = _plain_outer if INTERPRETED else _outer
 outer_1, outer_2 = _make_outer(1, OUTER_ROWS[1]), _make_outer(2, OUTER_ROWS[2])
 outer_low = _make_outer(2, LOW_ROWS)
+outer_window = _make_outer(1, WINDOW_ROWS, WINDOW_LINES)

@@ -11,9 +11,12 @@ from minires.kernels.tile import (
     LOW_ROWS,
     OUTER_ROWS,
     ROWS,
+    WINDOW_LINES,
+    WINDOW_ROWS,
     outer_1,
     outer_2,
     outer_low,
+    outer_window,
     product_1,
     product_2,
 )
@@ -71,14 +74,24 @@ def _outer_low(task, a, starts, count, offset, b, b_stride, c, c_stride):
     outer_low(a, starts, 2, count, offset, b, 3, b_stride, c, 1, c_stride)
 
 
+@kernel
+def _outer_window(task, a, starts, count, offsets, b, b_stride, c, c_stride):
+    outer_window(a, starts, 2, count, offsets, b, 3, b_stride, c, 1, c_stride)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("vectors", "rows", "tile"),
-    [(1, OUTER_ROWS[1], _outer_1), (2, OUTER_ROWS[2], _outer_2), (2, LOW_ROWS, _outer_low)],
+    ("vectors", "lines", "high", "tile"),
+    [
+        (1, [9], OUTER_ROWS[1], _outer_1),
+        (2, [9], OUTER_ROWS[2], _outer_2),
+        (2, [9], LOW_ROWS, _outer_low),
+        (1, [9, 40, 71][:WINDOW_LINES], WINDOW_ROWS, _outer_window),
+    ],
 )
 @pytest.mark.parametrize("count", [0, 1, 4, 7])
-def test_outer_adds_to_what_is_there(dtype, vectors, rows, tile, count):
-    rng = np.random.default_rng(0)
+def test_outer_adds_to_what_is_there(dtype, vectors, lines, high, tile, count):
+    rng, rows = np.random.default_rng(0), high * len(lines)
     width = vectors * lanes(dtype)
     a = rng.standard_normal(300).astype(dtype)
     starts = rng.integers(0, 200, count + 2)
@@ -87,11 +100,13 @@ def test_outer_adds_to_what_is_there(dtype, vectors, rows, tile, count):
     c = rng.standard_normal((rows + 1, width + 2)).astype(dtype)
     expected = c.reshape(-1).astype("float64")
     for p in range(count):
-        left = a[starts[2 + p] + 9 :][:rows].astype("float64")
+        parts = [a[starts[2 + p] + line :][:high] for line in lines]
+        left = np.concatenate(parts).astype("float64")
         right = b[3 + p * pitch :][:width]
         for r in range(rows):
             expected[1 + r * (width + 2) :][:width] += left[r] * right
-    tile(1, a, starts, count, 9, b, pitch, c, width + 2)
+    offset = np.array(lines) if tile is _outer_window else lines[0]
+    tile(1, a, starts, count, offset, b, pitch, c, width + 2)
     np.testing.assert_allclose(c.reshape(-1), expected, rtol=1e-4, atol=1e-5)
 
 

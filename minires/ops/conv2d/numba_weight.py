@@ -21,7 +21,16 @@ from ...kernels.jit import device_function, kernel, large_kernel
 from ...kernels.simd import fma, lanes_of, load, part, store, transpose
 from ...kernels.source import PLAIN, as_source, clear, read
 from ...kernels.threads import get_num_threads
-from ...kernels.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_2, outer_low
+from ...kernels.tile import (
+    LOW_ROWS,
+    OUTER_ROWS,
+    WINDOW_LINES,
+    WINDOW_ROWS,
+    outer_1,
+    outer_2,
+    outer_low,
+    outer_window,
+)
 from . import numba_plan as S  # the names of the sizes in a plan's table
 from .numba_plan import Plan, depthwise, extent, fill_window, plan
 from .op import Conv2dGeometry
@@ -29,6 +38,7 @@ from .op import Conv2dGeometry
 ROWS_2 = OUTER_ROWS[2]
 # Register tiles: vectors, rows, and what a product costs in them, relative to the best, measured.
 TILES = ((1, OUTER_ROWS[1], 1.1), (2, ROWS_2, 1.0), (2, LOW_ROWS, 1.03))
+WINDOW = (1, WINDOW_ROWS, 1.1)  # for windows of just such rows
 CHUNK = 96  # positions whose outer products are added up at a time: they fit the nearest cache
 MANY = 4  # panels for which it pays to copy the rows of a tile
 HIGH = 16  # entries from one position of such a copy to the next
@@ -87,7 +97,8 @@ def _add_products(  # type: ignore[no-untyped-def]
     p = t[S.FIRST_PHASE]
     starts, offsets = part(t, t[p + S.STARTS]), part(t, t[p + S.OFFSETS])
     panels, segments, run = (t[S.Y_GROUP] + width - 1) // width, t[p + S.SEGMENTS], t[p + S.RUN]
-    copying = t[S.GROUPS] == 1 and last - first >= MANY
+    lines = WINDOW_LINES if tile == WINDOW_ROWS else 1
+    copying = t[S.GROUPS] == 1 and last - first >= MANY and tile != WINDOW_ROWS
     chunks = (positions + CHUNK - 1) // CHUNK
     for chunk in range(chunks):
         at = chunk * positions // chunks
@@ -96,7 +107,7 @@ def _add_products(  # type: ignore[no-untyped-def]
             gy, gy2, kg, kind, y_at + at * t[S.Y_PIXEL], count, b_scratch, width, panels, first,
             last, t[S.Y_PIXEL], t[S.Y_GROUP], panel_of_b,
         )  # fmt: skip
-        for q in range(segments):
+        for q in range(0, segments, lines):
             for r in range(0, run, tile):
                 left, left_starts, row = a, part(starts, at), offsets[q] + r
                 if copying:
@@ -106,7 +117,12 @@ def _add_products(  # type: ignore[no-untyped-def]
                     group_row = row + panel // panels * t[S.GROUP]
                     right = part(panel_of_b, (panel - first) * CHUNK * width)
                     to = ((panel * segments + q) * rows + r) * width
-                    if width == lanes_of(a):
+                    if tile == WINDOW_ROWS:
+                        outer_window(
+                            part(a, group_row - offsets[q]), left_starts, 0, count,
+                            part(offsets, q), right, 0, width, sums, to, width
+                        )  # fmt: skip
+                    elif width == lanes_of(a):
                         outer_1(
                             left, left_starts, 0, count, group_row, right, 0, width, sums, to, width
                         )  # fmt: skip
@@ -209,10 +225,13 @@ def _sum_rows(segments: int, run: int, rows: int, c: int) -> Any:
     return (segment * rows + r).reshape(-1, c).T.ravel()
 
 
-def _sums_shape(columns: int, run: int, dtype: Any) -> tuple[int, int, int]:
+def _sums_shape(columns: int, segments: int, run: int, dtype: Any) -> tuple[int, int, int]:
     """The width of the panels of sums, the rows of a tile and those of all: whole tiles, and as
     little work as can be."""
-    shapes = [(v * lanes(dtype), tile, -(-run // tile) * tile, price) for v, tile, price in TILES]
+    tiles = TILES
+    if run == WINDOW_ROWS and segments % WINDOW_LINES == 0:
+        tiles = (*TILES, WINDOW)
+    shapes = [(v * lanes(dtype), tile, -(-run // tile) * tile, price) for v, tile, price in tiles]
     width, tile, rows, _ = min(shapes, key=lambda s: -(-columns // s[0]) * s[0] * s[2] * s[3])
     return width, tile, rows
 
@@ -242,7 +261,7 @@ def _job(g: Conv2dGeometry, kind: str) -> _Job:
     if depthwise(g):
         width, tile, rows, panels, size, places = 0, 0, 0, 1, p.taps.size * g.c_in, None
     else:
-        width, tile, rows = _sums_shape(c_out, run, dtype)
+        width, tile, rows = _sums_shape(c_out, segments, run, dtype)
         panels = g.groups * -(-c_out // width)
         size = segments * rows * width
         places = _sum_rows(segments, run, rows, g.c_in // g.groups) * width
