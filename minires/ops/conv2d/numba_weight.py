@@ -228,9 +228,9 @@ def _sum_rows(segments: int, run: int, rows: int, c: int) -> Any:
 def _sums_shape(columns: int, segments: int, run: int, dtype: Any) -> tuple[int, int, int]:
     """The width of the panels of sums, the rows of a tile and those of all: whole tiles, and as
     little work as can be."""
-    tiles = TILES
+    tiles = [*TILES]
     if run == WINDOW_ROWS and segments % WINDOW_LINES == 0:
-        tiles = (*TILES, WINDOW)
+        tiles.append(WINDOW)
     shapes = [(v * lanes(dtype), tile, -(-run // tile) * tile, price) for v, tile, price in tiles]
     width, tile, rows, _ = min(shapes, key=lambda s: -(-columns // s[0]) * s[0] * s[2] * s[3])
     return width, tile, rows
