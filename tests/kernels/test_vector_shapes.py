@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from minires.kernels import cpu
+
 HERE = Path(__file__).parent
 PARTS = [HERE / f"test_{part}.py" for part in ("simd", "tile", "source", "statistics")]
+OTHERS = [lanes for lanes in cpu.SHAPES if lanes != cpu.LANES]  # its own has all other tests
 SETTINGS = [
-    {"MINIRES_SIMD": "16"},
-    {"MINIRES_SIMD": "8"},
-    {"MINIRES_SIMD": "4"},
-    {"NUMBA_DISABLE_JIT": "1"},
-    {"NUMBA_DISABLE_JIT": "1", "MINIRES_SIMD": "4"},
+    *({"MINIRES_SIMD": str(lanes)} for lanes in OTHERS),
+    *({"NUMBA_DISABLE_JIT": "1", "MINIRES_SIMD": str(lanes)} for lanes in OTHERS[-1:]),
 ]
 
 
