@@ -29,6 +29,7 @@ from ..autograd.recording import here
 TINY = 1 << 11  # bytes, below which an array is NumPy's, wherever it begins
 SMALLEST = 1 << 14  # bytes, below which memory is not kept: NumPy is good at small arrays
 SPARE = 1 << 26  # bytes that may be held beyond the most that was in use at once, and an eighth
+LARGER = 2  # how many times as large as asked for a recording's memory may be
 PAGE, LINE = 4096, 64
 
 _lock = threading.RLock()  # a garbage collection may come at any line, and end up in here again
@@ -115,11 +116,14 @@ def _take(size: int) -> Any:
     """An idle block of this size, or a new one; a recording's own, while one is on."""
     if here.recording is None or here.recording.lasting:
         return _take_shared(size)
-    own = here.recording.memory.setdefault(size, [])
-    for block in _idle(own, lists=2):
-        return block
-    own.append(_take_shared(size))
-    return own[-1]
+    own = here.recording.memory
+    for known in sorted(own):  # nobody else will ever use them: rather a larger one than one more
+        if size <= known <= LARGER * size:
+            for block in _idle(own[known], lists=2):
+                return block
+    block = _take_shared(size)
+    own.setdefault(size, []).append(block)
+    return block
 
 
 def _take_shared(size: int) -> Any:

@@ -188,7 +188,7 @@ def test_parity_the_script_runs_from_end_to_end(load, tmp_path, capsys):
     assert [line["work"] for line in rows] == list(names)
     assert (tmp_path / "vs_pytorch.png").exists()
     main = load("vs_pytorch").main
-    with pytest.raises(SystemExit, match="^error: unknown row 'nothing'"):
+    with pytest.raises(SystemExit, match=r"^error: unknown row 'nothing'"):
         main(["--only", "nothing", "--results", str(tmp_path)])
     main(["--list"])
     assert "conv-512-weight" in capsys.readouterr().out

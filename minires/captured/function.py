@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import operator
 import os
 import threading
@@ -29,21 +28,18 @@ from typing import Any
 
 import numpy as np
 
-from . import random
-from .autograd import Recording, Variable, fusing, is_grad_enabled, unwatched
-from .autograd.recording import here
-from .device import CPU, ON_CPU, backend_name
-from .errors import ArgumentError, CaptureError, DeviceError, message
-from .nn import module as modules
-from .nn.module import Module
-from .optim import Optimizer
-from .tensor import Tensor
+from .. import random
+from ..autograd import Recording, Variable, fusing, is_grad_enabled, unwatched
+from ..autograd.recording import here
+from ..device import CPU, ON_CPU, backend_name
+from ..errors import ArgumentError, CaptureError, DeviceError, message
+from ..kernels.buffers import release
+from ..nn.module import Module
+from ..optim import Optimizer
+from ..tensor import Tensor
+from .state import MOST, PLAIN, Moment, State
 
-MOST = 8  # recordings that are kept, each of which has memory of its own
-
-_PLAIN = (bool, int, float, str, type(None))
 _array = operator.attrgetter("_array")
-_trained = operator.attrgetter("_requires_grad")
 
 
 def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Captured:
@@ -120,7 +116,7 @@ class Captured:
     """A function and its recordings; see :func:`capture`."""
 
     def __init__(self, function: Callable[..., Any], state: Sequence[Module | Optimizer]):
-        self._function, self._state = function, _State(state)
+        self._function, self._state = function, State(state)
         self._seen: OrderedDict[Any, list[Any]] = OrderedDict()  # what it was called with
         self._plans: OrderedDict[Any, _Plan] = OrderedDict()
         self._reads_gradients = False  # those that are there when it is called
@@ -191,7 +187,7 @@ def _signature(arg: Any) -> Any:
 
 def _plain(arg: Any) -> Any:
     """An argument that is no tensor, so that 1, 1.0 and True, or 0.0 and -0.0, are not equal."""
-    if type(arg) not in _PLAIN:
+    if type(arg) not in PLAIN:
         expected = "tensors, numbers, strings, None and tuples of the last three as arguments"
         raise ArgumentError(message("capture", expected, type(arg).__name__))
     return type(arg), repr(arg)
@@ -237,137 +233,10 @@ def _near(array: Any) -> Any:
     return other
 
 
-class _State:
-    """What a captured function uses besides its inputs."""
-
-    def __init__(self, parts: Sequence[Module | Optimizer]):
-        self._modules = [part for part in parts if isinstance(part, Module)]
-        self._optimizers = [part for part in parts if isinstance(part, Optimizer)]
-        self._seen: Any = None  # the changes of modules, and parameters of optimisers, when it
-        # was looked at what there is:
-        self._structures: dict[Any, int] = {}
-        self._numbers = itertools.count()
-        self._structure = -1  # the number of the one that is
-        self.tensors: list[Tensor] = []
-
-    def signature(self, gradients: bool) -> tuple[Any, ...]:
-        """What a recording depends on of it, apart from values. With ``gradients``, it reads those
-        that are there when it begins."""
-        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
-        given = [[*map(id, group["params"])] for group in groups]
-        if self._seen != (modules.changes, given):
-            self._look()
-            self._seen = (modules.changes, given)
-        options = [tuple([bool(v) for k, v in group.items() if k != "params"]) for group in groups]
-        present = [id(t._grad) if gradients else t._grad is None for t in self.tensors]
-        return self._structure, (*map(_trained, self.tensors),), (*present,), (*options,)
-
-    def _look(self) -> None:
-        """Look at the modules: their attributes, and the tensors there are."""
-        found: dict[int, Tensor] = {}
-        structure: list[Any] = []
-        for module in [module for root in self._modules for module in root.modules()]:
-            if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks:
-                name, fix = type(module).__name__, "Remove it, or call the function uncaptured."
-                raise CaptureError(message("capture", "modules without hooks", name, fix=fix))
-            for name, value in vars(module).items():
-                kind = type(value)
-                structure.append((name, kind, value if kind in _PLAIN else _Attribute(value)))
-                if isinstance(value, Tensor):
-                    found[id(value)] = value
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                found |= {id(p): p for p in group["params"]}
-                structure += [*map(_Attribute, group["params"])]
-        self.tensors = [*found.values()]
-        if len(self._structures) >= 8 * MOST:
-            self._structures.clear()
-        self._structure = self._structures.setdefault(tuple(structure), next(self._numbers))
-
-    def arrays(self) -> list[Any]:
-        """The arrays of all tensors, and those that the optimisers keep."""
-        arrays = [*map(_array, self.tensors)]
-        for kept in self.kept():
-            arrays += [value for value in kept.values() if isinstance(value, np.ndarray)]
-        return arrays
-
-    def kept(self) -> list[dict[str, Any]]:
-        """What the optimisers keep for each parameter, arrays and numbers."""
-        return [kept for optimizer in self._optimizers for kept in optimizer.state.values()]
-
-    def names(self) -> dict[int, str]:
-        """The names of tensors, by their ids, for messages."""
-        named: dict[int, str] = {}
-        for root in self._modules:
-            named |= {id(t): name for name, t in root.named_buffers()}
-            named |= {id(t): name for name, t in root.named_parameters()}
-        return named
-
-    def numbers(self) -> list[Any]:
-        """What the optimisers keep besides arrays."""
-        kept = [value for kept in self.kept() for value in kept.values()]
-        return [value for value in kept if not isinstance(value, np.ndarray)]
-
-
-class _Attribute:
-    """A value in a signature: equal if it is the same one, or a list of what looks the same."""
-
-    __slots__ = ("_told", "_value")
-
-    def __init__(self, value: Any) -> None:
-        listed = isinstance(value, tuple | list | dict)
-        self._told = repr(value) if listed else ""
-        self._value = None if listed else value
-
-    def __hash__(self) -> int:
-        return hash((self._told, id(self._value)))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Attribute) and (self._told, id(self._value)) == (
-            other._told,
-            id(other._value),
-        )
-
-
-class _Moment:
-    """What the state was at one moment, to go back to."""
-
-    def __init__(self, state: _State):
-        self._state = state
-        self._arrays = [(array, array.copy()) for array in state.arrays()]
-        self._kept = [(kept, dict(kept)) for kept in state.kept()]
-        self._gradients = [
-            (t, t._grad, None if t._grad is None else t._grad._array.copy()) for t in state.tensors
-        ]
-        self._random = random.get_state()
-        owners = [*state.tensors, *[t._grad for t in state.tensors if t._grad is not None]]
-        self._counts = [(tensor._version, tensor._version.count) for tensor in owners]
-
-    def restore(self, change: float = 1.0) -> None:
-        """Make everything what it was, floats multiplied by ``change``."""
-        for version, _ in self._counts:
-            version.settle()
-        for array, copy in self._arrays:
-            array[...] = copy * change if change != 1 and copy.dtype.kind == "f" else copy
-        for kept in self._state.kept():
-            kept.clear()
-        for kept, copy in self._kept:
-            kept.update(copy)
-        for tensor, gradient, copy in self._gradients:
-            tensor._grad = gradient
-            if gradient is not None:
-                gradient._array[...] = copy
-        for version, count in self._counts:
-            version.restore(count)
-            if change != 1:
-                version.bump()
-        random.generator().bit_generator.state = self._random
-
-
 class _Plan:
     """A recording, and what goes in and out of it."""
 
-    def __init__(self, function: Callable[..., Any], args: Sequence[Any], state: _State):
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any], state: State):
         self._inputs = [_like(arg, arg._array) if isinstance(arg, Tensor) else arg for arg in args]
         before = [(t, t._version, t._version.count) for t in state.tensors]
         entering = [(t, t._grad) for t in state.tensors]
@@ -392,21 +261,26 @@ class _Plan:
 
     @classmethod
     def proven(
-        cls, function: Callable[..., Any], args: Sequence[Any], others: list[Any], state: _State
+        cls, function: Callable[..., Any], args: Sequence[Any], others: list[Any], state: State
     ) -> tuple[_Plan | None, Any]:
         """A plan of which it is known that it does what the function does, and what it returns;
-        no plan where an optimiser begins to keep something, which happens once.
+        no plan where an optimiser begins to keep something, or where it turns out that there should
+        be copies of the gradients. Either happens once.
 
         Raises:
             CaptureError: says what differs.
         """
-        start = _Moment(state)
+        start = Moment(state)
         try:
             result = _copy(function(*args))
             if len(state.arrays()) != len(start._arrays):
                 return None, result
+            if start.lost():
+                state.adds_to_gradients = True
+                return None, result
             expected = _outcome(result, state)
             start.restore(change=0.875)
+            release()  # the recording keeps its memory: it need not come on top of what is idle
             plan = cls(function, others, state)
         except BaseException:
             start.restore()
@@ -426,7 +300,7 @@ class _Plan:
                 )
         return plan, result
 
-    def fits(self, state: _State) -> bool:
+    def fits(self, state: State) -> bool:
         """Whether the state is still in the memory that was recorded."""
         arrays = state.arrays()
         same = len(arrays) == len(self._arrays) and all(map(operator.is_, arrays, self._arrays))
@@ -455,7 +329,7 @@ class _Plan:
         return _copy(self._result)
 
 
-def _outcome(result: Any, state: _State) -> list[tuple[Any, Any]]:
+def _outcome(result: Any, state: State) -> list[tuple[Any, Any]]:
     """Everything that a call leaves, by what it is; of arrays a digest."""
     outcome: list[tuple[Any, Any]] = []
     _each(result, lambda t: outcome.append(("result", _digest(t._array))))

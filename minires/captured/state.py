@@ -1,0 +1,164 @@
+"""What a captured function uses besides its inputs: modules, optimisers, the random generator.
+
+:class:`State` tells when something about it has changed so that another recording is needed,
+:class:`Moment` goes back to what it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import random
+from ..errors import CaptureError, message
+from ..nn import module as modules
+from ..nn.module import Module
+from ..optim import Optimizer
+from ..tensor import Tensor
+
+MOST = 8  # recordings that are kept, each of which has memory of its own
+PLAIN = (bool, int, float, str, type(None))  # kinds of values that can be compared
+
+_array = operator.attrgetter("_array")
+_trained = operator.attrgetter("_requires_grad")
+
+
+class State:
+    """What a captured function uses besides its inputs."""
+
+    def __init__(self, parts: Sequence[Module | Optimizer]):
+        self._modules = [part for part in parts if isinstance(part, Module)]
+        self._optimizers = [part for part in parts if isinstance(part, Optimizer)]
+        self._seen: Any = None  # the changes of modules, and parameters of optimisers, when it
+        # was looked at what there is:
+        self._structures: dict[Any, int] = {}
+        self._numbers = itertools.count()
+        self._structure = -1  # the number of the one that is
+        self.tensors: list[Tensor] = []
+        self.adds_to_gradients = False  # whether the function writes into those that are there
+
+    def signature(self, gradients: bool) -> tuple[Any, ...]:
+        """What a recording depends on of it, apart from values. With ``gradients``, it reads those
+        that are there when it begins."""
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        given = [[*map(id, group["params"])] for group in groups]
+        if self._seen != (modules.changes, given):
+            self._look()
+            self._seen = (modules.changes, given)
+        options = [tuple([bool(v) for k, v in group.items() if k != "params"]) for group in groups]
+        present = [id(t._grad) if gradients else t._grad is None for t in self.tensors]
+        return self._structure, (*map(_trained, self.tensors),), (*present,), (*options,)
+
+    def _look(self) -> None:
+        """Look at the modules: their attributes, and the tensors there are."""
+        found: dict[int, Tensor] = {}
+        structure: list[Any] = []
+        for module in [module for root in self._modules for module in root.modules()]:
+            if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks:
+                name, fix = type(module).__name__, "Remove it, or call the function uncaptured."
+                raise CaptureError(message("capture", "modules without hooks", name, fix=fix))
+            for name, value in vars(module).items():
+                kind = type(value)
+                structure.append((name, kind, value if kind in PLAIN else _Attribute(value)))
+                if isinstance(value, Tensor):
+                    found[id(value)] = value
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                found |= {id(p): p for p in group["params"]}
+                structure += [*map(_Attribute, group["params"])]
+        self.tensors = [*found.values()]
+        if len(self._structures) >= 8 * MOST:
+            self._structures.clear()
+        self._structure = self._structures.setdefault(tuple(structure), next(self._numbers))
+
+    def arrays(self) -> list[Any]:
+        """The arrays of all tensors, and those that the optimisers keep."""
+        arrays = [*map(_array, self.tensors)]
+        for kept in self.kept():
+            arrays += [value for value in kept.values() if isinstance(value, np.ndarray)]
+        return arrays
+
+    def kept(self) -> list[dict[str, Any]]:
+        """What the optimisers keep for each parameter, arrays and numbers."""
+        return [kept for optimizer in self._optimizers for kept in optimizer.state.values()]
+
+    def names(self) -> dict[int, str]:
+        """The names of tensors, by their ids, for messages."""
+        named: dict[int, str] = {}
+        for root in self._modules:
+            named |= {id(t): name for name, t in root.named_buffers()}
+            named |= {id(t): name for name, t in root.named_parameters()}
+        return named
+
+    def numbers(self) -> list[Any]:
+        """What the optimisers keep besides arrays."""
+        kept = [value for kept in self.kept() for value in kept.values()]
+        return [value for value in kept if not isinstance(value, np.ndarray)]
+
+
+class _Attribute:
+    """A value in a signature: equal if it is the same one, or a list of what looks the same."""
+
+    __slots__ = ("_told", "_value")
+
+    def __init__(self, value: Any) -> None:
+        listed = isinstance(value, tuple | list | dict)
+        self._told = repr(value) if listed else ""
+        self._value = None if listed else value
+
+    def __hash__(self) -> int:
+        return hash((self._told, id(self._value)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Attribute) and (self._told, id(self._value)) == (
+            other._told,
+            id(other._value),
+        )
+
+
+class Moment:
+    """What the state was at one moment, to go back to."""
+
+    def __init__(self, state: State):
+        self._state = state
+        self._arrays = [(array, array.copy()) for array in state.arrays()]
+        self._kept = [(kept, dict(kept)) for kept in state.kept()]
+        self._gradients = [(t, t._grad) for t in state.tensors]
+        gradients = [gradient for _, gradient in self._gradients if gradient is not None]
+        every = state.adds_to_gradients
+        self._copies = [(g, g._array.copy()) for g in gradients if every or g._version.exposed]
+        self._uncopied = [
+            (g._version, g._version.count) for g in gradients if not (every or g._version.exposed)
+        ]
+        self._random = random.get_state()
+        owners = [*state.tensors, *[gradient for gradient, _ in self._copies]]
+        self._counts = [(tensor._version, tensor._version.count) for tensor in owners]
+
+    def lost(self) -> bool:
+        """Whether a gradient was written since of which there is no copy: most functions let those
+        go that are there."""
+        return any(version.count != count for version, count in self._uncopied)
+
+    def restore(self, change: float = 1.0) -> None:
+        """Make everything what it was, floats multiplied by ``change``."""
+        for version, _ in self._counts:
+            version.settle()
+        for array, copy in self._arrays:
+            array[...] = copy * change if change != 1 and copy.dtype.kind == "f" else copy
+        for kept in self._state.kept():
+            kept.clear()
+        for kept, copy in self._kept:
+            kept.update(copy)
+        for tensor, gradient in self._gradients:
+            tensor._grad = gradient
+        for gradient, copy in self._copies:
+            gradient._array[...] = copy
+        for version, count in self._counts:
+            version.restore(count)
+            if change != 1:
+                version.bump()
+        random.generator().bit_generator.state = self._random
