@@ -93,5 +93,5 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ArgumentError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return ArgumentError(f"unknown {kind} {str(name)!r}: {hint}Known: {', '.join(names)}")
+    hint = f": did you mean {' or '.join(near)}?" if near else "."
+    return ArgumentError(f"unknown {kind} {str(name)!r}{hint} Known: {', '.join(names)}")

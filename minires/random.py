@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError, CheckpointError, message
+from .forks import in_children
 
 
 class Generator(np.random.Generator):
@@ -36,6 +37,16 @@ class Generator(np.random.Generator):
 
 
 _generator = Generator()
+
+
+def _in_child() -> None:
+    global _generator
+    state = _generator.bit_generator.state  # its lock may be that of a thread that is gone
+    _generator = Generator()
+    _generator.bit_generator.state = state
+
+
+in_children(_in_child)
 
 
 def manual_seed(seed: int) -> Generator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -155,6 +156,7 @@ import faulthandler, os, threading, time
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import minires as mr
@@ -199,3 +201,48 @@ def test_a_fork_during_a_call_of_another_thread_does_not_hang():
         check=False,
     )
     assert done.stdout == "no child hung\n", done.stderr
+
+
+def test_a_first_call_that_fails_is_not_remembered():
+    net = nn.Linear(4, 3)
+
+    def loss(x, y):
+        return F.cross_entropy(net(x), y)
+
+    captured = mr.capture(loss, net)
+    bad, good = mr.tensor([0, 77]), mr.tensor([0, 1])
+    batches = [mr.tensor(x._array[:, :, 0, 0]) for x in images(2, 4, 1, 1)]
+    with mr.no_grad():
+        for labels in (bad, good, good, bad, good):
+            if labels is bad:
+                with pytest.raises(mr.errors.ArgumentError, match=r"labels in 0\.\.2, got 77"):
+                    captured(batches[0], labels)
+            else:
+                for x in batches:
+                    assert captured(x, labels).item() == loss(x, labels).item()
+    assert "recordings=1" in repr(captured)
+
+
+def test_captures_that_share_parameters_record_one_at_a_time():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+    before = [p.detach().numpy().copy() for p in net.parameters()]
+    failed = []
+
+    def record():
+        try:
+            with mr.no_grad():
+                for _ in range(10):
+                    captured = mr.capture(net)
+                    for x in images(2, 3, 6, 6, calls=3):
+                        captured(x)
+        except mr.errors.CaptureError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=record) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    for p, value in zip(net.parameters(), before):
+        np.testing.assert_array_equal(p.detach().numpy(), value)

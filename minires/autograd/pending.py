@@ -17,23 +17,18 @@ Which operations work like this, and what they make of each other's notes, is a 
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from ..forks import new_lock_in_children
 from .modes import _anomaly, _fusion, no_grad
 from .observe import _observer
 from .recording import here
 
 computing = threading.RLock()  # held while pending work is done
-if hasattr(os, "register_at_fork"):  # a child would wait forever for a thread that it does not have
-    os.register_at_fork(
-        before=computing.acquire,
-        after_in_parent=computing.release,
-        after_in_child=computing.release,
-    )
+new_lock_in_children(globals(), "computing")
 
 
 class Pending:

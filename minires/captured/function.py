@@ -19,9 +19,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import operator
-import os
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +31,7 @@ from ..autograd import Recording, Variable, fusing, is_grad_enabled, unwatched
 from ..autograd.recording import here
 from ..device import CPU, ON_CPU, backend_name
 from ..errors import ArgumentError, CaptureError, DeviceError, message
+from ..forks import new_lock_in_children
 from ..kernels.buffers import release
 from ..nn.module import Module
 from ..optim import Optimizer
@@ -76,7 +75,9 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     its own, or none. (Attributes must be assigned to be seen, not changed inside.) Under
     ``detect_anomaly()`` and on the reference kernels the function runs as it is. Results are new
     tensors outside the graph; gradients are in ``.grad``, in memory that the next call writes
-    again, and gone if it fails. The eight recordings that were used last are kept.
+    again, and gone if it fails. The eight recordings that were used last are kept. Several threads
+    may call captured functions, which take turns; but while one records, the parameters have
+    other values for a moment, which nobody else should read.
 
     Raises:
         ArgumentError: a function that is none, state of another kind, inputs or results that
@@ -100,16 +101,8 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     return Captured(function, state)
 
 
-_all: weakref.WeakSet[Captured] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for captured in _all:
-        captured._lock = threading.RLock()  # another thread may have held it, which is gone
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_serving = threading.RLock()  # one call at a time: two that share parameters would mix them up
+new_lock_in_children(globals(), "_serving")
 
 
 class Captured:
@@ -120,8 +113,6 @@ class Captured:
         self._seen: OrderedDict[Any, list[Any]] = OrderedDict()  # what it was called with
         self._plans: OrderedDict[Any, _Plan] = OrderedDict()
         self._reads_gradients = False  # those that are there when it is called
-        self._lock = threading.RLock()
-        _all.add(self)
 
     def __repr__(self) -> str:
         name = getattr(self._function, "__name__", type(self._function).__name__)
@@ -131,7 +122,7 @@ class Captured:
         """What the function returns for these arguments."""
         if here.recording is not None:
             return self._function(*args, **options)  # another capture records it
-        with self._lock:
+        with _serving:
             function = functools.partial(_apply, self._function, [*options])
             return self._serve(function, (*args, *options.values()), (*options,))
 
@@ -146,8 +137,9 @@ class Captured:
             return plan(args)
         others = _others(self._seen.get(call), args)
         if others is None:
-            self._seen[call] = [_copy(arg) if isinstance(arg, Tensor) else arg for arg in args]
+            seen = [_copy(arg) if isinstance(arg, Tensor) else arg for arg in args]
             result = _copy(function(*args))
+            self._seen[call] = seen  # not if that failed: it is to be recorded on these
         else:
             plan, result = _Plan.proven(function, args, others, self._state)
             if plan is None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.recording import here
+from ..forks import new_lock_in_children
 
 TINY = 1 << 11  # bytes, below which an array is NumPy's, wherever it begins
 SMALLEST = 1 << 14  # bytes, below which memory is not kept: NumPy is good at small arrays
@@ -37,15 +37,7 @@ _blocks: dict[int, list[Any]] = {}  # all there are, in use or idle, by size
 _held = 0  # bytes of them
 _most = 0  # bytes in use at once, whenever that was counted
 _turn = 0
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()  # a child would wait forever for a thread that it does not have
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+new_lock_in_children(globals(), "_lock")
 
 
 def _idle(blocks: list[Any], lists: int = 1) -> Iterator[Any]:
@@ -147,11 +139,11 @@ def _new(size: int) -> Any:
     _turn = (_turn + 5) % 13
     try:
         return _fresh(size, PAGE, _turn * 5 * LINE)
-    except MemoryError:
+    except (MemoryError, ValueError):  # NumPy's word for more than there are addresses
         _free(0)
     try:
         return _fresh(size, PAGE, _turn * 5 * LINE)
-    except MemoryError as error:
+    except (MemoryError, ValueError) as error:
         raise MemoryError(
             f"expected room for an array of {size / 2**30:.2f} GiB, got none; minires is using "
             f"{_used() / 2**30:.2f} GiB. Use a smaller batch or smaller images."

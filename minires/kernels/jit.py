@@ -23,6 +23,7 @@ import functools
 import hashlib
 import os
 import sys
+import threading
 import warnings
 from array import array
 from collections.abc import Callable, Iterator
@@ -32,10 +33,12 @@ from typing import Any
 import numba
 import numpy as np
 from numba import types
+from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
 from ..autograd.recording import Recording, computed, here
 from ..errors import DeviceError, message
+from ..forks import new_lock_in_children
 
 # Floating-point freedoms that allow vector code. "nnan" and "ninf" are left out on purpose: NaN
 # and infinity must flow through every kernel as they do through the references.
@@ -50,10 +53,19 @@ def cache_folder() -> Path:
     The last part of the path names the version, the vector width and a hash of all kernels' code,
     because Numba itself notices only changes in the file that a kernel stands in. The CPU's
     features are in Numba's own key.
+
+    Raises:
+        DeviceError: there is neither that variable nor a home.
     """
     from .cpu import LANES
 
-    root = os.environ.get("NUMBA_CACHE_DIR") or Path.home() / ".cache" / "minires" / "kernels"
+    root = os.environ.get("NUMBA_CACHE_DIR")
+    if not root:
+        try:
+            root = str(Path.home() / ".cache" / "minires" / "kernels")
+        except RuntimeError as error:
+            fix = "Set NUMBA_CACHE_DIR to a folder for compiled kernels."
+            raise DeviceError(message("cache", "a home directory", "none", fix=fix)) from error
     return Path(root) / f"minires-{_version()}-{LANES}-{_shared_hash()}"
 
 
@@ -76,11 +88,12 @@ def _shared_hash() -> str:
 def _cache_is_usable() -> bool:
     """Whether the cache folder can be written; warns if not. (Numba would quietly take another
     one, which knows nothing of the code that kernels share.)"""
-    folder = cache_folder()
+    folder: Any = "a home directory: there is none"
     try:
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
-    except OSError:
+    except (DeviceError, OSError):
         writable = False
     if not writable:
         warnings.warn(
@@ -98,13 +111,28 @@ def _own_settings(level: int = 3) -> Iterator[None]:
 
     Kernels are written in vectors: LLVM's own search for some, a tenth of its time, finds none.
     """
-    others = config.CACHE_DIR, config.OPT, config.LOOP_VECTORIZE
-    config.CACHE_DIR, config.OPT = str(cache_folder()), type(config.OPT)(level)
-    config.LOOP_VECTORIZE = 0
-    try:
-        yield
-    finally:
-        config.CACHE_DIR, config.OPT, config.LOOP_VECTORIZE = others
+    global _running
+    with _setting:  # by one thread at a time, or they would restore each other's
+        others = config.CACHE_DIR, config.OPT, config.LOOP_VECTORIZE
+        if _cache_is_usable():
+            config.CACHE_DIR = str(cache_folder())
+        config.OPT, config.LOOP_VECTORIZE = type(config.OPT)(level), 0
+        _running += 1
+        try:
+            yield
+        finally:
+            _running -= 1
+            config.CACHE_DIR, config.OPT, config.LOOP_VECTORIZE = others
+
+
+_setting = threading.RLock()
+new_lock_in_children(globals(), "_setting")
+_running = 0  # compilations
+
+
+def compiling() -> bool:
+    """Whether some thread compiles or loads a kernel at this moment."""
+    return _running > 0
 
 
 @contextlib.contextmanager
@@ -149,8 +177,30 @@ def _compiling(name: str) -> None:
     _announced = True
 
 
+class _Kept(FunctionCache):
+    """What Numba keeps of a kernel on disk. Damaged files are compiled anew, and replaced."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError:
+            raise
+        except Exception as error:  # pickles of any bytes may raise anything
+            warnings.warn(
+                f"{self._py_func.__name__}: expected compiled kernels in {self.cache_path}, got "
+                f"files that cannot be read ({type(error).__name__}). They are compiled again.",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.flush()
+            return None
+
+
 class _Compiled(CFunc):
     """A kernel in machine code, with an address."""
+
+    def enable_caching(self) -> None:
+        self._cache = _Kept(self.__wrapped__)
 
     def _compile_uncached(self) -> Any:
         _compiling(self.__name__)
@@ -225,14 +275,16 @@ class Kernel:
         """Compile for these dtypes, or load what was compiled before; returns what launches it."""
         from . import threads
 
+        name = self.function.__name__
+        threads.check_process(name)  # in a child that cannot launch it, compiling could even hang
         if len(kinds) > threads.MOST_ARGUMENTS:
-            name, most = self.function.__name__, threads.MOST_ARGUMENTS
-            raise ValueError(message(name, f"at most {most} arguments", len(kinds)))
+            got = len(kinds)
+            raise ValueError(message(name, f"at most {threads.MOST_ARGUMENTS} arguments", got))
         args = [types.int64 if kind == _NUMBER else _KINDS[kind] for kind in kinds]
         signature = types.void(types.int64, *args)
         options = {"error_model": "numpy", "fastmath": set(FASTMATH), "nogil": True}
         compiled: Any = _Compiled(self.function, (signature.args, types.void), {}, options)
-        with _own_settings(self.level), _teaching(self.function.__name__):
+        with _own_settings(self.level), _teaching(name):
             # what was typed into a notebook has no file to tell whether it is still the same
             if os.path.exists(self.function.__code__.co_filename) and _cache_is_usable():
                 compiled.enable_caching()
@@ -273,8 +325,11 @@ def lazily(function: Callable[..., None], signature: Any, parallel: bool = False
     @functools.cache
     def compiled() -> Any:
         with _own_settings(), _teaching(function.__name__):
-            return numba.njit(signature, parallel=parallel, nogil=True, cache=_cache_is_usable())(
-                function
-            )
+            dispatcher: Any = numba.njit(parallel=parallel, nogil=True)(function)
+            if _cache_is_usable():
+                dispatcher._cache = _Kept(function)
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+            return dispatcher
 
     return compiled

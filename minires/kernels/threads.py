@@ -20,11 +20,13 @@ from array import array
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
 from ..errors import ArgumentError, DeviceError, message
+from ..forks import in_children, new_lock_in_children
 from . import jit
 from .simd import INDEX
 
@@ -124,7 +126,7 @@ def run(name: str, address: int, arrays: int, arguments: array[int], tasks: int)
     threading layer aborts the process when two Python threads launch at once, and two kernels that
     share the cores gain nothing.
     """
-    _check_process(name)
+    check_process(name)
     launch = array("q", (address, *arguments.buffer_info(), arrays, tasks))
     with _launching:
         if tasks == 1:
@@ -148,13 +150,13 @@ class Launches:
         self._arguments.append(arguments)
 
     def __call__(self) -> None:
-        _check_process(self._name)
+        check_process(self._name)
         with _launching:
             start()
             _in_parallel()(self._launches.buffer_info()[0], len(self._arguments))
 
 
-def _check_process(name: str) -> None:
+def check_process(name: str) -> None:
     if _broken_by_fork:
         raise DeviceError(
             f"{name}: expected to run in the process that started the kernel threads, got a fork "
@@ -188,37 +190,40 @@ def start() -> None:
 
 
 def _after_fork() -> None:
-    global _broken_by_fork, _launching
-    _launching = threading.RLock()
+    global _broken_by_fork
     try:
-        _broken_by_fork = numba.threading_layer() == "omp"
+        lacks_threads = numba.threading_layer() == "omp"
     except ValueError:  # no threads were started before the fork, by minires or anyone
-        _broken_by_fork = False
+        lacks_threads = False
+    # a thread that was compiling is gone, too, and never gives Numba's lock back
+    _broken_by_fork = lacks_threads or jit.compiling()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_children(_after_fork)
+new_lock_in_children(globals(), "_launching")
 
 
 def set_num_threads(n: int) -> None:
-    """Run kernels on ``n`` threads. Results do not depend on it, to the last bit.
+    """Run the kernels that this Python thread starts on ``n`` threads, from now on; those that
+    others start run on all. Results do not depend on it, to the last bit.
 
     Raises:
-        ArgumentError: ``n`` is below 1 or above the number the process started with.
+        ArgumentError: ``n`` is no whole number, below 1, or above the number the process started
+            with.
     """
     limit = jit.config.NUMBA_NUM_THREADS
-    if not isinstance(n, int) or not 1 <= n <= limit:
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 1 <= n <= limit:
         raise ArgumentError(
             message(
                 "set_num_threads",
-                f"1 to {limit}",
-                n,
+                f"a whole number from 1 to {limit}",
+                repr(n),
                 fix="Set NUMBA_NUM_THREADS before starting Python for more.",
             )
         )
     start()
-    numba.set_num_threads(n)
-    _here.count = n
+    numba.set_num_threads(int(n))
+    _here.count = int(n)
 
 
 def get_num_threads() -> int:

@@ -14,6 +14,8 @@ from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ..tensor import Tensor
 
 Pair = tuple[int, int]
+NUMBERS = (int, float, np.integer, np.floating)
+MOST = 2**31 - 1  # as much as any size that fits memory has in one direction
 
 
 def pair(op: str, name: str, value: Any, least: int) -> Pair:
@@ -34,6 +36,8 @@ def pair(op: str, name: str, value: Any, least: int) -> Pair:
         raise ArgumentError(
             message(op, f"{name} an integer >= {least} or a pair of them", repr(value))
         )
+    if max(entries) > MOST:
+        raise ArgumentError(message(op, f"{name} of at most {MOST}", repr(value)))
     return int(entries[0]), int(entries[1])
 
 

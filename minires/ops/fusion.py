@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..autograd import Pending, Sum, Variable, computed, derived, fusing, is_grad_enabled
-from ..autograd.pending import computing
+from ..autograd import pending as notes
 from ..device import ON_CPU, backend_name, kernels
 from ..kernels.buffers import empty
 from ..kernels.weights import Weights
@@ -89,7 +89,7 @@ class Note(Pending):
 
     def finish_by(self, compute: Callable[[], Any]) -> bool:
         """Finish by ``compute`` instead, unless it was finished before; says whether it was."""
-        with computing:
+        with notes.computing:
             if self.array is not None:
                 return False
             self.array = compute()
@@ -194,14 +194,14 @@ class Normalised(Note):
         return self._extended(None, self.rectify)
 
     def _extended(self, residual: Variable | None, rectify: bool = False) -> Note | None:
-        with computing:  # another thread may look at the array at this moment
+        with notes.computing:  # another thread may look at the array at this moment
             if self.array is not None:
                 return None
             residual = self.residual if residual is None else residual
             return Normalised(self.y, self.coefficients, self.affine, residual, rectify)
 
     def source(self) -> Source | None:
-        with computing:
+        with notes.computing:
             if not self.alone or self.array is not None or note_of(self.y) is not None:
                 return None
             from ..kernels.source import NORMALISED, RECTIFIED, Source

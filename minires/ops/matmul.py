@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..autograd import Function
 from ..errors import ShapeError, message
+from ..forks import new_lock_in_children
 from ..tensor import Tensor, tensor_method
 from .checks import check_same, operand, real
 from .elementwise import add, sum_to
@@ -20,15 +20,7 @@ TINY, LARGE = 2**13, 2**28  # multiply-adds between which a product gains little
 
 _product = threading.RLock()  # a garbage collection may come meanwhile, and end up in here again
 _threads: list[int] = []  # of each BLAS library, before the product that is being computed
-
-
-def _after_fork() -> None:
-    global _product
-    _product = threading.RLock()  # a child would wait forever for a thread that it does not have
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+new_lock_in_children(globals(), "_product")
 
 
 @functools.cache

@@ -42,8 +42,8 @@ def test_message():
     ("name", "text"),
     [
         ("resnet19", "unknown model 'resnet19': did you mean resnet18? Known: plain, resnet18"),
-        ("zzz", "unknown model 'zzz': Known: plain, resnet18"),
-        (None, "unknown model 'None': Known: plain, resnet18"),
+        ("zzz", "unknown model 'zzz'. Known: plain, resnet18"),
+        (None, "unknown model 'None'. Known: plain, resnet18"),
     ],
 )
 def test_unknown_names(name, text):

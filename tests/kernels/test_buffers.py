@@ -138,6 +138,8 @@ def test_out_of_memory_says_how_much_was_asked():
     with raises(MemoryError, "room for an array of 1048576.00 GiB", "using 0.", "smaller batch"):
         buffers.empty((1 << 48,), "float32")
     assert in_use.nbytes <= buffers.in_use()
+    with raises(MemoryError, f"room for an array of {2.0**36:.2f} GiB"):
+        buffers.empty((1 << 64,), "float32")  # more than there are addresses
 
 
 def test_many_threads_at_once():

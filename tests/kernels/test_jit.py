@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 
 import numpy as np
+import pytest
 from harness import raises
 
 from minires.errors import DeviceError
@@ -91,6 +93,56 @@ def test_a_cache_that_cannot_be_written_is_mentioned(python_alone):
     assert done.stdout.strip() == "[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]"
     assert done.stderr.count("cannot be kept in") == 1
     assert "NUMBA_CACHE_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04nonsense"])
+def test_a_damaged_cache_is_compiled_anew(python_alone, ending, content):
+    """What a full disk or a lost power supply leaves behind."""
+    python_alone.run(LISTEN)
+    damaged = list(python_alone.cache.rglob(f"*.{ending}"))
+    assert len(damaged) >= 2
+    for path in damaged:
+        path.write_bytes(content)
+    done = python_alone.run(LISTEN)
+    assert done.stdout.split()[:2] == ["2.0", "double"]
+    assert "double: expected compiled kernels in" in done.stderr
+    assert "They are compiled again." in done.stderr
+    again = python_alone.run(LISTEN)
+    assert again.stdout.split() == ["2.0"]
+    assert again.stderr == ""
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(jit.Path, "home", home)
+    with raises(DeviceError, "expected a home directory, got none", "Set NUMBA_CACHE_DIR"):
+        jit.cache_folder()
+    with pytest.warns(UserWarning, match="cannot be kept in a home directory: there is none"):
+        assert not jit._cache_is_usable.__wrapped__()
+
+
+def test_settings_of_numba_survive_two_threads_that_compile():
+    before, inside = jit.config.OPT, threading.Event()
+
+    def compile_first():
+        with jit._own_settings(level=1):
+            inside.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=compile_first)
+    thread.start()
+    inside.wait()
+    with jit._own_settings(level=2):
+        assert not thread.is_alive() or jit.config.OPT == 2
+        thread.join(1)
+        assert not thread.is_alive()
+        assert jit.config.OPT == 2
+    assert before == jit.config.OPT
+    assert not jit.compiling()
 
 
 def test_a_full_disk_is_explained(monkeypatch):

@@ -51,12 +51,14 @@ def test_the_same_bits_for_any_number_of_threads(python):
 def test_threads_are_set_and_checked():
     before = mr.get_num_threads()
     try:
-        mr.set_num_threads(1)
-        assert mr.get_num_threads() == 1
+        for one in (1, np.int64(1)):
+            mr.set_num_threads(one)
+            assert type(mr.get_num_threads()) is int
+            assert mr.get_num_threads() == 1
     finally:
         mr.set_num_threads(before)
-    for wrong in (0, -1, 10**6, 1.5):
-        with raises(ArgumentError, "set_num_threads: expected 1 to", str(wrong)):
+    for wrong in (0, -1, 10**6, 1.5, True, "2", None):
+        with raises(ArgumentError, "expected a whole number from 1 to", f"got {wrong!r}"):
             mr.set_num_threads(wrong)
 
 

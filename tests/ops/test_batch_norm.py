@@ -186,3 +186,28 @@ def test_parity_batch_norm(shape):
         arrays(shape, c, c),
         tolerance=1e-8,
     )
+
+
+def test_gradients_of_one_image_meet_in_two_memory_orders():
+    """Of one image, a map in the order of channels is not one in the order of rows."""
+
+    def gradients():
+        mr.manual_seed(0)
+        x = mr.randn(1, 4, 5, 5, requires_grad=True)
+        u = mr.batch_norm(x * 1.0, None, None, training=True)
+        v = mr.batch_norm(u, None, None, training=True)
+        loss = (v * mr.randn(1, 4, 5, 5)).sum() + (v * mr.randn(1, 4, 5, 5)).sum()
+        u.detach().numpy()  # someone has it: work that reads it cannot wait
+        loss.backward()
+        return x.grad.numpy()
+
+    with mr.no_fusion():
+        expected = gradients()
+    np.testing.assert_allclose(gradients(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("option", [{"eps": "a"}, {"eps": None}, {"momentum": "x"}])
+def test_options_that_are_no_numbers(option):
+    ((name, value),) = option.items()
+    with raises(ValueError, f"batch_norm: expected {name}", f"got {value!r}"):
+        mr.batch_norm(mr.zeros(2, 4), None, None, training=True, **option)

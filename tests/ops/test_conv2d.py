@@ -248,6 +248,12 @@ def test_every_phase_is_covered():
         assert seen == [1] * size
 
 
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
+def test_a_size_beyond_any_memory(name):
+    with raises(ArgumentError, f"expected {name} of at most 2147483647, got 2147483648"):
+        mr.conv2d(mr.zeros(1, 2, 5, 5), mr.zeros(3, 2, 3, 3), **{name: 2**31})
+
+
 @pytest.mark.parametrize("wrong", [(2.0, 2.0), (True, True), [1.0, 1], 2.0, True])
 def test_a_size_is_an_integer_also_after_an_equal_one_was_seen(wrong):
     """Geometries are remembered by their options, and 2.0 and True equal integers."""

@@ -324,7 +324,7 @@ DIFFERENT = refusals(
         "nn.MaxPool2d(2, padding=-1)": "padding an integer >= 0",
         "nn.AvgPool2d(1.5)": "kernel_size an integer >= 1",
         "nn.AdaptiveAvgPool2d(0)": "output_size an integer >= 1",
-        "nn.GELU('sigmoid')": "unknown approximate 'sigmoid': Known: none, tanh",
+        "nn.GELU('sigmoid')": "unknown approximate 'sigmoid'. Known: none, tanh",
         "nn.CrossEntropyLoss(reduction='average')": "reduction mean, sum or none",
         "nn.MSELoss(reduction='average')": "unknown reduction 'average'",
     }

@@ -35,10 +35,11 @@ from ...autograd import (
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor, ones, zeros
-from ..checks import check_same, real
+from ..checks import NUMBERS, check_same, real
 from ..fusion import (
     Convolution,
     Normalised,
+    Note,
     can_fuse,
     going_back,
     normalised_gradients,
@@ -62,7 +63,7 @@ def _unrows(rows: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    if x._pending is not None:
+    if isinstance(note_of(x), Note):  # which will be laid out like that
         return x
     return channels_last(x) if x.ndim == 4 else x.contiguous()
 
@@ -218,10 +219,10 @@ def _check(x: Tensor, vectors: Sequence[Tensor | None], momentum: float, eps: fl
                 raise ShapeError(
                     message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {shape}")
                 )
-    if not eps > 0:
-        raise ArgumentError(message("batch_norm", "eps > 0", eps))
-    if not 0 <= momentum <= 1:
-        raise ArgumentError(message("batch_norm", "momentum in 0..1", momentum))
+    if not isinstance(eps, NUMBERS) or not eps > 0:
+        raise ArgumentError(message("batch_norm", "eps > 0", repr(eps)))
+    if not isinstance(momentum, NUMBERS) or not 0 <= momentum <= 1:
+        raise ArgumentError(message("batch_norm", "momentum in 0..1", repr(momentum)))
 
 
 def _statistics(x: Tensor) -> tuple[Any, Any]:
