@@ -124,9 +124,9 @@ def depth(
 ) -> None:
     """Train plain and residual networks of several depths with one recipe, and compare them.
 
-    Without options: 8, 20, 32 and 56 layers on the embedded digits, under 3
-    minutes on 2 cores. Writes results.json, results.csv, figures (PNG and SVG)
-    and report.html.
+    Without options: 8, 20, 32 and 56 layers on the embedded digits, about half
+    a minute on 2 cores, and once as long to compile kernels. Writes
+    results.json, results.csv, figures (PNG and SVG) and report.html.
     """
     from minires.console import StudyDisplay
     from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study

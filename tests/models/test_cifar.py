@@ -188,5 +188,5 @@ def test_create_and_list_models():
         create("cifar_resnet2")
     with pytest.raises(ArgumentError, match="unknown option of cifar_plain20 'shortcut'"):
         create("cifar_plain20", shortcut="A")
-    with pytest.raises(ArgumentError, match=r"'class_count': .*Known: .*num_classes"):
+    with pytest.raises(ArgumentError, match=r"'class_count'\. Known: .*num_classes"):
         create("resnet18", class_count=10)
