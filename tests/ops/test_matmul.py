@@ -214,8 +214,8 @@ def test_threads_of_blas_come_back_after_an_interrupt():
     old = signal.signal(signal.SIGALRM, interrupt)
     try:
         for turn in range(100):
-            signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.00001 * turn)
             with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.00001 * turn)
                 while True:
                     x @ x
     finally:
