@@ -41,9 +41,9 @@ _generator = Generator()
 
 def _in_child() -> None:
     global _generator
-    state = _generator.bit_generator.state  # its lock may be that of a thread that is gone
-    _generator = Generator()
-    _generator.bit_generator.state = state
+    state = get_state()
+    _generator = Generator()  # the lock of the other one may be held by a thread that is gone
+    set_state(state)
 
 
 in_children(_in_child)

@@ -153,11 +153,6 @@ def test_references_inside_of_a_captured_function_are_repeated_as_calls():
 
 IN_A_CALL = """
 import faulthandler, os, threading, time
-import os
-import subprocess
-import sys
-import threading
-
 import numpy as np
 import minires as mr
 

@@ -105,6 +105,11 @@ def _cache_is_usable() -> bool:
     return writable
 
 
+_setting = threading.RLock()
+new_lock_in_children(globals(), "_setting")
+_running = 0  # compilations
+
+
 @contextlib.contextmanager
 def _own_settings(level: int = 3) -> Iterator[None]:
     """Numba's settings are those of the whole process: others keep theirs.
@@ -123,11 +128,6 @@ def _own_settings(level: int = 3) -> Iterator[None]:
         finally:
             _running -= 1
             config.CACHE_DIR, config.OPT, config.LOOP_VECTORIZE = others
-
-
-_setting = threading.RLock()
-new_lock_in_children(globals(), "_setting")
-_running = 0  # compilations
 
 
 def compiling() -> bool:

@@ -157,6 +157,11 @@ class Launches:
 
 
 def check_process(name: str) -> None:
+    """Refuse a kernel of this name in a child process that cannot run any.
+
+    Raises:
+        DeviceError: the process is a fork of one that had started the threads of kernels.
+    """
     if _broken_by_fork:
         raise DeviceError(
             f"{name}: expected to run in the process that started the kernel threads, got a fork "
