@@ -12,6 +12,7 @@ catch it without knowing minires; :class:`MiniresError` catches them all (the co
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -71,15 +72,54 @@ class GradcheckError(MiniresError, RuntimeError):
     """An analytic derivative that disagrees with the numerical one."""
 
 
+LONGEST = 200  # characters of what a message quotes
+
+
+class _Short(reprlib.Repr):
+    """Representations of one line, of things of any size; survives a broken ``__repr__``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+        self.maxlevel = 3
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()  # Python refuses to write out more than 4,300 digits
+        return super().repr_int(x, level) if bits < 1000 else f"an integer of {bits} bits"
+
+
+_short = _Short()
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it: an array by its shape, anything long by its beginning and end.
+
+    >>> quoted("a" * 1000)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None:
+        kind = "an array" if type(value).__name__ == "ndarray" else f"a {type(value).__name__}"
+        return _shortened(f"{kind} of shape {shape}, {dtype}")
+    return _shortened(_short.repr(value))
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    half = LONGEST // 2 - 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
 def message(op: str, expected: str, got: object, context: str = "", fix: str = "") -> str:
-    """The one wording: ``op: expected …, got … (context). fix``.
+    """The one wording: ``op: expected …, got … (context). fix``. What is too long is abbreviated.
 
     >>> message("conv2d", "stride >= 1", 0, "kernel (3, 3)", "Use stride=1.")
     'conv2d: expected stride >= 1, got 0 (kernel (3, 3)). Use stride=1.'
     """
-    text = f"{op}: expected {expected}, got {got}"
+    shown = _shortened(got) if isinstance(got, str | tuple) else quoted(got)
+    text = f"{op}: expected {expected}, got {shown}"
     if context:
-        text += f" ({context})"
+        text += f" ({_shortened(context)})"
     if fix:
         text += f". {fix}"
     return text
@@ -92,6 +132,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ArgumentError:
     unknown data set 'minst': did you mean mnist? Known: digits, mnist
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    shown = quoted(name)
+    near = difflib.get_close_matches(shown.strip("'"), names, n=3, cutoff=0.5)
     hint = f": did you mean {' or '.join(near)}?" if near else "."
-    return ArgumentError(f"unknown {kind} {str(name)!r}{hint} Known: {', '.join(names)}")
+    return ArgumentError(f"unknown {kind} {shown}{hint} Known: {', '.join(names)}")

@@ -1,0 +1,151 @@
+"""The kinds of argument there are, and the check of each.
+
+Every public function and constructor passes what it is given through these, so that one rule holds
+everywhere:
+
+==============  ================================================================================
+kind            what is taken
+==============  ================================================================================
+:func:`integer`  what ``operator.index`` takes (NumPy integers, 0-d integer arrays), within bounds
+:func:`number`   Python and NumPy integers and floats, 0-d real arrays; finite unless said otherwise
+:func:`flag`     ``True``, ``False`` and NumPy's two
+:func:`choice`   one of some names
+:func:`pair`     an integer for both directions, or (rows, columns)
+:func:`sizes`    a sequence of integers, or one
+==============  ================================================================================
+
+A bool is neither an integer nor a number. Each check returns the value as plain Python: what comes
+after it never sees a NumPy scalar.
+
+Raises (all of them):
+    ArgumentError: another kind of thing, or a value out of bounds; names function and argument.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, message, quoted, unknown
+
+MOST = 2**31 - 1  # as much as any size that fits memory has in one direction
+
+
+def as_integer(value: Any) -> int | None:
+    """``value`` as an int, or None if it is no integer."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == np.bool_:
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # what a class's own __index__ may raise
+        return None
+
+
+def as_number(value: Any) -> int | float | None:
+    """``value`` as an int or a float, or None if it is no real number."""
+    if type(value) is float or type(value) is int:
+        return value
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iuf":
+        value = value[()]
+    if isinstance(value, float | np.floating):
+        return float(value)
+    return as_integer(value)
+
+
+def _bounds(least: Any, most: Any, above: Any = None, below: Any = None) -> str:
+    signs = {">=": least, ">": above, "<=": most, "<": below}
+    told = [f"{sign} {bound}" for sign, bound in signs.items() if bound is not None]
+    return f" {' and '.join(told)}" if told else ""
+
+
+def integer(
+    op: str, name: str, value: Any, least: int | None = None, most: int = MOST, fix: str = ""
+) -> int:
+    """``value`` as an int from ``least`` to ``most``."""
+    whole = as_integer(value)
+    if whole is not None and (least is None or whole >= least) and whole <= most:
+        return whole
+    told = None if most == MOST and (whole is None or whole <= most) else most
+    expected = f"{name} an integer{_bounds(least, told)}"
+    raise ArgumentError(message(op, expected, quoted(value), fix=fix))
+
+
+def number(
+    op: str,
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    finite: bool = True,
+    fix: str = "",
+) -> float:
+    """``value`` as an int or a float with ``least <= value <= most``, ``above < value < below``."""
+    real = as_number(value)
+    if (
+        real is not None
+        and (not finite or _is_finite(real))
+        and (least is None or real >= least)
+        and (above is None or real > above)
+        and (most is None or real <= most)
+        and (below is None or real < below)
+    ):
+        return real
+    kind = "a finite number" if finite and real is not None else "a number"
+    expected = f"{name} {kind}{_bounds(least, most, above, below)}"
+    raise ArgumentError(message(op, expected, quoted(value), fix=fix))
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def flag(op: str, name: str, value: Any) -> bool:
+    """``value`` as a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(message(op, f"{name} True or False", quoted(value)))
+    return bool(value)
+
+
+def choice(kind: str, value: Any, known: Iterable[str]) -> str:
+    """``value``, if it is one of the names ``known``; ``kind`` is what they name."""
+    names = tuple(known)
+    if not isinstance(value, str) or value not in names:
+        raise unknown(kind, value, names)
+    return value
+
+
+def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
+    """``value``, an integer or (rows, columns), as two ints from ``least`` on."""
+    entries = value if isinstance(value, tuple | list) else (value, value)
+    whole = [as_integer(entry) for entry in entries]
+    if len(whole) != 2 or any(entry is None or entry < least for entry in whole):
+        expected = f"{name} an integer >= {least} or a pair of them"
+        raise ArgumentError(message(op, expected, quoted(value)))
+    if any(entry > MOST for entry in whole if entry is not None):
+        raise ArgumentError(message(op, f"{name} of at most {MOST}", quoted(value)))
+    return whole[0], whole[1]  # type: ignore[return-value]
+
+
+def sizes(
+    op: str, name: str, value: Any, least: int = 0, length: int | None = None
+) -> tuple[int, ...]:
+    """``value``, a sequence of integers or one of them, as a tuple of ints from ``least`` on."""
+    entries = value if isinstance(value, tuple | list) else (value,)
+    whole = [as_integer(entry) for entry in entries]
+    fits = all(entry is not None and least <= entry <= MOST for entry in whole)
+    if not fits or (length is not None and len(whole) != length):
+        many = "integers" if length is None else f"{length} integers"
+        raise ArgumentError(message(op, f"{name} {many} >= {least}", quoted(value)))
+    return tuple(whole)  # type: ignore[arg-type]
