@@ -116,7 +116,8 @@ def message(op: str, expected: str, got: object, context: str = "", fix: str = "
     >>> message("conv2d", "stride >= 1", 0, "kernel (3, 3)", "Use stride=1.")
     'conv2d: expected stride >= 1, got 0 (kernel (3, 3)). Use stride=1.'
     """
-    shown = _shortened(got) if isinstance(got, str | tuple) else quoted(got)
+    known = isinstance(got, str | tuple | type) or hasattr(got, "kind")  # text, shape, dtype
+    shown = _shortened(got) if known else quoted(got)
     text = f"{op}: expected {expected}, got {shown}"
     if context:
         text += f" ({_shortened(context)})"
@@ -132,7 +133,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ArgumentError:
     unknown data set 'minst': did you mean mnist? Known: digits, mnist
     """
     names = sorted(known)
-    shown = quoted(name)
+    shown = quoted(name if isinstance(name, str) else quoted(name))
     near = difflib.get_close_matches(shown.strip("'"), names, n=3, cutoff=0.5)
     hint = f": did you mean {' or '.join(near)}?" if near else "."
     return ArgumentError(f"unknown {kind} {shown}{hint} Known: {', '.join(names)}")
