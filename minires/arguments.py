@@ -12,6 +12,8 @@ kind            what is taken
 :func:`choice`   one of some names
 :func:`pair`     an integer for both directions, or (rows, columns)
 :func:`sizes`    a sequence of integers, or one
+:func:`callback` something to call, or None
+:func:`room`     as many bytes as the memory of this machine has
 ==============  ================================================================================
 
 A bool is neither an integer nor a number. Each check returns the value as plain Python: what comes
@@ -23,9 +25,11 @@ Raises (all of them):
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -138,14 +142,50 @@ def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
     return whole[0], whole[1]  # type: ignore[return-value]
 
 
+def size(op: str, name: str, value: Any, least: int) -> int | tuple[int, int]:
+    """:func:`pair`, but one integer stays one: how layers keep and show what they were given."""
+    both = pair(op, name, value, least)
+    return both if isinstance(value, tuple | list) else both[0]
+
+
 def sizes(
-    op: str, name: str, value: Any, least: int = 0, length: int | None = None
+    op: str, name: str, value: Any, least: int | None = 0, length: int | None = None
 ) -> tuple[int, ...]:
-    """``value``, a sequence of integers or one of them, as a tuple of ints from ``least`` on."""
+    """``value``, a sequence of integers or one of them, as a tuple of ints from ``least`` on;
+    with ``least`` None they may be negative."""
+    lowest = -MOST if least is None else least
     entries = value if isinstance(value, tuple | list) else (value,)
     whole = [as_integer(entry) for entry in entries]
-    fits = all(entry is not None and least <= entry <= MOST for entry in whole)
+    fits = all(entry is not None and lowest <= entry <= MOST for entry in whole)
     if not fits or (length is not None and len(whole) != length):
         many = "integers" if length is None else f"{length} integers"
-        raise ArgumentError(message(op, f"{name} {many} >= {least}", quoted(value)))
+        raise ArgumentError(message(op, f"{name} {many}{_bounds(least, None)}", quoted(value)))
     return tuple(whole)  # type: ignore[arg-type]
+
+
+def callback(op: str, name: str, value: Any, like: str) -> Callable[..., Any] | None:
+    """``value``, if it can be called or is None; ``like`` shows how it will be."""
+    if value is not None and not callable(value):
+        raise ArgumentError(message(op, f"{name} to be called as {like}", quoted(value)))
+    return value  # type: ignore[no-any-return]
+
+
+def room(op: str, nbytes: int, what: str, fix: str = "") -> None:
+    """Refuse, before anything is built, what this machine has no memory for."""
+    most = memory()
+    if nbytes > most:
+        expected = f"what fits the memory of this machine, {_gigabytes(most)}"
+        raise ArgumentError(message(op, expected, f"{what}: {_gigabytes(nbytes)}", fix=fix))
+
+
+@functools.cache
+def memory() -> int:
+    """Bytes of memory of this machine; a terabyte where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows, or an unknown name
+        return 10**12
+
+
+def _gigabytes(nbytes: int) -> str:
+    return f"{nbytes // 10**9:,} GB" if nbytes < 10**18 else "more than 10^9 GB"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from minires.errors import unknown
+from minires import arguments
 from minires.nn import functional as F
 from minires.nn.module import Module
 from minires.tensor import Tensor
@@ -16,7 +16,8 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
-        self.negative_slope, self.inplace = negative_slope, inplace
+        self.negative_slope = arguments.number("LeakyReLU", "negative_slope", negative_slope)
+        self.inplace = arguments.flag("LeakyReLU", "inplace", inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)
@@ -30,7 +31,7 @@ class SiLU(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = arguments.flag("SiLU", "inplace", inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)
@@ -48,9 +49,7 @@ class GELU(Module):
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
-        if approximate not in ("none", "tanh"):
-            raise unknown("approximate", approximate, ["none", "tanh"])
-        self.approximate = approximate
+        self.approximate = arguments.choice("approximate", approximate, ("none", "tanh"))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x, self.approximate)

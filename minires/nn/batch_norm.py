@@ -7,11 +7,12 @@ import warnings
 
 import numpy as np
 
+from minires import arguments
 from minires.autograd import computed, look
-from minires.errors import ArgumentError, ShapeError, message
+from minires.errors import ShapeError, message
 from minires.nn import functional as F
-from minires.nn.layers import check_count
-from minires.nn.module import Module, Parameter
+from minires.nn.layers import parameter
+from minires.nn.module import Module
 from minires.tensor import Tensor, ones, tensor, zeros
 
 
@@ -51,11 +52,16 @@ class BatchNorm2d(Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
-        self.num_features = check_count("BatchNorm2d", "num_features", num_features)
-        if not eps > 0:
-            raise ArgumentError(message("BatchNorm2d", "eps > 0", eps))
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ArgumentError(message("BatchNorm2d", "momentum None or in 0..1", momentum))
+        name = "BatchNorm2d"
+        self.num_features = c = arguments.integer(name, "num_features", num_features, 1)
+        self.eps = arguments.number(name, "eps", eps, above=0)
+        if momentum is not None:
+            momentum = arguments.number(name, "momentum", momentum, least=0, most=1)
+        self.momentum = momentum
+        self.affine = arguments.flag(name, "affine", affine)
+        self.track_running_stats = tracked = arguments.flag(
+            name, "track_running_stats", track_running_stats
+        )
         if momentum is not None and momentum >= 0.5:
             warnings.warn(
                 f"BatchNorm2d: momentum={momentum} means running = {1 - momentum:g} * old + "
@@ -64,13 +70,10 @@ class BatchNorm2d(Module):
                 UserWarning,
                 stacklevel=2,
             )
-        self.eps, self.momentum = eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight = Parameter(ones(num_features)) if affine else None
-        self.bias = Parameter(zeros(num_features)) if affine else None
-        tracked = track_running_stats
-        self.register_buffer("running_mean", zeros(num_features) if tracked else None)
-        self.register_buffer("running_var", ones(num_features) if tracked else None)
+        self.weight = parameter(name, ones, c) if affine else None
+        self.bias = parameter(name, zeros, c) if affine else None
+        self.register_buffer("running_mean", zeros(c) if tracked else None)
+        self.register_buffer("running_var", ones(c) if tracked else None)
         count = tensor(np.array(0, dtype=np.int64))
         self.register_buffer("num_batches_tracked", count if tracked else None)
 

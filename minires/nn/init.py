@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from minires import random
+from minires import arguments, random
 from minires.device import move
-from minires.errors import ArgumentError, ShapeError, message, unknown
+from minires.errors import ArgumentError, DTypeError, ShapeError, message
 from minires.tensor import Tensor
 
 _GAINS = {
@@ -38,17 +38,16 @@ def calculate_gain(nonlinearity: str, param: float = 0.0) -> float:
     ``param`` is the negative slope of ``leaky_relu`` (gain ``sqrt(2 / (1 + param²))``, Eq. 15 of
     arXiv:1502.01852) and has no meaning for the others.
     """
-    if nonlinearity not in _GAINS:
-        raise unknown("nonlinearity", nonlinearity, _GAINS)
-    gain = _GAINS[nonlinearity]
-    return gain / math.sqrt(1.0 + param**2) if nonlinearity == "leaky_relu" else gain
+    gain = _GAINS[arguments.choice("nonlinearity", nonlinearity, _GAINS)]
+    slope = float(arguments.number("calculate_gain", "param", param))
+    return gain / math.sqrt(1.0 + slope * slope) if nonlinearity == "leaky_relu" else gain
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight ``(out, in)`` or ``(c_out, c_in / groups, k_h, k_w)``.
 
     Raises:
-        ShapeError: fewer than two dimensions, where the fans are not defined.
+        ShapeError: fewer than two dimensions, or no entries, where the fans are not defined.
     """
     if len(_shape("init", tensor)) < 2:
         raise ShapeError(
@@ -59,14 +58,15 @@ def fans(tensor: Tensor) -> tuple[int, int]:
                 fix="Fill biases with zeros_ or uniform_.",
             )
         )
+    if 0 in tensor.shape:
+        raise ShapeError(message("init", "a weight with entries", f"shape {tensor.shape}"))
     taps = math.prod(tensor.shape[2:])
     return tensor.shape[1] * taps, tensor.shape[0] * taps
 
 
 def _fan(tensor: Tensor, mode: str) -> int:
-    if mode not in ("fan_in", "fan_out"):
-        raise unknown("mode", mode, ["fan_in", "fan_out"])
-    return fans(tensor)[mode == "fan_out"]
+    fan_out = arguments.choice("mode", mode, ("fan_in", "fan_out")) == "fan_out"
+    return fans(tensor)[fan_out]
 
 
 def _shape(op: str, tensor: Any) -> tuple[int, ...]:
@@ -77,25 +77,35 @@ def _shape(op: str, tensor: Any) -> tuple[int, ...]:
     return tensor.shape
 
 
+def _floats(op: str, tensor: Any) -> tuple[int, ...]:
+    """The shape of what is to be filled with draws; refuses integers, which would cut them."""
+    shape = _shape(op, tensor)
+    if tensor.dtype.kind not in "fc":
+        raise DTypeError(message(op, "a tensor of floats to fill", tensor.dtype))
+    return shape
+
+
 def _fill(tensor: Tensor, values: Any) -> Tensor:
     # Written into the array: nothing is recorded, and leaves that require grad may be filled.
+    try:
+        with np.errstate(over="raise"):
+            cast = np.asarray(values).astype(tensor.dtype)
+    except FloatingPointError as error:
+        expected = f"values that {tensor.dtype} holds"
+        raise ArgumentError(message("init", expected, "larger ones")) from error
     if isinstance(tensor, np.ndarray):  # the .data of a tensor, as in older PyTorch code
-        tensor[...] = values
+        tensor[...] = cast
         return tensor
-    tensor._to_write()[...] = move(np.asarray(values, dtype=tensor.dtype), tensor.device)
+    tensor._to_write()[...] = move(cast, tensor.device)
     tensor.bump_version()
     return tensor
 
 
-def _check_spread(op: str, what: str, value: float) -> None:
-    if not isinstance(value, int | float | np.number) or not value >= 0:
-        raise ArgumentError(message(op, f"{what} >= 0", repr(value)))
-
-
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with draws from N(mean, std²)."""
-    _check_spread("normal_", "std", std)
-    return _fill(tensor, random.generator().normal(mean, std, _shape("normal_", tensor)))
+    mean = arguments.number("normal_", "mean", mean)
+    std = arguments.number("normal_", "std", std, least=0)
+    return _fill(tensor, random.generator().normal(mean, std, _floats("normal_", tensor)))
 
 
 def trunc_normal_(
@@ -106,14 +116,15 @@ def trunc_normal_(
     Raises:
         ArgumentError: ``std`` not positive, or an interval that holds less than 1 % of the draws.
     """
-    if not std > 0:
-        raise ArgumentError(message("trunc_normal_", "std > 0", std))
+    mean = arguments.number("trunc_normal_", "mean", mean)
+    std = arguments.number("trunc_normal_", "std", std, above=0)
+    a, b = (arguments.number("trunc_normal_", name, end) for name, end in (("a", a), ("b", b)))
     below, above = (math.erf((end - mean) / (std * math.sqrt(2.0))) for end in (a, b))
     if not above - below >= 0.02:
         expected = f"an interval [a, b] with 1 % of N({mean:g}, {std:g}²) or more"
         raise ArgumentError(message("trunc_normal_", expected, f"[{a}, {b}]"))
     draw = random.generator()
-    values = np.asarray(draw.normal(mean, std, _shape("trunc_normal_", tensor)))
+    values = np.asarray(draw.normal(mean, std, _floats("trunc_normal_", tensor)))
     while (outside := (values < a) | (values > b)).any():
         values[outside] = draw.normal(mean, std, int(outside.sum()))
     return _fill(tensor, values)
@@ -121,13 +132,21 @@ def trunc_normal_(
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with draws from U[a, b)."""
-    _check_spread("uniform_", "b - a", b - a)
-    return _fill(tensor, random.generator().uniform(a, b, _shape("uniform_", tensor)))
+    a = arguments.number("uniform_", "a", a)
+    arguments.number("uniform_", "b - a", arguments.number("uniform_", "b", b) - a, least=0)
+    return _fill(tensor, random.generator().uniform(a, b, _floats("uniform_", tensor)))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one value."""
     _shape("constant_", tensor)
+    val = arguments.number("constant_", "val", val, finite=False)
+    if tensor.dtype.kind not in "fc":
+        with np.errstate(invalid="ignore"):
+            held = float(val) == np.asarray(float(val)).astype(tensor.dtype)
+        if not held:
+            got = f"{val} for {tensor.dtype}"
+            raise DTypeError(message("constant_", "a value that the tensor's dtype holds", got))
     return _fill(tensor, val)
 
 
@@ -161,10 +180,12 @@ def kaiming_uniform_(
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Glorot initialisation, N(0, gain² * 2 / (fan_in + fan_out))."""
+    gain = arguments.number("xavier_normal_", "gain", gain, least=0)
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Glorot initialisation, uniform: bounds ``± gain * sqrt(6 / (fan_in + fan_out))``."""
+    gain = arguments.number("xavier_uniform_", "gain", gain, least=0)
     bound = gain * math.sqrt(6.0 / sum(fans(tensor)))
     return uniform_(tensor, -bound, bound)

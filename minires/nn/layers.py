@@ -7,8 +7,10 @@ constructor is given, and knows about training and evaluation mode.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+from minires import arguments
 from minires.errors import ArgumentError, message
 from minires.nn import functional as F
 from minires.nn import init
@@ -16,23 +18,18 @@ from minires.nn.functional import Size
 from minires.nn.module import Module, Parameter
 from minires.tensor import Tensor, zeros
 
-
-def check_count(layer: str, name: str, value: Any) -> int:
-    """``value`` if it is an integer >= 1; else an ArgumentError that names layer and argument."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ArgumentError(message(layer, f"{name} an integer >= 1", repr(value)))
-    return value
+REDUCTIONS = ("mean", "sum", "none")
+DRAWN = 16  # bytes that an entry takes while it is drawn: float64, and float32 twice
 
 
-def check_size(layer: str, name: str, value: Any, least: int) -> Size:
-    """``value`` if it is an integer >= least, or two of them (rows, columns) as a tuple."""
-    parts = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    whole = all(isinstance(part, int) and not isinstance(part, bool) for part in parts)
-    if not whole or len(parts) != 2 or min(parts) < least:
-        raise ArgumentError(
-            message(layer, f"{name} an integer >= {least}, or two (rows, columns)", repr(value))
-        )
-    return value if isinstance(value, int) else parts
+def parameter(layer: str, make: Callable[..., Tensor], *shape: int) -> Parameter:
+    """A parameter of this shape, ``make`` being ``zeros`` or ``ones``.
+
+    Raises:
+        ArgumentError: the memory of this machine cannot hold it.
+    """
+    arguments.room(layer, math.prod(shape) * DRAWN, f"a parameter of shape {shape}")
+    return Parameter(make(*shape))
 
 
 def _check_groups(layer: str, in_channels: int, out_channels: int, groups: int) -> None:
@@ -61,7 +58,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim, self.end_dim = start_dim, end_dim
+        self.start_dim = arguments.integer("Flatten", "start_dim", start_dim)
+        self.end_dim = arguments.integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.flatten(x, self.start_dim, self.end_dim)
@@ -92,10 +90,11 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features = check_count("Linear", "in_features", in_features)
-        self.out_features = check_count("Linear", "out_features", out_features)
-        self.weight = Parameter(zeros(out_features, in_features))
-        self.bias = Parameter(zeros(out_features)) if bias else None
+        self.in_features = arguments.integer("Linear", "in_features", in_features, 1)
+        self.out_features = arguments.integer("Linear", "out_features", out_features, 1)
+        bias = arguments.flag("Linear", "bias", bias)
+        self.weight = parameter("Linear", zeros, self.out_features, self.in_features)
+        self.bias = Parameter(zeros(self.out_features)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -135,24 +134,27 @@ class Conv2d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.in_channels = check_count("Conv2d", "in_channels", in_channels)
-        self.out_channels = check_count("Conv2d", "out_channels", out_channels)
-        self.kernel_size = F.pair(check_size("Conv2d", "kernel_size", kernel_size, 1))
-        self.stride = F.pair(check_size("Conv2d", "stride", stride, 1))
-        self.dilation = F.pair(check_size("Conv2d", "dilation", dilation, 1))
-        self.groups = check_count("Conv2d", "groups", groups)
-        _check_groups("Conv2d", in_channels, out_channels, groups)
+        self.in_channels = arguments.integer("Conv2d", "in_channels", in_channels, 1)
+        self.out_channels = arguments.integer("Conv2d", "out_channels", out_channels, 1)
+        self.kernel_size = arguments.pair("Conv2d", "kernel_size", kernel_size, 1)
+        self.stride = arguments.pair("Conv2d", "stride", stride, 1)
+        self.dilation = arguments.pair("Conv2d", "dilation", dilation, 1)
+        self.groups = arguments.integer("Conv2d", "groups", groups, 1)
+        _check_groups("Conv2d", self.in_channels, self.out_channels, self.groups)
+        bias = arguments.flag("Conv2d", "bias", bias)
         self.padding: str | tuple[int, int]
-        if padding in ("same", "valid"):
+        if isinstance(padding, str):
+            arguments.choice("padding", padding, ("same", "valid"))
             if padding == "same" and self.stride != (1, 1):
                 raise ArgumentError(
-                    message("Conv2d", 'stride 1 with padding="same"', f"stride={stride}")
+                    message("Conv2d", 'stride 1 with padding="same"', f"stride={self.stride}")
                 )
-            self.padding = str(padding)
+            self.padding = padding
         else:
-            self.padding = F.pair(check_size("Conv2d", "padding", padding, 0))
-        self.weight = Parameter(zeros(out_channels, in_channels // groups, *self.kernel_size))
-        self.bias = Parameter(zeros(out_channels)) if bias else None
+            self.padding = arguments.pair("Conv2d", "padding", padding, 0)
+        c_in = self.in_channels // self.groups
+        self.weight = parameter("Conv2d", zeros, self.out_channels, c_in, *self.kernel_size)
+        self.bias = Parameter(zeros(self.out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -207,17 +209,19 @@ class ConvTranspose2d(Module):
     ) -> None:
         super().__init__()
         name = "ConvTranspose2d"
-        self.in_channels = check_count(name, "in_channels", in_channels)
-        self.out_channels = check_count(name, "out_channels", out_channels)
-        self.kernel_size = F.pair(check_size(name, "kernel_size", kernel_size, 1))
-        self.stride = F.pair(check_size(name, "stride", stride, 1))
-        self.padding = F.pair(check_size(name, "padding", padding, 0))
-        self.output_padding = F.pair(check_size(name, "output_padding", output_padding, 0))
-        self.dilation = F.pair(check_size(name, "dilation", dilation, 1))
-        self.groups = check_count(name, "groups", groups)
-        _check_groups(name, in_channels, out_channels, groups)
-        self.weight = Parameter(zeros(in_channels, out_channels // groups, *self.kernel_size))
-        self.bias = Parameter(zeros(out_channels)) if bias else None
+        self.in_channels = arguments.integer(name, "in_channels", in_channels, 1)
+        self.out_channels = arguments.integer(name, "out_channels", out_channels, 1)
+        self.kernel_size = arguments.pair(name, "kernel_size", kernel_size, 1)
+        self.stride = arguments.pair(name, "stride", stride, 1)
+        self.padding = arguments.pair(name, "padding", padding, 0)
+        self.output_padding = arguments.pair(name, "output_padding", output_padding, 0)
+        self.dilation = arguments.pair(name, "dilation", dilation, 1)
+        self.groups = arguments.integer(name, "groups", groups, 1)
+        _check_groups(name, self.in_channels, self.out_channels, self.groups)
+        bias = arguments.flag(name, "bias", bias)
+        c_out = self.out_channels // self.groups
+        self.weight = parameter(name, zeros, self.in_channels, c_out, *self.kernel_size)
+        self.bias = Parameter(zeros(self.out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -267,11 +271,9 @@ class ZeroPad2d(Module):
 
     def __init__(self, padding: int | tuple[int, int, int, int]) -> None:
         super().__init__()
-        sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
-        if len(sides) != 4 or not all(isinstance(side, int) for side in sides):
-            expected = "padding an integer, or four (left, right, top, bottom)"
-            raise ArgumentError(message("ZeroPad2d", expected, repr(padding)))
-        self.padding = sides
+        name = "padding: one integer, or (left, right, top, bottom):"
+        sides = padding if isinstance(padding, tuple | list) else (padding,) * 4
+        self.padding = arguments.sizes("ZeroPad2d", name, sides, None, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, self.padding)
@@ -289,7 +291,7 @@ class ReLU(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = arguments.flag("ReLU", "inplace", inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
@@ -317,7 +319,7 @@ class Softmax(Module):
 
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = arguments.integer(type(self).__name__, "dim", dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, self.dim)
@@ -338,9 +340,8 @@ class _Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ArgumentError(message(type(self).__name__, "p between 0 and 1", p))
-        self.p, self.inplace = p, inplace
+        self.p = arguments.number(type(self).__name__, "p", p, least=0, most=1)
+        self.inplace = arguments.flag(type(self).__name__, "inplace", inplace)
 
     def extra_repr(self) -> str:
         return f"p={self.p}" + (", inplace=True" if self.inplace else "")
@@ -380,18 +381,13 @@ class CrossEntropyLoss(Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ArgumentError(
-                message("CrossEntropyLoss", "reduction mean, sum or none", repr(reduction))
-            )
-        if not 0 <= label_smoothing <= 1:
-            raise ArgumentError(
-                message("CrossEntropyLoss", "label_smoothing between 0 and 1", label_smoothing)
-            )
+        name = "CrossEntropyLoss"
+        self.reduction = arguments.choice("reduction", reduction, REDUCTIONS)
+        self.label_smoothing = arguments.number(
+            name, "label_smoothing", label_smoothing, least=0, most=1
+        )
+        self.ignore_index = arguments.integer(name, "ignore_index", ignore_index)
         self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
-        self.reduction = reduction
-        self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from minires import arguments
 from minires.nn import functional as F
+from minires.nn.layers import REDUCTIONS
 from minires.nn.module import Module
-from minires.ops.checks import check_reduction
 from minires.tensor import Tensor
 
 
 class _Loss(Module):
     def __init__(self, reduction: str) -> None:
         super().__init__()
-        check_reduction(reduction)
-        self.reduction = reduction
+        self.reduction = arguments.choice("reduction", reduction, REDUCTIONS)
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
@@ -52,7 +52,7 @@ class NLLLoss(_Loss):
     ) -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = arguments.integer("NLLLoss", "ignore_index", ignore_index)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.nll_loss(

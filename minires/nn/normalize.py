@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minires import arguments
 from minires.errors import ArgumentError, message
 from minires.nn import functional as F
-from minires.nn.layers import check_count
-from minires.nn.module import Module, Parameter
+from minires.nn.layers import parameter
+from minires.nn.module import Module
 from minires.tensor import Tensor, ones, zeros
-
-
-def _check_eps(layer: str, eps: float) -> float:
-    if not isinstance(eps, int | float) or not eps > 0:
-        raise ArgumentError(message(layer, "eps > 0", repr(eps)))
-    return eps
 
 
 class LayerNorm(Module):
@@ -39,15 +34,14 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        sizes = normalized_shape if isinstance(normalized_shape, Sequence) else [normalized_shape]
-        self.normalized_shape = tuple(
-            check_count("LayerNorm", "normalized_shape", size) for size in sizes
-        )
-        self.eps = _check_eps("LayerNorm", eps)
-        self.elementwise_affine = elementwise_affine
-        shape = self.normalized_shape
-        self.weight = Parameter(ones(*shape)) if elementwise_affine else None
-        self.bias = Parameter(zeros(*shape)) if elementwise_affine and bias else None
+        name = "LayerNorm"
+        shape = arguments.sizes(name, "normalized_shape", normalized_shape, 1)
+        self.normalized_shape = shape
+        self.eps = arguments.number(name, "eps", eps, above=0)
+        self.elementwise_affine = arguments.flag(name, "elementwise_affine", elementwise_affine)
+        biased = arguments.flag(name, "bias", bias) and elementwise_affine
+        self.weight = parameter(name, ones, *shape) if elementwise_affine else None
+        self.bias = parameter(name, zeros, *shape) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -83,15 +77,17 @@ class GroupNorm(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.num_groups = check_count("GroupNorm", "num_groups", num_groups)
-        self.num_channels = check_count("GroupNorm", "num_channels", num_channels)
-        if num_channels % num_groups:
-            given = f"{num_channels} with num_groups={num_groups}"
+        name = "GroupNorm"
+        self.num_groups = arguments.integer(name, "num_groups", num_groups, 1)
+        self.num_channels = c = arguments.integer(name, "num_channels", num_channels, 1)
+        if c % self.num_groups:
+            given = f"{c} with num_groups={self.num_groups}"
             raise ArgumentError(message("GroupNorm", "num_channels divisible by num_groups", given))
-        self.eps = _check_eps("GroupNorm", eps)
-        self.affine = affine
-        self.weight = Parameter(ones(num_channels)) if affine else None
-        self.bias = Parameter(zeros(num_channels)) if affine and bias else None
+        self.eps = arguments.number(name, "eps", eps, above=0)
+        self.affine = arguments.flag(name, "affine", affine)
+        biased = arguments.flag(name, "bias", bias) and affine
+        self.weight = parameter(name, ones, c) if affine else None
+        self.bias = parameter(name, zeros, c) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from minires import arguments
 from minires.nn import functional as F
 from minires.nn.functional import Size
-from minires.nn.layers import check_size
 from minires.nn.module import Module
 from minires.tensor import Tensor
 
@@ -21,13 +21,12 @@ class MaxPool2d(Module):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        self.kernel_size = check_size("MaxPool2d", "kernel_size", kernel_size, 1)
-        self.stride = check_size(
-            "MaxPool2d", "stride", kernel_size if stride is None else stride, 1
-        )
-        self.padding = check_size("MaxPool2d", "padding", padding, 0)
-        self.dilation = check_size("MaxPool2d", "dilation", dilation, 1)
-        self.ceil_mode = ceil_mode
+        name, size = "MaxPool2d", arguments.size
+        self.kernel_size = size(name, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else size(name, "stride", stride, 1)
+        self.padding = size(name, "padding", padding, 0)
+        self.dilation = size(name, "dilation", dilation, 1)
+        self.ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(
@@ -53,13 +52,12 @@ class AvgPool2d(Module):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__()
-        self.kernel_size = check_size("AvgPool2d", "kernel_size", kernel_size, 1)
-        self.stride = check_size(
-            "AvgPool2d", "stride", kernel_size if stride is None else stride, 1
-        )
-        self.padding = check_size("AvgPool2d", "padding", padding, 0)
-        self.ceil_mode = ceil_mode
-        self.count_include_pad = count_include_pad
+        name, size = "AvgPool2d", arguments.size
+        self.kernel_size = size(name, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else size(name, "stride", stride, 1)
+        self.padding = size(name, "padding", padding, 0)
+        self.ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
+        self.count_include_pad = arguments.flag(name, "count_include_pad", count_include_pad)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(
@@ -83,14 +81,15 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
         super().__init__()
-        self.output_size = output_size
+        name = "AdaptiveAvgPool2d"
+        self.output_size: int | tuple[int | None, int | None]
         if isinstance(output_size, tuple | list):
-            check_size(
-                "AdaptiveAvgPool2d", "output_size", [1 if n is None else n for n in output_size], 1
-            )
-            self.output_size = tuple(output_size)  # type: ignore[assignment]
+            given = [1 if n is None else n for n in output_size]
+            h, w = arguments.sizes(name, "output_size", given, 1, 2)
+            rows, columns = output_size
+            self.output_size = None if rows is None else h, None if columns is None else w
         else:
-            check_size("AdaptiveAvgPool2d", "output_size", output_size, 1)
+            self.output_size = arguments.integer(name, "output_size", output_size, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)
