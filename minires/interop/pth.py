@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minires.errors import CheckpointError, message
+from minires.files import open_to_read
 from minires.interop.dtypes import CODES, HALVES, decode, itemsize
-from minires.interop.safetensors_ import open_file
 from minires.interop.unpickle import Global, Malformed, Refused, unpickle
 from minires.tensor import Tensor, from_numpy
 
@@ -86,7 +86,7 @@ def read_pth(path: Path, op: str) -> tuple[Any, list[str]]:
             more than tensors, containers, numbers and text. The text begins with ``op``.
     """
     what = f"a PyTorch checkpoint at {path}"
-    with open_file(path, op) as file:
+    with open_to_read(path, op) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         try:

@@ -12,14 +12,14 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from minires.errors import CheckpointError, message
-from minires.files import write_atomic
+from minires.files import open_to_read, write_atomic
 from minires.interop.dtypes import HALVES, decode, itemsize
 
 CHECKSUM = "minires_crc32"  # its key in the metadata
@@ -68,7 +68,7 @@ def read_safetensors(path: str | os.PathLike[str], op: str) -> Contents:
             the text begins with ``op``.
     """
     file = Path(path)
-    with open_file(file, op) as opened:
+    with open_to_read(file, op) as opened:
         raw = opened.read()
     try:
         found = dict(safetensors.deserialize(raw))
@@ -117,21 +117,6 @@ def damaged(path: str | os.PathLike[str], op: str) -> CheckpointError:
             "on purpose should not copy the metadata of minires.)",
         )
     )
-
-
-def open_file(path: Path, op: str) -> BinaryIO:
-    """A file opened for reading.
-
-    Raises:
-        CheckpointError: it is missing, a folder, or cannot be read.
-    """
-    if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        raise CheckpointError(message(op, f"a file at {path}", got))
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise CheckpointError(message(op, f"to read {path}", error.strerror or error)) from error
 
 
 def _checksum(arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str]) -> int:

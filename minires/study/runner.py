@@ -17,15 +17,17 @@ from typing import Any, Protocol
 
 from minires import data, environment
 from minires.errors import ArgumentError, CheckpointError, NaNError, message, unknown
+from minires.files import claimed
 from minires.models import cifar_plain, cifar_resnet
 from minires.models.cifar import blocks_per_stage
 from minires.nn import Module, summary
 from minires.random import manual_seed
 from minires.study import figures, measures, protocols, report, store, tables
 from minires.study.store import Results
-from minires.train import evaluate, fit, read_progress
+from minires.study.tables import KINDS
+from minires.train import evaluate, fit
+from minires.train.loop import read_history
 
-KINDS = ("plain", "residual")
 EVALUATION_BATCH = 500
 
 
@@ -136,7 +138,7 @@ def run_study(
         "environment": environment.describe(),
         "runs": [],
     }
-    with store.claimed(path):
+    with claimed(path, "study", _owned(config, path)):
         if (path / store.FILE).exists():
             raise CheckpointError(
                 f"study: {path} holds a study already. Go on with it by --resume {path}, or "
@@ -181,18 +183,20 @@ def resume_study(
                 )
             )
     train, test = _load(config)
-    if (len(train), len(test)) != (results["config"]["train_size"], results["config"]["test_size"]):
-        raise CheckpointError(
-            message(
-                f"resume {path}",
-                f"{results['config']['train_size']} training images, as when it was started",
-                len(train),
-            )
-        )
-    with store.claimed(path):
+    _check_data(results["config"], train, test, path)
+    with claimed(path, "study", _owned(config, path)):
         results = store.load(path)  # once more: another process may just have finished it
         _note_other_versions(results)
         return _go_on(config, results, path, train, test, progress or _Silent()), path
+
+
+def _check_data(stored: dict[str, Any], train: Any, test: Any, path: Path) -> None:
+    """Refuse to go on with other images than the study was started with."""
+    before = stored["train_size"], stored["test_size"], tuple(stored["image_shape"])
+    now = len(train), len(test), tuple(train.shape)
+    if before != now:
+        kind = "training and test images, and their shape"
+        raise CheckpointError(message(f"resume {path}", f"{kind}: {before}, as at the start", now))
 
 
 def _shown(value: Any) -> str:
@@ -246,7 +250,7 @@ def _go_on(
     progress: Progress,
 ) -> Results:
     """Train what is not finished yet, then write everything that is derived from the results."""
-    planned = [(d, k, s) for d in config.depths for s in config.seeds for k in config.kinds]
+    planned = _planned(config)
     steps = -(-len(train) // config.protocol.batch_size)
     costs = {key: _multiply_adds(config, key, train.shape) for key in planned}
     per_network = config.protocol.epochs * steps
@@ -258,9 +262,11 @@ def _go_on(
         sum(costs[key] * per_network for key in finished),
     )
     for key in planned:
+        run = known.get(key)
+        if run is not None and run["finished"]:  # and killed before its checkpoint was removed
+            _checkpoint(path, key).unlink(missing_ok=True)
         if key in finished:
             continue
-        run = known.get(key)
         if run is None:
             run = {"kind": key[1], "depth": key[0], "seed": key[2], "finished": False, "epochs": []}
             results["runs"].append(run)
@@ -281,6 +287,23 @@ def write_outputs(results: Results, path: Path) -> None:
     tables.write_csv(results, path / "results.csv")
     figures.draw_all(results, path)
     report.write_report(results, path)
+
+
+def _planned(config: StudyConfig) -> list[tuple[int, str, int]]:
+    """(depth, kind, seed) of every network, in the order of training."""
+    return [(d, k, s) for d in config.depths for s in config.seeds for k in config.kinds]
+
+
+def _owned(config: StudyConfig, path: Path) -> list[Path]:
+    """Every file that a study writes."""
+    drawn = [f"{name}.{end}" for name in figures.FIGURES for end in ("png", "svg")]
+    names = [store.FILE, "results.csv", "report.html", *drawn]
+    return [path / name for name in names] + [_checkpoint(path, key) for key in _planned(config)]
+
+
+def _checkpoint(path: Path, key: tuple[int, str, int]) -> Path:
+    depth, kind, seed = key
+    return path / "checkpoints" / f"{kind}-{depth}-seed{seed}.safetensors"
 
 
 def _network(config: StudyConfig, key: tuple[int, str, int], channels: int) -> Module:
@@ -310,7 +333,7 @@ def _train_one(
     protocol, seed = config.protocol, run["seed"]
     key = (run["depth"], run["kind"], seed)
     name = f"{run['kind']}-{run['depth']}" + (f" seed {seed}" if len(config.seeds) > 1 else "")
-    checkpoint = path / "checkpoints" / f"{run['kind']}-{run['depth']}-seed{seed}.safetensors"
+    checkpoint = _checkpoint(path, key)
     for_training, for_evaluation = protocols.make_transforms(protocol, train)
     loader = data.DataLoader(
         train, protocol.batch_size, shuffle=True, transform=for_training, seed=seed
@@ -331,7 +354,7 @@ def _train_one(
 
     history: list[dict[str, Any]] = []
     if checkpoint.exists():
-        history = list(read_progress(checkpoint)["history"])
+        history = read_history(checkpoint)
     elif run["epochs"]:
         warnings.warn(
             f"{checkpoint} is missing: {name} starts again from its first epoch.",

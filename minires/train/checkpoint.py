@@ -16,10 +16,11 @@ import numpy as np
 
 from minires import random
 from minires.device import CPU, move
-from minires.errors import ArgumentError, CheckpointError, MiniresError, message
+from minires.errors import ArgumentError, CheckpointError, MiniresError, message, quoted
 from minires.interop.safetensors_ import damaged, read_safetensors, write_safetensors
 from minires.optim import LRScheduler, Optimizer
 from minires.tensor import Tensor, from_numpy
+from minires.train import schema
 
 FORMAT = 2
 _SHOWN = 5  # names per kind of mismatch in an error
@@ -159,7 +160,37 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str
         )
     if not verified:
         raise damaged(path, op)
-    return arrays, json.loads(metadata["content"])
+    try:
+        content = json.loads(metadata.get("content", ""))
+    except (ValueError, RecursionError) as error:
+        fix = "Restore the file from a copy, or train anew."
+        raise CheckpointError(message(op, f"JSON in {path}", error, fix=fix)) from error
+    schema.check(_CONTENT, content, f"{op} {path}", "Restore the file from a copy, or train anew.")
+    return arrays, content
+
+
+_STATE = schema.whole(0, 2**128 - 1)
+_GENERATOR = schema.record(  # see random.get_state
+    {
+        "bit_generator": schema.one_of(("PCG64",)),
+        "state": schema.record({"state": _STATE, "inc": _STATE}),
+        "has_uint32": schema.whole(0, 1),
+        "uinteger": schema.whole(0, 2**32 - 1),
+    }
+)
+_OBJECT = schema.mapping(schema.anything)
+_CONTENT = schema.record(
+    {
+        "optimizer": schema.optional(
+            schema.record(
+                {"param_groups": schema.listing(_OBJECT), "numbers": schema.mapping(_OBJECT)}
+            )
+        ),
+        "schedule": schema.optional(_OBJECT),  # both are checked by what they are loaded into
+        "random": _GENERATOR,
+        "progress": _OBJECT,
+    }
+)
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -172,12 +203,16 @@ def _optimizer_state(
     saved = content["optimizer"]
     if saved is None:
         raise _lacks(path, "optimizer")
-    state: dict[int, dict[str, Any]] = {
-        int(index): dict(values) for index, values in saved["numbers"].items()
-    }
+    state: dict[int, dict[str, Any]] = {}
+    entries: list[tuple[str, dict[str, Any]]] = list(saved["numbers"].items())
     for key, array in _below(arrays, "optimizer/").items():
-        index, name = key.split("/", 1)
-        state[int(index)][name] = array
+        index, _, name = key.partition("/")
+        entries.append((index, {name: array}))
+    for index, values in entries:
+        if not index.isdecimal() or not index.isascii() or len(index) > 9:
+            expected = "optimizer state by the number of its parameter"
+            raise CheckpointError(message("load_checkpoint", expected, quoted(index), str(path)))
+        state.setdefault(int(index), {}).update(values)
     return {"state": state, "param_groups": saved["param_groups"]}
 
 
@@ -222,17 +257,15 @@ def _check_model(
         ("of other shape or dtype", other),
     ]
     found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
-    if found:
+    if found:  # each kind is told, so that one run is enough to see what is wrong
         raise CheckpointError(
-            message(
-                "load_checkpoint",
-                f"the {len(own)} tensors of this model in {path}",
-                "; ".join(found),
-                fix="Nothing was changed. Build the model with the arguments it was saved with.",
-            )
+            f"load_checkpoint: expected the {len(own)} tensors of this model in {path}, got "
+            f"{'; '.join(found)}. Nothing was changed. Build the model with the arguments it was "
+            "saved with."
         )
 
 
 def _some(names: list[str]) -> str:
     more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(name if len(name) <= 100 else f"{name[:97]}..." for name in names[:_SHOWN])
+    return shown + (f" and {more} more" if more > 0 else "")

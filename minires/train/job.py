@@ -11,15 +11,16 @@ from typing import Any
 
 from minires import data, models, optim
 from minires.errors import ArgumentError, CheckpointError, message, unknown
-from minires.files import check_writable, write_atomic, write_json_atomic
+from minires.files import check_writable, claimed, write_atomic, write_json_atomic
 from minires.models.registry import options_of
 from minires.nn import Module
 from minires.random import manual_seed
-from minires.train.checkpoint import read_progress
-from minires.train.loop import fit
+from minires.train import schema
+from minires.train.loop import differing, fit, read_history
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")
+CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.csv"
 STARTED = "job.json"  # what a run was asked to do; there from its start
 
 
@@ -76,20 +77,8 @@ class TrainingJob:
         network = models.create(
             self.model, num_classes=len(train.classes), in_channels=train.shape[0]
         )
-        checkpoint = folder / "checkpoint.safetensors"
-        done = 0
-        if checkpoint.exists():
-            if not resume:
-                raise CheckpointError(
-                    f"train: {folder} holds a run already. Go on with it by --resume, or choose "
-                    "another folder by --out."
-                )
-            done = len(read_progress(checkpoint)["history"])
-        elif resume and not (folder / STARTED).exists():
-            raise CheckpointError(
-                f"train: expected a run to resume in {folder}, got none. Leave out --resume to "
-                "start, or name the folder by --out."
-            )
+        checkpoint = folder / CHECKPOINT
+        done = self._epochs_done(folder, resume)
         normalize = data.Normalize(train.mean(), [s or 1.0 for s in train.std()])
         augment: Any = normalize
         if self.augment:
@@ -111,7 +100,37 @@ class TrainingJob:
             schedule=self._schedule(optimizer, len(loader)),
             steps=len(loader),
             epochs_done=min(done, self.epochs),
+            resume=resume,
         )
+
+    def _epochs_done(self, folder: Path, resume: bool) -> int:
+        """How far the run in the folder is; refuses one that this job may not go on with."""
+        checkpoint = folder / CHECKPOINT
+        if not resume and checkpoint.exists():
+            raise CheckpointError(
+                f"train: {folder} holds a run already. Go on with it by --resume, or choose "
+                "another folder by --out."
+            )
+        if not resume:
+            return 0
+        if not checkpoint.exists() and not (folder / STARTED).exists():
+            raise CheckpointError(
+                f"train: expected a run to resume in {folder}, got none. Leave out --resume to "
+                "start, or name the folder by --out."
+            )
+        if (folder / STARTED).exists():
+            self._check_started(folder / STARTED)
+        return len(read_history(checkpoint)) if checkpoint.exists() else 0
+
+    def _check_started(self, path: Path) -> None:
+        """Refuse to go on with other settings than the run was started with."""
+        fix = f"Remove {path.name} to go on without what it says."
+        started = schema.read_json(path, _SCHEMA, "train", fix)
+        difference = differing(started, asdict(self))
+        if difference:
+            fix = "Resume with the same settings, or choose another folder by --out."
+            expected = f"the settings that {path.parent} was started with"
+            raise CheckpointError(message("train", expected, difference, fix=fix))
 
     def _optimizer(self, network: Module) -> optim.Optimizer:
         groups = optim.no_decay_groups(network, self.weight_decay)
@@ -137,6 +156,26 @@ class TrainingJob:
         return optim.SequentialLR(optimizer, [rise, main], [warmup])
 
 
+_SIZE = schema.whole(1, 2**31 - 1)
+_SCHEMA = schema.record(  # of job.json
+    {
+        "model": schema.text,
+        "dataset": schema.text,
+        "epochs": _SIZE,
+        "batch_size": _SIZE,
+        "optimizer": schema.one_of(OPTIMIZERS),
+        "lr": schema.real(0),
+        "momentum": schema.real(0),
+        "weight_decay": schema.real(0),
+        "schedule": schema.one_of(SCHEDULES),
+        "warmup_epochs": schema.real(0),
+        "augment": schema.flag,
+        "limit": schema.optional(_SIZE),
+        "seed": schema.whole(0, 2**128 - 1),
+    }
+)
+
+
 @dataclass
 class Prepared:
     """A training run that is ready to go."""
@@ -150,13 +189,28 @@ class Prepared:
     schedule: optim.LRScheduler
     steps: int
     epochs_done: int
+    resume: bool = False
 
     def run(
         self,
         on_step: Callable[[int, float], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
     ) -> list[dict[str, Any]]:
-        """Train to the end; returns one row per epoch, and keeps them in ``history.csv``."""
+        """Train to the end; returns one row per epoch, and keeps them in ``history.csv``.
+
+        Raises:
+            CheckpointError: another process works in the folder, or has just trained there.
+        """
+        owned = [self.folder / name for name in (CHECKPOINT, STARTED, HISTORY)]
+        with claimed(self.folder, "train", owned):
+            self.job._epochs_done(self.folder, self.resume)  # once more, now that nobody else may
+            return self._run(on_step, on_epoch)
+
+    def _run(
+        self,
+        on_step: Callable[[int, float], object] | None,
+        on_epoch: Callable[[dict[str, Any]], object] | None,
+    ) -> list[dict[str, Any]]:
         history: list[dict[str, Any]] = []
         write_json_atomic(self.folder / STARTED, asdict(self.job))
 
@@ -172,7 +226,7 @@ class Prepared:
             self.optimizer,
             epochs=self.job.epochs,
             schedule=self.schedule,
-            checkpoint=self.folder / "checkpoint.safetensors",
+            checkpoint=self.folder / CHECKPOINT,
             resume=True,
             config=asdict(self.job),
             history=history,
@@ -188,4 +242,4 @@ class Prepared:
         writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        write_atomic(self.folder / "history.csv", text.getvalue())
+        write_atomic(self.folder / HISTORY, text.getvalue())

@@ -16,12 +16,21 @@ import numpy as np
 
 from minires.autograd import no_grad
 from minires.captured import capture as captured
-from minires.errors import ArgumentError, CheckpointError, DataError, NaNError, ShapeError, message
+from minires.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    NaNError,
+    ShapeError,
+    message,
+    quoted,
+)
 from minires.files import check_writable
 from minires.nn import Module
 from minires.ops import cross_entropy
 from minires.optim import LRScheduler, Optimizer
 from minires.tensor import Tensor, from_numpy
+from minires.train import schema
 from minires.train.checkpoint import Stateful, load_checkpoint, read_progress, save_checkpoint
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -399,27 +408,45 @@ def _as_json(config: dict[str, Any]) -> dict[str, Any]:
         raise ArgumentError(message("fit", "config of plain JSON values", error)) from error
 
 
-def _check_same_run(checkpoint: str | os.PathLike[str], config: dict[str, Any]) -> None:
+_PROGRESS = schema.record({"history": schema.history, "config": schema.mapping(schema.anything)})
+
+
+def read_history(checkpoint: str | os.PathLike[str]) -> list[Row]:
+    """The rows of the epochs that a checkpoint of :func:`fit` has behind it.
+
+    Raises:
+        CheckpointError: no whole checkpoint, or not one that :func:`fit` wrote.
+    """
+    return _read_progress(checkpoint)["history"]
+
+
+def _read_progress(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     progress = read_progress(checkpoint)
-    if not {"history", "config"} <= set(progress):
-        raise CheckpointError(
-            message(
-                "fit",
-                f"a checkpoint written by fit() at {checkpoint}",
-                f"progress with {sorted(progress)}",
-                fix="Load it with load_checkpoint(), and choose another file for fit().",
-            )
-        )
-    saved = progress["config"]
-    differ = [key for key in {**saved, **config} if saved.get(key) != config.get(key)]
-    if differ:
-        key = differ[0]
+    fix = "Load it with load_checkpoint(), and choose another file for fit()."
+    schema.check(_PROGRESS, progress, f"fit {checkpoint}", fix)
+    return progress
+
+
+def _check_same_run(checkpoint: str | os.PathLike[str], config: dict[str, Any]) -> None:
+    difference = differing(_read_progress(checkpoint)["config"], config)
+    if difference:
         raise CheckpointError(
             message(
                 "fit",
                 f"a checkpoint of this configuration at {checkpoint}",
-                f"{key} {saved.get(key)!r} there and {config.get(key)!r} here",
-                f"{len(differ)} setting(s) differ",
-                "Resume with the same settings, or choose another checkpoint file.",
+                difference,
+                fix="Resume with the same settings, or choose another checkpoint file.",
             )
         )
+
+
+def differing(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Where two configurations differ, as errors say it; nothing if they are the same."""
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if not keys:
+        return ""
+    first = keys[0]
+    return (
+        f"{first} {quoted(there.get(first))} there and {quoted(here.get(first))} here "
+        f"({len(keys)} setting(s) differ)"
+    )

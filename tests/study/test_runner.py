@@ -19,6 +19,7 @@ from harness import raises
 
 import minires as mr
 from minires.errors import ArgumentError, CheckpointError, NaNError
+from minires.files import claimed
 from minires.models import cifar_plain
 from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, runner, store
 from minires.study.measures import conv_names, gradient_norms
@@ -224,7 +225,7 @@ def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, cas
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
-    with store.claimed(tmp_path), raises(CheckpointError, "another process works in"):
+    with claimed(tmp_path, "study"), raises(CheckpointError, "another process works in"):
         run_study(SMALL, tmp_path)
     assert not (tmp_path / "results.json").exists()
 
