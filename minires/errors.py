@@ -12,6 +12,7 @@ catch it without knowing minires; :class:`MiniresError` catches them all (the co
 from __future__ import annotations
 
 import difflib
+import os
 import reprlib
 from collections.abc import Iterable
 
@@ -116,7 +117,8 @@ def message(op: str, expected: str, got: object, context: str = "", fix: str = "
     >>> message("conv2d", "stride >= 1", 0, "kernel (3, 3)", "Use stride=1.")
     'conv2d: expected stride >= 1, got 0 (kernel (3, 3)). Use stride=1.'
     """
-    known = isinstance(got, str | tuple | type) or hasattr(got, "kind")  # text, shape, dtype
+    plain = str | tuple | type | Exception | os.PathLike
+    known = isinstance(got, plain) or hasattr(got, "kind")  # text, shape, path, dtype
     shown = _shortened(got) if known else quoted(got)
     text = f"{op}: expected {expected}, got {shown}"
     if context:
