@@ -26,6 +26,7 @@ from minires.ops.conv2d.op import Conv2d, Conv2dInput
 from minires.ops.matmul import MatMul
 from minires.ops.max_pool2d.op import MaxPool2d
 from minires.ops.relu.op import ReLU
+from minires.ops.softmax import LogSoftmax, LogSumExp, Softmax
 from minires.tensor import Tensor
 
 Emitter = Callable[[Graph, Step], str]
@@ -172,9 +173,11 @@ SAME_NAME = {
     ReLU: "Relu",
     elementwise.Abs: "Abs",
     elementwise.Log: "Log",
+    elementwise.Exp: "Exp",
     elementwise.Neg: "Neg",
     elementwise.Sigmoid: "Sigmoid",
     elementwise.Sqrt: "Sqrt",
+    elementwise.Sub: "Sub",
     elementwise.Tanh: "Tanh",
     elementwise.Div: "Div",
     elementwise.Pow: "Pow",
@@ -281,33 +284,26 @@ def mul(g: Graph, step: Step) -> str:
     return g.add("Mul", *step.inputs)
 
 
-@emits(elementwise.Sub)
-def sub(g: Graph, step: Step) -> str:
-    axis = _log_softmax_axis(step)
-    if axis is not None:
-        return g.add("LogSoftmax", step.inputs[0], axis=axis)
-    return g.add("Sub", *step.inputs)
+@emits(elementwise.Weigh)
+def weigh(g: Graph, step: Step) -> str:
+    """A product in which 0 times an infinity is 0, and NaN only where an operand is NaN."""
+    product = g.add("Mul", *step.inputs)
+    given = [g.add("IsNaN", side) for side in step.inputs if isinstance(side, Value)]
+    wrong = g.add("IsNaN", product)
+    for side in given:
+        wrong = g.add("And", wrong, g.add("Not", side))
+    return g.add("Where", wrong, 0.0, product)
 
 
-@emits(elementwise.Exp)
-def exp(g: Graph, step: Step) -> str:
-    difference = made_by(step.inputs[0], elementwise.Sub)
-    axis = None if difference is None else _log_softmax_axis(difference)
-    if difference is not None and axis is not None:
-        return g.add("Softmax", difference.inputs[0], axis=axis)
-    return g.add("Exp", step.inputs[0])
+@emits(Softmax, LogSoftmax)
+def soft_maximum(g: Graph, step: Step) -> str:
+    x, axes = step.inputs[:2]
+    if len(axes) != 1:
+        refuse(step, "is taken over a scalar", "It is 1, its logarithm 0.")
+    return g.add(step.function.__name__, x, axis=axes[0])
 
 
-def _log_softmax_axis(step: Step) -> int | None:
-    """The axis of a log-softmax, which is x - logsumexp(x)."""
-    total = made_by(step.inputs[1], reduce.LogSumExp)
-    if total is None or total.inputs[0] is not step.inputs[0]:
-        return None
-    _, axes, keepdim = total.inputs
-    return axes[0] if keepdim and len(axes) == 1 else None
-
-
-REDUCTIONS = {reduce.Sum: "ReduceSum", reduce.LogSumExp: "ReduceLogSumExp"}
+REDUCTIONS = {reduce.Sum: "ReduceSum", LogSumExp: "ReduceLogSumExp"}
 
 
 @emits(*REDUCTIONS, reduce.Extreme)

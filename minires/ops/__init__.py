@@ -41,12 +41,9 @@ from .reduce import (
     any,
     argmax,
     argmin,
-    log_softmax,
-    logsumexp,
     max,
     mean,
     min,
-    softmax,
     std,
     sum,
     var,
@@ -69,6 +66,7 @@ from .shape import (
     transpose,
     unsqueeze,
 )
+from .softmax import log_softmax, logsumexp, softmax
 
 __all__ = [  # the functions, not the modules that hold them
     name for name, value in globals().items() if callable(value) and not name.startswith("_")

@@ -122,6 +122,24 @@ class Mul(Function):
         return gx, sum_to(gy * x, ctx.shapes[1]) if ctx.needs_grad[1] else None
 
 
+class Weigh(Function):
+    """x * y, but 0 times an infinity is 0 and not NaN: what has no weight counts for nothing."""
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:
+        save_operands(ctx, x, y)
+        z = x * y
+        return array_module(z).where((z != z) & (x == x) & (y == y), 0, z)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, y = saved_operands(ctx)
+        gx = sum_to(weigh(gy, y), ctx.shapes[0]) if ctx.needs_grad[0] else None
+        return gx, sum_to(weigh(gy, x), ctx.shapes[1]) if ctx.needs_grad[1] else None
+
+
 class Div(Function):
     complex_safe = True
 
@@ -259,6 +277,22 @@ class Exp(Function):
         return gy * y
 
 
+class Expm1(Function):
+    """exp(x) - 1, with all digits where it is small."""
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save(x)
+        return array_module(x).expm1(x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return gy * exp(x)
+
+
 class Log(Function):
     complex_safe = True
 
@@ -390,6 +424,12 @@ def mul(x: Any, y: Any) -> Tensor:
     return Mul.apply(*binary_operands("mul", x, y))
 
 
+def weigh(x: Any, y: Any) -> Tensor:
+    """``x * y``, broadcast, in which 0 times an infinity is 0 and NaN stays NaN: for losses, where
+    what has a weight of 0 has no part in the result."""
+    return Weigh.apply(*binary_operands("weigh", x, y))
+
+
 @tensor_method("__truediv__", "div")
 def div(x: Any, y: Any) -> Tensor:
     """``x / y``, broadcast; integers are divided as float32."""
@@ -456,6 +496,11 @@ def abs_(x: Tensor) -> Tensor:
 def exp(x: Tensor) -> Tensor:
     """e to the power x."""
     return Exp.apply(real("exp", x))
+
+
+def expm1(x: Tensor) -> Tensor:
+    """``exp(x) - 1``, with all digits where it is small."""
+    return Expm1.apply(x)
 
 
 @tensor_method("log")

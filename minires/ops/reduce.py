@@ -169,30 +169,6 @@ class PutAlong(Function):
         return TakeAlong.apply(gy, ctx.constants[0], ctx.axis), None, None, None
 
 
-class LogSumExp(Function):
-    """log(sum(exp(x))), computed as m + log(sum(exp(x - m))) with m the maximum."""
-
-    complex_safe = True
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
-        xp = array_module(x)
-        peak = x.real.max(axis=axes, keepdims=True)  # any number would do: it cancels out
-        peak = xp.where(xp.isfinite(peak), peak, 0).astype(peak.dtype)
-        with np.errstate(divide="ignore"):  # all -inf: the result is -inf
-            y = xp.log(xp.exp(x - peak).sum(axis=axes, keepdims=True)) + peak
-        ctx.axes = axes
-        y = y if keepdim else y.squeeze(axis=axes)
-        ctx.save(x, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        x, y = ctx.saved
-        kept = _kept(x.shape, ctx.axes)
-        return gy.reshape(kept) * (x - y.reshape(kept)).exp(), None, None
-
-
 class Extremum(NamedTuple):
     """What ``x.max(dim)`` gives: the values, and where along ``dim`` they stand."""
 
@@ -372,16 +348,6 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     return Tensor(_arg("min", x, axis, keepdim))
 
 
-@tensor_method("logsumexp")
-@numpy_names
-def logsumexp(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """log(sum(exp(x))) over ``dim``, without overflow."""
-    real("logsumexp", x)
-    axes = dims("logsumexp", x, dim)
-    _nonempty("logsumexp", x, axes)
-    return LogSumExp.apply(x, axes, keepdim)
-
-
 def _truth(name: str) -> Any:
     def reduce(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
         array = ordered(x._array)
@@ -400,34 +366,3 @@ def _truth(name: str) -> Any:
 
 any = tensor_method("any")(numpy_names(_truth("any")))
 all = tensor_method("all")(numpy_names(_truth("all")))
-
-
-def _along(name: str, dim: Any) -> None:
-    """Refuse None, for which PyTorch's functions guess a dimension from the number of them."""
-    if dim is None:
-        raise ArgumentError(message(name, "dim an integer", "None", fix="Classes are dim 1."))
-
-
-@tensor_method("softmax")
-@numpy_names
-def softmax(x: Tensor, dim: int = -1) -> Tensor:
-    """exp(x) over its sum along ``dim``.
-
-    Raises:
-        ArgumentError: no ``dim``.
-    """
-    _along("softmax", dim)
-    return log_softmax(x, dim).exp()
-
-
-@tensor_method("log_softmax")
-@numpy_names
-def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
-    """x - logsumexp(x) along ``dim``: the logarithm of softmax, without overflow.
-
-    Raises:
-        ArgumentError: no ``dim``.
-    """
-    real("log_softmax", x)
-    _along("log_softmax", dim)
-    return x - logsumexp(x, dim, keepdim=True)

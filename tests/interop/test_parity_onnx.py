@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 
@@ -16,6 +17,7 @@ from minires.models import cifar_resnet, create, list_models
 from minires.nn import functional as F
 from minires.nn import init
 from minires.nn.trace import trace
+from minires.ops.elementwise import weigh
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -166,6 +168,7 @@ CASES = {
     "power": lambda m, x: (x.abs() + 1) ** m.v,
     "elementwise": lambda m, x: (-x).exp() + (x.abs() + 1).log().tanh() + (x * x).sqrt(),
     "softplus": lambda m, x: F.softplus(x),
+    "a weight of 0": lambda m, x: weigh(x.clip(min=0), mr.where(x < 0, math.inf, x)),
     "clip": lambda m, x: x.clip(-0.5, 0.7) + x.clip(min=0.1),
     "maximum": lambda m, x: mr.maximum(x, 0.3) - mr.minimum(x, m.v),
     "comparisons": lambda m, x: sum(

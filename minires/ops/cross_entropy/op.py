@@ -23,7 +23,7 @@ from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, messag
 from ...tensor import Tensor
 from ..checks import check_reduction, check_same, real
 from ..elementwise import where
-from ..reduce import log_softmax, softmax
+from ..softmax import log_softmax, softmax
 
 
 class CrossEntropy(Function):
