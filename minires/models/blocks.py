@@ -20,11 +20,10 @@ All take ``x (n, in_channels, h, w)`` and return
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, ClassVar, TypedDict, Unpack
 
-from minires import random
-from minires.errors import ArgumentError, ShapeError, message, unknown
+from minires import arguments, random
+from minires.errors import ArgumentError, ShapeError, message, quoted
 from minires.nn import BatchNorm2d, Conv2d, Dropout, Module, ReLU, Sequential, init
 from minires.nn import functional as F
 from minires.tensor import Tensor
@@ -60,11 +59,6 @@ class BranchOptions(TypedDict, total=False):
     reduction: int | None
 
 
-def is_whole(value: Any, least: int) -> bool:
-    """Whether this is an integer, and not below ``least``."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
 def check_norm(name: str, norm_layer: Any) -> None:
     """Refuse what cannot make norms: a number, a name, or a norm that is made already.
 
@@ -86,17 +80,7 @@ def _given(value: Any) -> str:
     """A wrong argument in one line, which the text of a module is not."""
     if isinstance(value, Module):
         return f"a {type(value).__name__} that is made already"
-    return value.__name__ if isinstance(value, type) else repr(value)
-
-
-def check_probability(name: str, option: str, value: Any) -> None:
-    """Refuse what is no number in 0..1.
-
-    Raises:
-        ArgumentError: beginning with ``name``.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-        raise ArgumentError(message(name, f"{option} in 0..1", repr(value)))
+    return value.__name__ if isinstance(value, type) else quoted(value)
 
 
 class OptionA(Module):
@@ -104,16 +88,20 @@ class OptionA(Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
+        name = "shortcut A"
+        in_channels = arguments.integer(name, "in_channels", in_channels, 1)
+        out_channels = arguments.integer(name, "out_channels", out_channels, 1)
         if out_channels < in_channels:
             raise ArgumentError(
                 message(
-                    "shortcut A",
+                    name,
                     "at least as many channels out as in",
                     f"{in_channels} in and {out_channels} out",
                     fix='Use shortcut="B", a projection.',
                 )
             )
-        self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.stride = arguments.integer(name, "stride", stride, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, :: self.stride, :: self.stride]
@@ -136,9 +124,11 @@ class SqueezeExcitation(Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        if not is_whole(reduction, 1) or reduction > channels:
-            expected = f"reduction in 1..{channels}, the channels"
-            raise ArgumentError(message("SqueezeExcitation", expected, repr(reduction)))
+        name = "SqueezeExcitation"
+        channels = arguments.integer(name, "channels", channels, 1)
+        reduction = arguments.integer(
+            name, "reduction", reduction, 1, channels, "It divides the channels."
+        )
         self.fc1 = Conv2d(channels, channels // reduction, 1)
         self.relu = ReLU()
         self.fc2 = Conv2d(channels // reduction, channels, 1)
@@ -163,8 +153,7 @@ def make_shortcut(
     Raises:
         ArgumentError: ``option`` is not "A", "B" or "C".
     """
-    if option not in ("A", "B", "C"):
-        raise unknown("shortcut", option, ["A", "B", "C"])
+    arguments.choice("shortcut", option, ("A", "B", "C"))
     same_shape = in_channels == out_channels and stride == 1
     if same_shape and option != "C":
         return None
@@ -218,30 +207,29 @@ class _Branch(Module):
         reduction: int | None = None,
     ) -> None:
         super().__init__()
-        if stride_in not in ("1x1", "3x3"):
-            raise unknown("stride_in", stride_in, ["1x1", "3x3"])
-        check_norm(type(self).__name__, norm_layer)
-        check_probability(type(self).__name__, "dropout", dropout)
-        for option, number in (("groups", groups), ("width_per_group", width_per_group)):
-            if not is_whole(number, 1):
-                raise ArgumentError(
-                    message(type(self).__name__, f"{option} an integer >= 1", repr(number))
-                )
-        inner = channels * width_per_group // 64 * groups
+        name = type(self).__name__
+        arguments.choice("stride_in", stride_in, ("1x1", "3x3"))
+        check_norm(name, norm_layer)
+        dropout = arguments.number(name, "dropout", dropout, least=0, most=1)
+        in_channels = arguments.integer(name, "in_channels", in_channels, 1)
+        channels = arguments.integer(name, "channels", channels, 1)
+        stride = arguments.integer(name, "stride", stride, 1)
+        dilation = arguments.integer(name, "dilation", dilation, 1)
+        groups = arguments.integer(name, "groups", groups, 1)
+        width_per_group = arguments.integer(name, "width_per_group", width_per_group, 1)
         if len(self.kernels) == 2 and (groups, width_per_group) != (1, 64):
             raise ArgumentError(
                 message(
-                    type(self).__name__,
+                    name,
                     "groups 1 and width_per_group 64, as two 3x3 convolutions have no inner width",
                     f"{groups} and {width_per_group}",
                     fix="Use Bottleneck.",
                 )
             )
         strided = 0 if stride_in == "1x1" else self.kernels.index(3)
-        last = len(self.kernels) - 1
+        widths = self.widths(in_channels, channels, groups, width_per_group)
         for i, kernel in enumerate(self.kernels):
-            c_in = in_channels if i == 0 else inner
-            c_out = channels * self.expansion if i == last else inner
+            c_in, c_out = widths[i : i + 2]
             spread = dilation if kernel == 3 else 1
             conv = Conv2d(
                 c_in,
@@ -262,6 +250,25 @@ class _Branch(Module):
         self.relu = ReLU()
         self.dropout = Dropout(dropout) if dropout else None
         self.se = None if reduction is None else SqueezeExcitation(c_out, reduction)
+
+    @classmethod
+    def widths(
+        cls, in_channels: int, channels: int, groups: int = 1, width_per_group: int = 64
+    ) -> list[int]:
+        """Channels in front of the first convolution, between all of them, and behind the last."""
+        inner = channels * width_per_group // 64 * groups
+        return [in_channels, *[inner] * (len(cls.kernels) - 1), channels * cls.expansion]
+
+    @classmethod
+    def weights(
+        cls, in_channels: int, channels: int, groups: int = 1, width_per_group: int = 64
+    ) -> int:
+        """How many entries the weights of the convolutions have, before any is made."""
+        widths = cls.widths(in_channels, channels, groups, width_per_group)
+        return sum(
+            c_in * c_out * kernel**2 // (groups if kernel == 3 else 1)
+            for kernel, c_in, c_out in zip(cls.kernels, widths, widths[1:])
+        )
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x), before the addition."""
@@ -305,8 +312,7 @@ class _Residual(_Branch):
         **branch: Unpack[BranchOptions],
     ) -> None:
         super().__init__(in_channels, channels, stride, **branch)
-        check_probability(type(self).__name__, "survival", survival)
-        self.survival = survival
+        self.survival = arguments.number(type(self).__name__, "survival", survival, least=0, most=1)
         out_channels = channels * self.expansion
         norm = None if self.pre_activation else branch.get("norm_layer", BatchNorm2d)
         bias = branch.get("bias", False)

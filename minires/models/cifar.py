@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from minires.errors import ArgumentError, message
+from minires import arguments
+from minires.errors import ArgumentError, message, quoted
 from minires.models.blocks import (
     BasicBlock,
     Block,
@@ -20,9 +21,8 @@ from minires.models.blocks import (
     PreActBlock,
     PreActBottleneck,
     PreActPlainBlock,
-    is_whole,
 )
-from minires.models.network import Variations, _Network
+from minires.models.network import MOST_BLOCKS, Variations, _Network
 from minires.nn import Conv2d
 
 
@@ -61,8 +61,7 @@ class CifarNet(_Network):
         width: int = 1,
         **variations: Unpack[Variations],
     ) -> None:
-        if not is_whole(width, 1):
-            raise ArgumentError(message("CifarNet", "width an integer >= 1", repr(width)))
+        width = arguments.integer("CifarNet", "width", width, 1)
         stem = Conv2d(in_channels, 16, 3, padding=1, bias=False)
         stages = [(blocks, 16 * 2**i * width, 1 if i == 0 else 2, 1) for i in range(3)]
         super().__init__(block, stem, None, stages, num_classes, **variations)
@@ -75,16 +74,19 @@ def blocks_per_stage(depth: int, step: int = 6, rest: int = 2) -> int:
         ArgumentError: ``depth`` is not of that form; names the nearest depths that are.
     """
     form = f"{step}n+{rest}"
-    if isinstance(depth, bool) or not isinstance(depth, int):
-        raise ArgumentError(message("depth", f"an integer of the form {form}", repr(depth)))
-    least = step + rest
+    whole = arguments.as_integer(depth)
+    if whole is None:
+        raise ArgumentError(message("depth", f"an integer of the form {form}", quoted(depth)))
+    depth, least, most = whole, step + rest, step * (MOST_BLOCKS // 3) + rest
+    if depth > most:
+        raise ArgumentError(message("depth", f"{form} of at most {most:,}", quoted(depth)))
     if depth >= least and (depth - rest) % step == 0:
         return (depth - rest) // step
     below = rest + step * ((depth - rest) // step)
-    near = f"{below} and {below + step}" if below >= least else str(least)
+    near = f"Nearest: {below} and {below + step}." if below >= least else f"Nearest: {least}."
     some = ", ".join(str(rest + step * n) for n in (1, 2, 3))
     raise ArgumentError(
-        message("depth", f"{form} with n >= 1 ({some}, ...)", depth, fix=f"Nearest: {near}.")
+        message("depth", f"{form} with n >= 1 ({some}, ...)", quoted(depth), fix=near)
     )
 
 
@@ -118,6 +120,8 @@ def cifar_resnet(
         (True, False): PreActBlock,
         (True, True): PreActBottleneck,
     }
+    pre_activation = arguments.flag("cifar_resnet", "pre_activation", pre_activation)
+    bottleneck = arguments.flag("cifar_resnet", "bottleneck", bottleneck)
     blocks = blocks_per_stage(depth, 9 if bottleneck else 6)
     block = kinds[pre_activation, bottleneck]
     return CifarNet(block, blocks, num_classes, in_channels=in_channels, **variations)
@@ -133,7 +137,8 @@ def cifar_plain(
     Raises:
         ArgumentError: a depth not of the form 6n+2.
     """
-    block = PreActPlainBlock if pre_activation else PlainBlock
+    v2 = arguments.flag("cifar_plain", "pre_activation", pre_activation)
+    block = PreActPlainBlock if v2 else PlainBlock
     return CifarNet(block, blocks_per_stage(depth), num_classes, in_channels=in_channels)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from minires.errors import ArgumentError, message
+from minires import arguments
+from minires.errors import ArgumentError, message, quoted
 from minires.models.blocks import Bottleneck
 from minires.models.resnet import STAGES
 from minires.nn import (
@@ -58,6 +59,10 @@ def keras_resnet50(
     23546886
     """
     c, h, w = _checked(input_shape)
+    classes = arguments.integer("keras_resnet50", "classes", classes, 1)
+    softmax = arguments.flag("keras_resnet50", "softmax", softmax)
+    features = 512 * Bottleneck.expansion * _left(h) * _left(w)
+    arguments.room("keras_resnet50", 4 * features * classes, f"{features:,} features for fc")
     layers: dict[str, Module] = {
         "conv1": Conv2d(c, 64, 7, stride=2, padding=3),
         "bn1": _norm(64),
@@ -77,7 +82,7 @@ def keras_resnet50(
     layers |= {
         "avgpool": AvgPool2d(2),
         "flatten": Flatten(),
-        "fc": Linear(c_in * _left(h) * _left(w), classes),
+        "fc": Linear(features, classes),
     }
     if softmax:
         layers["softmax"] = Softmax(dim=1)
@@ -101,8 +106,10 @@ def _left(size: int) -> int:
 
 
 def _checked(input_shape: Sequence[int]) -> tuple[int, int, int]:
-    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
-    if len(shape) == 3 and all(isinstance(n, int) and n >= 1 for n in shape):
+    given = input_shape if isinstance(input_shape, Sequence) else ()
+    whole = [arguments.as_integer(n) for n in given]
+    shape = [n for n in whole if n is not None and 1 <= n <= arguments.MOST]
+    if len(shape) == len(given) == 3:
         c, h, w = shape
         if min(_left(h), _left(w)) >= 1:
             return c, h, w
@@ -111,6 +118,5 @@ def _checked(input_shape: Sequence[int]) -> tuple[int, int, int]:
             fix = f"Keras' channels come last; here they come first: ({w}, {c}, {h})."
     else:
         fix = "Such as (3, 64, 64)."
-    raise ArgumentError(
-        message("keras_resnet50", "input_shape (channels, height, width)", input_shape, fix=fix)
-    )
+    expected = "input_shape (channels, height, width)"
+    raise ArgumentError(message("keras_resnet50", expected, quoted(input_shape), fix=fix))

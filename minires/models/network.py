@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
 
-from minires.errors import ArgumentError, ShapeError, message
+from minires import arguments
+from minires.errors import ArgumentError, ShapeError, message, quoted, unknown
 from minires.models.blocks import (
     Block,
+    BranchOptions,
     Norm,
     check_block,
     check_norm,
-    check_probability,
-    is_whole,
 )
 from minires.nn import (
     AdaptiveAvgPool2d,
@@ -30,6 +30,8 @@ from minires.nn import (
 )
 from minires.nn import functional as F
 from minires.tensor import Tensor
+
+MOST_BLOCKS = 10_000  # twice as many as ever were trained (10,000 layers, arXiv:1806.05393)
 
 
 class Variations(TypedDict, total=False):
@@ -99,7 +101,7 @@ class _Network(Module):
                     message(
                         "models",
                         "options of a network",
-                        f"{name}={options[name]!r}",
+                        f"{name}={quoted(options[name])}",
                         "no trained weights come with minires",
                         "Load PyTorch's: net.load_state_dict(minires.load('resnet18.pth')).",
                     )
@@ -108,12 +110,22 @@ class _Network(Module):
         check_block(own, block)
         norm_layer = BatchNorm2d if norm_layer is None else norm_layer
         check_norm(own, norm_layer)
-        check_probability(own, "survival", survival)
-        layers = [blocks for blocks, *_ in stages]
-        if not all(is_whole(n, 0) for n in layers) or not any(layers):
-            raise ArgumentError(message("layers", "numbers >= 0, not all of them 0", layers))
+        survival = arguments.number(own, "survival", survival, least=0, most=1)
+        zero_init_residual = arguments.flag(own, "zero_init_residual", zero_init_residual)
+        num_classes = arguments.integer(own, "num_classes", num_classes, 1)
+        for option in options:
+            if option not in BranchOptions.__annotations__:
+                known = BranchOptions.__annotations__ | Variations.__annotations__
+                raise unknown(f"option of {own}", option, known)
+        layers = arguments.sizes(own, "layers", [blocks for blocks, *_ in stages])
+        if not 1 <= sum(layers) <= MOST_BLOCKS:
+            expected = f"layers of 1 to {MOST_BLOCKS:,} blocks in all"
+            raise ArgumentError(message(own, expected, f"{sum(layers):,}", f"layers {layers}"))
+        stages = [(n, c, stride, spread) for n, (_, c, stride, spread) in zip(layers, stages)]
+        _check_room(own, block, stem.out_channels, stages, num_classes, options)
+        option = self.default_shortcut if shortcut is None else shortcut
         if not hasattr(block, "skip") and (shortcut is not None or survival != 1):
-            given = f"shortcut={shortcut!r}, survival={survival}"
+            given = f"shortcut={quoted(shortcut)}, survival={survival}"
             raise ArgumentError(
                 message(block.__name__, "no options of shortcuts in a plain network", given)
             )
@@ -127,17 +139,17 @@ class _Network(Module):
         self.maxpool = pool
         c_in, made, spread = stem.out_channels, 0, 1
         for i, (blocks, channels, stride, dilation) in enumerate(stages):
-            stage = Sequential()
+            stage = []
             for _ in range(blocks):
                 made += 1
                 second_path = {}
                 if hasattr(block, "skip"):
                     alive = 1 - made / sum(layers) * (1 - survival)
-                    second_path = {"shortcut": shortcut or self.default_shortcut, "survival": alive}
+                    second_path = {"shortcut": option, "survival": alive}
                 kind = {"dilation": spread, "norm_layer": norm_layer, **second_path, **options}
                 stage.append(block(c_in, channels, stride, **kind))
                 c_in, stride, spread = channels * block.expansion, 1, dilation
-            self.add_module(f"layer{i + 1}", stage)
+            self.add_module(f"layer{i + 1}", Sequential(*stage))
         self.stages = len(stages)
         self.avgpool = AdaptiveAvgPool2d(1)
         self.fc = Linear(c_in, num_classes)
@@ -162,6 +174,30 @@ class _Network(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(F.flatten(self.avgpool(self.features(x)), 1))
+
+
+def _check_room(
+    own: str,
+    block: Block,
+    c_in: int,
+    stages: Sequence[tuple[int, int, int, int]],
+    num_classes: int,
+    options: dict[str, Any],
+) -> None:
+    """Refuse a network whose weights no memory holds, before the first of them is made."""
+    groups, width = (
+        arguments.integer(own, name, options.get(name, usual), 1)
+        for name, usual in (("groups", 1), ("width_per_group", 64))
+    )
+    entries = 0
+    for blocks, channels, *_ in stages:
+        c_out = channels * block.expansion
+        if blocks:
+            first, other = (block.weights(c, channels, groups, width) for c in (c_in, c_out))
+            entries += first + (blocks - 1) * other
+            c_in = c_out
+    entries += c_in * num_classes
+    arguments.room(own, 4 * entries, f"{entries:,} float32 weights")
 
 
 def _wrong_images(net: _Network, shape: tuple[int, ...]) -> str:

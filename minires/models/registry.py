@@ -9,7 +9,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from minires.errors import ArgumentError, message, unknown
+from minires import arguments
+from minires.errors import ArgumentError, message, quoted, unknown
 from minires.models import resnet
 from minires.models.blocks import (
     BasicBlock,
@@ -88,7 +89,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """
     if not isinstance(pattern, str):
         fix = 'Such as list_models("resnet*").'
-        raise ArgumentError(message("list_models", "a pattern as text", repr(pattern), fix=fix))
+        raise ArgumentError(message("list_models", "a pattern as text", quoted(pattern), fix=fix))
     names = [name for name in registry if fnmatch.fnmatchcase(name, pattern)]
     if not names:
         raise unknown("model", pattern, registry)
@@ -104,8 +105,6 @@ def create(name: str, **options: Any) -> Module:
     Raises:
         ArgumentError: an unknown name, or an option that this model does not have.
     """
-    if name not in registry:
-        raise unknown("model", name, registry)
     known = options_of(name)
     for option in options:
         if option not in known:
@@ -120,7 +119,7 @@ def options_of(name: str) -> list[str]:
     >>> options_of("cifar_plain20")
     ['num_classes', 'in_channels', 'pre_activation']
     """
-    build = registry[name]
+    build = registry[arguments.choice("model", name, registry)]
     fixed: dict[str, Any] = {}
     function: Any = build
     if isinstance(build, functools.partial):

@@ -20,7 +20,8 @@ import warnings
 from collections.abc import Collection, Sequence
 from typing import Unpack
 
-from minires.errors import ArgumentError, message
+from minires import arguments
+from minires.errors import ArgumentError, message, quoted
 from minires.models.blocks import BasicBlock, Block, Bottleneck
 from minires.models.network import Variations, _Network
 from minires.nn import Conv2d, MaxPool2d
@@ -95,9 +96,8 @@ class ResNet(_Network):
         replace_stride_with_dilation: Sequence[bool] | None = None,
         **variations: Unpack[Variations],
     ) -> None:
-        if not isinstance(layers, Collection) or len(layers) != 4:
-            got = list(layers) if isinstance(layers, Collection) else repr(layers)
-            raise ArgumentError(message("ResNet", "layers of four stages", got))
+        layers = list(layers) if isinstance(layers, Collection) else layers
+        layers = arguments.sizes("ResNet", "layers of four stages:", layers, 0, 4)
         dilate = (False, *_three(replace_stride_with_dilation))
         stages, dilation = [], 1
         for i, blocks in enumerate(layers):
@@ -137,10 +137,10 @@ def _three(dilate: Sequence[bool] | None) -> Sequence[bool]:
             message(
                 "ResNet",
                 "replace_stride_with_dilation for stages 2, 3 and 4, as three booleans",
-                repr(dilate),
+                quoted(dilate),
             )
         )
-    return dilate
+    return [arguments.flag("ResNet", "replace_stride_with_dilation", entry) for entry in dilate]
 
 
 def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:

@@ -28,7 +28,9 @@ def parameter(layer: str, make: Callable[..., Tensor], *shape: int) -> Parameter
     Raises:
         ArgumentError: the memory of this machine cannot hold it.
     """
-    arguments.room(layer, math.prod(shape) * DRAWN, f"a parameter of shape {shape}")
+    arguments.room(
+        layer, math.prod(shape) * DRAWN, f"a parameter of shape {shape}, drawn in float64"
+    )
     return Parameter(make(*shape))
 
 

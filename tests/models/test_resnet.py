@@ -173,11 +173,14 @@ def test_parity_of_a_dilated_grouped_block():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ResNet(BasicBlock, (1, 1)), r"layers of four stages, got \[1, 1\]"),
-        (lambda: ResNet(BasicBlock, (0, 0, 0, 0)), r"not all of them 0, got \[0, 0, 0, 0\]"),
-        (lambda: ResNet(BasicBlock, (1, -1, 0, 0)), r"layers: expected numbers >= 0"),
-        (lambda: ResNet(BasicBlock, 3), r"ResNet: expected layers of four stages, got 3"),
-        (lambda: ResNet(BasicBlock, (1, "2", 1, 1)), r"numbers >= 0.*got \[1, '2', 1, 1\]"),
+        (
+            lambda: ResNet(BasicBlock, (1, 1)),
+            r"layers of four stages: 4 integers >= 0, got \[1, 1\]",
+        ),
+        (lambda: ResNet(BasicBlock, (0, 0, 0, 0)), r"layers of 1 to 10,000 blocks in all, got 0 "),
+        (lambda: ResNet(BasicBlock, (1, -1, 0, 0)), r"4 integers >= 0, got \[1, -1, 0, 0\]"),
+        (lambda: ResNet(BasicBlock, 3), r"ResNet: expected layers of four stages: .*, got 3"),
+        (lambda: ResNet(BasicBlock, (1, "2", 1, 1)), r"integers >= 0, got \[1, '2', 1, 1\]"),
         (lambda: ResNet(3, (1, 1, 1, 1)), "class of blocks from minires.models, such as B.* got 3"),
         (lambda: ResNet(nn.Conv2d, (1, 1, 1, 1)), "ResNet: expected a class of .*, got Conv2d"),
         (lambda: ResNet(BasicBlock(3, 3), (1,) * 4), "got a BasicBlock that is made already"),
@@ -186,10 +189,19 @@ def test_parity_of_a_dilated_grouped_block():
             lambda: resnet18(norm_layer=nn.BatchNorm2d(3)),
             r"a BatchNorm2d that is .*GroupNorm\(8",
         ),
-        (lambda: resnet18(dropout="x"), "BasicBlock: expected dropout in 0..1, got 'x'"),
-        (lambda: resnet18(survival=2), "ResNet: expected survival in 0..1, got 2"),
-        (lambda: resnet18(survival="x"), "ResNet: expected survival in 0..1, got 'x'"),
-        (lambda: resnet18(reduction="x"), "reduction in 1..64, the channels, got 'x'"),
+        (
+            lambda: resnet18(dropout="x"),
+            "BasicBlock: expected dropout a number >= 0 and <= 1, got 'x'",
+        ),
+        (
+            lambda: resnet18(survival=2),
+            "ResNet: expected survival a finite number >= 0 and <= 1, got 2",
+        ),
+        (
+            lambda: resnet18(survival="x"),
+            "ResNet: expected survival a number >= 0 and <= 1, got 'x'",
+        ),
+        (lambda: resnet18(reduction="x"), "reduction an integer >= 1 and <= 64, got 'x'"),
         (lambda: resnet18(replace_stride_with_dilation=3), "stages 2, 3 and 4, .* got 3"),
         (lambda: resnet18(groups=2), "groups 1 and width_per_group 64.*got 2 and 64.*Bottleneck"),
         (lambda: resnet18(replace_stride_with_dilation=[True]), r"three booleans, got \[True\]"),

@@ -114,7 +114,7 @@ def test_squeeze_and_excitation_by_hand():
         y = value(layer(mr.tensor(x)))
         check_module(layer, mr.tensor(x, requires_grad=True)).assert_ok()
     np.testing.assert_allclose(y, x * scale[:, :, None, None], rtol=1e-12)
-    with pytest.raises(ArgumentError, match=r"reduction in 1..4, the channels, got 8"):
+    with pytest.raises(ArgumentError, match=r"reduction an integer >= 1 and <= 4, got 8"):
         SqueezeExcitation(4, reduction=8)
 
 
@@ -214,9 +214,8 @@ def test_options_combine_and_train():
 @pytest.mark.parametrize("value", [-0.1, 1.5, "x", None, True])
 @pytest.mark.parametrize("option", ["survival", "dropout"])
 def test_bad_probabilities(option, value):
-    with pytest.raises(
-        ArgumentError, match=rf"BasicBlock: expected {option} in 0..1, got {value!r}"
-    ):
+    words = rf"BasicBlock: expected {option} a (finite )?number >= 0 and <= 1, got {value!r}"
+    with pytest.raises(ArgumentError, match=words):
         BasicBlock(4, 4, **{option: value})
 
 
