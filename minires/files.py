@@ -237,8 +237,11 @@ def claimed(folder: Path, op: str, owned: Iterable[Path] = ()) -> Iterator[None]
         CheckpointError: the folder cannot be written, or another process works in it.
     """
     path = folder / LOCK
-    owned = [path, *owned]
-    check_writable(path)
+    with _explained(path):
+        folder.mkdir(parents=True, exist_ok=True)
+    owned = [*owned, path]
+    if owned[0] != path:
+        check_writable(owned[0])
     try:
         import fcntl
     except ImportError:  # Windows: the system has no such lock, and none is pretended
@@ -250,7 +253,7 @@ def claimed(folder: Path, op: str, owned: Iterable[Path] = ()) -> Iterator[None]
         try:
             handle = open_own(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            fix = f"Remove {path}, or choose another folder."
+            fix = f"Remove {path} if it is there, or choose another folder."
             got = error.strerror or str(error)
             raise CheckpointError(message(op, f"to lock {folder}", got, fix=fix)) from error
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from minires.data.dataset import RemoteFile, data_root, find_source
 from minires.errors import ArgumentError, DataError, message
+from minires.files import open_own
 
 if TYPE_CHECKING:
     import urllib.request
@@ -166,7 +167,8 @@ def _fetch(
         f"yourself (md5 {file.md5})"
     )
     got = f"none from {len(mirrors)} mirrors:{''.join(reasons)}\n{fix}"
-    raise DataError(message(name, f"{file.name} ({file.size} bytes)", got))
+    # every mirror is told with its reason, however long that becomes
+    raise DataError(f"{name}: expected {file.name} ({file.size} bytes), got {got}")
 
 
 def _from_mirror(
@@ -221,7 +223,7 @@ def _transfer(
         if length is not None and start + length != file.size:
             raise _MirrorFailed(f"a file of {start + length} bytes, expected {file.size}")
         done = start
-        with part.open("ab" if start else "wb") as out:
+        with open(part, "ab" if start else "wb", opener=open_own) as out:
             for block in _blocks(response, timeout):
                 out.write(block[: file.size - done])
                 done = min(done + len(block), file.size)
@@ -288,7 +290,7 @@ def _extract(archive: Path, folder: Path, files: tuple[RemoteFile, ...]) -> None
                 if stream is None or file is None:
                     continue
                 part = folder / f"{file.name}.part"
-                with part.open("wb") as out:
+                with open(part, "wb", opener=open_own) as out:
                     while block := stream.read(_BLOCK):
                         out.write(block)
                 if (md5 := _md5(part)) != file.md5:

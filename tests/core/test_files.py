@@ -3,12 +3,16 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minires import files
 from minires.errors import ArgumentError, CheckpointError
+from minires.files import claimed, open_own
 from minires.train import check_writable, write_atomic, write_json_atomic
 
 
@@ -101,3 +105,188 @@ def test_json_refuses_what_it_cannot_hold(tmp_path, value):
     with pytest.raises(ArgumentError, match=r"JSON values and finite numbers, got .*x\.json"):
         write_json_atomic(tmp_path / "x.json", {"loss": value})
     assert list(tmp_path.iterdir()) == []
+
+
+# -- folders that others may write to as well
+
+posix = pytest.mark.skipif(os.name != "posix", reason="links, pipes and owners are POSIX'")
+root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away"
+)
+
+
+def plant(kind, path, victim):
+    """Put something else under a name that minires is about to open."""
+    if kind == "a symbolic link":
+        path.symlink_to(victim)
+    elif kind == "hard link":
+        os.link(victim, path)
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+
+
+PLANTED = ["a symbolic link", "hard link", "a pipe", "a folder"]
+
+
+@posix
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("flags", ["w", "a", "x", "r+"])
+def test_what_others_planted_is_not_opened(tmp_path, kind, flags):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    plant(kind, tmp_path / "name", victim)
+    with pytest.raises(OSError, match=f"{kind}.* under the name of a file of minires"):
+        open(tmp_path / "name", flags, opener=open_own).close()
+    assert victim.read_text() == "precious"
+
+
+@posix
+def test_a_dangling_link_makes_no_file(tmp_path):
+    (tmp_path / "name").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="a symbolic link"):
+        open(tmp_path / "name", "w", opener=open_own).close()
+    assert not (tmp_path / "victim").exists()
+
+
+@posix
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_planted_lock_is_refused_and_left_alone(tmp_path, kind):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "run").mkdir()
+    plant(kind, tmp_path / "run" / ".lock", victim)
+    entered = []
+    with pytest.raises(CheckpointError) as caught, claimed(tmp_path / "run", "train"):
+        entered.append(1)
+    assert not entered
+    assert str(caught.value).startswith(f"train: expected to lock {tmp_path / 'run'}, got ")
+    assert kind in str(caught.value)
+    assert str(caught.value).endswith(
+        f"Remove {tmp_path / 'run' / '.lock'}, or choose another folder."
+    )
+    assert victim.read_text() == "precious"
+    assert os.path.lexists(tmp_path / "run" / ".lock")
+
+
+@posix
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("write", [lambda p: write_atomic(p, "new"), check_writable])
+def test_a_planted_temporary_file_is_refused_and_left_alone(tmp_path, monkeypatch, kind, write):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "0" * 2 * n)
+    plant(kind, tmp_path / ".x.00000000.tmp", victim)
+    with pytest.raises(CheckpointError, match=f"write x, got {kind}|second name"):
+        write(tmp_path / "x")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "x").exists()
+
+
+@root
+@posix
+def test_a_link_of_another_user_is_not_written_through(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "own").symlink_to("theirs")
+    (tmp_path / "theirs").symlink_to(victim)
+    os.chown(tmp_path / "theirs", 12345, 12345, follow_symlinks=False)
+    for name in ("theirs", "own"):
+        for write in (lambda p: write_atomic(p, "new"), check_writable):
+            with pytest.raises(CheckpointError, match=r"theirs to be a file.*link of another user"):
+                write(tmp_path / name)
+    assert victim.read_text() == "precious"
+
+
+# -- claims
+
+
+def test_a_claim_keeps_others_out_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "a" / "run"
+    with claimed(folder, "study"):
+        words = r"train: another process works in .*run\. Wait"
+        with pytest.raises(CheckpointError, match=words), claimed(folder, "train"):
+            pytest.fail("two were let in")
+        assert [p.name for p in folder.iterdir()] == [".lock"]
+    assert list(folder.iterdir()) == []
+    with claimed(folder, "train"):
+        pass
+
+
+@posix
+def test_a_killed_process_gives_its_claim_back(tmp_path):
+    code = (
+        "import os, sys, pathlib\nfrom minires.files import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1]), 'train'):\n    os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    assert done.returncode == -9
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    with claimed(tmp_path, "train"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_a_lock_that_vanishes_between_opening_and_locking_is_made_anew(tmp_path, monkeypatch):
+    """The process before has just finished: its file is ours alone, and nobody else sees it."""
+    import fcntl
+
+    real, calls = fcntl.flock, []
+
+    def flock(handle, operation):
+        calls.append(handle)
+        if len(calls) == 1:
+            os.unlink(tmp_path / ".lock")
+        return real(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with claimed(tmp_path, "train"):
+        assert (tmp_path / ".lock").exists()
+        with pytest.raises(CheckpointError, match="another process"), claimed(tmp_path, "train"):
+            pytest.fail("two were let in")
+    assert len(calls) == 3
+
+
+@posix
+def test_a_system_without_locks_is_mentioned(tmp_path, monkeypatch):
+    import fcntl
+
+    def flock(handle, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.warns(
+            UserWarning, match=r"cannot be locked \(No locks available\): start no second"
+        ),
+        claimed(tmp_path, "train"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_only_leftovers_of_owned_files_are_removed(tmp_path):
+    ours = [".x.json.0123abcd.tmp", "..lock.89abcdef.tmp"]
+    others = [
+        ".y.json.0123abcd.tmp", ".x.json.0123abc.tmp", ".x.json.0123ABCD.tmp", "x.json.tmp",
+        ".x.json.0123abcd.tmp.bak", "x.json", ".notes.tmp",
+    ]  # fmt: skip
+    for name in (*ours, *others):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".x.json.11111111.tmp").mkdir()
+    (tmp_path / ".x.json.22222222.tmp").symlink_to("x.json")
+    with claimed(tmp_path, "train", [tmp_path / "x.json", tmp_path / "missing" / "z"]):
+        assert not {*ours} & {p.name for p in tmp_path.iterdir()}
+        (tmp_path / ours[0]).write_text("of one who was killed while we worked")
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {*others, ".x.json.11111111.tmp", ".x.json.22222222.tmp"}
+
+
+@posix
+def test_reading_waits_for_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(CheckpointError, match=r"load: expected a file at .*x, got no ordinary"):
+        files.open_to_read(tmp_path / "x", "load")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -115,6 +116,24 @@ def test_a_mirror_that_sends_other_bytes_than_asked(server, files, tmp_path: Pat
     part.write_bytes(files[BIG][:1000])
     assert complete(fetch(server, tmp_path, "shifted", "good"), files)
     assert ("good", BIG, "bytes=1000-") in server.requests
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links and pipes are POSIX'")
+@pytest.mark.parametrize("kind", ["a symbolic link", "a file that has a second name", "a pipe"])
+def test_a_part_that_someone_planted_is_left_alone(server, files, tmp_path: Path, kind: str):
+    victim, folder = tmp_path / "victim", tmp_path / "mnist"
+    victim.write_text("precious")
+    folder.mkdir()
+    part = folder / f"{BIG}.part"
+    if kind == "a pipe":
+        os.mkfifo(part)
+    elif kind == "a symbolic link":
+        part.symlink_to(victim)
+    else:
+        os.link(victim, part)
+    with pytest.raises(DataError, match=f"expected to read and write in .*{kind}"):
+        fetch(server, tmp_path, "good")
+    assert victim.read_text() == "precious"
 
 
 def test_all_mirrors_failing_is_one_error_with_each_reason(server, files, tmp_path: Path):
