@@ -21,6 +21,7 @@ from .autograd import (
     detect_anomaly,
     enable_grad,
     grad,
+    inference_mode,
     is_grad_enabled,
     no_fusion,
     no_grad,
@@ -68,8 +69,6 @@ int32 = int = _np.dtype("int32")
 int64 = long = _np.dtype("int64")
 uint8 = _np.dtype("uint8")
 bool_ = bool = _np.dtype("bool")
-
-inference_mode = no_grad
 
 # What an array user does not need on `import minires` is imported when it is first named.
 _LAZY = {

@@ -8,12 +8,10 @@ exist is an error; nothing ever falls back to another device or backend.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 import importlib
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -21,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError, DeviceError, KernelMissing, unknown
+from .mode import Mode, setting
 
 _BACKENDS = ("auto", "numpy")
-_backend: contextvars.ContextVar[str] = contextvars.ContextVar("minires_backend", default="auto")
+_backend = setting("backend", "auto")
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ def move(array: Any, device: Device) -> Any:
         return cupy().asarray(array)
 
 
-@contextlib.contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: str) -> Mode:
     """Run with other kernels: ``"numpy"`` for the plain references, ``"auto"`` for the fast ones.
+    A context manager and a decorator, as all modes are.
 
     >>> import minires as mr
     >>> with mr.backend("numpy"):
@@ -131,11 +130,7 @@ def backend(name: str) -> Iterator[None]:
     """
     if name not in _BACKENDS:
         raise unknown("backend", name, _BACKENDS)
-    token = _backend.set(name)
-    try:
-        yield
-    finally:
-        _backend.reset(token)
+    return Mode("backend", _backend, name)
 
 
 ON_CPU = np.empty(0)  # where only the place of an array counts
@@ -144,7 +139,7 @@ ON_CPU = np.empty(0)  # where only the place of an array counts
 def backend_name(array: Any) -> str:
     """Which kernels serve this array: "numpy", "numba" or "cuda"."""
     if isinstance(array, np.ndarray):
-        return "numpy" if _backend.get() == "numpy" else "numba"
+        return "numpy" if _backend.get().value == "numpy" else "numba"
     return "cuda"
 
 

@@ -67,7 +67,7 @@ def _global_state():
     mr.manual_seed(0)
     yield
     assert mr.is_grad_enabled(), "the test left gradients disabled"
-    assert _backend.get() == "auto", "the test left another backend set"
+    assert _backend.get().value == "auto", "the test left another backend set"
 
 
 @pytest.fixture(params=["numpy", "auto"])

@@ -15,7 +15,7 @@ OPS = sorted(p.parent.name for p in (PACKAGE / "ops").glob("*/op.py"))
 
 # From the ground up; each may import those before it, and its own.
 STOREYS = [
-    {"errors", "forks", "arguments", "files"},
+    {"errors", "forks", "arguments", "files", "mode"},
     {"device", "random", "autograd", "cuda"},
     {"tensor", "draws"},
     {"kernels", "ops"},
@@ -27,7 +27,7 @@ STOREYS = [
     {"study", "console"},
     {"cli", "__main__", "pytest_plugin"},
 ]
-CORE = ("errors", "device", "random", "autograd", "tensor")
+CORE = ("errors", "mode", "device", "random", "autograd", "tensor")
 
 
 def modules():

@@ -19,6 +19,7 @@ from .inplace import check_inplace, check_writeable, replace, written
 from .modes import (
     detect_anomaly,
     enable_grad,
+    inference_mode,
     is_grad_enabled,
     no_fusion,
     no_grad,

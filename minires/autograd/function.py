@@ -195,8 +195,8 @@ class Function:
             else:
                 arrays.append(a)
                 needs.append(False)
-        record = True in needs and _grad_mode.get()
-        observer = _observer.get()
+        record = True in needs and _grad_mode.get().value
+        observer = _observer.get().value
         if observer is not None:
             arrays = observer.enter(cls, arrays)
         for name, option in options.items():
@@ -221,7 +221,7 @@ class Function:
             for a in arrays if not cls.view else ():
                 if a is out._array:
                     out._array = a.copy()  # an input handed through is no memory of its own
-        if _anomaly.get():
+        if _anomaly.get().value:
             _check_forward(cls, arrays, outputs)
         if cls.view and memory(outputs[0]._array) is memory(args[0]._array):
             outputs[0]._become_view(args[0], (cls, args[1:], options))
@@ -282,7 +282,7 @@ class Function:
     @classmethod
     def context(cls, *args: Any) -> Context:
         """The context of an application to these arguments that is to be put off."""
-        if not _grad_mode.get():
+        if not _grad_mode.get().value:
             return Context((False,) * len(args))
         return Context(tuple([isinstance(a, Variable) and a.requires_grad for a in args]))
 

@@ -23,7 +23,7 @@ from .variable import Variable
 def check_inplace(target: Variable, *sources: Any) -> bool:
     """Whether an in-place write must be recorded; refuses those that cannot be."""
     target._version.settle()
-    if not _grad_mode.get():
+    if not _grad_mode.get().value:
         return False
     base, _, recorded = target._view or (target, (), True)
     leaf = next((v for v in (target, base) if v.is_leaf and v.requires_grad), None)
@@ -75,7 +75,7 @@ def replace(target: Variable, new: Variable) -> None:
     else:  # nobody has seen the old values: they need not be computed
         target._take(new)
     written(target, new if record else None)
-    observer = _observer.get()
+    observer = _observer.get().value
     if observer is not None:
         observer.replaced(target, new)
 

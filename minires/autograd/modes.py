@@ -1,77 +1,95 @@
-"""Modes that hold for a thread: recording, the search for NaN, and fusion."""
+"""The modes of automatic differentiation: recording, the search for NaN, and fusion.
+
+All of them are context managers and decorators, with or without parentheses, of functions,
+generator functions, coroutine functions and asynchronous generators; see :mod:`minires.mode`.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 from typing import Any
 
-_grad_mode: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_grad", default=True)
-_fusion: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_fusion", default=True)
-_anomaly: contextvars.ContextVar[bool] = contextvars.ContextVar("minires_anomaly", default=False)
+from ..arguments import flag
+from ..mode import Mode, setting, state
 
-
-class _Mode(contextlib.ContextDecorator):
-    """Set a context variable inside ``with`` or a decorated function; nests, per thread."""
-
-    def __init__(self, variable: contextvars.ContextVar[bool], value: bool):
-        self._variable, self._value = variable, value
-        self._tokens: list[contextvars.Token[bool]] = []
-
-    def _recreate_cm(self) -> _Mode:  # a decorated function may run in several threads at once
-        return _Mode(self._variable, self._value)
-
-    def __enter__(self) -> None:
-        self._tokens.append(self._variable.set(self._value))
-
-    def __exit__(self, *exc: object) -> None:
-        self._variable.reset(self._tokens.pop())
+_grad_mode = setting("grad", True)
+_fusion = setting("fusion", True)
+_anomaly = setting("anomaly", False)
 
 
 def no_grad(function: Any = None) -> Any:
-    """Record nothing: results inside do not require gradients. Context manager, or decorator with
-    or without parentheses."""
-    mode = _Mode(_grad_mode, False)
+    """Record nothing: results inside do not require gradients.
+
+    >>> import minires as mr
+    >>> @mr.no_grad()
+    ... def predictions(network, batches):
+    ...     for x in batches:
+    ...         yield network(x)
+    """
+    mode = Mode("no_grad", _grad_mode, False)
     return mode if function is None else mode(function)
 
 
 def enable_grad(function: Any = None) -> Any:
     """Record again, inside :func:`no_grad`."""
-    mode = _Mode(_grad_mode, True)
+    mode = Mode("enable_grad", _grad_mode, True)
     return mode if function is None else mode(function)
 
 
-class set_grad_enabled(_Mode):
-    """Record or not, by a flag: from this line on, or inside ``with`` only."""
+def inference_mode(mode: Any = True) -> Any:
+    """:func:`no_grad`, under PyTorch's name for evaluation; ``inference_mode(False)`` is
+    :func:`enable_grad`. ``mode`` may be the function to decorate."""
+    if callable(mode):
+        return Mode("inference_mode", _grad_mode, False)(mode)
+    return Mode("inference_mode", _grad_mode, not flag("inference_mode", "mode", mode))
 
-    def __init__(self, mode: bool):
-        super().__init__(_grad_mode, bool(mode))
+
+class set_grad_enabled(Mode):
+    """Record or not, by a flag: from this line on, or inside ``with`` or a decorated function only.
+
+    As a statement it holds until the block of the mode around it, or the decorated function that
+    contains it, is left.
+
+    Args:
+        mode: whether to record.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__("set_grad_enabled", _grad_mode, flag("set_grad_enabled", "mode", mode))
         self._before = _grad_mode.get()
-        _grad_mode.set(bool(mode))
+        self._statement = state(_grad_mode, self._value)
 
-    def __call__(self, function: Any) -> Any:  # as a decorator it acts inside the function only
-        _grad_mode.set(self._before)
+    def _take_back(self) -> None:
+        """It was no statement."""
+        if _grad_mode.get() is self._statement:
+            _grad_mode.set(self._before)
+        elif not self._statement.over:  # other modes were entered since
+            self._statement.end()
+
+    def __enter__(self) -> None:
+        self._take_back()
+        super().__enter__()
+
+    def __call__(self, function: Any) -> Any:
+        self._take_back()
         return super().__call__(function)
 
-    def __exit__(self, *exc: object) -> None:
-        super().__exit__(*exc)
-        _grad_mode.set(self._before)
 
-
-def no_fusion() -> _Mode:
-    """Run every operation by itself, at once. Context manager or decorator.
+def no_fusion(function: Any = None) -> Any:
+    """Run every operation by itself, at once.
 
     By default convolutions, batch norms, additions and ReLUs share their passes over memory where
     nobody looks in between; the values are the same up to rounding. See docs/architecture.md.
     """
-    return _Mode(_fusion, False)
+    mode = Mode("no_fusion", _fusion, False)
+    return mode if function is None else mode(function)
 
 
 def is_grad_enabled() -> bool:
     """Whether operations are recorded in this thread."""
-    return _grad_mode.get()
+    return bool(_grad_mode.get().value)
 
 
-def detect_anomaly() -> _Mode:
+def detect_anomaly(function: Any = None) -> Any:
     """Stop at the first operation that makes a NaN, forward or backward, and name its line."""
-    return _Mode(_anomaly, True)
+    mode = Mode("detect_anomaly", _anomaly, True)
+    return mode if function is None else mode(function)

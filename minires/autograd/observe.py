@@ -9,16 +9,15 @@ maximum that moves, between two points of a difference. Operations that choose s
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-_observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar(
-    "minires_observer", default=None
-)
+from ..mode import Mode, setting
+
+_observer = setting("observer", None)
 
 AnyObserver = TypeVar("AnyObserver", bound="Observer")
 
@@ -76,17 +75,14 @@ def watch(complex_step: bool = False) -> Iterator[Observer]:
 @contextlib.contextmanager
 def observed_by(observer: AnyObserver) -> Iterator[AnyObserver]:
     """Let ``observer`` see what runs inside."""
-    token = _observer.set(observer)
-    try:
+    with Mode("observed_by", _observer, observer):
         yield observer
-    finally:
-        _observer.reset(token)
 
 
 def tell(function: Any, args: Sequence[Any], output: Any) -> Any:
     """``output``, after telling whoever watches of an operation without derivative, which is no
     :class:`~.function.Function`."""
-    observer = _observer.get()
+    observer = _observer.get().value
     if observer is not None:
         observer.leave(function, args, {}, [output])
     return output
@@ -94,7 +90,7 @@ def tell(function: Any, args: Sequence[Any], output: Any) -> Any:
 
 def in_complex_step() -> bool:
     """Whether a derivative is being taken by a complex step, where dtypes may mix."""
-    observer = _observer.get()
+    observer = _observer.get().value
     return observer is not None and observer.complex_step
 
 
@@ -105,7 +101,7 @@ def switch(name: str, chosen: Callable[[], Any]) -> None:
         name: of the operation, as in "relu".
         chosen: makes the array of choices, a mask or indices; not called unless watched.
     """
-    observer = _observer.get()
+    observer = _observer.get().value
     if observer is None:
         return
     array = chosen()

@@ -93,12 +93,16 @@ class Sum(Pending):
 
 def fusing() -> bool:
     """Whether work may be put off: not under ``no_fusion()``, nor while each step is watched."""
-    return _fusion.get() and not _anomaly.get() and _observer.get() is None
+    if _anomaly.get().value or _observer.get().value is not None:
+        return False
+    return bool(_fusion.get().value)
 
 
 def unwatched() -> bool:
     """Whether nobody looks at single operations: no anomaly detection, observer or recording."""
-    return not _anomaly.get() and _observer.get() is None and here.recording is None
+    if _anomaly.get().value or _observer.get().value is not None:
+        return False
+    return here.recording is None
 
 
 def may_wait(*variables: Any) -> bool:

@@ -13,7 +13,7 @@ _ENGINE = tuple(
     os.path.join(_PACKAGE, part)
     for part in (
         *(folder + os.sep for folder in ("autograd", "ops", "nn", "interop")),
-        *("tensor.py", "derivatives.py"),
+        *("tensor.py", "derivatives.py", "mode.py"),
     )
 )
 _is_engine: dict[str, bool] = {}

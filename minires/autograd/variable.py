@@ -189,10 +189,10 @@ class Variable:
         self._version = source._version
         self._node_version = source._version.count
         if source._view is None:
-            self._view = (source, (step,), _grad_mode.get())
+            self._view = (source, (step,), _grad_mode.get().value)
         else:
             base, steps, recorded = source._view
-            self._view = (base, (*steps, step), recorded and _grad_mode.get())
+            self._view = (base, (*steps, step), recorded and _grad_mode.get().value)
 
     def _refresh(self) -> None:
         """After an in-place write to its memory, a view's history starts anew from its base."""

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..device import array_module, memory
 from ..errors import GraphError, NaNError, ShapeError, message
+from ..mode import Mode
 from .function import has_nan
-from .modes import _anomaly, _grad_mode, _Mode
+from .modes import _anomaly, _grad_mode
 from .pending import Sum, fusing, may_wait
 from .place import Place, caller, show_place
 from .recording import computed, copied
@@ -174,7 +175,7 @@ def walk(
         kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
         return gradient
 
-    with _Mode(_grad_mode, create_graph):
+    with Mode("backward", _grad_mode, create_graph):
         starts = []
         for output, given in zip(outputs, gradients):
             gradient = _start(output, given)
@@ -249,14 +250,14 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
             gys[index] = Variable._wrap(xp.zeros(shape, dtype))
     kept = {id(memory(array)) for array in ctx.kept()}
     ctx._node = node
-    anomaly = _anomaly.get()
-    token = _anomaly.set(False)  # it is this node that is to be named, not what it is made of
+    anomaly, call = _anomaly.get().value, node.function.backward
+    if anomaly:  # it is this node that is to be named, not what it is made of
+        call = Mode("backward", _anomaly, False)(call)
     try:
-        result = node.function.backward(ctx, *gys)
+        result = call(ctx, *gys)
     except NotImplementedError as error:
         raise GraphError(f"{name} at {show_place(node.place)} has no derivative.") from error
     finally:
-        _anomaly.reset(token)
         ctx._node = None  # a node and its context would otherwise keep each other alive
     gxs: list[Any] = list(result) if isinstance(result, tuple) else [result]
     if len(gxs) != len(node.edges):

@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..autograd import Recording, Variable, fusing, is_grad_enabled, unwatched
+from ..autograd import Recording, Variable, unwatched
 from ..autograd.recording import here
 from ..device import CPU, ON_CPU, backend_name
 from ..errors import ArgumentError, CaptureError, DeviceError, message
 from ..forks import new_lock_in_children
 from ..kernels.buffers import release
+from ..mode import settings
 from ..nn.module import Module
 from ..optim import Optimizer
 from ..tensor import Tensor
@@ -127,7 +128,7 @@ class Captured:
             return self._serve(function, (*args, *options.values()), (*options,))
 
     def _serve(self, function: Callable[..., Any], args: tuple[Any, ...], names: Any) -> Any:
-        call = (names, *map(_signature, args), is_grad_enabled(), fusing())
+        call = (names, *map(_signature, args), settings())
         if not unwatched() or backend_name(ON_CPU) != "numba":
             return _copy(function(*args))
         key = call + self._state.signature(self._reads_gradients)

@@ -164,9 +164,9 @@ def test_backends():
     assert backends("numba") == [NUMBA]
     assert backends(device="cpu") == cpu
     with NUMPY.active():
-        assert _backend.get() == "numpy"
+        assert _backend.get().value == "numpy"
     with NUMBA.active():
-        assert _backend.get() == "auto"
+        assert _backend.get().value == "auto"
 
 
 def test_array_expressions_run_once():
