@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arguments import flag
 from ..errors import DTypeError, GraphError, message
 from .modes import _grad_mode, enable_grad
 from .pending import Pending
@@ -131,6 +132,7 @@ class Variable:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        value = flag("requires_grad", "value", value)
         if value and self.dtype.kind != "f":
             raise DTypeError(
                 message(
@@ -145,7 +147,7 @@ class Variable:
                 f"requires_grad: expected a leaf, got the result of {self._node!r}. "
                 "Use .detach() for a copy without history."
             )
-        self._requires_grad = bool(value)
+        self._requires_grad = value
 
     @property
     def grad(self) -> Any:

@@ -207,8 +207,9 @@ def walk(
             for key, (leaf, (total,)) in leaves.items()
             if inputs is None or key in wanted
         ]
-        if inputs is None:  # nothing has failed until here, and no .grad has changed
-            for leaf, gradient in totals + kept:
+        if inputs is None:
+            receiving = [total for total in totals if _receives(total[0])] + kept
+            for leaf, gradient in receiving:  # nothing has failed, and no .grad has changed so far
                 present = leaf._grad
                 if present is None:
                     leaf._grad = _unaliased(gradient, exposed, create_graph)
@@ -229,6 +230,16 @@ def walk(
                 gradient = _unaliased(gradient, exposed, create_graph)
             result.append(gradient)
         return result
+
+
+def _receives(leaf: Variable) -> bool:
+    """Whether a leaf is to have its gradient: not if it was frozen since it was used."""
+    if leaf._node is not None:
+        raise GraphError(
+            f"backward: expected a leaf of shape {leaf.shape}, got one that was written in place "
+            f"since and is the result of {leaf._node!r} now. Write into a clone() of it."
+        )
+    return leaf._requires_grad
 
 
 def _accumulate(total: Variable, gradient: Variable) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from core.leaves import F64, leaf
 
 import minires as mr
-from minires.errors import DTypeError, GraphError, ShapeError
+from minires import nn
+from minires.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
 # **** what backward does to .grad ****
 
@@ -132,6 +135,102 @@ def test_a_function_that_hands_through_its_input_makes_new_memory():
     assert x.item() == 1
     y.backward()
     assert x.grad.item() == 1
+
+
+# **** leaves that are frozen between forward and backward ****
+
+
+def frozen():
+    """A leaf that a graph was built on and that was frozen since, one that was not, the result."""
+    w, v = leaf([2.0, 3.0]), leaf([5.0, 7.0])
+    y = (w * w * v).sum()
+    w.requires_grad_(False)
+    return w, v, y
+
+
+def test_a_frozen_leaf_gets_no_gradient():
+    w, v, y = frozen()
+    y.backward()
+    assert w.grad is None
+    assert v.grad.tolist() == [4, 9]
+    w, v, y = frozen()
+    y.backward(create_graph=True)
+    assert w.grad is None
+    assert v.grad.requires_grad
+    w, v, y = frozen()
+    assert mr.grad(y, v)[0].tolist() == [4, 9]
+    with pytest.raises(GraphError, match=r"input 0 of shape .* does not require grad"):
+        mr.grad(y, w)
+
+
+def test_a_frozen_leaf_keeps_the_gradient_it_has():
+    w, v = leaf([2.0]), leaf([5.0])
+    y = (w * v).sum()
+    y.backward(retain_graph=True)
+    held = w.grad
+    w.requires_grad_(False)
+    y.backward(retain_graph=True)
+    assert w.grad is held
+    assert (w.grad.item(), v.grad.item()) == (5, 4)
+    w.requires_grad_(True)  # and again, once it is trained again
+    y.backward()
+    assert (w.grad.item(), v.grad.item()) == (10, 6)
+
+
+def test_all_leaves_frozen_is_no_error():
+    w = leaf([2.0])
+    y = (w * w).sum()
+    w.requires_grad_(False)
+    y.backward()
+    assert w.grad is None
+
+
+def test_hooks_of_a_frozen_leaf_see_the_gradient():
+    """As in PyTorch; a hook may freeze its own leaf, too."""
+    seen = []
+    w, v = leaf([2.0]), leaf([5.0])
+    w.register_hook(lambda g: seen.append(g.item()))
+    v.register_hook(lambda g: v.requires_grad_(False) and None)
+    y = (w * v).sum()
+    w.requires_grad_(False)
+    y.backward()
+    assert seen == [5]
+    assert w.grad is None
+    assert v.grad is None
+
+
+def test_a_leaf_that_became_a_result_is_named():
+    w, v = leaf([2.0]), leaf([5.0])
+    y = (w + v).sum()
+    w.requires_grad_(False)
+    w.mul_(v)
+    words = r"a leaf of shape \(1,\), got one .* written in place since .* of <Mul .*clone\(\)"
+    with pytest.raises(GraphError, match=words):
+        y.backward()
+    assert v.grad is None
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_backbone_frozen_after_forward_is_not_trained(kind, fused):
+    backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    net = nn.Sequential(backbone, nn.Flatten(), nn.Linear(16, 3))
+    optimizer = getattr(mr.optim, kind)(net.parameters(), lr=0.1)
+    before = [p.detach().clone() for p in net.parameters()]
+    with contextlib.nullcontext() if fused else mr.no_fusion():
+        loss = net(mr.randn(2, 1, 4, 4)).square().mean()
+        backbone.requires_grad_(False)
+        loss.backward()
+    optimizer.step()
+    assert [p.grad is None for p in net.parameters()] == [True] * 4 + [False] * 2
+    moved = [bool((p != b).any().item()) for p, b in zip(net.parameters(), before)]
+    assert moved == [False] * 4 + [True] * 2
+    assert len(optimizer.state_dict()["state"]) <= 2
+
+
+def test_requires_grad_is_a_flag():
+    with pytest.raises(ArgumentError, match="requires_grad: expected value True or False, got 1"):
+        leaf([1.0]).requires_grad = 1
 
 
 # **** hooks ****

@@ -304,3 +304,24 @@ def test_states_have_one_structure():
     assert set(ours) == set(reference)
     assert set(ours["state"][0]) == set(reference["state"][0])
     assert set(ours["param_groups"][0]) <= set(reference["param_groups"][0])
+
+
+def test_freezing_between_forward_and_backward():
+    """No new gradient for what is frozen; a step still goes by an old one."""
+    rows = []
+    for side in (Ours("float64"), theirs()):
+        w, b, c = (side.tensor(np.array([value])) for value in (2.0, 3.0, 5.0))
+        optimiser = side.names["optim"].SGD([w, b, c], lr=0.1, momentum=0.9)
+        for step in range(4):
+            loss = (w * b * c).sum()
+            if step == 1:
+                w.requires_grad_(False)
+                c.grad = None
+                c.requires_grad_(False)
+            if step == 3:
+                w.requires_grad_(True)
+            loss.backward()
+            optimiser.step()
+            rows.append([side.array(leaf).item() for leaf in (w, b, c)])
+            rows.append([float("nan") if t.grad is None else t.grad.item() for t in (w, b, c)])
+    np.testing.assert_allclose(rows[: len(rows) // 2], rows[len(rows) // 2 :], rtol=1e-12)
