@@ -68,6 +68,42 @@ def seven_loops(x, w, b, stride, padding, dilation, groups):
     return y
 
 
+def seven_loops_back(x, w, gy, stride, padding, dilation, groups):
+    """gx and gw, one multiplication at a time."""
+    g = Conv2dGeometry.from_shapes(x.shape, w.shape, stride, padding, dilation, groups)
+    gx, gw, per_group = np.zeros(x.shape), np.zeros(w.shape), g.c_out // g.groups
+    for n, o, i, j in np.ndindex(gy.shape):
+        for c, u, v in np.ndindex(w.shape[1:]):
+            h = i * g.stride[0] + u * g.dilation[0] - g.padding[0]
+            k = j * g.stride[1] + v * g.dilation[1] - g.padding[1]
+            if 0 <= h < g.h_in and 0 <= k < g.w_in:
+                channel = o // per_group * w.shape[1] + c
+                gx[n, channel, h, k] += w[o, c, u, v] * gy[n, o, i, j]
+                gw[o, c, u, v] += gy[n, o, i, j] * x[n, channel, h, k]
+    return gx, gw
+
+
+@pytest.mark.parametrize("planted", range(3))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", SMALL)
+def test_the_reference_skips_the_padding(name, bad, planted):
+    """Padding adds nothing, also where 0 times the other factor would be NaN."""
+    x, w, options = CASES[name]
+    full = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **options}
+    g = Conv2dGeometry.from_shapes(x, w, **full)
+    x, w, gy = arrays(x, w, (g.n, g.c_out, g.h_out, g.w_out))
+    operand = (x, w, gy)[planted]
+    operand.flat[operand.size // 3] = bad
+    with mr.backend("numpy"), np.errstate(all="ignore"):
+        tensors = [mr.tensor(a, requires_grad=True) for a in (x, w)]
+        y = mr.conv2d(*tensors, **options)
+        gradients = mr.grad(y, tensors, mr.tensor(gy))
+        expected = [seven_loops(x, w, np.zeros(w.shape[0]), **full)]
+        expected += seven_loops_back(x, w, gy, **full)
+    for found, right in zip((y, *gradients), expected):
+        np.testing.assert_allclose(found.data, right, rtol=1e-12, atol=1e-12)
+
+
 def test_conv2d_by_hand(backend):
     x = mr.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]])
     w = mr.tensor([[[[1.0, 10.0]]]])

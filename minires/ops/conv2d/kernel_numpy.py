@@ -16,22 +16,23 @@ from ...kernels.weights import as_weights
 from .op import Conv2dGeometry
 
 
-def _taps(g: Conv2dGeometry) -> Iterator[tuple[int, int, slice, slice]]:
-    """Each kernel tap (u, v), with the rows and columns of the padded input it meets."""
+def _taps(g: Conv2dGeometry) -> Iterator[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
+    """Each kernel tap (u, v), with the pixels of y that meet an x under it, and these x: rows and
+    columns of each. What a tap would meet in the padding is left out: it adds nothing, not even
+    where the other factor is infinite."""
     for u in range(g.k_h):
         for v in range(g.k_w):
-            top, left = u * g.dilation[0], v * g.dilation[1]
-            yield (
-                u,
-                v,
-                slice(top, top + (g.h_out - 1) * g.stride[0] + 1, g.stride[0]),
-                slice(left, left + (g.w_out - 1) * g.stride[1] + 1, g.stride[1]),
-            )
+            i, h = _inside(g.h_in, g.h_out, u * g.dilation[0] - g.padding[0], g.stride[0])
+            j, k = _inside(g.w_in, g.w_out, v * g.dilation[1] - g.padding[1], g.stride[1])
+            yield u, v, (i, j), (h, k)
 
 
-def _padded(x: Any, g: Conv2dGeometry) -> Any:
-    p_h, p_w = g.padding
-    return np.pad(x, ((0, 0), (p_h, p_h), (p_w, p_w), (0, 0)))
+def _inside(size: int, outputs: int, at: int, stride: int) -> tuple[slice, slice]:
+    """The i below ``outputs`` with 0 <= h < ``size``, where h = i * stride + at; and these h."""
+    first = max(-(at // stride), 0)
+    end = max(min((size - 1 - at) // stride + 1, outputs), first)
+    h = first * stride + at
+    return slice(first, end), slice(h, h + (end - first) * stride, stride)
 
 
 def _groups(g: Conv2dGeometry) -> Iterator[tuple[slice, slice]]:
@@ -60,10 +61,10 @@ def conv2d_fwd(
     kept = as_weights(w, b)
     w, b = kept.array, kept.bias
     y[...] = 0 if b is None else b
-    padded = _padded(as_source(x).values(), g)
-    for u, v, rows, columns in _taps(g):
+    x = as_source(x).values()
+    for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
-            y[..., o] += padded[:, rows, columns, i] @ w[o, :, u, v].T
+            y[:, *out, o] += x[:, *inside, i] @ w[o, :, u, v].T
     if residual is not None:
         y += residual
     if relu:
@@ -76,19 +77,18 @@ def conv2d_fwd(
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in)."""
-    gy, (p_h, p_w) = as_source(gy).values(), g.padding
-    padded = np.zeros((g.n, g.h_in + 2 * p_h, g.w_in + 2 * p_w, g.c_in), gy.dtype)
-    for u, v, rows, columns in _taps(g):
+    gy = as_source(gy).values()
+    gx[...] = 0
+    for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
-            padded[:, rows, columns, i] += gy[..., o] @ w[o, :, u, v]
-    gx[...] = padded[:, p_h : p_h + g.h_in, p_w : p_w + g.w_in]
+            gx[:, *inside, i] += gy[:, *out, o] @ w[o, :, u, v]
 
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in / groups, k_h, k_w)."""
-    gy, padded = as_source(gy).values(), _padded(as_source(x).values(), g)
-    for u, v, rows, columns in _taps(g):
+    gy, x = as_source(gy).values(), as_source(x).values()
+    for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
             gw[o, :, u, v] = np.tensordot(
-                gy[..., o], padded[:, rows, columns, i], axes=((0, 1, 2), (0, 1, 2))
+                gy[:, *out, o], x[:, *inside, i], axes=((0, 1, 2), (0, 1, 2))
             )

@@ -5,8 +5,9 @@ The definition, for groups = 1 (a correlation, as everywhere in deep learning)::
     y[n, o, i, j] = b[o] + sum over c, u, v of
                     w[o, c, u, v] * x[n, c, i * s_h + u * d_h - p_h, j * s_w + v * d_w - p_w]
 
-with stride s, dilation d, padding p, and x zero outside its borders. y is linear in x, w and b,
-so its gradients are sums of the same products in another order::
+with stride s, dilation d and padding p, over the pixels inside x: outside of its borders x is zero
+and adds nothing, even to an infinite w. y is linear in x, w and b, so its gradients are sums of the
+same products in another order::
 
     gx[n, c, h, k] = sum over o, u, v of  w[o, c, u, v] * gy[n, o, i, j]   where x[h, k] was used
     gw[o, c, u, v] = sum over n, i, j of  gy[n, o, i, j] * x[n, c, i * s_h + u * d_h - p_h, ...]
