@@ -35,11 +35,11 @@ INDEX = ir.IntType(64)
 
 
 class Vector(types.Type):
-    """As many numbers of a dtype as one register holds."""
+    """As many numbers of a dtype as one register holds, or ``count``, which then take several."""
 
-    def __init__(self, dtype: Any):
+    def __init__(self, dtype: Any, count: int = 0):
         self.dtype = dtype
-        self.count = lanes(str(dtype))
+        self.count = count or lanes(str(dtype))
         super().__init__(name=f"Vector({dtype}, {self.count})")
 
 
