@@ -174,9 +174,11 @@ SAME_NAME = {
     elementwise.Abs: "Abs",
     elementwise.Log: "Log",
     elementwise.Exp: "Exp",
+    elementwise.Mul: "Mul",
     elementwise.Neg: "Neg",
     elementwise.Sigmoid: "Sigmoid",
     elementwise.Sqrt: "Sqrt",
+    reduce.StandardDeviation: "Sqrt",
     elementwise.Sub: "Sub",
     elementwise.Tanh: "Tanh",
     elementwise.Div: "Div",
@@ -270,20 +272,6 @@ def add(g: Graph, step: Step) -> str:
     return g.add("Add", *step.inputs)
 
 
-@emits(elementwise.Mul)
-def mul(g: Graph, step: Step) -> str:
-    """Also the mean, which is a sum times 1 / count."""
-    for total, number in (step.inputs, step.inputs[::-1]):
-        summed = made_by(total, reduce.Sum)
-        if summed is not None and not isinstance(number, Value):
-            x, axes, keepdim = summed.inputs
-            if number == 1.0 / math.prod(x.shape[axis] for axis in axes):
-                if axes == (2, 3) and len(x.shape) == 4 and keepdim:
-                    return g.add("GlobalAveragePool", x)
-                return g.add("ReduceMean", x, g.integers(axes), keepdims=int(keepdim))
-    return g.add("Mul", *step.inputs)
-
-
 @emits(elementwise.Weigh)
 def weigh(g: Graph, step: Step) -> str:
     """A product in which 0 times an infinity is 0, and NaN only where an operand is NaN."""
@@ -311,6 +299,14 @@ def reduction(g: Graph, step: Step) -> str:
     x, axes, keepdim, *which = step.inputs
     kind = f"Reduce{which[0].title()}" if which else REDUCTIONS[step.function]
     return g.add(kind, x, g.integers(axes), keepdims=int(keepdim))
+
+
+@emits(reduce.Mean)
+def mean(g: Graph, step: Step) -> str:
+    x, axes, keepdim = step.inputs
+    if axes == (2, 3) and len(x.shape) == 4 and keepdim:
+        return g.add("GlobalAveragePool", x)
+    return g.add("ReduceMean", x, g.integers(axes), keepdims=int(keepdim))
 
 
 # **** shapes ****

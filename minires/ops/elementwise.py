@@ -23,7 +23,7 @@ from ..autograd import (
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
-from . import large
+from . import large, sums
 from .checks import binary_operands, check_same, operand, real
 
 
@@ -37,8 +37,7 @@ class SumTo(Function):
         ctx.shape = x.shape
         lead = x.ndim - len(shape)
         stretched = [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
-        y = x.sum(axis=(*range(lead), *stretched), keepdims=True)
-        return y.reshape(y.shape[lead:])
+        return sums.total(x, (*range(lead), *stretched)).reshape(shape)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:

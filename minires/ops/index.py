@@ -60,9 +60,12 @@ class ScatterAdd(Function):
         y = full_laid_out(x, shape) if x.ndim == len(shape) else xp.zeros(shape, x.dtype)
         if _is_basic(index):
             y[index] = x
-        else:
-            xp.add.at(y, index, x)  # an index array may name an entry several times
-        return y
+            return y
+        # An index array may name an entry any number of times: added as minires.ops.sums adds.
+        wide = xp.result_type(x, np.float64)
+        y = y.astype(wide, copy=False)
+        xp.add.at(y, index, x.astype(wide, copy=False))
+        return y.astype(x.dtype, copy=False)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:

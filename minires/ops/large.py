@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..device import backend_name
-from .checks import _order, flat, nhwc
+from .checks import _order, flat
 
 LARGE = 1 << 18  # entries; below, waking the other threads costs more than they gain
 
@@ -43,18 +43,3 @@ def arithmetic(sign: str, x: Any, y: Any) -> Any:
     kind = {"+": elementwise.ADD, "-": elementwise.SUB, "*": elementwise.MUL}[sign]
     out = elementwise.arithmetic(kind, flat(x), y if number else flat(y))
     return out.reshape([x.shape[i] for i in order]).transpose(np.argsort(order))
-
-
-def total(x: Any, axes: tuple[int, ...]) -> Any:
-    """The sum over all dimensions, or over all but the channels of an image tensor; or None."""
-    if not _is_large(x):
-        return None
-    if len(axes) == x.ndim and x.transpose(_order(x)).flags.c_contiguous:
-        from ..kernels import elementwise
-
-        return elementwise.sum_all(flat(x))
-    if axes == (0, 2, 3) and x.ndim == 4 and nhwc(x).flags.c_contiguous:
-        from ..kernels import elementwise
-
-        return elementwise.sum_rows(nhwc(x).reshape(-1, x.shape[1]))
-    return None

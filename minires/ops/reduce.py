@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,9 +14,9 @@ from ..autograd import Function, computed, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
-from . import large
+from . import sums
 from .checks import given, ordered, real
-from .elementwise import Expand
+from .elementwise import Expand, Sqrt, where
 
 Dims = int | tuple[int, ...] | list[int] | None
 F = TypeVar("F", bound=Callable[..., Any])
@@ -93,16 +94,43 @@ class Sum(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
         ctx.shape, ctx.axes = x.shape, axes
-        result = large.total(x, axes)
-        if result is None:
-            return x.sum(axis=axes, keepdims=keepdim)
-        return result.reshape(_kept(x.shape, axes)) if keepdim else result
+        return sums.total(x, axes, keepdim)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
-        if gy.shape:  # a scalar fits any shape as it is
-            gy = gy.reshape(_kept(ctx.shape, ctx.axes))
-        return Expand.apply(gy, ctx.shape), None, None
+        return _spread(gy, ctx.shape, ctx.axes), None, None
+
+
+class Mean(Function):
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
+        ctx.shape, ctx.axes = x.shape, axes
+        return sums.mean(x, axes, keepdim)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        count = math.prod([ctx.shape[axis] for axis in ctx.axes])
+        return _spread(gy / count, ctx.shape, ctx.axes), None, None
+
+
+def _spread(gy: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """The gradient of a sum over ``axes``, for each entry that was summed."""
+    if gy.shape:  # a scalar fits any shape as it is
+        gy = gy.reshape(_kept(shape, axes))
+    return Expand.apply(gy, shape)
+
+
+class StandardDeviation(Sqrt):
+    """The root of a variance. Where all entries are equal it has a kink, like the length of a
+    vector at 0, and the gradient is taken as 0."""
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        flat = y == 0
+        return where(flat, 0, gy / where(flat, 1, y * 2))
 
 
 class Extreme(Function):
@@ -121,10 +149,11 @@ class Extreme(Function):
         switch(f"a{name}", chosen)
         if ctx.needs_grad[0] or x.dtype.kind == "c":
             mask = chosen()
-            share = mask / mask.sum(axis=axes, keepdims=True, dtype=peak.dtype)
+            count = mask.sum(axis=axes, keepdims=True)  # of integers: as large as it is
+            share = mask / count.astype(peak.dtype)
             ctx.save_constants(share)
             if x.dtype.kind == "c":
-                y = (array_module(x).where(mask, x, 0) * share).sum(axis=axes, keepdims=True)
+                y = sums.total(array_module(x).where(mask, x, 0) * share, axes, True)
         return y if keepdim else y.squeeze(axis=axes)
 
     @staticmethod
@@ -202,8 +231,7 @@ def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     real("mean", x)
     axes = dims("mean", x, dim)
     _nonempty("mean", x, axes)
-    count = int(np.prod([x.shape[axis] for axis in axes]))
-    return Sum.apply(x, axes, keepdim) * (1.0 / count)
+    return Mean.apply(x, axes, keepdim)
 
 
 @tensor_method("var")
@@ -255,7 +283,7 @@ def var(
             )
         )
     distance = x - mean(x, axes, keepdim=True)
-    return sum(distance * distance, axes, keepdim) * (1.0 / (count - correction))
+    return sum(distance * distance, axes, keepdim) / (count - correction)
 
 
 @tensor_method("std")
@@ -268,8 +296,11 @@ def std(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The square root of :func:`var`, which explains the arguments."""
-    return var(x, dim, unbiased, keepdim, correction=correction).sqrt()
+    """The square root of :func:`var`, which explains the arguments.
+
+    Where all entries are equal, it is 0, and so is the gradient.
+    """
+    return StandardDeviation.apply(var(x, dim, unbiased, keepdim, correction=correction))
 
 
 @tensor_method("amax")

@@ -15,6 +15,7 @@ from ..autograd import Function
 from ..device import array_module
 from ..errors import ArgumentError, message
 from ..tensor import Tensor, tensor_method
+from . import sums
 from .checks import real
 from .elementwise import expm1, weigh
 from .reduce import Dims, _kept, _nonempty, dims, numpy_names
@@ -36,7 +37,7 @@ def _log_sum(shifted: Any, axes: tuple[int, ...]) -> Any:
     xp = array_module(shifted)
     top = shifted.real == 0
     count = xp.maximum(top.sum(axis=axes, keepdims=True), 1).astype(shifted.real.dtype)
-    rest = (xp.exp(shifted) - top).sum(axis=axes, keepdims=True)
+    rest = sums.total(xp.exp(shifted) - top, axes, True)
     rest = xp.where(top.any(axis=axes, keepdims=True), rest, rest - 1)  # nothing was at 0
     return xp.log(count) + xp.log1p(rest / count)
 
@@ -83,7 +84,7 @@ class Softmax(Function):
     def forward(ctx: Any, x: Any, axes: tuple[int, ...], finite: bool) -> Any:
         ctx.axes = axes
         y = array_module(x).exp(x - _peak(x, axes, finite))
-        y /= y.sum(axis=axes, keepdims=True)
+        y /= sums.total(y, axes, True)
         ctx.save(y)
         return y
 
@@ -108,10 +109,10 @@ class SoftmaxInput(Function):
         xp = array_module(y)
         top = y.real == y.real.max(axis=axes, keepdims=True, initial=0)
         count = xp.maximum(top.sum(axis=axes, keepdims=True), 1).astype(y.real.dtype)
-        there = xp.where(top, gy, 0).sum(axis=axes, keepdims=True) / count
+        there = sums.total(xp.where(top, gy, 0), axes, True) / count
         gy = gy - xp.where(xp.isfinite(there), there, 0)
         out = y == 0  # of no weight, whatever its gradient is
-        mean = xp.where(out, 0, y * gy).sum(axis=axes, keepdims=True)
+        mean = sums.total(xp.where(out, 0, y * gy), axes, True)
         return xp.where(out, 0, y * (gy - mean))
 
     @staticmethod

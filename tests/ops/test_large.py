@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.ops.large import LARGE, arithmetic, total
+from minires.ops.large import LARGE, arithmetic
 
 SHAPE = (LARGE // (16 * 64), 16, 8, 8)  # as many entries as count as large
 
@@ -27,22 +27,10 @@ def test_arithmetic_of_large_arrays(dtype, channels_last):
     np.testing.assert_array_equal(arithmetic("*", x, 0.5), x * np.asarray(0.5, dtype))
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_sums_of_large_arrays(channels_last):
-    x = images(channels_last=channels_last)
-    np.testing.assert_allclose(total(x, (0, 1, 2, 3)), x.sum(dtype=np.float64), rtol=1e-5)
-    by_channel = total(x, (0, 2, 3))
-    if channels_last:
-        np.testing.assert_allclose(by_channel, x.sum((0, 2, 3), dtype=np.float64), atol=1e-3)
-    else:
-        assert by_channel is None
-
-
 def test_what_is_left_to_numpy():
     x = images()
     for other in (x[:-1], x[::2], x.astype(np.int64), x.astype(complex), x.astype(np.float16)):
         assert arithmetic("+", other, other) is None
-        assert total(other, (0, 1, 2, 3)) is None
     for other in (images("float64"), images(channels_last=True), x[:1], x[::-1]):
         assert arithmetic("+", x, other) is None
     with mr.backend("numpy"):
