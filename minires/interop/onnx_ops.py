@@ -176,11 +176,11 @@ SAME_NAME = {
     elementwise.Exp: "Exp",
     elementwise.Mul: "Mul",
     elementwise.Neg: "Neg",
-    elementwise.Sigmoid: "Sigmoid",
+    activation.Sigmoid: "Sigmoid",
     elementwise.Sqrt: "Sqrt",
     reduce.StandardDeviation: "Sqrt",
     elementwise.Sub: "Sub",
-    elementwise.Tanh: "Tanh",
+    activation.Tanh: "Tanh",
     elementwise.Div: "Div",
     elementwise.Pow: "Pow",
     activation.Erf: "Erf",
@@ -203,6 +203,13 @@ def identity(g: Graph, step: Step) -> str:
 def cast(g: Graph, step: Step) -> str:
     x, dtype = step.inputs
     return g.add("Cast", x, to=g.element_type(dtype))
+
+
+@emits(activation.NormalProbability)
+def normal_probability(g: Graph, step: Step) -> str:
+    """(1 + erf(x / sqrt(2))) / 2: ONNX has no complement of erf."""
+    x = g.add("Mul", step.inputs[0], math.sqrt(0.5))
+    return g.add("Mul", g.add("Add", g.add("Erf", x), 1.0), 0.5)
 
 
 @emits(elementwise.Maximum)

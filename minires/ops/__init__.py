@@ -1,6 +1,6 @@
 """Every differentiable operation. The hand-written ones have a folder each."""
 
-from .activation import erf, gelu, leaky_relu, silu, softplus
+from .activation import erf, gelu, leaky_relu, sigmoid, silu, softplus, tanh
 from .avg_pool2d import adaptive_avg_pool2d, avg_pool2d
 from .batch_norm import batch_norm
 from .compare import allclose, isfinite, isnan, sign
@@ -22,10 +22,8 @@ from .elementwise import (
     mul,
     neg,
     pow,
-    sigmoid,
     sqrt,
     sub,
-    tanh,
     where,
 )
 from .layout import channels_last, from_nhwc

@@ -336,37 +336,6 @@ class Abs(Function):
         return gy * Tensor(ctx.constants[0])
 
 
-class Tanh(Function):
-    complex_safe = True
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        y = array_module(x).tanh(x)
-        ctx.save(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (y,) = ctx.saved
-        return gy * (1 - y * y)
-
-
-class Sigmoid(Function):
-    complex_safe = True
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        # 1 / (1 + exp(-x)) as tanh, which overflows for no x
-        y = 0.5 * array_module(x).tanh(0.5 * x) + 0.5
-        ctx.save(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (y,) = ctx.saved
-        return gy * y * (1 - y)
-
-
 class Clip(Function):
     complex_safe = True
 
@@ -512,18 +481,6 @@ def log(x: Tensor) -> Tensor:
 def sqrt(x: Tensor) -> Tensor:
     """The square root, NaN below 0."""
     return Sqrt.apply(real("sqrt", x))
-
-
-@tensor_method("tanh")
-def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
-    return Tanh.apply(real("tanh", x))
-
-
-@tensor_method("sigmoid")
-def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x))."""
-    return Sigmoid.apply(real("sigmoid", x))
 
 
 @tensor_method("clip", "clamp")

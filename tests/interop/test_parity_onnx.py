@@ -167,7 +167,7 @@ CASES = {
     "arithmetic": lambda m, x: (2 - x) / (x * x + 1.5) - m.v**2 + (x + m.v) * 3,
     "power": lambda m, x: (x.abs() + 1) ** m.v,
     "elementwise": lambda m, x: (-x).exp() + (x.abs() + 1).log().tanh() + (x * x).sqrt(),
-    "softplus": lambda m, x: F.softplus(x),
+    "softplus, erf": lambda m, x: F.softplus(x) + mr.erf(x),
     "a weight of 0": lambda m, x: weigh(x.clip(min=0), mr.where(x < 0, math.inf, x)),
     "clip": lambda m, x: x.clip(-0.5, 0.7) + x.clip(min=0.1),
     "maximum": lambda m, x: mr.maximum(x, 0.3) - mr.minimum(x, m.v),

@@ -8,6 +8,7 @@ from harness import against_torch, arrays, check_gradients, raises
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError
+from minires.ops.activation import NormalDensity, NormalProbability, SigmoidSlope
 
 POINTS = np.concatenate(
     [
@@ -68,6 +69,144 @@ def test_large_arguments_do_not_overflow(name):
     y.sum().backward()
     assert np.isfinite(y.detach().numpy()).all()
     assert np.isfinite(x.grad.numpy()).all()
+
+
+PI = np.longdouble("3.14159265358979323846264338327950288")
+
+
+def whole_range(dtype):
+    """Numbers of every size that a dtype has, closest where exponentials are neither 0 nor inf."""
+    last, limits = (110 if dtype == np.float32 else 760), np.finfo(dtype)
+    sizes = np.concatenate(
+        [np.geomspace(1e3 * limits.tiny, 1, 400), np.geomspace(1, float(limits.max), 200)]
+    )
+    dense = np.linspace(-last, last, 4001)
+    return np.concatenate([[0.0], dense, dense / 8, dense / 64, sizes, -sizes]).astype(dtype)
+
+
+def sig(x):
+    e = np.exp(-abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+def phi(x):
+    return np.exp(-x * x / 2) / np.sqrt(2 * PI)
+
+
+def cdf(x):
+    """The normal distribution function: its series near 0, Laplace's fraction in the tails."""
+    near, far, fraction = np.clip(x, -2, 2), np.maximum(abs(x), 2), 0
+    total, term = near, near
+    for k in range(1, 100):
+        term = term * near * near / (2 * k + 1)
+        total = total + term
+    for k in range(400, 0, -1):
+        fraction = k / (far + fraction)
+    tail = phi(far) / (far + fraction)
+    return np.where(abs(x) <= 2, 0.5 + total * phi(near), np.where(x < 0, tail, 1 - tail))
+
+
+def cubic(x):
+    x = np.clip(x, -100, 100)
+    return np.sqrt(8 / PI) * (x + np.longdouble("0.044715") * x**3)
+
+
+def cubic_slope(x):
+    x = np.clip(x, -100, 100)
+    return np.sqrt(8 / PI) * (1 + np.longdouble("0.134145") * x**2)
+
+
+def fading(x, slope):
+    """x * slope, where the slope has gone to 0 before x * x could overflow."""
+    return np.where(slope == 0, 0, np.clip(x, -1e3, 1e3) * slope)
+
+
+def ulps(x):
+    return np.full(len(x), 6.0)
+
+
+# each in extended precision: value, and the terms whose sum is the slope; and how many units in
+# the last place are allowed, where rounding x³ changes an exponent as much as rounding x does
+SLOPES = {
+    "sigmoid": (mr.sigmoid, sig, [lambda x: sig(x) * sig(-x)], ulps),
+    "tanh": (mr.tanh, np.tanh, [lambda x: 4 * sig(2 * x) * sig(-2 * x)], ulps),
+    "exp": (mr.exp, np.exp, [np.exp], ulps),
+    "softplus": (mr.softplus, lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), [sig], ulps),
+    "silu": (mr.silu, lambda x: x * sig(x), [sig, lambda x: fading(x, sig(x) * sig(-x))], ulps),
+    "gelu": (mr.gelu, lambda x: x * cdf(x), [cdf, lambda x: fading(x, phi(x))], lambda x: 12.0),
+    "gelu tanh": (
+        lambda x: mr.gelu(x, "tanh"),
+        lambda x: x * sig(cubic(x)),
+        [
+            lambda x: sig(cubic(x)),
+            lambda x: fading(x, sig(cubic(x)) * sig(-cubic(x)) * cubic_slope(x)),
+        ],
+        lambda x: 6 + 3 * np.minimum(abs(cubic(x)), 760),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the reference: exponentials overflow
+@pytest.mark.parametrize("order", ["row-major", "transposed", "reversed"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SLOPES)
+def test_all_digits_over_the_whole_range(name, dtype, order):
+    """Values and slopes by relative error; where a slope crosses 0, relative to its terms."""
+    function, value, terms, allowed = SLOPES[name]
+    x = whole_range(dtype)
+    x = x[: len(x) // 2 * 2].reshape(2, -1)
+    x = {"row-major": x, "transposed": x.T.copy().T, "reversed": x[:, ::-1].copy()[:, ::-1]}[order]
+    leaf = mr.from_numpy(x).requires_grad_()
+    y = function(leaf)
+    (g,) = mr.grad(y.sum(), leaf)
+    exact, limits = x.astype(np.longdouble), np.finfo(dtype)
+    parts = [np.where(np.isfinite(part(exact)), part(exact), 0) for part in terms]
+    if name == "exp":
+        parts = [np.exp(exact)]
+    for found, expected, size in (
+        (y.detach().numpy(), value(exact), abs(value(exact))),
+        (g.numpy(), sum(parts), sum(abs(part) for part in parts)),
+    ):
+        assert found.dtype == dtype
+        fits = abs(expected) <= limits.max
+        assert np.isinf(found[~fits]).all()
+        # a product with a number below the normal ones has as few digits as that has
+        error = abs(found - expected)[fits] / np.maximum(size, limits.tiny * 1e3)[fits]
+        assert error.max() <= (np.broadcast_to(allowed(exact.ravel()), x.size).max()) * limits.eps
+
+
+def test_sigmoid_and_its_logarithm_of_large_negative_logits():
+    for x, dtype in ((-20.0, "float32"), (-100.0, "float32"), (-740.0, "float64")):
+        y = mr.sigmoid(mr.tensor(x, dtype=dtype))
+        assert -y.log().item() == pytest.approx(-x, rel=1e-3)  # -100 has few digits in float32
+    assert mr.sigmoid(mr.tensor(-20.0)).item() == pytest.approx(2.0611536e-09, rel=1e-6)
+    assert mr.gelu(mr.tensor(-10.0)).item() == pytest.approx(-7.6198530e-23, rel=1e-6)
+    assert mr.gelu(mr.tensor(-10.0, dtype="float64")).item() == pytest.approx(
+        -10 * math.erfc(10 / math.sqrt(2)) / 2, rel=1e-14
+    )
+
+
+def test_infinities_and_nan_stay_where_they_are():
+    x = mr.tensor([-np.inf, np.inf, np.nan, 0.0], requires_grad=True)
+    for function, ends, slopes in (
+        (mr.sigmoid, [0, 1], [0, 0]),
+        (mr.tanh, [-1, 1], [0, 0]),
+        (mr.softplus, [0, np.inf], [0, 1]),
+        (mr.exp, [0, np.inf], [0, np.inf]),
+    ):
+        y = function(x)
+        (g,) = mr.grad(y.sum(), x)
+        assert y.tolist()[:2] == ends
+        assert g.tolist()[:2] == slopes
+        assert (
+            np.isnan(y.tolist()[2:]).tolist() == np.isnan(g.tolist()[2:]).tolist() == [True, False]
+        )
+
+
+def test_derivatives_of_slopes():
+    (x,) = arrays((7,))
+    for slope in (SigmoidSlope, NormalDensity, NormalProbability):
+        check_gradients(slope.apply, [3 * x])
 
 
 def test_softplus_keeps_small_values():
