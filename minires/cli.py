@@ -327,11 +327,13 @@ def gradcheck(
     1 if anything is.
     """
     from minires.console import GradcheckDisplay, gradcheck_table
+    from minires.files import make_private
     from minires.gradcheck import page, suite
     from minires.kernels.jit import cache_folder
 
     if n:  # Hypothesis keeps its notes in the current folder unless told otherwise
         notes = cache_folder().parent / "hypothesis"
+        make_private(notes)
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(notes))
     plan = suite.plan(names or (), backend=backend, device=device, draws=n, seed=seed)
     if report is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from minires.data.dataset import RemoteFile, data_root, find_source
 from minires.errors import ArgumentError, DataError, message
-from minires.files import open_own
+from minires.files import make_private, open_own
 
 if TYPE_CHECKING:
     import urllib.request
@@ -74,6 +74,8 @@ def get(
                 _say(bar, f"{source.name}: complete and valid in {base / candidate}")
                 return base / candidate
         folder = base / source.folders[0]
+        if root is None and not os.environ.get("MINIRES_DATA"):
+            make_private(base)  # kernels are kept there too, and must be the user's alone
         folder.mkdir(parents=True, exist_ok=True)
         with bar:
             if source.archive is None:

@@ -20,89 +20,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import sys
 import threading
-import warnings
 from array import array
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types
-from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
 from ..autograd.recording import Recording, computed, here
 from ..errors import DeviceError, message
 from ..forks import new_lock_in_children
+from . import cache
+from .cache import cache_folder
 
 # Floating-point freedoms that allow vector code. "nnan" and "ninf" are left out on purpose: NaN
 # and infinity must flow through every kernel as they do through the references.
 FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 config: Any = numba.config  # its settings are made at run time
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: below ``NUMBA_CACHE_DIR``, else ``~/.cache/minires``.
-
-    The last part of the path names the version, the vector width and a hash of all kernels' code,
-    because Numba itself notices only changes in the file that a kernel stands in. The CPU's
-    features are in Numba's own key.
-
-    Raises:
-        DeviceError: there is neither that variable nor a home.
-    """
-    from .cpu import LANES
-
-    root = os.environ.get("NUMBA_CACHE_DIR")
-    if not root:
-        try:
-            root = str(Path.home() / ".cache" / "minires" / "kernels")
-        except RuntimeError as error:
-            fix = "Set NUMBA_CACHE_DIR to a folder for compiled kernels."
-            raise DeviceError(message("cache", "a home directory", "none", fix=fix)) from error
-    return Path(root) / f"minires-{_version()}-{LANES}-{_shared_hash()}"
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("minires")
-
-
-@functools.cache
-def _shared_hash() -> str:
-    here = Path(__file__).parent
-    digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted([*here.glob("*.py"), *here.parent.glob("ops/*/*numba*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-@functools.cache
-def _cache_is_usable() -> bool:
-    """Whether the cache folder can be written; warns if not. (Numba would quietly take another
-    one, which knows nothing of the code that kernels share.)"""
-    folder: Any = "a home directory: there is none"
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except (DeviceError, OSError):
-        writable = False
-    if not writable:
-        warnings.warn(
-            f"compiled kernels cannot be kept in {folder}: they will be compiled anew in every "
-            "process. Set NUMBA_CACHE_DIR to a folder that can be written.",
-            UserWarning,
-            stacklevel=2,
-        )
-    return writable
 
 
 _setting = threading.RLock()
@@ -118,16 +58,19 @@ def _own_settings(level: int = 3) -> Iterator[None]:
     """
     global _running
     with _setting:  # by one thread at a time, or they would restore each other's
-        others = config.CACHE_DIR, config.OPT, config.LOOP_VECTORIZE
-        if _cache_is_usable():
-            config.CACHE_DIR = str(cache_folder())
-        config.OPT, config.LOOP_VECTORIZE = type(config.OPT)(level), 0
+        own = {"OPT": type(config.OPT)(level), "LOOP_VECTORIZE": 0, "CACHE_LOCATOR_CLASSES": ""}
+        if cache.is_usable():
+            own["CACHE_DIR"] = str(cache_folder())
+        others = {name: getattr(config, name) for name in own if hasattr(config, name)}
+        for name in others:
+            setattr(config, name, own[name])
         _running += 1
         try:
             yield
         finally:
             _running -= 1
-            config.CACHE_DIR, config.OPT, config.LOOP_VECTORIZE = others
+            for name, value in others.items():
+                setattr(config, name, value)
 
 
 def compiling() -> bool:
@@ -171,36 +114,23 @@ def _compiling(name: str) -> None:
         kept = f"they are kept in {cache_folder()}. `minires warmup` does it ahead."
         print(
             f"minires: compiling kernels for this CPU ({instructions()}), beginning with {name}; "
-            + (kept if _cache_is_usable() else "there is no folder to keep them in."),
+            + (kept if cache.is_usable() else "there is no folder to keep them in."),
             file=sys.stderr,
         )
     _announced = True
-
-
-class _Kept(FunctionCache):
-    """What Numba keeps of a kernel on disk. Damaged files are compiled anew, and replaced."""
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except OSError:
-            raise
-        except Exception as error:  # pickles of any bytes may raise anything
-            warnings.warn(
-                f"{self._py_func.__name__}: expected compiled kernels in {self.cache_path}, got "
-                f"files that cannot be read ({type(error).__name__}). They are compiled again.",
-                UserWarning,
-                stacklevel=2,
-            )
-            self.flush()
-            return None
 
 
 class _Compiled(CFunc):
     """A kernel in machine code, with an address."""
 
     def enable_caching(self) -> None:
-        self._cache = _Kept(self.__wrapped__)
+        self._cache = cache.Kept(self.__wrapped__)
+
+    def compile(self) -> None:
+        """Compile it, or load what was compiled before, here or by a process that began earlier."""
+        kept = isinstance(self._cache, cache.Kept)
+        with self._cache.taking_turns() if kept else contextlib.nullcontext():
+            super().compile()
 
     def _compile_uncached(self) -> Any:
         _compiling(self.__name__)
@@ -286,7 +216,7 @@ class Kernel:
         compiled: Any = _Compiled(self.function, (signature.args, types.void), {}, options)
         with _own_settings(self.level), _teaching(name):
             # what was typed into a notebook has no file to tell whether it is still the same
-            if os.path.exists(self.function.__code__.co_filename) and _cache_is_usable():
+            if os.path.exists(self.function.__code__.co_filename) and cache.is_usable():
                 compiled.enable_caching()
             compiled.compile()
         _compiled.append(compiled)
@@ -326,9 +256,12 @@ def lazily(function: Callable[..., None], signature: Any, parallel: bool = False
     def compiled() -> Any:
         with _own_settings(), _teaching(function.__name__):
             dispatcher: Any = numba.njit(parallel=parallel, nogil=True)(function)
-            if _cache_is_usable():
-                dispatcher._cache = _Kept(function)
-            dispatcher.compile(signature)
+            if cache.is_usable():
+                dispatcher._cache = kept = cache.Kept(function)
+                with kept.taking_turns():
+                    dispatcher.compile(signature)
+            else:
+                dispatcher.compile(signature)
             dispatcher.disable_compile()
             return dispatcher
 

@@ -164,7 +164,7 @@ def test_a_planted_lock_is_refused_and_left_alone(tmp_path, kind):
     assert str(caught.value).startswith(f"train: expected to lock {tmp_path / 'run'}, got ")
     assert kind in str(caught.value)
     assert str(caught.value).endswith(
-        f"Remove {tmp_path / 'run' / '.lock'}, or choose another folder."
+        f"Remove {tmp_path / 'run' / '.lock'} if it is there, or choose another folder."
     )
     assert victim.read_text() == "precious"
     assert os.path.lexists(tmp_path / "run" / ".lock")

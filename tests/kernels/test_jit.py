@@ -12,10 +12,10 @@ import pytest
 from harness import raises
 
 from minires.errors import DeviceError
-from minires.kernels import jit
+from minires.kernels import cache, jit
 
 LISTEN = """
-from minires.kernels import jit
+from minires.kernels import cache, jit
 import doubling
 heard = []
 with jit.listening(heard.append):
@@ -53,7 +53,7 @@ def test_each_vector_width_has_its_own_cache(python):
 def test_sizes_are_not_compiled_in(python):
     code = (
         "import numpy as np\n"
-        "from minires.kernels import jit\n"
+        "from minires.kernels import cache, jit\n"
         "from doubling import double\n"
         "heard = []\n"
         "with jit.listening(heard.append):\n"
@@ -118,11 +118,11 @@ def test_without_a_home_there_is_no_cache(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(jit.Path, "home", home)
+    monkeypatch.setattr(cache.Path, "home", home)
     with raises(DeviceError, "expected a home directory, got none", "Set NUMBA_CACHE_DIR"):
         jit.cache_folder()
     with pytest.warns(UserWarning, match="cannot be kept in a home directory: there is none"):
-        assert not jit._cache_is_usable.__wrapped__()
+        assert not cache.is_usable.__wrapped__()
 
 
 def test_settings_of_numba_survive_two_threads_that_compile():
