@@ -416,14 +416,13 @@ def data_get(
 def info() -> None:
     """Versions, processor, threads, devices and caches: what to paste into a bug report."""
     import llvmlite.binding as llvm
-    import numba
 
     from minires import data, environment
     from minires.console import facts
     from minires.device import available, cupy
     from minires.kernels import cpu, jit, threads, tile
 
-    running = threads.get_num_threads()  # asking starts them, which settles the layer
+    running = threads.get_num_threads()
     features = llvm.get_host_cpu_features()
     wanted = ("avx", "avx2", "fma", "avx512f", "avx512bf16", "neon")
     try:
@@ -444,7 +443,6 @@ def info() -> None:
                 "vector instructions": f"{cpu.instructions()}, {cpu.LANES} float32 at a time"
                 f"; tiles of {tile.ROWS} rows",
                 "threads": f"{running} of {os.cpu_count()} cores",
-                "threading layer": numba.threading_layer(),
                 "devices": ", ".join(map(str, available())),
                 "GPU": gpu,
                 "kernel cache": f"{jit.cache_folder()} ({len(cached)} kernels, {size:.1f} MiB)",

@@ -281,7 +281,7 @@ def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
 def test_bad_options_are_one_line(tmp_path: Path) -> None:
     done = run_script(FOLDER / "ops/bench_relu.py", "--threads", "0", "--results", str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: set_num_threads: expected a whole number from 1 to ")
+    assert done.stderr.startswith("error: set_num_threads: expected n an integer >= 1 and <= ")
     assert done.stderr.count("\n") == 1
 
 

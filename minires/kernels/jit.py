@@ -204,12 +204,13 @@ class Kernel:
     def _compile(self, kinds: str) -> functools.partial[None]:
         """Compile for these dtypes, or load what was compiled before; returns what launches it."""
         from . import threads
+        from .launch import MOST_ARGUMENTS
 
         name = self.function.__name__
         threads.check_process(name)  # in a child that cannot launch it, compiling could even hang
-        if len(kinds) > threads.MOST_ARGUMENTS:
+        if len(kinds) > MOST_ARGUMENTS:
             got = len(kinds)
-            raise ValueError(message(name, f"at most {threads.MOST_ARGUMENTS} arguments", got))
+            raise ValueError(message(name, f"at most {MOST_ARGUMENTS} arguments", got))
         args = [types.int64 if kind == _NUMBER else _KINDS[kind] for kind in kinds]
         signature = types.void(types.int64, *args)
         options = {"error_model": "numpy", "fastmath": set(FASTMATH), "nogil": True}
@@ -249,13 +250,13 @@ def device_function(function: Callable[..., Any]) -> Any:
     )
 
 
-def lazily(function: Callable[..., None], signature: Any, parallel: bool = False) -> Any:
+def lazily(function: Callable[..., Any], signature: Any) -> Any:
     """Compile a function with this signature when the result is first called."""
 
     @functools.cache
     def compiled() -> Any:
         with _own_settings(), _teaching(function.__name__):
-            dispatcher: Any = numba.njit(parallel=parallel, nogil=True)(function)
+            dispatcher: Any = numba.njit(nogil=True)(function)
             if cache.is_usable():
                 dispatcher._cache = kept = cache.Kept(function)
                 with kept.taking_turns():

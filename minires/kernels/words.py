@@ -1,0 +1,116 @@
+"""Words: what compiled code does with single words of 64 bits in memory.
+
+Threads tell each other what they do in such words. All of these are *atomic*: a word is read or
+written whole, and what a thread wrote before it changed a word is seen by whoever reads the new
+one (sequential consistency). An address is a word, too.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import INDEX
+
+ALIGNMENT = 8  # bytes
+IN_ORDER = "seq_cst"
+_I32 = ir.IntType(32)
+llvm.initialize_native_asmparser()  # for the instructions that LLVM has no name for
+
+
+def _place(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, INDEX.as_pointer())
+
+
+def _load(context, address):  # type: ignore[no-untyped-def]
+    """The word at an address."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.load_atomic(_place(builder, args[0]), IN_ORDER, ALIGNMENT)
+
+    return types.int64(types.int64), generate
+
+
+def _store(context, address, value):  # type: ignore[no-untyped-def]
+    """Write the word at an address."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.store_atomic(args[1], _place(builder, args[0]), IN_ORDER, ALIGNMENT)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+def _add(context, address, value):  # type: ignore[no-untyped-def]
+    """Add to the word at an address; returns what it was."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.atomic_rmw("add", _place(builder, args[0]), args[1], IN_ORDER)
+
+    return types.int64(types.int64, types.int64), generate
+
+
+def _replace(context, address, old, new):  # type: ignore[no-untyped-def]
+    """Write ``new`` at an address if ``old`` stands there; whether it did."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        address, old, new = args
+        pair = builder.cmpxchg(_place(builder, address), old, new, IN_ORDER, IN_ORDER)
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+def _ticks(context):  # type: ignore[no-untyped-def]
+    """The processor's clock, in ticks of its own."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(INDEX, [])
+        if platform.machine().lower() in ("aarch64", "arm64"):  # the one that programs may read
+            return builder.asm(kind, "mrs $0, cntvct_el0", "=r", [], True)
+        name = "llvm.readcyclecounter"
+        return builder.call(builder.module.declare_intrinsic(name, fnty=kind), [])
+
+    return types.int64(), generate
+
+
+def _pause(context):  # type: ignore[no-untyped-def]
+    """Tell the processor that this thread waits for another's word."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        machine = platform.machine().lower()
+        told = {"x86_64": "pause", "amd64": "pause", "aarch64": "yield", "arm64": "yield"}
+        if machine in told:
+            builder.asm(ir.FunctionType(ir.VoidType(), []), told[machine], "", [], True)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _lock(context, function, lock, wait):  # type: ignore[no-untyped-def]
+    """Call ``function(lock, wait)``, one of Python's for locks, of which ``release`` has no use
+    for the second argument."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        function, lock, wait = args
+        kind = ir.FunctionType(_I32, [INDEX, _I32])
+        builder.call(
+            builder.inttoptr(function, kind.as_pointer()), [lock, builder.trunc(wait, _I32)]
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+load: Any = intrinsic(_load)
+store: Any = intrinsic(_store)
+add: Any = intrinsic(_add)
+replace: Any = intrinsic(_replace)
+ticks: Any = intrinsic(_ticks)
+pause: Any = intrinsic(_pause)
+lock: Any = intrinsic(_lock)
