@@ -76,6 +76,67 @@ def test_cross_entropy_with_a_class_ruled_out(backend):
     assert x.grad.tolist() == [[-0.5, 0.0, 0.5]]
 
 
+def by_definition(x, labels, smoothing, ignore, g):
+    """Losses and gradients row by row in extended precision, entry by entry, leaving out what has
+    no weight; of the sum over classes what is not the label is kept apart."""
+    losses, gx = [], np.zeros(x.shape, np.longdouble)
+    for i, label in enumerate(labels):
+        losses.append(np.longdouble(0))
+        if label == ignore:
+            continue
+        row = x[i].astype(np.longdouble)
+        row = row - row.max()
+        top = int(row.argmax())
+        e = np.exp(row)
+        rest = np.delete(e, top).sum()
+        q = np.full(len(row), np.longdouble(smoothing) / len(row))
+        q[label] += 1 - np.longdouble(smoothing)
+        for k, weight in enumerate(q):
+            if weight:
+                losses[-1] -= weight * (row[k] - np.log1p(rest))
+            slope = e[k] / (1 + rest) - weight
+            if k == label:  # p - 1 as minus all others
+                slope = -np.delete(e, k).sum() / (1 + rest) + (1 - weight)
+            gx[i, k] = slope * g[i] if slope else 0
+    return np.array(losses), gx
+
+
+EXTREME = {
+    "certain": [30.0, 0, 1, -2],
+    "certain of another": [0, 30.0, 1, -2],
+    "far from 0": [1e4, 1e4 + 1, 1e4, 1e4],
+    "tied": [2.0, 2, -1, 0],
+    "ruled out": [0.5, -np.inf, 1, -np.inf],
+    "label ruled out": [-np.inf, 1, 2, 3],
+    "only one left": [1, -np.inf, -np.inf, -np.inf],
+}
+
+
+def check_extreme(dtype):
+    for smoothing in (0.0, 0.25, 1.0):
+        rows = [row for row in EXTREME.values() if not smoothing or np.isfinite(row).all()]
+        labels, g = np.zeros(len(rows), int), np.linspace(0.5, 2, len(rows))
+        rows, labels = np.array([*rows, [np.nan] * 4, [np.inf] * 4], dtype), [*labels, 9, 9]
+        g = np.array([*g, 1, np.inf], dtype)
+        x = mr.tensor(rows, requires_grad=True)
+        losses = mr.cross_entropy(
+            x, mr.tensor(labels), label_smoothing=smoothing, ignore_index=9, reduction="none"
+        )
+        (gx,) = mr.grad(losses, x, mr.from_numpy(g))
+        expected, slopes = by_definition(rows, labels, smoothing, 9, g)
+        eps = np.finfo(dtype).eps
+        # exponents are differences of up to 32, rounded
+        np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=40 * eps)
+        atol = smoothing * eps  # a share of the smoothing is subtracted
+        np.testing.assert_allclose(gx.numpy(), slopes, rtol=40 * eps, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_reference_to_all_digits(dtype):
+    with mr.backend("numpy"):
+        check_extreme(dtype)
+
+
 def test_cross_entropy_nan_logits_give_nan(backend):
     x = mr.tensor([[np.nan, 1.0], [0.0, 1.0]])
     y = mr.cross_entropy(x, mr.tensor([0, 0]), reduction="none")
