@@ -137,6 +137,30 @@ def test_the_reference_to_all_digits(dtype):
         check_extreme(dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_kernel_to_all_digits(dtype):
+    check_extreme(dtype)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])
+def test_infinite_losses_and_gradients(backend, smoothing):
+    """A label that is ruled out costs infinity, and an infinite gradient has the sign of its
+    slope; what has no slope gets none of it."""
+    rows = np.array([[-np.inf, 1, 2], [0, 1, -np.inf], [0, 1, 2]], np.float32)
+    x = mr.tensor(rows, requires_grad=True)
+    labels = mr.tensor([0, 0, 9])
+    losses = mr.cross_entropy(
+        x, labels, label_smoothing=smoothing, ignore_index=9, reduction="none"
+    )
+    assert np.isinf(losses.detach().numpy()).tolist() == [True, smoothing > 0, False]
+    (g,) = mr.grad(losses, x, mr.tensor([1.0, np.inf, np.inf]))
+    assert np.isfinite(g.numpy()[0]).all()
+    away = 0 if not smoothing else -np.inf
+    slopes = 1 / (1 + np.e) - 1 + smoothing * 2 / 3, np.e / (1 + np.e) - smoothing / 3
+    expected = [np.inf * np.sign(slope) for slope in slopes]
+    assert g.tolist()[1:] == [[*expected, away], [0, 0, 0]]
+
+
 def test_cross_entropy_nan_logits_give_nan(backend):
     x = mr.tensor([[np.nan, 1.0], [0.0, 1.0]])
     y = mr.cross_entropy(x, mr.tensor([0, 0]), reduction="none")

@@ -30,19 +30,20 @@ from ...kernels.simd import (
 )
 
 BLOCK = 1 << 14  # logits of a task
-LOG2_E, LOG2_HIGH, LOG2_LOW, SMALLEST, SERIES = range(5)  # places in the numbers that exp needs
+LOG2_E, LOG2_HIGH, LOG2_LOW, SMALLEST, BELOW, SERIES = range(6)  # places among the numbers of exp
 
 
 @functools.cache
 def _numbers(dtype: Any) -> Any:
     """1 / log 2; -log 2 in two parts, the first with so few digits that n times it is exact; where
-    the exponential is taken as 0; and 1 / k!, the highest k first."""
+    the exponential is taken as 0; the number before 0; and 1 / k!, the highest k first."""
     single = np.dtype(dtype) == np.float32
     high = 0.693359375 if single else 0.6931471803691238  # 9 bits; 32 bits
     low = -2.121944400546905827679e-4 if single else 1.9082149292705877e-10
     terms = [1 / math.factorial(k) for k in range(7 if single else 13, -1, -1)]
     smallest = math.log(np.finfo(dtype).tiny)
-    return np.array([1 / math.log(2), -high, -low, smallest, *terms], dtype)
+    below = -np.finfo(dtype).tiny
+    return np.array([1 / math.log(2), -high, -low, smallest, below, *terms], dtype)
 
 
 @device_function
@@ -62,7 +63,8 @@ def _exp(x, e, terms):  # type: ignore[no-untyped-def]
 @device_function
 def _softmax(x, at, classes, e, terms, row, to, padded):  # type: ignore[no-untyped-def]
     """Fill a scratch row from the logits x at ``at``: behind ``to`` come x - max(x), its
-    exponentials, and their sum.
+    exponentials, how many of these are 1, and the sum of what the others add: beside a single 1
+    it can be as small as it likes.
 
     The differences are vectors and kept, because the compiler may rearrange sums of plain numbers,
     and beside a large max(x) that would cost digits.
@@ -80,31 +82,40 @@ def _softmax(x, at, classes, e, terms, row, to, padded):  # type: ignore[no-unty
     store(row, end, most)
     for i in range(1, width):
         row[end] = where_above(row[end + i], row[end], row[end + i], row[end])
-    shift, total = spread(row, end), zeros(row)
+    shift, count, rest = spread(row, end), zeros(row), zeros(row)
+    below, one, zero = spread(e, BELOW), spread(e, SERIES + terms - 1), zeros(row)
     for i in range(0, padded, width):
         v = load(row, to + i) - shift
         store(row, to + i, v)
-        v = _exp(v, e, terms)
-        store(row, to + padded + i, v)
-        total = total + v
-    store(row, end, total)
+        p = _exp(v, e, terms)
+        store(row, to + padded + i, p)
+        count = count + where_above(v, below, one, zero)
+        rest = rest + where_above(v, below, zero, p)
+    store(row, end, count)
+    store(row, end + width, rest)
     for i in range(1, width):
         row[end] += row[end + i]
+        row[end + width] += row[end + width + i]
+    row[end + 1] = row[end + width]
 
 
 @kernel
 def _fwd(  # type: ignore[no-untyped-def]
     task, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, losses
 ):
-    row = task * (2 * padded + lanes_of(x))
+    row = task * (2 * padded + 2 * lanes_of(x))
     for i in range(task * block, min((task + 1) * block, n)):
         if labels[i] == ignore:
             losses[i] = 0
             continue
         _softmax(x, i * classes, classes, e, terms, scratch, row, padded)
-        logarithm = np.log(scratch[row + 2 * padded])
-        loss = (1 - smoothing[0]) * (logarithm - scratch[row + labels[i]])
-        if smoothing[0] > 0:  # 0 * inf would make a NaN of a class that is ruled out
+        count, rest = scratch[row + 2 * padded], scratch[row + 2 * padded + 1]
+        logarithm = np.log(count) + np.log1p(rest / count)
+        loss = 0 * logarithm
+        # 0 * inf would make a NaN of a class that is ruled out
+        if smoothing[0] < 1:
+            loss = (1 - smoothing[0]) * (logarithm - scratch[row + labels[i]])
+        if smoothing[0] > 0:
             away = 0 * logarithm
             for k in range(classes):
                 away += scratch[row + k]
@@ -116,18 +127,27 @@ def _fwd(  # type: ignore[no-untyped-def]
 def _bwd_x(  # type: ignore[no-untyped-def]
     task, g, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, gx
 ):
-    row = task * (2 * padded + lanes_of(x))
+    row = task * (2 * padded + 2 * lanes_of(x))
     for i in range(task * block, min((task + 1) * block, n)):
-        at = i * classes
-        if labels[i] == ignore:
+        at, label = i * classes, labels[i]
+        if label == ignore:
             for k in range(classes):
                 gx[at + k] = 0
             continue
         _softmax(x, at, classes, e, terms, scratch, row, padded)
-        total, uniform = scratch[row + 2 * padded], smoothing[0] / classes
+        count, rest = scratch[row + 2 * padded], scratch[row + 2 * padded + 1]
+        uniform = smoothing[0] / classes
         for k in range(classes):
-            gx[at + k] = (scratch[row + padded + k] / total - uniform) * g[i]
-        gx[at + labels[i]] -= (1 - smoothing[0]) * g[i]
+            scratch[row + padded + k] = scratch[row + padded + k] / (count + rest)
+        # p - 1 of the label; minus all others where it is the maximum, and p could be almost 1
+        away = scratch[row + padded + label] - 1
+        if scratch[row + label] == 0 and count == 1:
+            away = -(rest / (1 + rest))
+        for k in range(classes):  # what is 0 stays 0, beside an infinite gradient too
+            difference = scratch[row + padded + k] - uniform
+            gx[at + k] = difference * g[i] if difference != 0 else difference
+        difference = away + (smoothing[0] - uniform)
+        gx[at + label] = difference * g[i] if difference != 0 else difference
 
 
 def _arguments(x: Any, labels: Any, smoothing: float, ignore: int) -> tuple[int, tuple[Any, ...]]:
@@ -136,7 +156,7 @@ def _arguments(x: Any, labels: Any, smoothing: float, ignore: int) -> tuple[int,
     block = max(1, BLOCK // classes)
     tasks, width = -(-n // block), lanes(x.dtype)
     padded = -(-classes // width) * width
-    scratch = buffers.empty((tasks, 2 * padded + width), x.dtype)
+    scratch = buffers.empty((tasks, 2 * padded + 2 * width), x.dtype)
     e, share = _numbers(x.dtype), np.array([smoothing], x.dtype)
     sizes = n, classes, block
     return tasks, (labels, share, ignore, *sizes, e, e.size - SERIES, scratch, padded)
