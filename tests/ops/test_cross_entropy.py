@@ -161,6 +161,22 @@ def test_infinite_losses_and_gradients(backend, smoothing):
     assert g.tolist()[1:] == [[*expected, away], [0, 0, 0]]
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("classes", [2, 16, 17, 70])
+def test_nan_stays_in_its_row_and_fills_it(classes, smoothing, bad, backend):
+    for place in {0, classes // 2, classes - 1}:
+        rows = arrays((4, classes))[0].astype(np.float32)
+        rows[1, place] = rows[3, place] = bad
+        x = mr.tensor(rows, requires_grad=True)
+        labels = mr.tensor([0, 1, 1, -100])
+        losses = mr.cross_entropy(x, labels, label_smoothing=smoothing, reduction="none")
+        (g,) = mr.grad(losses.sum(), x)
+        assert np.isnan(losses.detach().numpy()).tolist() == [False, True, False, False]
+        assert np.isnan(g.numpy()).all(1).tolist() == [False, True, False, False]
+        assert np.isfinite(g.numpy()[[0, 2, 3]]).all()
+
+
 def test_cross_entropy_nan_logits_give_nan(backend):
     x = mr.tensor([[np.nan, 1.0], [0.0, 1.0]])
     y = mr.cross_entropy(x, mr.tensor([0, 0]), reduction="none")

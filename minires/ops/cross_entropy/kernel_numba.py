@@ -90,7 +90,7 @@ def _softmax(x, at, classes, e, terms, row, to, padded):  # type: ignore[no-unty
         p = _exp(v, e, terms)
         store(row, to + padded + i, p)
         count = count + where_above(v, below, one, zero)
-        rest = rest + where_above(v, below, zero, p)
+        rest = rest + where_above(v, below, v, p)  # which is 0 at the top, or NaN
     store(row, end, count)
     store(row, end + width, rest)
     for i in range(1, width):
@@ -136,15 +136,13 @@ def _bwd_x(  # type: ignore[no-untyped-def]
             continue
         _softmax(x, at, classes, e, terms, scratch, row, padded)
         count, rest = scratch[row + 2 * padded], scratch[row + 2 * padded + 1]
-        uniform = smoothing[0] / classes
-        for k in range(classes):
-            scratch[row + padded + k] = scratch[row + padded + k] / (count + rest)
+        total, uniform = count + rest, smoothing[0] / classes
         # p - 1 of the label; minus all others where it is the maximum, and p could be almost 1
-        away = scratch[row + padded + label] - 1
+        away = scratch[row + padded + label] / total - 1
         if scratch[row + label] == 0 and count == 1:
             away = -(rest / (1 + rest))
         for k in range(classes):  # what is 0 stays 0, beside an infinite gradient too
-            difference = scratch[row + padded + k] - uniform
+            difference = scratch[row + padded + k] / total - uniform
             gx[at + k] = difference * g[i] if difference != 0 else difference
         difference = away + (smoothing[0] - uniform)
         gx[at + label] = difference * g[i] if difference != 0 else difference
