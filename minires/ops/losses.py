@@ -13,7 +13,7 @@ from ..tensor import Tensor
 from .activation import softplus
 from .checks import binary_operands, check_reduction, check_same, real
 from .cross_entropy.op import check_labels, check_weight, sum_of_weights, used_labels
-from .elementwise import where
+from .elementwise import weigh, where
 
 
 def _targets(name: str, x: Tensor, target: Any) -> Tensor:
@@ -93,19 +93,19 @@ def nll_loss(
     losses = -where(used, x[array_module(labels).arange(len(labels)), at], 0)
     if weight is not None:
         factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
-        losses = losses * factors
+        losses = weigh(losses, factors)
     if reduction != "mean":
         return reduced("nll_loss", losses, reduction)
-    share = computed(_share, used, x.dtype)
+    count = computed(_count, used, x.dtype)
     if weight is None:
-        return losses.sum() * Tensor(share)
+        return losses.sum() / Tensor(count)
     return losses.sum() / sum_of_weights("nll_loss", factors)
 
 
-def _share(used: Any, dtype: Any) -> Any:
+def _count(used: Any, dtype: Any) -> Any:
     if not used.any():
         raise ShapeError(message("nll_loss", "at least one row to average", "none"))
-    return np.asarray(1.0 / int(used.sum()), dtype)
+    return np.asarray(int(used.sum()), dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -145,6 +145,6 @@ def binary_cross_entropy_with_logits(
         if np.broadcast_shapes(value.shape, x.shape) != x.shape:
             expected = f"a {factor} that broadcasts to {x.shape}"
             raise ShapeError(message(name, expected, value.shape))
-    yes = target * softplus(-x)
-    losses = (yes if pos_weight is None else yes * pos_weight) + (1 - target) * softplus(x)
-    return reduced(name, losses if weight is None else losses * weight, reduction)
+    yes, no = weigh(target, softplus(-x)), weigh(1 - target, softplus(x))
+    losses = (yes if pos_weight is None else weigh(yes, pos_weight)) + no
+    return reduced(name, losses if weight is None else weigh(losses, weight), reduction)

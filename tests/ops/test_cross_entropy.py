@@ -177,6 +177,97 @@ def test_nan_stays_in_its_row_and_fills_it(classes, smoothing, bad, backend):
         assert np.isfinite(g.numpy()[[0, 2, 3]]).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_what_is_in_an_ignored_row_does_not_count(reduction, smoothing, weighted, dtype, backend):
+    (rows,) = arrays((5, 3))
+    weight = mr.tensor([0.5, 2.0, 1.0], dtype=dtype) if weighted else None
+    labels, found = mr.tensor([0, -100, 2, -100, 1]), []
+    for bad in (0.0, np.nan, np.inf, -np.inf):
+        rows[1], rows[3, 1] = bad, bad
+        x = mr.tensor(rows, dtype=dtype, requires_grad=True)
+        options = {"weight": weight, "label_smoothing": smoothing, "reduction": reduction}
+        y = mr.cross_entropy(x, labels, **options)
+        up = np.ones(y.shape, dtype)
+        up.reshape(-1)[1:2] = np.inf  # the gradient of an ignored loss
+        (g,) = mr.grad(y, x, mr.from_numpy(up))
+        found.append((y.tolist(), g.tolist()))
+        assert np.isfinite(g.numpy()).all()
+        assert not g.numpy()[[1, 3]].any()
+        logarithms = mr.tensor(np.where(np.isnan(rows), bad, -abs(rows)), dtype=dtype)
+        loss = mr.nll_loss(logarithms, labels, weight=weight, reduction=reduction)
+        assert np.isfinite(loss.numpy()).all()
+    assert found[1:] == found[:1] * 3
+
+
+def test_a_class_of_no_weight_may_be_ruled_out(backend):
+    """Probability 0, or weight 0, times a logarithm of -inf: nothing, and not NaN."""
+    rows, away = [[1.0, -np.inf, 2.0]], np.log1p(np.e)  # logsumexp - 1
+    x = mr.tensor(rows, requires_grad=True)
+    p = np.array([1 / (1 + np.e), 0, np.e / (1 + np.e)])
+    slopes = p - [1, 0, 0]
+    for target, weight in (
+        ([0], None),
+        ([0], [1.0, 1.0, 1.0]),
+        ([0], [1.0, 0.0, 3.0]),
+        ([[1.0, 0.0, 0.0]], None),
+        ([[1.0, 0.0, 0.0]], [1.0, 5.0, 1.0]),
+    ):
+        given = None if weight is None else mr.tensor(weight)
+        loss = mr.cross_entropy(x, mr.tensor(target), weight=given)
+        assert loss.item() == pytest.approx(away, rel=1e-6)
+        np.testing.assert_allclose(mr.grad(loss, x)[0].numpy(), [slopes], rtol=1e-6)
+    with_smoothing = {"weight": mr.tensor([1.0, 0.0, 1.0]), "label_smoothing": 0.3}
+    loss = mr.cross_entropy(x, mr.tensor([0]), **with_smoothing)
+    assert loss.item() == pytest.approx(0.8 * away + 0.1 * (away - 1), rel=1e-6)
+    assert np.isfinite(mr.grad(loss, x)[0].numpy()).all()
+    # a label that is ruled out, of a class without weight
+    no_weight = mr.tensor([1.0, 0.0, 1.0])
+    for loss in (
+        mr.cross_entropy(x, mr.tensor([1]), weight=no_weight, reduction="sum"),
+        mr.nll_loss(mr.log_softmax(x, 1), mr.tensor([1]), weight=no_weight, reduction="sum"),
+    ):
+        assert loss.item() == 0
+        assert mr.grad(loss, x)[0].tolist() == [[0, 0, 0]]
+
+
+def test_gradients_of_targets_and_weights_beside_a_class_ruled_out():
+    x = mr.tensor([[1.0, -np.inf, 2.0]], dtype="float64")
+    weight = mr.ones(3, dtype="float64", requires_grad=True)
+    loss = mr.cross_entropy(x, mr.tensor([0]), weight=weight, reduction="sum")
+    assert mr.grad(loss, weight)[0].tolist() == [pytest.approx(np.log1p(np.e)), 0, 0]
+    q = mr.tensor([[1.0, 0.0, 0.0]], dtype="float64", requires_grad=True)
+    (gq,) = mr.grad(mr.cross_entropy(x, q), q)  # minus the logarithm: infinite where it is
+    np.testing.assert_allclose(gq.numpy(), [[np.log1p(np.e), np.inf, np.log1p(np.e) - 1]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_and_probabilities_to_all_digits(dtype):
+    """The same losses and gradients as those of the kernel, where one class is almost certain."""
+    rows = np.array([row for row in EXTREME.values() if np.isfinite(row).all()], dtype)
+    labels, one_hot = np.zeros(len(rows), int), np.zeros_like(rows)
+    one_hot[:, 0] = 1
+    found = []
+    for target, weight in ((labels, None), (labels, mr.ones(4, dtype=dtype)), (one_hot, None)):
+        x = mr.tensor(rows, requires_grad=True)
+        y = mr.cross_entropy(x, mr.tensor(target), weight=weight, reduction="none")
+        found.append((y.detach().numpy(), mr.grad(y.sum(), x)[0].numpy()))
+    for y, g in found[1:]:
+        np.testing.assert_allclose(y, found[0][0], rtol=40 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(g, found[0][1], rtol=40 * np.finfo(dtype).eps)
+
+
+def test_mean_of_equal_losses_is_one_of_them(backend):
+    for n in (41, 49, 1000):
+        x = mr.zeros(n, 2)
+        one = mr.cross_entropy(x[:1], mr.tensor([0]))
+        for target in (np.zeros(n, int), np.full((n, 2), 0.5, np.float32)):
+            assert mr.cross_entropy(x, mr.tensor(target)).item() == one.item()
+        assert mr.nll_loss(mr.log_softmax(x, 1), mr.zeros(n).long()).item() == one.item()
+
+
 def test_cross_entropy_nan_logits_give_nan(backend):
     x = mr.tensor([[np.nan, 1.0], [0.0, 1.0]])
     y = mr.cross_entropy(x, mr.tensor([0, 0]), reduction="none")

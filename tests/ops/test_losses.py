@@ -44,6 +44,39 @@ def test_binary_cross_entropy_of_any_logit():
     np.testing.assert_allclose(gradient.numpy(), [0, -0.5, 0, 1])  # sigmoid(x) - target, also at 0
 
 
+def test_binary_cross_entropy_of_infinite_logits():
+    """A certain answer that is right costs nothing, and a weight of 0 makes any loss nothing."""
+    inf = math.inf
+    x = mr.tensor([-inf, inf, -inf, inf, 0.0], requires_grad=True)
+    target = mr.tensor([0.0, 1.0, 1.0, 0.0, 1.0])
+    loss = bce(x, target, reduction="none")
+    assert loss.tolist() == [0, 0, inf, inf, pytest.approx(math.log(2))]
+    assert mr.grad(loss.sum(), x)[0].tolist() == [0, 0, -1, 1, -0.5]
+    weight = mr.tensor([1.0, 1.0, 0.0, 0.0, 1.0])
+    loss = bce(x, target, weight=weight)
+    assert loss.item() == pytest.approx(math.log(2) / 5)
+    np.testing.assert_allclose(mr.grad(loss, x)[0].numpy(), [0, 0, 0, 0, -0.1])
+    loss = bce(x, target, pos_weight=mr.zeros(1), reduction="none")
+    assert loss.tolist() == [0, 0, 0, inf, 0]
+    assert mr.grad(loss.sum(), x)[0].tolist() == [0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_binary_cross_entropy_to_all_digits(dtype):
+    """p = sigmoid(x) of an answer, and its loss and slope, whichever of 0 and 1 p is close to."""
+    x = np.linspace(-80, 80, 321).astype(dtype)
+    exact = x.astype(np.longdouble)
+    for target, sign in ((0.0, 1), (1.0, -1)):
+        leaf = mr.tensor(x, requires_grad=True)
+        loss = bce(leaf, mr.full(x.shape, target, dtype=dtype), reduction="none")
+        (g,) = mr.grad(loss.sum(), leaf)
+        away = sign * exact
+        expected = np.maximum(away, 0) + np.log1p(np.exp(-abs(away)))
+        slope = sign / (1 + np.exp(-away))
+        np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=8 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(g.numpy(), slope, rtol=8 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_nll_is_cross_entropy_of_log_softmax(reduction):
     x = mr.tensor(arrays((5, 4))[0])

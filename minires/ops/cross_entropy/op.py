@@ -22,8 +22,8 @@ from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ...tensor import Tensor
 from ..checks import check_reduction, check_same, real
-from ..elementwise import where
-from ..softmax import log_softmax, softmax
+from ..elementwise import expm1, weigh, where
+from ..softmax import SoftmaxInput, log_softmax, log_softmax_of, softmax
 
 
 class CrossEntropy(Function):
@@ -68,16 +68,41 @@ class CrossEntropyInput(Function):
         g, x = ctx.saved
         (labels,) = ctx.constants
         smoothing, ignore = ctx.options
-        used = Tensor(computed(_used, labels, ignore, x.dtype))
+        used = Tensor(computed(_used, labels, ignore))
         q = computed(_mixed, labels, smoothing, ignore, x.shape, x.dtype)
-        p = softmax(x, 1)
-        ggx = ggx * used
-        gg = ((p - Tensor(q)) * ggx).sum(1) if ctx.needs_grad[0] else None
+        p, ggx = softmax(where(used, x, 0), 1), where(used, ggx, 0)
+        gg = weigh(p - Tensor(q), ggx).sum(1) if ctx.needs_grad[0] else None
         gx = None
-        if ctx.needs_grad[1]:  # the Jacobian of softmax: diag(p) - p pᵀ
-            weighted = p * ggx
-            gx = (weighted - p * weighted.sum(1, keepdim=True)) * g.reshape(-1, 1)
+        if ctx.needs_grad[1]:
+            gx = weigh(SoftmaxInput.apply(ggx, p, (1,)), where(used, g.reshape(-1, 1), 0))
         return gg, gx, None, None, None
+
+
+class CrossEntropyOfTarget(Function):
+    """x, q (n, c) → -sum of q * log(softmax(x)) along each row, (n,), for any factors q.
+
+    gx = (softmax(x) * sum(q) - q) * g and gq = -log(softmax(x)) * g. Entries of q that are 0 count
+    for nothing, beside a class that is ruled out too.
+    """
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, q: Any) -> Any:
+        ctx.save(x, q)
+        xp, y = array_module(x), log_softmax_of(x, (1,))
+        return -xp.where((q == 0) & (y == y), 0, q * y).sum(axis=1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, q = ctx.saved
+        y, g = log_softmax(x, 1), g.reshape(-1, 1)
+        gx = gq = None
+        if ctx.needs_grad[0]:  # p * sum(q) - q, where 1 - p = -expm1(y) has its digits as p nears 1
+            gx = weigh(q * expm1(y) + y.exp() * (q.sum(1, keepdim=True) - q), g)
+        if ctx.needs_grad[1]:
+            gq = -weigh(y, g)
+        return gx, gq
 
 
 def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
@@ -129,8 +154,8 @@ def _within(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> 
     return labels.astype(np.int64)
 
 
-def _used(labels: Any, ignore: int, dtype: Any) -> Any:
-    return (labels != ignore).astype(dtype)[:, None]
+def _used(labels: Any, ignore: int) -> Any:
+    return (labels != ignore)[:, None]
 
 
 def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -> Any:
@@ -142,15 +167,15 @@ def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -
     return q * used[:, None]
 
 
-def _share(labels: Any, ignore_index: int, dtype: Any) -> Any:
-    """1 / count of the labels that count, which the mean loss is to be multiplied by."""
+def _count(labels: Any, ignore_index: int, dtype: Any) -> Any:
+    """How many labels count, by which the mean loss is divided."""
     count = int((labels != ignore_index).sum())
     if count == 0:
         raise ArgumentError(
             f"cross_entropy: every label is ignore_index={ignore_index}; there is no row to "
             "average. Use reduction='sum' if that is meant."
         )
-    return np.asarray(1.0 / count, dtype)
+    return np.asarray(count, dtype)
 
 
 def _warn_about_probabilities(x: Tensor) -> None:
@@ -247,27 +272,28 @@ def cross_entropy(
             )
         q = target * (1 - label_smoothing) + label_smoothing / x.shape[1]
         if weight is not None:
-            q = q * check_weight("cross_entropy", weight, x)
-        losses = -(q * log_softmax(x, 1)).sum(1)
-        share: Any = 1.0 / x.shape[0] if reduction == "mean" else None
+            q = weigh(q, check_weight("cross_entropy", weight, x))
+        losses = CrossEntropyOfTarget.apply(x, q)
+        count: Any = x.shape[0]
     else:
         labels = check_labels("cross_entropy", target, x, ignore_index)
         if reduction == "mean":
-            share = Tensor(computed(_share, labels, ignore_index, x.dtype))
+            count = Tensor(computed(_count, labels, ignore_index, x.dtype))
         if weight is None:
             smoothing = float(label_smoothing)
             losses = CrossEntropy.apply(x.contiguous(), labels, smoothing, ignore_index)
         else:
             check_weight("cross_entropy", weight, x)
-            q = computed(_mixed, labels, label_smoothing, ignore_index, x.shape, x.dtype)
-            losses = -(Tensor(q) * weight * log_softmax(x, 1)).sum(1)
+            mixed = computed(_mixed, labels, label_smoothing, ignore_index, x.shape, x.dtype)
+            used = Tensor(computed(_used, labels, ignore_index))
+            losses = CrossEntropyOfTarget.apply(where(used, x, 0), weigh(Tensor(mixed), weight))
     if reduction == "none":
         return losses
     total = losses.sum()
     if reduction == "sum":
         return total
     if weight is not None and target.ndim == 1:
-        used, at = computed(used_labels, labels, ignore_index)
-        factors = where(Tensor(used), weight[Tensor(at)], 0)
+        known, at = computed(used_labels, labels, ignore_index)
+        factors = where(Tensor(known), weight[Tensor(at)], 0)
         return total / sum_of_weights("cross_entropy", factors)
-    return total * share
+    return total / count
