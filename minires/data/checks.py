@@ -1,26 +1,98 @@
-"""Argument checks that several modules of :mod:`minires.data` share."""
+"""Checks of data sets, and of indices into them, that modules of :mod:`minires.data` share."""
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Mapping, Set
+from typing import Any
 
-from minires.errors import ArgumentError, message
+import numpy as np
+from numpy.typing import NDArray
+
+from minires import arguments
+from minires.errors import ArgumentError, BoundsError, DTypeError, message, quoted
+from minires.tensor import Tensor
 
 
-def whole_number(op: str, name: str, value: object, low: int, high: int | None = None) -> int:
-    """``value`` as an ``int`` in ``low..high`` (``high`` None: no upper limit).
+def length(op: str, dataset: Any) -> int:
+    """How many samples a data set has.
 
     Raises:
-        ArgumentError: for anything else, ``True`` and ``2.0`` included.
+        ArgumentError: no data set, or one whose length cannot be found out.
     """
-    limits = f"{name} >= {low}" if high is None else f"{name} in {low}..{high}"
-    expected = f"a whole number {limits}"
-    if isinstance(value, bool):
-        raise ArgumentError(message(op, expected, value))
+    if not (
+        hasattr(dataset, "__len__")
+        and hasattr(dataset, "__getitem__")
+        and not isinstance(dataset, type | Mapping | Set | str | bytes | bytearray)
+    ):
+        expected = "a data set with __len__ and __getitem__"
+        raise ArgumentError(message(op, expected, type(dataset).__name__))
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ArgumentError(message(op, expected, f"{value!r} ({type(value).__name__})")) from None
-    if number < low or (high is not None and number > high):
-        raise ArgumentError(message(op, expected, number))
-    return number
+        return len(dataset)
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ArgumentError(message(op, "a data set whose len() is a number", got)) from error
+
+
+def places(op: str, index: Any, n: int) -> int | NDArray[np.int64]:
+    """Where ``index`` points to in a data set of ``n`` samples: one place, or many, (k,).
+
+    An integer is one place; a slice, or a list, an array or a tensor of integers, is many.
+    Negative integers count from the end.
+
+    Raises:
+        DTypeError: another kind of thing, bools and masks among them.
+        BoundsError: a place that there is not.
+    """
+    one = arguments.as_integer(index)
+    if one is not None:
+        _within(op, one, one, n)
+        return one % n
+    if isinstance(index, slice):
+        return np.arange(*_plain(op, index).indices(n), dtype=np.int64)
+    if isinstance(index, list | range):
+        whole = [arguments.as_integer(entry) for entry in index]
+        if None in whole:
+            raise _no_index(op, index)
+        lowest, highest = min(whole, default=0), max(whole, default=0)  # type: ignore[type-var]
+        _within(op, lowest, highest, n if whole else 1)  # type: ignore[arg-type]
+        many = np.array(whole, np.int64)
+    else:
+        many = index.detach().numpy() if isinstance(index, Tensor) else index
+        if not isinstance(many, np.ndarray) or many.ndim != 1 or many.dtype.kind not in "iu":
+            raise _no_index(op, index)
+        if many.size:
+            _within(op, int(many.min()), int(many.max()), n)
+    return many.astype(np.int64) % max(n, 1)
+
+
+def many_places(op: str, indices: Any, n: int) -> NDArray[np.int64]:
+    """:func:`places`, and always many."""
+    where = places(op, indices, n)
+    if isinstance(where, int):
+        raise DTypeError(message(op, "many indices, as a list or an array", quoted(indices)))
+    return where
+
+
+def _within(op: str, lowest: int, highest: int, n: int) -> None:
+    if not -n <= lowest <= highest < n:
+        got = quoted(lowest if lowest < -n else highest)
+        raise BoundsError(message(op, f"an index into {n} samples", got))
+
+
+def _plain(op: str, given: slice) -> slice:
+    """The slice with its ends as plain integers."""
+    ends = [
+        None if end is None else arguments.integer(op, name, end, None, 2**63 - 1)
+        for name, end in (("start", given.start), ("stop", given.stop), ("step", given.step))
+    ]
+    if ends[2] == 0:
+        raise ArgumentError(message(op, "a slice whose step is not 0", given))
+    return slice(*ends)
+
+
+def _no_index(op: str, index: Any) -> DTypeError:
+    fix = ""
+    if str(getattr(index, "dtype", "")) == "bool":
+        fix = "Turn a mask into indices: numpy.flatnonzero(mask)."
+    expected = "an integer, a slice, or a list or an array of integers, as index"
+    return DTypeError(message(op, expected, quoted(index), fix=fix))

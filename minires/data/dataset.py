@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minires.data.checks import whole_number
+from minires import arguments
+from minires.data.checks import many_places, places
 from minires.data.readers import CIFAR_RECORD, check_labels, read_cifar10, read_digits, read_idx
 from minires.errors import ArgumentError, DataError, DTypeError, ShapeError, message, unknown
+from minires.files import as_path
 
 DIGITS_TRAIN = 1500  # the first images are for training, the other 297 for testing
 _STATISTICS_BLOCK = 4096  # images per pass of mean() and std(): bounds their memory
@@ -69,6 +71,10 @@ class ImageDataset(Dataset):
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
+        for name, array in (("images", images), ("labels", labels)):
+            if not isinstance(array, np.ndarray):
+                expected, got = f"{name} as a NumPy array", type(array).__name__
+                raise DTypeError(message("ImageDataset", expected, got))
         if images.dtype != np.uint8 or labels.dtype != np.int64:
             got = f"{images.dtype} and {labels.dtype}"
             raise DTypeError(message("ImageDataset", "uint8 images and int64 labels", got))
@@ -80,15 +86,22 @@ class ImageDataset(Dataset):
             raise ArgumentError(
                 message("ImageDataset", f"labels in 0..{len(self.classes) - 1}", got)
             )
-        if self.scale <= 0:
-            raise ArgumentError(message("ImageDataset", "scale > 0", self.scale))
+        arguments.number("ImageDataset", "scale", self.scale, above=0)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int]:
-        """Image ``index`` as float32 (c, h, w) in 0..1, and its label."""
-        x, y = self.batch([index])
+    def __getitem__(self, index: Any) -> tuple[NDArray[np.float32], Any]:
+        """Image ``index`` as float32 (c, h, w) in 0..1, and its label; of a slice or a list of
+        indices what :meth:`batch` gives.
+
+        Raises:
+            DTypeError, BoundsError: no index, or one that is not there.
+        """
+        where = places(self.name, index, len(self))
+        if not isinstance(where, int):
+            return self.batch(where)
+        x, y = self.batch([where])
         return x[0], int(y[0])
 
     def __repr__(self) -> str:
@@ -107,7 +120,7 @@ class ImageDataset(Dataset):
         Raises:
             ArgumentError: ``n`` is not in 1..len(self).
         """
-        n = whole_number(f"{self.name} ({self.split}): limit", "n", n, 1, len(self))
+        n = arguments.integer(f"{self.name} ({self.split}): limit", "n", n, 1, len(self))
         return ImageDataset(
             self.name, self.split, self.images[:n], self.labels[:n], self.classes, self.scale
         )
@@ -117,8 +130,11 @@ class ImageDataset(Dataset):
 
         Returns:
             x float32 (k, c, h, w) in 0..1, whose memory is channels-last, and y int64 (k,).
+
+        Raises:
+            DTypeError, BoundsError: no indices, or some that are not there.
         """
-        chosen = np.asarray(indices, np.int64)
+        chosen = many_places(self.name, indices, len(self))
         buffer = np.divide(self.images[chosen], np.float32(self.scale), dtype=np.float32)
         return buffer.transpose(0, 3, 1, 2), self.labels[chosen]
 
@@ -318,9 +334,9 @@ def find_source(name: str) -> Source:
     Raises:
         ArgumentError: there is none; the message names the nearest.
     """
-    plain = str(name).lower().replace("_", "-")
+    plain = name.lower() if isinstance(name, str) else ""
     for known, source in DATASETS.items():
-        if plain.replace("-", "") == known.replace("-", ""):
+        if plain.replace("_", "-").replace("-", "") == known.replace("-", ""):
             return source
     raise unknown("data set", name, DATASETS)
 
@@ -328,7 +344,10 @@ def find_source(name: str) -> Source:
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the data sets: ``root``, else ``MINIRES_DATA``, else the cache."""
     chosen = root if root is not None else os.environ.get("MINIRES_DATA") or "~/.cache/minires"
-    return Path(chosen).expanduser()
+    try:
+        return as_path("data", chosen).expanduser()
+    except RuntimeError as error:  # ~somebody who is not known here
+        raise ArgumentError(message("data", "a folder", str(chosen), str(error))) from error
 
 
 def load(name: str, train: bool = True, root: str | os.PathLike[str] | None = None) -> ImageDataset:
@@ -348,6 +367,8 @@ def load(name: str, train: bool = True, root: str | os.PathLike[str] | None = No
     ImageDataset(digits, train: 1500 images of (1, 8, 8), 10 classes)
     """
     source = find_source(name)
+    train = arguments.flag("load", "train", train)
+    data_root(root)  # refuses what is no folder
     if not source.files:
         images, labels = read_digits()
         part = slice(None, DIGITS_TRAIN) if train else slice(DIGITS_TRAIN, None)

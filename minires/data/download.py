@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minires import arguments
 from minires.data.dataset import RemoteFile, data_root, find_source
-from minires.errors import ArgumentError, DataError, message
+from minires.errors import ArgumentError, DataError, message, quoted
 from minires.files import make_private, open_own
 
 if TYPE_CHECKING:
     import urllib.request
 
+_MAX_TIMEOUT = 86_400  # seconds
 _ATTEMPTS = 5  # per mirror, as long as each attempt brings new bytes
 _BLOCK = 1 << 16  # bytes
 
@@ -60,14 +62,13 @@ def get(
     """
     source = find_source(name)
     urls = source.mirrors if mirrors is None else _check_mirrors(mirrors)
-    if not timeout > 0:
-        raise ArgumentError(message("data get", "timeout > 0 seconds", timeout))
-    bar = _display(progress)
+    timeout = arguments.number("data get", "timeout", timeout, above=0, most=_MAX_TIMEOUT)
+    bar = _display(arguments.flag("data get", "progress", progress))
+    base = data_root(root)
     if not source.files:
         folder = Path(__file__).parent
         _say(bar, f"{source.name}: part of minires, nothing to download ({folder})")
         return folder
-    base = data_root(root)
     try:
         for candidate in source.folders:
             if all(_is_valid(base / candidate / file.name, file) for file in source.files):
@@ -95,13 +96,14 @@ def get(
 
 
 def _check_mirrors(mirrors: str | Sequence[str]) -> tuple[str, ...]:
-    urls = (mirrors,) if isinstance(mirrors, str) else tuple(mirrors)
-    if not urls:
-        raise ArgumentError(message("data get", "at least one mirror", "none"))
+    urls = (mirrors,) if isinstance(mirrors, str) else mirrors
+    if not isinstance(urls, list | tuple) or not urls:
+        raise ArgumentError(message("data get", "at least one mirror", quoted(mirrors)))
     for url in urls:
-        if not url.lower().startswith(("http://", "https://")):
-            raise ArgumentError(message("data get", "mirrors that are http(s) addresses", url))
-    return urls
+        if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+            expected = "mirrors that are http(s) addresses"
+            raise ArgumentError(message("data get", expected, quoted(url)))
+    return tuple(urls)
 
 
 def _display(show: bool) -> Any:

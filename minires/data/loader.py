@@ -7,7 +7,7 @@ in order. So neither the number of threads nor their luck with the scheduler sho
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
@@ -15,13 +15,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from minires.data.checks import whole_number
+from minires import arguments
+from minires.data.checks import length, many_places, places
 from minires.data.dataset import Dataset
 from minires.data.transforms import MAX_SEED, Transform, augmentation, permutation
-from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message
+from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message, quoted
 from minires.tensor import Tensor, from_numpy
 
-_Arrays = tuple[NDArray[Any], NDArray[Any]]
+MAX_WORKERS = 1024  # threads
 
 
 @runtime_checkable
@@ -30,57 +31,70 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: NDArray[np.int64], /) -> _Arrays:
-        """Samples ``indices`` (k,): x (k, ...) of floats and y (k, ...)."""
+    def batch(self, indices: NDArray[np.int64], /) -> tuple[NDArray[Any], ...]:
+        """Samples ``indices`` (k,): x (k, ...) of floats and others, such as y (k, ...)."""
 
 
 class TensorDataset(Dataset):
     """Samples and targets in memory, given as arrays or Tensors of equal length.
 
+    ``dataset[i]`` is sample i, as many arrays as were given; a slice or a list of indices in place
+    of i gives a batch of them.
+
     Args:
         x: (n, ...) of float32 or float64; images are (n, c, h, w).
-        y: (n,) labels, or (n, ...) targets.
+        others: (n,) labels, or (n, ...) targets, weights, masks and so on; any number of them.
 
     Raises:
         ShapeError: lengths differ, or there is no first axis.
-        DTypeError: x is not float32 or float64.
+        DTypeError: x is not float32 or float64, or another is no array of numbers.
         NaNError: x holds a NaN or infinity; names the first.
     """
 
-    def __init__(self, x: Any, y: Any) -> None:
-        self.x, self.y = _array(x), _array(y)
-        if not self.x.ndim or not self.y.ndim or len(self.x) != len(self.y):
-            got = f"{self.x.shape} and {self.y.shape}"
-            raise ShapeError(message("TensorDataset", "x and y of equal length", got))
-        _check_samples("TensorDataset", self.x)
-        self.y = _as_targets("TensorDataset", self.y)
+    def __init__(self, x: Any, *others: Any) -> None:
+        op = "TensorDataset"
+        first, *rest = (_array(op, value) for value in (x, *others))
+        if any(not array.ndim or len(array) != len(first) for array in (first, *rest)):
+            got = " and ".join(str(array.shape) for array in (first, *rest))
+            raise ShapeError(message(op, "arrays of equal length", got))
+        _check_samples(op, first)
+        self.arrays = (first, *(_as_targets(op, array) for array in rest))
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.arrays[0])
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self.x[index], self.y[index]
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        where = places("TensorDataset", index, len(self))
+        return tuple([array[where] for array in self.arrays])
 
     def __repr__(self) -> str:
-        return f"TensorDataset(x {self.x.shape} {self.x.dtype}, y {self.y.shape} {self.y.dtype})"
+        names = ("x ", "y ", *[""] * (len(self.arrays) - 2))
+        facts = (f"{name}{a.shape} {a.dtype}" for name, a in zip(names, self.arrays))
+        return f"TensorDataset({', '.join(facts)})"
 
-    def batch(self, indices: NDArray[np.int64], /) -> _Arrays:
-        """The samples at ``indices`` (k,): x (k, ...) and y (k, ...)."""
-        return self.x[indices], self.y[indices]
+    def batch(self, indices: Any, /) -> tuple[NDArray[Any], ...]:
+        """The samples at ``indices`` (k,): as many arrays as were given, each (k, ...).
+
+        Raises:
+            DTypeError, BoundsError: no indices, or some that are not there.
+        """
+        where = many_places("TensorDataset", indices, len(self))
+        return tuple([array[where] for array in self.arrays])
 
 
 class DataLoader:
-    """Iterates over ``(x, y)`` batches of a data set.
+    """Iterates over batches of a data set, with as many fields as a sample has: ``(x, y)`` mostly.
 
-    ``x`` is a Tensor: for images logical (n, c, h, w), with channels-last memory. ``y`` is a Tensor
-    of n targets, int64 if they are labels. Each iteration is an epoch with its own order and
-    augmentation: 0, 1, 2 and so on, or as :meth:`set_epoch` says.
+    ``x`` is a Tensor: for images logical (n, c, h, w), with channels-last memory. The others are
+    Tensors of n targets, int64 if they are integers. Samples may be tuples or dicts of fields,
+    nested ones too, and so are batches then; text stays text, in a list. Each iteration is an
+    epoch with its own order and augmentation: 0, 1, 2 and so on, or as :meth:`set_epoch` says.
 
     Args:
         dataset: a :class:`~minires.data.ImageDataset`, a :class:`TensorDataset`, or any object
             (a :class:`~minires.data.Dataset` of your own) with ``__len__`` and ``__getitem__``
-            -> (array (c, h, w), label). With ``num_workers`` > 1 its ``__getitem__`` is called by
-            several threads at the same time.
+            -> (array (c, h, w), label), or any other number of fields. With ``num_workers`` > 1
+            its ``__getitem__`` is called by several threads at the same time.
         batch_size: images per batch; the last batch may have fewer.
         shuffle: visit the images in an order drawn from (seed, epoch).
         transform: called as ``transform(x, draws)`` on the float batch (n, h, w, c); see
@@ -113,22 +127,19 @@ class DataLoader:
         prefetch: int = 2,
         pin_memory: bool = False,
     ) -> None:
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            expected = "a data set with __len__ and __getitem__"
-            raise ArgumentError(message("DataLoader", expected, type(dataset).__name__))
-        if transform is not None and not callable(transform):
-            expected = "transform to be a callable (x, draws) -> x"
-            raise ArgumentError(message("DataLoader", expected, repr(transform)))
+        op = "DataLoader"
+        samples = length(op, dataset)
         self.dataset = dataset
-        self.batch_size = whole_number("DataLoader", "batch_size", batch_size, 1)
-        self.shuffle = bool(shuffle)
-        self.transform = transform
-        self.seed = whole_number("DataLoader", "seed", seed, 0, MAX_SEED)
-        self.drop_last = bool(drop_last)
-        self.num_workers = whole_number("DataLoader", "num_workers", num_workers, 0)
-        self.prefetch = whole_number("DataLoader", "prefetch", prefetch, 1)
+        self.batch_size = arguments.integer(op, "batch_size", batch_size, 1)
+        self.shuffle = arguments.flag(op, "shuffle", shuffle)
+        self.transform = arguments.callback(op, "transform", transform, "transform(x, draws)")
+        self.seed = arguments.integer(op, "seed", seed, 0, MAX_SEED)
+        self.drop_last = arguments.flag(op, "drop_last", drop_last)
+        self.num_workers = arguments.integer(op, "num_workers", num_workers, 0, MAX_WORKERS)
+        self.prefetch = arguments.integer(op, "prefetch", prefetch, 1)
+        arguments.flag(op, "pin_memory", pin_memory)
         self._epoch = 0
-        if len(dataset) == 0:
+        if samples == 0:
             raise ArgumentError(message("DataLoader", "a data set with samples", "an empty one"))
         if len(self) == 0:
             expected = f"at least batch_size = {self.batch_size} samples, with drop_last"
@@ -156,26 +167,26 @@ class DataLoader:
         """Make the next iteration this epoch, as after a resume; the ones after it count on.
 
         Raises:
-            ArgumentError: ``epoch`` is not a whole number >= 0.
+            ArgumentError: ``epoch`` is no integer >= 0.
         """
-        self._epoch = whole_number("DataLoader.set_epoch", "epoch", epoch, 0, MAX_SEED)
+        self._epoch = arguments.integer("DataLoader.set_epoch", "epoch", epoch, 0, MAX_SEED)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         # Not a generator itself: the epoch must be taken now, not at the first next().
         epoch = self._epoch
         self._epoch += 1
         batches = self._in_background(epoch) if self.num_workers else self._in_caller(epoch)
-        return ((from_numpy(x), from_numpy(y)) for x, y in batches)
+        return map(_as_tensors, batches)
 
-    def _in_caller(self, epoch: int) -> Iterator[_Arrays]:
+    def _in_caller(self, epoch: int) -> Iterator[Any]:
         for indices in self._index_batches(epoch):
             yield self._prepare(indices, epoch)
 
-    def _in_background(self, epoch: int) -> Iterator[_Arrays]:
+    def _in_background(self, epoch: int) -> Iterator[Any]:
         batches = self._index_batches(epoch)
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="minires-loader")
         try:
-            ahead: deque[Future[_Arrays]] = deque(
+            ahead: deque[Future[Any]] = deque(
                 pool.submit(self._prepare, indices, epoch)
                 for indices in islice(batches, self.num_workers * self.prefetch)
             )
@@ -191,52 +202,125 @@ class DataLoader:
 
     def _index_batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         n = len(self.dataset)
-        order = permutation(n, self.seed, epoch) if self.shuffle else np.arange(n)
+        order = permutation(n, self.seed, epoch) if self.shuffle else None
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield order[start : start + self.batch_size]
+            end = min(start + self.batch_size, n)
+            yield np.arange(start, end) if order is None else order[start:end]
 
-    def _prepare(self, indices: NDArray[np.int64], epoch: int) -> _Arrays:
-        """x (n, c, h, w) with channels-last memory, transformed, and y; or x (n, ...)."""
+    def _prepare(self, indices: NDArray[np.int64], epoch: int) -> Any:
+        """A batch of arrays; images (n, c, h, w) have channels-last memory, and are transformed."""
         if isinstance(self.dataset, BatchSource):
-            x, y = self.dataset.batch(indices)
+            fields = self.dataset.batch(indices)
         else:
-            x, y = _collate(self.dataset, indices)
-        if x.ndim != 4:
+            fields = collate(self.dataset, indices)
+        x = fields[0] if isinstance(fields, tuple) else fields
+        if not isinstance(x, np.ndarray) or x.ndim != 4:
             if self.transform is not None:
                 expected = "images (c, h, w) for the transform"
-                raise ShapeError(message("DataLoader", expected, f"samples {x.shape[1:]}"))
-            return x, y
+                got = f"samples {x.shape[1:]}" if isinstance(x, np.ndarray) else type(x).__name__
+                raise ShapeError(message("DataLoader", expected, got))
+            return fields
         buffer = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         if self.transform is not None:
             given = buffer
             buffer = self.transform(given, augmentation(self.seed, epoch, indices))
             _check_transformed(self.transform, given, buffer)
             buffer = np.ascontiguousarray(buffer)
-        return buffer.transpose(0, 3, 1, 2), y
+        x = buffer.transpose(0, 3, 1, 2)
+        return _tuple_like(fields, (x, *fields[1:])) if isinstance(fields, tuple) else x
 
 
-def _collate(dataset: Any, indices: NDArray[np.int64]) -> _Arrays:
+def collate(dataset: Any, indices: NDArray[np.int64]) -> Any:
+    """The samples at ``indices`` (k,) as one batch, field by field; nothing is left out.
+
+    Tuples and dicts stay what they are, of batches; a list of fields becomes a tuple. Numbers and
+    arrays (...) become arrays (k, ...), text a list.
+
+    Raises:
+        ArgumentError: no index at all.
+        ShapeError: samples that differ in their fields or shapes.
+        DTypeError: the first field is not of floats, or another is no array of numbers.
+        NaNError: the first field holds a NaN or infinity.
+    """
+    if not len(indices):
+        raise ArgumentError(message("batch", "at least one sample", "none"))
     samples = [dataset[int(index)] for index in indices]
-    arrays = [_array(sample[0]) for sample in samples]
+    if isinstance(samples[0], list):
+        samples = [tuple(sample) if isinstance(sample, list) else sample for sample in samples]
+    return _stacked(samples, indices, first=not isinstance(samples[0], Mapping))
+
+
+def _stacked(values: list[Any], indices: NDArray[np.int64], first: bool) -> Any:
+    """One field of all samples; ``first`` says that it is what a network sees."""
+    like = values[0]
+    if isinstance(like, str | bytes):
+        return values
+    if isinstance(like, tuple | Mapping):
+        keys = like.keys() if isinstance(like, Mapping) else range(len(like))
+        for index, value in zip(indices, values):
+            same = isinstance(value, type(like)) and len(value) == len(like)
+            if not same or (isinstance(like, Mapping) and value.keys() != like.keys()):
+                expected = f"samples alike, as sample {indices[0]}, {_kind(like)}"
+                got = f"sample {index}, {_kind(value)}"
+                raise ShapeError(message("DataLoader", expected, got))
+        parts = {
+            key: _stacked([value[key] for value in values], indices, first and key == 0)
+            for key in keys
+        }
+        return parts if isinstance(like, Mapping) else _tuple_like(like, parts.values())
+    arrays = [_array("DataLoader", value) for value in values]
     for index, array in zip(indices, arrays):
-        if array.shape != arrays[0].shape or array.dtype != arrays[0].dtype:
-            first = f"{arrays[0].shape} {arrays[0].dtype} (sample {indices[0]})"
+        if array.shape != arrays[0].shape or (first and array.dtype != arrays[0].dtype):
+            alike = f"{arrays[0].shape} {arrays[0].dtype} (sample {indices[0]})"
             got = f"{array.shape} {array.dtype} (sample {index})"
-            raise ShapeError(message("DataLoader", f"samples alike, as {first}", got))
-    x = np.stack(arrays)
-    _check_samples("DataLoader", x, indices)
-    return x, _as_targets("DataLoader", np.asarray([_array(sample[1]) for sample in samples]))
+            raise ShapeError(message("DataLoader", f"samples alike, as {alike}", got))
+    whole = np.stack(arrays)
+    if not first:
+        return _as_targets("DataLoader", whole)
+    _check_samples("DataLoader", whole, indices)
+    return whole
 
 
-def _array(value: Any) -> NDArray[Any]:
-    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+def _kind(sample: Any) -> str:
+    """What a sample is, in one line."""
+    if isinstance(sample, Mapping):
+        return f"a dict of {quoted(list(sample))}"
+    if isinstance(sample, tuple):
+        return f"a tuple of {len(sample)} fields"
+    return f"a {type(sample).__name__}"
+
+
+def _tuple_like(like: Any, fields: Iterable[Any]) -> Any:
+    """A tuple of these fields, with the names that ``like`` has if it is a named one."""
+    return type(like)(*fields) if hasattr(like, "_fields") else tuple(fields)
+
+
+def _as_tensors(fields: Any) -> Any:
+    """The same batch with Tensors in place of arrays."""
+    if isinstance(fields, np.ndarray):
+        return from_numpy(fields)
+    if isinstance(fields, tuple):
+        return _tuple_like(fields, [_as_tensors(field) for field in fields])
+    if isinstance(fields, Mapping):
+        return {key: _as_tensors(field) for key, field in fields.items()}
+    return fields
+
+
+def _array(op: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, Tensor):
+        return value.detach().numpy()
+    try:
+        return np.asarray(value)
+    except Exception as error:  # rows of unequal length, or a broken __array__
+        got = f"{quoted(value)} ({type(error).__name__})"
+        raise DTypeError(message(op, "numbers, arrays or Tensors", got)) from error
 
 
 def _as_targets(op: str, y: NDArray[Any]) -> NDArray[Any]:
-    """Labels as int64, float targets as they are."""
-    if np.issubdtype(y.dtype, np.integer):
+    """Labels as int64, floats and bools as they are."""
+    if y.dtype.kind in "iu":
         return y.astype(np.int64)
-    if y.dtype not in (np.float32, np.float64):
+    if y.dtype not in (np.float32, np.float64, np.bool_):
         raise DTypeError(message(op, "integer labels or float targets", y.dtype))
     return y
 
@@ -250,7 +334,7 @@ def _check_samples(op: str, x: NDArray[Any], indices: NDArray[np.int64] | None =
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         sample = where[0] if indices is None else int(indices[where[0]])
         context = f"sample {sample}, position {where[1:]}"
-        raise NaNError(message(op, "finite numbers", x[where], context))
+        raise NaNError(message(op, "finite numbers", str(x[where]), context))
 
 
 def _check_transformed(transform: Transform, given: NDArray[Any], x: Any) -> None:

@@ -7,47 +7,54 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from minires import random
+from minires import arguments, random
+from minires.data.checks import length, many_places, places
 from minires.data.dataset import Dataset
-from minires.data.loader import BatchSource, _collate
-from minires.errors import ArgumentError, DTypeError, message
+from minires.data.loader import BatchSource, collate
+from minires.errors import ArgumentError, message, quoted
 
 
 class Subset(Dataset):
     """The samples of a data set at ``indices``, in that order; nothing is copied.
 
+    ``subset[i]`` is one of them; a slice or a list of indices in place of i gives a batch.
+
     Raises:
-        DTypeError: indices that are not integers.
-        ArgumentError: an index that the data set does not have.
+        ArgumentError: no data set.
+        DTypeError: indices that are no list or array of integers.
+        BoundsError: an index that the data set does not have.
     """
 
-    def __init__(self, dataset: Any, indices: ArrayLike) -> None:
-        chosen = np.asarray(indices)
-        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
-            got = f"{chosen.dtype} {chosen.shape}"
-            raise DTypeError(message("Subset", "a list of integers as indices", got))
-        self.dataset, self.indices = dataset, chosen.astype(np.int64)
-        if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(dataset):
-            got = f"{chosen.min()}..{chosen.max()}"
-            raise ArgumentError(message("Subset", f"indices in 0..{len(dataset) - 1}", got))
+    def __init__(self, dataset: Any, indices: Any) -> None:
+        self.indices = many_places("Subset", indices, length("Subset", dataset))
+        self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[int(self.indices[index])]
+    def __getitem__(self, index: Any) -> Any:
+        where = places("Subset", index, len(self))
+        return self.dataset[int(self.indices[where])] if isinstance(where, int) else self._at(where)
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"
 
-    def batch(self, indices: NDArray[np.int64], /) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The samples at ``indices`` (k,) of this part: x (k, ...) and y (k, ...)."""
-        chosen = self.indices[indices]
+    def batch(self, indices: Any, /) -> Any:
+        """The samples at ``indices`` (k,) of this part: x (k, ...) and y (k, ...), or what other
+        fields the samples have.
+
+        Raises:
+            DTypeError, BoundsError: no indices, or some that are not there.
+        """
+        return self._at(many_places("Subset", indices, len(self)))
+
+    def _at(self, where: NDArray[np.int64]) -> Any:
+        chosen = self.indices[where]
         if isinstance(self.dataset, BatchSource):
             return self.dataset.batch(chosen)
-        return _collate(self.dataset, chosen)
+        return collate(self.dataset, chosen)
 
 
 def random_split(
@@ -69,18 +76,23 @@ def random_split(
     [Subset(1350 of ImageDataset(digits, train: 1500 images of (1, 8, 8), 10 classes)), \
 Subset(150 of ImageDataset(digits, train: 1500 images of (1, 8, 8), 10 classes))]
     """
-    total = len(dataset)
-    if all(isinstance(length, int | np.integer) for length in lengths):
-        sizes = [int(length) for length in lengths]
-    else:
-        if not math.isclose(math.fsum(lengths), 1) or min(lengths) < 0:
-            expected = f"sizes that add up to {total}, or shares >= 0 that add up to 1"
-            raise ArgumentError(message("random_split", expected, list(lengths)))
-        sizes = [math.floor(total * share) for share in lengths]
+    op, total = "random_split", length("random_split", dataset)
+    if generator is not None and not isinstance(generator, np.random.Generator):
+        raise ArgumentError(message(op, "generator a minires.Generator", quoted(generator)))
+    expected = f"sizes that add up to {total}, or shares >= 0 that add up to 1"
+    if not isinstance(lengths, list | tuple) or not lengths:
+        raise ArgumentError(message(op, expected, quoted(lengths)))
+    whole = [arguments.as_integer(entry) for entry in lengths]
+    sizes = [size for size in whole if size is not None]
+    if len(sizes) < len(lengths):
+        shares = [arguments.number(op, "each share", share, least=0, most=1) for share in lengths]
+        if not math.isclose(math.fsum(shares), 1):
+            raise ArgumentError(message(op, expected, quoted(lengths)))
+        sizes = [math.floor(total * share) for share in shares]
         for i in range(total - sum(sizes)):
             sizes[i % len(sizes)] += 1
     if sum(sizes) != total or any(size < 0 for size in sizes):
-        got = f"{sizes}, which is {sum(sizes)}"
+        got = f"{quoted(sizes)}, which is {quoted(sum(sizes))}"
         raise ArgumentError(message("random_split", f"sizes >= 0 that add up to {total}", got))
     source = random.generator() if generator is None else generator
     ends = np.cumsum(sizes)[:-1]

@@ -14,16 +14,16 @@ every epoch.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from minires.data.checks import whole_number
-from minires.errors import ArgumentError, ShapeError, message
+from minires import arguments
+from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted
 
 Batch = NDArray[np.float32]
 MAX_SEED = 2**64 - 1
@@ -50,6 +50,10 @@ class Draws:
         seed, epoch: whole numbers in 0..2**64 - 1.
         indices: int64 (n,), the images' places in the data set.
         path: the stream: two transforms with different paths draw independent numbers.
+
+    Raises:
+        ArgumentError: a seed or an epoch out of range.
+        DTypeError: indices that are no array of integers.
     """
 
     seed: int
@@ -57,12 +61,25 @@ class Draws:
     indices: NDArray[np.int64]
     path: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        arguments.integer("Draws", "seed", self.seed, 0, MAX_SEED)
+        arguments.integer("Draws", "epoch", self.epoch, 0, MAX_SEED)
+        arguments.sizes("Draws", "path", self.path)
+        indices = self.indices
+        if (
+            not isinstance(indices, np.ndarray)
+            or indices.ndim != 1
+            or indices.dtype.kind not in "iu"
+        ):
+            raise DTypeError(message("Draws", "indices (n,) of integers", quoted(indices)))
+
     def stream(self, k: int) -> Draws:
         """The ``k``-th independent stream below this one."""
         return replace(self, path=(*self.path, k))
 
     def bits(self, draw: int = 0) -> NDArray[np.uint64]:
         """64 random bits per image, (n,); ``draw`` numbers independent draws of one stream."""
+        draw = arguments.integer("Draws.bits", "draw", draw, 0)
         key = np.zeros(1, np.uint64)
         for word in (self.seed, self.epoch, *self.path, draw):
             key = _mix(key ^ np.uint64(word))
@@ -74,6 +91,7 @@ class Draws:
 
     def integers(self, high: int, draw: int = 0) -> NDArray[np.int64]:
         """Uniform on 0..high-1, (n,), up to a bias of high / 2**53."""
+        high = arguments.integer("Draws.integers", "high", high, 1)
         return (self.uniform(draw) * high).astype(np.int64)
 
 
@@ -91,9 +109,16 @@ def augmentation(seed: int, epoch: int, indices: NDArray[np.int64]) -> Draws:
     return Draws(seed, epoch, indices, path=(_AUGMENT,))
 
 
-def _check_batch(op: str, x: Batch) -> None:
+def _check_batch(op: str, x: Any, draws: Any) -> None:
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
+        raise DTypeError(message(op, "a batch (n, h, w, c) as a NumPy array", quoted(x)))
     if x.ndim != 4:
         raise ShapeError(message(op, "a batch (n, h, w, c)", f"shape {x.shape}"))
+    if not isinstance(draws, Draws):
+        raise ArgumentError(message(op, "draws, as a DataLoader makes them", quoted(draws)))
+    if len(draws.indices) != len(x):
+        got = f"{len(draws.indices)} for {len(x)} images"
+        raise ShapeError(message(op, "draws of one index for each image", got))
 
 
 class Normalize:
@@ -105,25 +130,22 @@ class Normalize:
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         for name, values in (("mean", mean), ("std", std)):
-            if not isinstance(values, Iterable) or isinstance(values, str):
-                fix = f"For grey images, a tuple of one: ({values!r},)."
+            if not isinstance(values, list | tuple) and getattr(values, "ndim", 0) != 1:
+                fix = f"For grey images, a tuple of one: ({quoted(values)},)."
                 expected = f"{name} a number for each channel"
-                raise ArgumentError(message("Normalize", expected, repr(values), fix=fix))
-        self.mean = tuple(float(value) for value in mean)
-        self.std = tuple(float(value) for value in std)
+                raise ArgumentError(message("Normalize", expected, quoted(values), fix=fix))
+        self.mean = tuple(float(arguments.number("Normalize", "mean", value)) for value in mean)
+        self.std = tuple(float(arguments.number("Normalize", "std", value)) for value in std)
         if len(self.mean) != len(self.std) or not self.mean:
             got = f"{len(self.mean)} and {len(self.std)}"
             raise ArgumentError(message("Normalize", "one mean and one std per channel", got))
-        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
-            got = f"mean {self.mean}, std {self.std}"
-            raise ArgumentError(message("Normalize", "finite numbers", got))
         if min(self.std) <= 0:
             fix = "A channel with std 0 is constant: use std 1 for it"
-            raise ArgumentError(message("Normalize", "std > 0", self.std, fix=fix))
+            raise ArgumentError(message("Normalize", "std > 0", quoted(self.std), fix=fix))
         self._mean, self._std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
-        _check_batch("Normalize", x)
+        _check_batch("Normalize", x, draws)
         if x.shape[-1] != len(self.mean):
             expected = f"x with {len(self.mean)} channels (last axis)"
             raise ShapeError(message("Normalize", expected, f"{x.shape[-1]}", f"x {x.shape}"))
@@ -149,10 +171,10 @@ class RandomCrop:
     """
 
     def __init__(self, padding: int = 4) -> None:
-        self.padding = whole_number("RandomCrop", "padding", padding, 0)
+        self.padding = arguments.integer("RandomCrop", "padding", padding, 0)
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
-        _check_batch("RandomCrop", x)
+        _check_batch("RandomCrop", x, draws)
         n, h, w, c = x.shape
         p = self.padding
         padded = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
@@ -174,12 +196,10 @@ class RandomHorizontalFlip:
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not isinstance(p, int | float) or not 0 <= p <= 1:
-            raise ArgumentError(message("RandomHorizontalFlip", "p in 0..1", repr(p)))
-        self.p = float(p)
+        self.p = float(arguments.number("RandomHorizontalFlip", "p", p, least=0, most=1))
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
-        _check_batch("RandomHorizontalFlip", x)
+        _check_batch("RandomHorizontalFlip", x, draws)
         flip = draws.uniform() < self.p
         y = x.copy()
         y[flip] = x[flip, :, ::-1]
@@ -197,12 +217,16 @@ class Compose:
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
+        if not isinstance(transforms, list | tuple):
+            raise ArgumentError(message("Compose", "a list of transforms", quoted(transforms)))
         self.transforms = tuple(transforms)
         for transform in self.transforms:
             if not callable(transform):
-                raise ArgumentError(message("Compose", "callables (x, draws) -> x", transform))
+                expected = "callables (x, draws) -> x"
+                raise ArgumentError(message("Compose", expected, quoted(transform)))
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
+        _check_batch("Compose", x, draws)
         for k, transform in enumerate(self.transforms):
             x = transform(x, draws.stream(k))
         return x

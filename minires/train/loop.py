@@ -7,13 +7,14 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from minires import arguments
 from minires.autograd import no_grad
 from minires.captured import capture as captured
 from minires.errors import (
@@ -25,13 +26,14 @@ from minires.errors import (
     message,
     quoted,
 )
-from minires.files import check_writable
+from minires.files import as_path, check_writable
 from minires.nn import Module
 from minires.ops import cross_entropy
 from minires.optim import LRScheduler, Optimizer
-from minires.tensor import Tensor, from_numpy
+from minires.tensor import Tensor
 from minires.train import schema
 from minires.train.checkpoint import Stateful, load_checkpoint, read_progress, save_checkpoint
+from minires.train.checks import batches, check_loader, check_optimizer, check_parts
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = dict[str, Any]
@@ -99,7 +101,11 @@ def train_epoch(
         DataError: the loader gives no batch.
         ShapeError: the model's output is not (n, classes).
     """
-    work = _Work(model, loss_fn, optimizer, capture)
+    op = "train_epoch"
+    check_optimizer(op, optimizer, schedule)
+    check_loader(op, "loader", loader)
+    arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
+    work = _Work(op, model, loss_fn, optimizer, capture)
     return _train_epoch(work, loader, optimizer, schedule, on_step)
 
 
@@ -107,7 +113,7 @@ class _Work:
     """What is done with each batch, as it is or captured."""
 
     def __init__(
-        self, model: Model, loss_fn: Loss, optimizer: Optimizer | None, capture: bool
+        self, op: str, model: Model, loss_fn: Loss, optimizer: Optimizer | None, capture: bool
     ) -> None:
         def learn(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             if optimizer is not None:
@@ -121,14 +127,12 @@ class _Work:
             logits = model(x)
             return loss_fn(logits, y), logits
 
+        check_parts(op, model, loss_fn, capture)
         self.model = model
         self.learn: Callable[..., Any] = learn  # (inputs, labels) -> (loss, logits)
         self.judge: Callable[..., Any] = judge
         self.update: Callable[[], Any] = optimizer.step if optimizer is not None else lambda: None
-        if capture:
-            if not isinstance(model, Module):
-                got = type(model).__name__
-                raise ArgumentError(message("train_epoch", "a module to capture", got))
+        if capture and isinstance(model, Module):  # check_parts saw to that
             state = (model,) if optimizer is None else (model, optimizer)
             self.learn, self.judge = captured(learn, *state), captured(judge, model)
             if optimizer is not None:
@@ -144,7 +148,7 @@ def _train_epoch(
 ) -> EpochResult:
     work.model.train()
     sums = _Sums("train_epoch")
-    for step, (x, y) in enumerate(_batches("train_epoch", loader)):
+    for step, (x, y) in enumerate(batches("train_epoch", loader)):
         loss, logits = work.learn(x, y)
         value = loss.item()
         if not math.isfinite(value):
@@ -182,7 +186,9 @@ def evaluate(
         UserWarning: batch norms whose running statistics were never updated: with mean 0 and
             variance 1 they do not normalise, and the figures say little.
     """
-    return _evaluate(_Work(model, loss_fn, None, capture=False), loader, on_step)
+    check_loader("evaluate", "loader", loader)
+    arguments.callback("evaluate", "on_step", on_step, "on_step(step, loss)")
+    return _evaluate(_Work("evaluate", model, loss_fn, None, capture=False), loader, on_step)
 
 
 def _evaluate(
@@ -195,7 +201,7 @@ def _evaluate(
     model.eval()
     try:
         with no_grad():
-            for step, (x, y) in enumerate(_batches("evaluate", loader)):
+            for step, (x, y) in enumerate(batches("evaluate", loader)):
                 loss, logits = work.judge(x, y)
                 value = loss.item()
                 if not math.isfinite(value):
@@ -270,8 +276,21 @@ def fit(
             cannot be written, before any training.
         NaNError, DataError, ShapeError: see :func:`train_epoch`; NaNError names the epoch.
     """
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise ArgumentError(message("fit", "a whole number epochs >= 1", repr(epochs)))
+    op = "fit"
+    epochs = arguments.integer(op, "epochs", epochs, 1)
+    check_optimizer(op, optimizer, schedule)
+    check_parts(op, model, loss_fn, capture)
+    check_loader(op, "train_loader", train_loader)
+    check_loader(op, "test_loader", test_loader)
+    arguments.callback(op, "on_epoch", on_epoch, "on_epoch(row)")
+    arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
+    if history is not None and not isinstance(history, list):
+        raise ArgumentError(message(op, "history a list of rows", quoted(history)))
+    if config is not None and not isinstance(config, Mapping):
+        raise ArgumentError(message(op, "config a dict", quoted(config)))
+    if checkpoint is not None:
+        checkpoint = as_path(op, checkpoint)
+    resume = arguments.flag(op, "resume", resume)
     if resume and checkpoint is None:
         raise ArgumentError(
             message("fit", "a checkpoint to resume from", None, fix="Pass checkpoint=path.")
@@ -285,7 +304,7 @@ def fit(
         progress = load_checkpoint(checkpoint, model=model, optimizer=optimizer, schedule=schedule)
         rows[:] = progress["history"]
 
-    work = _Work(model, loss_fn, optimizer, capture)
+    work = _Work(op, model, loss_fn, optimizer, capture)
     for epoch in range(len(rows), epochs):
         lr = optimizer.param_groups[0]["lr"]
         try:
@@ -352,26 +371,6 @@ class _Sums:
             self.examples,
             time.perf_counter() - self.start,
         )
-
-
-def _batches(op: str, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches as tensors, inputs checked: a NaN there is the data's fault, not the net's."""
-    for number, (inputs, labels) in enumerate(loader):
-        x = inputs if isinstance(inputs, Tensor) else from_numpy(np.asarray(inputs))
-        y = labels if isinstance(labels, Tensor) else from_numpy(np.asarray(labels))
-        finite = np.isfinite(x._array)
-        if not finite.all():
-            where = tuple(int(i) for i in np.argwhere(~finite)[0])
-            raise NaNError(
-                message(
-                    op,
-                    "finite inputs",
-                    f"{x._array[where]} at index {where}",
-                    f"batch {number} of shape {x.shape}",
-                    "The data set holds it: check its files and its normalisation.",
-                )
-            )
-        yield x, y
 
 
 def _warn_if_untrained(model: Model) -> None:

@@ -222,8 +222,8 @@ def test_digits_need_no_download(capsys):
     [
         ({"name": "minst"}, "did you mean mnist"),
         ({"name": "mnist", "mirrors": []}, "at least one mirror"),
-        ({"name": "mnist", "mirrors": ["file:///etc/"]}, "http(s) addresses, got file:///etc/"),
-        ({"name": "mnist", "timeout": 0}, "timeout > 0 seconds, got 0"),
+        ({"name": "mnist", "mirrors": ["file:///etc/"]}, "http(s) addresses, got 'file:///etc/'"),
+        ({"name": "mnist", "timeout": 0}, "timeout a finite number > 0"),
     ],
 )
 def test_bad_arguments(arguments, words: str):

@@ -8,7 +8,7 @@ import pytest
 import minires as mr
 from minires import data
 from minires.data import DataLoader, Dataset, ImageDataset, Subset, TensorDataset, random_split
-from minires.errors import ArgumentError, DTypeError
+from minires.errors import ArgumentError, BoundsError, DTypeError
 
 
 @pytest.fixture
@@ -107,14 +107,22 @@ def test_the_seed_decides(numbers: TensorDataset):
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
-        (lambda d: Subset(d, [0, 10]), ArgumentError, r"indices in 0\.\.9, got 0\.\.10"),
-        (lambda d: Subset(d, [-1]), ArgumentError, r"got -1\.\.-1"),
-        (lambda d: Subset(d, [0.5]), DTypeError, "a list of integers as indices, got float64"),
-        (lambda d: Subset(d, 3), DTypeError, "a list of integers as indices"),
+        (lambda d: Subset(d, [0, 10]), BoundsError, "an index into 10 samples, got 10"),
+        (lambda d: Subset(d, [-11]), BoundsError, "an index into 10 samples, got -11"),
+        (lambda d: Subset(d, [0.5]), DTypeError, r"an array of integers, as index, got \[0.5\]"),
+        (lambda d: Subset(d, 3), DTypeError, "many indices, as a list or an array, got 3"),
+        (lambda d: Subset({0: 1}, [0]), ArgumentError, "a data set with .*, got dict"),
+        (lambda d: random_split(d, [0.5, "x"]), ArgumentError, "each share a number >= 0"),
+        (lambda d: random_split(d, 5), ArgumentError, "sizes that add up to 10, or shares.* got 5"),
+        (lambda d: random_split(d, [9, 1], 3), ArgumentError, "generator a minires.Generator, got"),
         (lambda d: random_split(d, [5, 4]), ArgumentError, r"add up to 10, got \[5, 4\], which is"),
         (lambda d: random_split(d, [11, -1]), ArgumentError, "sizes >= 0 that add up to 10"),
         (lambda d: random_split(d, [0.5, 0.4]), ArgumentError, "or shares >= 0 that add up to 1"),
-        (lambda d: random_split(d, [1.5, -0.5]), ArgumentError, "or shares >= 0 that add up to 1"),
+        (
+            lambda d: random_split(d, [1.5, -0.5]),
+            ArgumentError,
+            "each share a finite number >= 0 and <= 1, got 1.5",
+        ),
     ],
 )
 def test_errors(numbers: TensorDataset, call, kind, words: str):

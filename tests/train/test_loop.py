@@ -435,7 +435,7 @@ def test_an_unwritable_checkpoint_is_found_before_training(make_run, make_loader
 def test_bad_arguments(make_run, tmp_path):
     net, optimizer, _ = make_run()
     for epochs in (0, -1, 2.0, True, "3"):
-        with pytest.raises(ArgumentError, match="a whole number epochs >= 1, got"):
+        with pytest.raises(ArgumentError, match="expected epochs an integer >= 1, got"):
             fit(net, [], [], optimizer, epochs=epochs)
     with pytest.raises(ArgumentError, match=r"checkpoint to resume from, got None. Pass checkpoi"):
         fit(net, [], [], optimizer, epochs=1, resume=True)

@@ -1,0 +1,80 @@
+"""What the loop is given, checked before it begins, and the batches on their way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minires import arguments
+from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message, quoted
+from minires.nn import Module
+from minires.optim import LRScheduler, Optimizer
+from minires.tensor import Tensor, from_numpy
+
+
+def check_parts(op: str, model: Any, loss_fn: Any, capture: Any) -> None:
+    """Refuse a model or a loss that is none."""
+    parts = ("__call__", "train", "eval", "training", "state_dict")
+    if isinstance(model, type) or not all(hasattr(model, part) for part in parts):
+        raise ArgumentError(message(op, "a module as model", quoted(model)))
+    if not callable(loss_fn):
+        raise ArgumentError(message(op, "loss_fn(logits, labels) to call", quoted(loss_fn)))
+    if arguments.flag(op, "capture", capture) and not isinstance(model, Module):
+        raise ArgumentError(message(op, "a module to capture", type(model).__name__))
+
+
+def check_optimizer(op: str, optimizer: Any, schedule: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(message(op, "an optimizer of minires.optim", quoted(optimizer)))
+    if schedule is not None and not isinstance(schedule, LRScheduler):
+        got = quoted(schedule)
+        raise ArgumentError(
+            message(op, "schedule None or one that is stepped without metrics", got)
+        )
+
+
+def check_loader(op: str, name: str, loader: Any) -> None:
+    if not isinstance(loader, Iterable) or isinstance(loader, str | bytes | Mapping | Tensor):
+        raise ArgumentError(message(op, f"{name} an iterable of batches", quoted(loader)))
+
+
+def batches(op: str, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches as tensors, inputs checked: a NaN there is the data's fault, not the net's."""
+    for number, batch in enumerate(loader):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            n = len(batch) if isinstance(batch, tuple | list) else None
+            got = f"{n} field{'s' * (n != 1)}" if n is not None else f"a {type(batch).__name__}"
+            raise ShapeError(
+                message(
+                    op,
+                    "batches (inputs, labels) from the loader",
+                    got,
+                    fix="For other batches, write the loop yourself.",
+                )
+            )
+        x, y = (_as_tensor(op, field) for field in batch)
+        finite = np.isfinite(x._array)
+        if not finite.all():
+            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise NaNError(
+                message(
+                    op,
+                    "finite inputs",
+                    f"{x._array[where]} at index {where}",
+                    f"batch {number} of shape {x.shape}",
+                    "The data set holds it: check its files and its normalisation.",
+                )
+            )
+        yield x, y
+
+
+def _as_tensor(op: str, field: Any) -> Tensor:
+    if isinstance(field, Tensor):
+        return field
+    try:
+        return from_numpy(np.asarray(field))
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = f"{quoted(field)} ({error})"
+        raise DTypeError(message(op, "batches of Tensors or arrays", got)) from error
