@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import integer
 from ..tensor import Tensor
 from .analytic import Backward
 from .check import labels_of
@@ -82,7 +83,7 @@ def taylor(
     """
     xs = as_list(inputs)
     check_inputs(labels_of(f, xs), xs)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(integer("taylor", "seed", seed, 0))
     with Point(f, xs, xs) as point:
         backward = Backward(point)
         check_result(point.name, backward.y, Backward(point).y)

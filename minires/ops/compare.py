@@ -46,6 +46,16 @@ for _dunder, _symbol, _ufunc in (
     tensor_method(_dunder, _dunder.strip("_"))(_comparison(_symbol, _ufunc))
 
 
+@tensor_method("__contains__")
+def _contains(x: Tensor, value: Any) -> bool:
+    """``value in x``: whether some entry equals ``value``, a number or a tensor (broadcast)."""
+    found = x == value
+    if not isinstance(found, Variable):
+        kinds = "a number, an array or a tensor"
+        raise DTypeError(message("in", f"{kinds} to look for", type(value).__name__))
+    return bool(found.any())  # type: ignore[attr-defined]
+
+
 def _integer(name: str, function: Any) -> Any:
     def compute(x: Any, y: Any) -> Tensor:
         like = x if isinstance(x, Variable) else y
