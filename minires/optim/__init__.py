@@ -4,6 +4,7 @@ from minires.optim import lr_scheduler
 from minires.optim.adam import Adam, AdamW
 from minires.optim.groups import no_decay_groups
 from minires.optim.lr_scheduler import (
+    ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
     ExponentialLR,
@@ -23,6 +24,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "ExponentialLR",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from minires.errors import ArgumentError, message
-from minires.optim.checks import real
+from minires.arguments import flag, number
+from minires.errors import ArgumentError, message, quoted
 from minires.optim.optimizer import Group, Optimizer, Update
 
 
@@ -36,7 +36,12 @@ class Adam(Optimizer):
         ArgumentError, DTypeError: see :class:`~minires.optim.Optimizer`.
     """
 
-    decoupled_weight_decay = False
+    _remembers: ClassVar[dict[str, str] | None] = {
+        "step": "steps",
+        "exp_avg": "array",
+        "exp_avg_sq": "array",
+        "max_exp_avg_sq": "array",
+    }
 
     def __init__(
         self,
@@ -60,14 +65,18 @@ class Adam(Optimizer):
 
     def _check_options(self, group: Group) -> None:
         op, betas = self._op, group["betas"]
-        if not isinstance(betas, Sequence) or len(betas) != 2:
-            raise ArgumentError(message(op, "betas to be two numbers", repr(betas)))
-        group["lr"] = real(op, "lr", group["lr"])
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise ArgumentError(message(op, "betas to be two numbers", quoted(betas)))
+        for name in ("lr", "eps", "weight_decay"):
+            group[name] = float(number(op, name, group[name], least=0))
         group["betas"] = tuple(
-            real(op, f"betas[{i}]", beta, high=1.0, below=True) for i, beta in enumerate(betas)
+            float(number(op, f"betas[{i}]", beta, least=0, below=1)) for i, beta in enumerate(betas)
         )
-        group["eps"] = real(op, "eps", group["eps"])
-        group["weight_decay"] = real(op, "weight_decay", group["weight_decay"])
+        group["amsgrad"] = flag(op, "amsgrad", group["amsgrad"])
+
+    def _needs(self, group: Group) -> tuple[str, ...]:
+        moments = "step", "exp_avg", "exp_avg_sq"
+        return (*moments, "max_exp_avg_sq") if group["amsgrad"] else moments
 
     def _update(
         self, data: np.ndarray, grad: np.ndarray, state: dict[str, Any], group: Group

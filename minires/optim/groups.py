@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from minires.arguments import number
 from minires.errors import ArgumentError, message
-from minires.optim.checks import real
 from minires.tensor import Tensor
 
 
@@ -31,7 +31,7 @@ def no_decay_groups(
     Raises:
         ArgumentError: neither a module nor pairs; a negative decay.
     """
-    decay = real("no_decay_groups", "weight_decay", weight_decay)
+    decay = number("no_decay_groups", "weight_decay", weight_decay, least=0)
     named = getattr(model_or_named_params, "named_parameters", None)
     pairs = named() if callable(named) else model_or_named_params
     weights: list[tuple[str, Tensor]] = []

@@ -1,5 +1,6 @@
 """The learning-rate schedules, under PyTorch's path ``optim.lr_scheduler``."""
 
+from minires.optim.composed import ChainedScheduler, SequentialLR
 from minires.optim.one_cycle import OneCycleLR
 from minires.optim.plateau import ReduceLROnPlateau
 from minires.optim.schedules import (
@@ -10,11 +11,11 @@ from minires.optim.schedules import (
     LinearLR,
     LRScheduler,
     MultiStepLR,
-    SequentialLR,
     StepLR,
 )
 
 __all__ = [
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "ExponentialLR",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
-from minires.errors import ArgumentError, message, unknown
-from minires.optim.checks import real, whole
+from minires.arguments import choice, flag, integer, number
+from minires.errors import ArgumentError, message
 from minires.optim.optimizer import Optimizer
-from minires.optim.schedules import LRScheduler, cosine, line
+from minires.optim.schedules import LRScheduler, checked_optimizer, cosine, line
 
 
 class OneCycleLR(LRScheduler):
@@ -66,38 +66,28 @@ class OneCycleLR(LRScheduler):
         three_phase: bool = False,
     ) -> None:
         op = self._op
-        self.max_lr = real(op, "max_lr", max_lr, above=True)
+        self.optimizer = checked_optimizer(op, optimizer)
+        self.max_lr = number(op, "max_lr", max_lr, above=0)
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 expected = "total_steps, or epochs and steps_per_epoch"
                 raise ArgumentError(message(op, expected, "neither"))
-            total_steps = whole(op, "epochs", epochs) * whole(
-                op, "steps_per_epoch", steps_per_epoch
-            )
-        self.total_steps = whole(op, "total_steps", total_steps, low=2)
-        self.three_phase = bool(three_phase)
-        self.pct_start = real(
-            op,
-            "pct_start",
-            pct_start,
-            high=0.5 if three_phase else 1.0,
-            fix="With three_phase the way up and its mirror image share the steps."
-            if three_phase
-            else "",
-        )
-        if anneal_strategy not in ("cos", "linear"):
-            raise unknown("anneal_strategy", anneal_strategy, ["cos", "linear"])
-        self.anneal_strategy = anneal_strategy
-        self.cycle_momentum = bool(cycle_momentum)
-        self.base_momentum = real(op, "base_momentum", base_momentum, high=1.0, below=True)
-        self.max_momentum = real(op, "max_momentum", max_momentum, high=1.0, below=True)
-        self.div_factor = real(op, "div_factor", div_factor, above=True)
-        self.final_div_factor = real(op, "final_div_factor", final_div_factor, above=True)
-        if (
-            self.cycle_momentum
-            and isinstance(optimizer, Optimizer)
-            and not {"momentum", "betas"} & set(optimizer.defaults)
-        ):
+            epochs = integer(op, "epochs", epochs, least=1)
+            total_steps = epochs * integer(op, "steps_per_epoch", steps_per_epoch, least=1)
+        self.total_steps = integer(op, "total_steps", total_steps, least=2)
+        self.three_phase = flag(op, "three_phase", three_phase)
+        most: float = 1
+        fix = ""
+        if self.three_phase:
+            most, fix = 0.5, "With three_phase the way up and its mirror image share the steps."
+        self.pct_start = number(op, "pct_start", pct_start, least=0, most=most, fix=fix)
+        self.anneal_strategy = choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
+        self.cycle_momentum = flag(op, "cycle_momentum", cycle_momentum)
+        self.base_momentum = number(op, "base_momentum", base_momentum, least=0, below=1)
+        self.max_momentum = number(op, "max_momentum", max_momentum, least=0, below=1)
+        self.div_factor = number(op, "div_factor", div_factor, above=0)
+        self.final_div_factor = number(op, "final_div_factor", final_div_factor, above=0)
+        if self.cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
             raise ArgumentError(
                 message(
                     op,
@@ -106,9 +96,11 @@ class OneCycleLR(LRScheduler):
                     fix="Pass cycle_momentum=False.",
                 )
             )
+        for group in optimizer.param_groups:
+            group["initial_lr"] = self.max_lr / self.div_factor
         super().__init__(optimizer)
 
-    def options_at(self, step: int) -> list[dict[str, Any]]:
+    def next_options(self, step: int) -> list[dict[str, Any]]:
         if step > self.total_steps:
             raise ArgumentError(
                 message(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from minires.arguments import flag, number
 from minires.autograd import computed
 from minires.device import backend_name
-from minires.errors import ArgumentError, DTypeError, GraphError, ShapeError, message, unknown
+from minires.errors import ArgumentError, DTypeError, GraphError, message, unknown
+from minires.optim.states import fitting
 from minires.tensor import Tensor
 
 Group = dict[str, Any]
@@ -45,6 +47,10 @@ class Optimizer:
             option out of range or of unknown name.
         DTypeError: a parameter that is not floating point.
     """
+
+    decoupled_weight_decay = False  # whether decay stands outside of the moments
+    # what the rule remembers of a parameter, "array" (of its shape) or "steps"; None: anything
+    _remembers: ClassVar[dict[str, str] | None] = None
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = dict(defaults)
@@ -91,6 +97,8 @@ class Optimizer:
         if named and all(name is not None for name, _ in named):
             new["param_names"] = [name for name, _ in named]
         self._check_options(new)
+        if "initial_lr" in new:
+            new["initial_lr"] = float(number(self._op, "initial_lr", new["initial_lr"], least=0))
 
         seen = {id(p) for other in self.param_groups for p in other["params"]}
         for index, (name, p) in enumerate(named):
@@ -153,7 +161,12 @@ class Optimizer:
     # -- one step -------------------------------------------------------------------------------
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, or with ``set_to_none=False`` fill them with zeros."""
+        """Forget the gradients, or with ``set_to_none=False`` fill them with zeros.
+
+        Raises:
+            ArgumentError: ``set_to_none`` is no flag.
+        """
+        set_to_none = flag(f"{self._op}.zero_grad", "set_to_none", set_to_none)
         gradients = []
         for _, p, _ in self._parameters():
             if p.grad is None:
@@ -169,6 +182,7 @@ class Optimizer:
         """Change every parameter that has a gradient, in place; the others are left alone.
 
         Raises:
+            ArgumentError: an option that was changed to what is none.
             GraphError: no parameter requires a gradient, so that no step can ever change one.
             DTypeError: a parameter whose ``data`` got another dtype after its gradient was
                 computed. All are looked at before the first parameter is changed.
@@ -187,6 +201,7 @@ class Optimizer:
             if p.grad.dtype != p.dtype:
                 wanted, got = f"a gradient of dtype {p.dtype}", p.grad.dtype
                 raise DTypeError(message(f"{self._op}.step", wanted, got, _label(*name, p)))
+        computed(self._check_groups)
         together: list[Update] = []
         for _, p, group in work:
             update = (p._to_write(), p.grad._array, self.state[p], group)
@@ -198,6 +213,22 @@ class Optimizer:
             self._update_together(together)
         for _, p, _ in work:
             p.bump_version()
+
+    def _check_groups(self) -> None:
+        for group in self.param_groups:
+            group.update(self._checked(f"{self._op}.step", group))
+
+    def _checked(self, op: str, group: Group) -> Group:
+        """The options of a group as they may be in the middle of training, as plain Python: a
+        schedule may have taken the rate below 0, where PyTorch's would."""
+        lr = float(number(op, "lr", group.get("lr", 0)))
+        checked = {**group, "lr": abs(lr)}
+        self._check_options(checked)
+        return {**checked, "lr": lr}
+
+    def _needs(self, group: Group) -> tuple[str, ...]:
+        """What a parameter of this group that has a state must have in it."""
+        return ()
 
     def _check_options(self, group: Group) -> None:
         """Check the options of ``group`` and turn them into plain Python numbers, in place."""
@@ -244,74 +275,30 @@ class Optimizer:
         """Raise what :meth:`load_state_dict` would raise, and change nothing.
 
         Raises:
-            ArgumentError: groups, group sizes or options that differ from this optimiser's.
+            ArgumentError: groups, group sizes or options that differ from this optimiser's, state
+                that is unknown or missing, a count of steps that is no whole number >= 0.
             ShapeError, DTypeError: state arrays that do not fit their parameters.
         """
-        op = f"{self._op}.load_state_dict"
-        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= set(state_dict):
-            raise ArgumentError(
-                message(op, "a dict with 'state' and 'param_groups'", _describe(state_dict))
-            )
-        groups = state_dict["param_groups"]
-        sizes = [len(group["params"]) for group in groups]
-        own_sizes = [len(group["params"]) for group in self.param_groups]
-        if sizes != own_sizes:
-            raise ArgumentError(
-                message(
-                    op,
-                    f"{len(own_sizes)} group(s) of {own_sizes} parameters",
-                    f"{len(sizes)} group(s) of {sizes}",
-                    fix="Build the optimiser with the same groups as the one that was saved.",
-                )
-            )
-        for group in groups:
-            missing = sorted(set(self.defaults) - set(group))
-            if missing:
-                raise ArgumentError(
-                    message(
-                        op,
-                        f"the options of {self._op}",
-                        f"a group without {', '.join(missing)}",
-                        fix="Was this saved by another kind of optimiser?",
-                    )
-                )
-            self._check_options(dict(group))
-        saved = [i for group in groups for i in group["params"]]
-        stray = set(state_dict["state"]) - set(saved)
-        if stray:
-            raise ArgumentError(
-                message(op, "state of the parameters listed", f"state of {sorted(stray)} too")
-            )
-        for i, (entry, p, _) in zip(saved, self._parameters()):
-            label = _label(*entry, p)
-            for name, value in state_dict["state"].get(i, {}).items():
-                if not isinstance(value, np.ndarray):
-                    continue
-                if value.shape != p.shape:
-                    raise ShapeError(message(op, f"{name} of shape {p.shape}", value.shape, label))
-                if value.dtype != p.dtype:
-                    raise DTypeError(message(op, f"{name} of dtype {p.dtype}", value.dtype, label))
+        fitting(self, state_dict)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over options and state of :meth:`state_dict`'s result; arrays are copied.
+        """Take over options and state of :meth:`state_dict`'s result, or of what PyTorch's
+        optimiser of this name saved; arrays are copied.
+
+        Arrays may be NumPy's or Tensors, as :func:`minires.load` gives them. Names of parameters
+        stay this optimiser's.
 
         Raises:
             ArgumentError, ShapeError, DTypeError: see :meth:`check_state_dict`. Nothing is
                 changed then.
         """
-        self.check_state_dict(state_dict)
-        groups = state_dict["param_groups"]
-        saved = [i for group in groups for i in group["params"]]
-        state = state_dict["state"]
-        for i, (_, p, _) in zip(saved, self._parameters()):
+        groups, remembered = fitting(self, state_dict)
+        for state, (_, p, _) in zip(remembered, self._parameters()):
             self.state.pop(p, None)
-            if i in state:
-                self.state[p] = deepcopy(state[i])
-        for group, new in zip(self.param_groups, groups):
-            # The names stay this optimiser's: they belong to its tensors, not to the options.
-            options = {k: v for k, v in new.items() if k not in ("params", "param_names")}
-            group.update(deepcopy(options))
-            self._check_options(group)
+            if state is not None:
+                self.state[p] = state
+        for group, options in zip(self.param_groups, groups):
+            group.update(options)
 
     def __repr__(self) -> str:
         lines = []

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minires.errors import ArgumentError, message, unknown
-from minires.optim.checks import real, whole
+from minires.arguments import choice, integer, number
+from minires.errors import ArgumentError, message, quoted
 from minires.optim.optimizer import Optimizer
+from minires.optim.schedules import checked_optimizer
+from minires.tensor import Tensor
 
 
 class ReduceLROnPlateau:
@@ -54,23 +56,19 @@ class ReduceLROnPlateau:
         eps: float = 1e-8,
     ) -> None:
         op = "ReduceLROnPlateau"
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentError(message(op, "an optimizer", type(optimizer).__name__))
-        if mode not in ("min", "max"):
-            raise unknown("mode", mode, ["min", "max"])
-        if threshold_mode not in ("rel", "abs"):
-            raise unknown("threshold_mode", threshold_mode, ["rel", "abs"])
+        self.optimizer = checked_optimizer(op, optimizer)
+        self.mode = choice("mode", mode, ("min", "max"))
+        self.threshold_mode = choice("threshold_mode", threshold_mode, ("rel", "abs"))
         groups = len(optimizer.param_groups)
-        lowest = list(min_lr) if isinstance(min_lr, Sequence) else [min_lr] * groups
+        lowest = list(min_lr) if isinstance(min_lr, list | tuple) else [min_lr] * groups
         if len(lowest) != groups:
             raise ArgumentError(message(op, f"min_lr for {groups} group(s)", len(lowest)))
-        self.optimizer, self.mode, self.threshold_mode = optimizer, mode, threshold_mode
-        self.factor = real(op, "factor", factor, high=1.0, below=True)
-        self.patience = whole(op, "patience", patience)
-        self.threshold = real(op, "threshold", threshold)
-        self.cooldown = whole(op, "cooldown", cooldown)
-        self.min_lrs = [real(op, "min_lr", value) for value in lowest]
-        self.eps = real(op, "eps", eps)
+        self.factor = number(op, "factor", factor, least=0, below=1)
+        self.patience = integer(op, "patience", patience, least=0)
+        self.threshold = number(op, "threshold", threshold, least=0)
+        self.cooldown = integer(op, "cooldown", cooldown, least=0)
+        self.min_lrs = [number(op, "min_lr", value, least=0) for value in lowest]
+        self.eps = number(op, "eps", eps, least=0)
         self.best = math.inf if mode == "min" else -math.inf
         self.last_epoch = self.num_bad_epochs = self.cooldown_counter = 0
 
@@ -78,14 +76,19 @@ class ReduceLROnPlateau:
         """Take note of a value (a number, or a tensor of one), and lower the rates if it is time.
 
         Raises:
-            ArgumentError: the optimizer got parameter groups since the schedule was built.
+            ArgumentError: no number, or the optimizer got parameter groups since the schedule was
+                built.
         """
-        value = float(metrics)
+        op = "ReduceLROnPlateau.step"
+        if isinstance(metrics, Tensor) and metrics.numel() == 1:
+            metrics = metrics.item()
+        value = number(op, "metrics", metrics, finite=False)
         groups = self.optimizer.param_groups
         if len(groups) != len(self.min_lrs):
             expected = f"the {len(self.min_lrs)} parameter group(s) it was built on"
             fix = "Add all groups to the optimizer before building the schedule."
             raise ArgumentError(message("ReduceLROnPlateau", expected, len(groups), fix=fix))
+        rates = [number(op, "lr", group["lr"]) for group in groups]
         self.last_epoch += 1
         if self._is_better(value):
             self.best, self.num_bad_epochs = value, 0
@@ -95,9 +98,9 @@ class ReduceLROnPlateau:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            for group, lowest in zip(groups, self.min_lrs):
-                lower = max(group["lr"] * self.factor, lowest)
-                if group["lr"] - lower > self.eps:
+            for group, lr, lowest in zip(groups, rates, self.min_lrs):
+                lower = max(lr * self.factor, lowest)
+                if lr - lower > self.eps:
                     group["lr"] = lower
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
 
@@ -122,10 +125,14 @@ class ReduceLROnPlateau:
         Raises:
             ArgumentError: not such a state. Nothing is changed then.
         """
+        op = "ReduceLROnPlateau.load_state_dict"
         if not isinstance(state_dict, dict) or set(state_dict) != set(self._state):
-            got = ", ".join(map(str, state_dict)) if isinstance(state_dict, dict) else state_dict
-            op = "ReduceLROnPlateau.load_state_dict"
+            known = isinstance(state_dict, dict)
+            got = ", ".join(map(str, state_dict)) if known else quoted(state_dict)
             raise ArgumentError(message(op, f"a dict with {', '.join(self._state)}", got))
+        number(op, "best", state_dict["best"], finite=False)
+        for name in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
+            integer(op, name, state_dict[name], least=0)
         for name in self._state:
             setattr(self, name, state_dict[name])
 

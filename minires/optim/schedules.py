@@ -1,71 +1,77 @@
-"""Learning-rate schedules: each a closed formula of the number of steps taken.
+"""Learning-rate schedules: each a rule that makes the next rate of the one there is.
 
-Because a rate depends on the step count alone (and not on the rate before it), a run that is
-resumed at step s continues with exactly the rates of a run that never stopped.
+A schedule multiplies what it finds (``LambdaLR`` and ``OneCycleLR`` alone set a rate of their own),
+so that several on one optimiser, and changes by hand, add up instead of undoing one another. The
+rules are PyTorch's, rounding included. A run that is resumed from the states of its optimiser and
+schedules continues with exactly the rates of a run that never stopped.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from minires.errors import ArgumentError, message
-from minires.optim.checks import real, whole
+from minires.arguments import integer, number
+from minires.errors import ArgumentError, message, quoted
 from minires.optim.optimizer import Optimizer
 
 
 class LRScheduler:
-    """Base of the schedules: sets ``group["lr"]`` of every group of an optimiser.
+    """Base of the schedules: changes ``group["lr"]`` of every group of an optimiser.
 
-    The first rate is set at construction. ``step()`` follows ``optimizer.step()``: once per
+    The first change is made at construction. ``step()`` follows ``optimizer.step()``: once per
     optimiser step or once per epoch, in whichever unit the schedule's arguments were meant. The
-    rate at construction is kept as ``group["initial_lr"]``; several schedules built on one
-    optimiser (see :class:`SequentialLR`) start from that same rate.
+    rate before any schedule is kept as ``group["initial_lr"]``.
 
-    A subclass gives ``lr_at(step, base_lr)`` and lists its arguments in ``settings``.
+    A subclass gives :meth:`next_lr` and lists its arguments in ``settings``.
 
     Attributes:
         last_epoch: how often ``step()`` was called (PyTorch's name, whatever the unit).
-        base_lrs: per group, the rate that the schedule scales.
+        base_lrs: per group, the rate that it had before any schedule.
     """
 
     settings: tuple[str, ...] = ()
 
     def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentError(message(self._op, "an optimizer", type(optimizer).__name__))
-        self.optimizer = optimizer
-        self.last_epoch = 0
+        self.optimizer = checked_optimizer(self._op, optimizer)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
-        self._apply()
+        self.last_epoch = 0
+        self._last: list[dict[str, Any]] = []  # the options of each group as they were set last
+        self._go_to(0)
 
     @property
     def _op(self) -> str:
         return type(self).__name__
 
-    def lr_at(self, step: int, base_lr: float) -> float:
-        """The rate after ``step`` steps of a group whose own rate is ``base_lr``."""
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        """The rate after ``step`` steps of a group that has ``lr`` now, and had ``base_lr``.
+        ``step`` is 0 where the schedule begins."""
         raise NotImplementedError
 
-    def options_at(self, step: int) -> list[dict[str, Any]]:
+    def next_options(self, step: int) -> list[dict[str, Any]]:
         """Per group, the options that hold after ``step`` steps: ``{"lr": ...}`` at least."""
-        return [{"lr": self.lr_at(step, base)} for base in self.base_lrs]
+        rates = [number(self._op, "lr", g["lr"]) for g in self.optimizer.param_groups]
+        return [{"lr": self.next_lr(step, *both)} for both in zip(rates, self.base_lrs)]
 
     def step(self) -> None:
         """Count one step and set the options that hold from here on."""
-        self.last_epoch += 1
-        self._apply()
+        self._go_to(self.last_epoch + 1)
 
     def get_last_lr(self) -> list[float]:
-        """The rate of each group now."""
-        return [options["lr"] for options in self.options_at(self.last_epoch)]
+        """The rate of each group as this schedule set it last."""
+        return [options["lr"] for options in self._last]
 
-    def _apply(self) -> None:
+    def _begin(self) -> None:
+        """Begin (again) with the optimiser's own rates."""
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs):
+            group["lr"] = base_lr
+        self._go_to(0)
+
+    def _go_to(self, step: int) -> None:
         groups = self.optimizer.param_groups
         if len(groups) != len(self.base_lrs):
             raise ArgumentError(
@@ -76,15 +82,23 @@ class LRScheduler:
                     fix="Add all groups to the optimizer before building the schedule.",
                 )
             )
-        for group, options in zip(groups, self.options_at(self.last_epoch)):
-            group.update(options)
+        options = self.next_options(step)
+        self.last_epoch = step
+        self._take(options)
+
+    def _take(self, options: list[dict[str, Any]]) -> None:
+        self._last = options
+        for group, new in zip(self.optimizer.param_groups, options):
+            group.update(new)
 
     def state_dict(self) -> dict[str, Any]:
-        """Step count, base rates and arguments, as plain JSON values."""
+        """Step count, rates and arguments, as plain JSON values."""
+        groups = self.optimizer.param_groups
         return {
             "schedule": self._op,
             "last_epoch": self.last_epoch,
             "base_lrs": list(self.base_lrs),
+            "options": [{k: group[k] for k in last} for group, last in zip(groups, self._last)],
             "settings": {name: getattr(self, name) for name in self.settings},
         }
 
@@ -98,29 +112,39 @@ class LRScheduler:
         op, own = f"{self._op}.load_state_dict", self.state_dict()
         given = state_dict if isinstance(state_dict, dict) else {}
         if given.get("schedule", self._op) != self._op:
-            raise ArgumentError(message(op, f"the state of {self._op}", given["schedule"]))
+            kind = given["schedule"]
+            got = kind if isinstance(kind, str) else quoted(kind)
+            raise ArgumentError(message(op, f"the state of {self._op}", got))
         if set(given) != set(own):
             got = ", ".join(map(str, given)) or type(state_dict).__name__
             raise ArgumentError(message(op, f"a dict with {', '.join(own)}", got))
-        saved, settings = state_dict["settings"], own["settings"]
-        if len(state_dict["base_lrs"]) != len(self.base_lrs):
-            raise ArgumentError(
-                message(op, f"{len(self.base_lrs)} base rate(s)", len(state_dict["base_lrs"]))
-            )
+        integer(op, "last_epoch", given["last_epoch"], least=0)
+        rates, options = given["base_lrs"], given["options"]
+        if not isinstance(rates, list) or len(rates) != len(self.base_lrs):
+            many = len(rates) if isinstance(rates, list) else quoted(rates)
+            raise ArgumentError(message(op, f"{len(self.base_lrs)} base rate(s)", many))
+        for rate in rates:
+            number(op, "base_lrs", rate, least=0)
+        if not isinstance(options, list) or [*map(_keys, options)] != [*map(_keys, self._last)]:
+            told = "; ".join(", ".join(keys) for keys in map(_keys, self._last))
+            raise ArgumentError(message(op, f"options {told}", quoted(options)))
+        for group, new in zip(self.optimizer.param_groups, options):
+            self.optimizer._checked(op, {**group, **new})
+        saved, settings = given["settings"], own["settings"]
         for name in settings:
-            if saved.get(name) != settings[name]:
+            known = isinstance(saved, dict) and name in saved
+            if not known or saved[name] != settings[name]:
                 raise ArgumentError(
                     message(
                         op,
                         f"{name} {settings[name]!r}, as in this schedule",
-                        repr(saved.get(name)),
+                        quoted(saved[name] if known else None),
                         fix=f"Build the schedule with the {name} that was saved.",
                     )
                 )
-        whole(op, "last_epoch", state_dict["last_epoch"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to the saved step and base rates, and set the optimiser's options for that step.
+        """Go to the saved step, and give the optimiser the rates that it had.
 
         Raises:
             ArgumentError: see :meth:`check_state_dict`. Nothing is changed then.
@@ -128,7 +152,12 @@ class LRScheduler:
         self.check_state_dict(state_dict)
         self.last_epoch = state_dict["last_epoch"]
         self.base_lrs = list(state_dict["base_lrs"])
-        self._apply()
+        self._take(
+            [
+                {name: self.optimizer._checked(self._op, {**group, **new})[name] for name in new}
+                for group, new in zip(self.optimizer.param_groups, state_dict["options"])
+            ]
+        )
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.settings)
@@ -137,6 +166,8 @@ class LRScheduler:
 
 class StepLR(LRScheduler):
     """The rate times ``gamma`` after every ``step_size`` steps.
+
+    ``lr = lr * gamma`` at the steps that ``step_size`` divides.
 
     Args:
         optimizer: whose rates are set.
@@ -147,12 +178,12 @@ class StepLR(LRScheduler):
     settings = ("step_size", "gamma")
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        self.step_size = whole(self._op, "step_size", step_size, low=1)
-        self.gamma = real(self._op, "gamma", gamma, above=True)
+        self.step_size = integer(self._op, "step_size", step_size, least=1)
+        self.gamma = number(self._op, "gamma", gamma, above=0)
         super().__init__(optimizer)
 
-    def lr_at(self, step: int, base_lr: float) -> float:
-        return base_lr * self.gamma ** (step // self.step_size)
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        return lr * self.gamma if step and step % self.step_size == 0 else lr
 
 
 class MultiStepLR(LRScheduler):
@@ -167,12 +198,12 @@ class MultiStepLR(LRScheduler):
     settings = ("milestones", "gamma")
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
-        self.milestones = _increasing(self._op, milestones)
-        self.gamma = real(self._op, "gamma", gamma, above=True)
+        self.milestones = increasing(self._op, milestones)
+        self.gamma = number(self._op, "gamma", gamma, above=0)
         super().__init__(optimizer)
 
-    def lr_at(self, step: int, base_lr: float) -> float:
-        return base_lr * self.gamma ** bisect_right(self.milestones, step)
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        return lr * self.gamma if step in self.milestones else lr
 
 
 class ExponentialLR(LRScheduler):
@@ -186,15 +217,17 @@ class ExponentialLR(LRScheduler):
     settings = ("gamma",)
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        self.gamma = real(self._op, "gamma", gamma, above=True)
+        self.gamma = number(self._op, "gamma", gamma, above=0)
         super().__init__(optimizer)
 
-    def lr_at(self, step: int, base_lr: float) -> float:
-        return base_lr * self.gamma**step
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        return lr * self.gamma if step else lr
 
 
 class LambdaLR(LRScheduler):
-    """The rate times ``lr_lambda(step)``, a function of the steps taken.
+    """The group's own rate times ``lr_lambda(step)``, a function of the steps taken.
+
+    This rule sets the rate, whatever it was: ``lr = base_lr * lr_lambda(step)``.
 
     The state has the step count and the base rates, not the functions: build a schedule that is
     to go on with the same ones.
@@ -218,18 +251,18 @@ class LambdaLR(LRScheduler):
         for function in self.lr_lambdas:
             if not callable(function):
                 expected = "lr_lambda a function, or a list of them"
-                raise ArgumentError(message(self._op, expected, repr(function)))
+                raise ArgumentError(message(self._op, expected, quoted(function)))
         if callable(lr_lambda) and isinstance(optimizer, Optimizer):
             self.lr_lambdas *= len(optimizer.param_groups)
         super().__init__(optimizer)
 
-    def options_at(self, step: int) -> list[dict[str, Any]]:
+    def next_options(self, step: int) -> list[dict[str, Any]]:
         if len(self.lr_lambdas) != len(self.base_lrs):
             expected = f"one function for each of {len(self.base_lrs)} parameter group(s)"
             raise ArgumentError(message(self._op, expected, len(self.lr_lambdas)))
         name = f"lr_lambda({step})"
         return [
-            {"lr": base * real(self._op, name, factor(step))}
+            {"lr": base * number(self._op, name, factor(step), least=0)}
             for base, factor in zip(self.base_lrs, self.lr_lambdas)
         ]
 
@@ -237,7 +270,9 @@ class LambdaLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """Half a cosine from the group's rate to ``eta_min``: Loshchilov & Hutter (2017), eq. 5.
 
-    Beyond ``T_max`` the cosine goes up again, as in PyTorch.
+    The rate at step t is ``eta_min + (base_lr - eta_min) (1 + cos(π t / T_max)) / 2``; made of the
+    rate before, ``lr = eta_min + (lr - eta_min) (1 + cos(π t / T_max)) / (1 + cos(π (t-1) /
+    T_max))``. Beyond ``T_max`` the cosine goes up again, as in PyTorch.
 
     Args:
         optimizer: whose rates are set.
@@ -248,18 +283,25 @@ class CosineAnnealingLR(LRScheduler):
     settings = ("T_max", "eta_min")
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        self.T_max = whole(self._op, "T_max", T_max, low=1)
-        self.eta_min = real(self._op, "eta_min", eta_min)
+        self.T_max = integer(self._op, "T_max", T_max, least=1)
+        self.eta_min = number(self._op, "eta_min", eta_min, least=0)
         super().__init__(optimizer)
 
-    def lr_at(self, step: int, base_lr: float) -> float:
-        return cosine(base_lr, self.eta_min, step / self.T_max)
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        if step == 0:
+            return lr
+        if (step - 1 - self.T_max) % (2 * self.T_max) == 0:  # from the bottom, where all are equal
+            return lr + (base_lr - self.eta_min) * (1 - math.cos(math.pi / self.T_max)) / 2
+        now = 1 + math.cos(math.pi * step / self.T_max)
+        before = 1 + math.cos(math.pi * (step - 1) / self.T_max)
+        return now / before * (lr - self.eta_min) + self.eta_min
 
 
 class LinearLR(LRScheduler):
     """A straight line from ``start_factor`` to ``end_factor`` times the rate, then constant.
 
-    The usual warm-up; put another schedule behind it with :class:`SequentialLR`.
+    With f(t) the line's factor at step t, ``lr = lr * f(t) / f(t - 1)``. The usual warm-up; put
+    another schedule behind it with :class:`~minires.optim.SequentialLR`.
 
     Args:
         optimizer: whose rates are set.
@@ -277,14 +319,18 @@ class LinearLR(LRScheduler):
         end_factor: float = 1.0,
         total_iters: int = 5,
     ) -> None:
-        self.start_factor = real(self._op, "start_factor", start_factor, high=1.0, above=True)
-        self.end_factor = real(self._op, "end_factor", end_factor, high=1.0)
-        self.total_iters = whole(self._op, "total_iters", total_iters, low=1)
+        self.start_factor = number(self._op, "start_factor", start_factor, above=0, most=1)
+        self.end_factor = number(self._op, "end_factor", end_factor, least=0, most=1)
+        self.total_iters = integer(self._op, "total_iters", total_iters, least=1)
         super().__init__(optimizer)
 
-    def lr_at(self, step: int, base_lr: float) -> float:
-        done = min(step, self.total_iters) / self.total_iters
-        return base_lr * line(self.start_factor, self.end_factor, done)
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        if step == 0:
+            return lr * self.start_factor
+        if step > self.total_iters:
+            return lr
+        rise = self.end_factor - self.start_factor
+        return lr * (1 + rise / (self.total_iters * self.start_factor + (step - 1) * rise))
 
 
 class ConstantLR(LRScheduler):
@@ -292,7 +338,7 @@ class ConstantLR(LRScheduler):
 
     Args:
         optimizer: whose rates are set.
-        factor: in [0, 1].
+        factor: in [0, 1]. After 0 the rate is again what it was before any schedule.
         total_iters: steps, >= 0.
     """
 
@@ -301,77 +347,16 @@ class ConstantLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3.0, total_iters: int = 5
     ) -> None:
-        self.factor = real(self._op, "factor", factor, high=1.0)
-        self.total_iters = whole(self._op, "total_iters", total_iters)
+        self.factor = number(self._op, "factor", factor, least=0, most=1)
+        self.total_iters = integer(self._op, "total_iters", total_iters, least=0)
         super().__init__(optimizer)
 
-    def lr_at(self, step: int, base_lr: float) -> float:
-        return base_lr * self.factor if step < self.total_iters else base_lr
-
-
-class SequentialLR(LRScheduler):
-    """One schedule after the other, each counting from its own start.
-
-    A warm-up of 100 steps, then a cosine over the remaining 900::
-
-        schedule = SequentialLR(
-            optimizer,
-            [LinearLR(optimizer, 0.1, total_iters=100), CosineAnnealingLR(optimizer, 900)],
-            milestones=[100],
-        )
-
-    Args:
-        optimizer: whose rates are set.
-        schedulers: at least one, all built on ``optimizer``. Step this schedule, never those.
-        milestones: the step at which each but the first takes over, >= 1 and increasing.
-    """
-
-    settings = ("milestones",)
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        schedulers: Sequence[LRScheduler],
-        milestones: Sequence[int],
-    ) -> None:
-        self.schedulers = list(schedulers)
-        self.milestones = _increasing(self._op, milestones)
-        for i, part in enumerate(self.schedulers):
-            if not isinstance(part, LRScheduler) or part.optimizer is not optimizer:
-                known = isinstance(part, LRScheduler)
-                got = "one built on another" if known else type(part).__name__
-                raise ArgumentError(
-                    message(self._op, "schedules built on this optimizer", got, f"at index {i}")
-                )
-        if len(self.milestones) != len(self.schedulers) - 1:
-            raise ArgumentError(
-                message(
-                    self._op,
-                    "one milestone less than schedules",
-                    f"{len(self.milestones)} milestone(s) for {len(self.schedulers)} schedule(s)",
-                )
-            )
-        super().__init__(optimizer)
-
-    def options_at(self, step: int) -> list[dict[str, Any]]:
-        part = bisect_right(self.milestones, step)
-        begin = self.milestones[part - 1] if part else 0
-        return self.schedulers[part].options_at(step - begin)
-
-    def state_dict(self) -> dict[str, Any]:
-        parts = [part.state_dict() for part in self.schedulers]
-        return {**super().state_dict(), "schedulers": parts}
-
-    def check_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().check_state_dict(state_dict)
-        for part, state in zip(self.schedulers, state_dict["schedulers"]):
-            part.check_state_dict(state)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.check_state_dict(state_dict)
-        for part, state in zip(self.schedulers, state_dict["schedulers"]):
-            part.load_state_dict(state)
-        super().load_state_dict(state_dict)
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        if step == 0 < self.total_iters:
+            return lr * self.factor
+        if step != self.total_iters or step == 0:
+            return lr
+        return lr * (1 / self.factor) if self.factor else base_lr
 
 
 def cosine(start: float, end: float, done: float) -> float:
@@ -384,8 +369,21 @@ def line(start: float, end: float, done: float) -> float:
     return start + (end - start) * done
 
 
-def _increasing(op: str, milestones: Sequence[int]) -> list[int]:
-    steps = [whole(op, "milestone", milestone, low=1) for milestone in milestones]
+def increasing(op: str, milestones: Sequence[int]) -> list[int]:
+    if not isinstance(milestones, list | tuple):
+        raise ArgumentError(message(op, "milestones a list of integers", quoted(milestones)))
+    steps = [integer(op, "milestone", milestone, least=1) for milestone in milestones]
     if any(a >= b for a, b in pairwise(steps)):
         raise ArgumentError(message(op, "increasing milestones", steps))
     return steps
+
+
+def checked_optimizer(op: str, optimizer: Any) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(message(op, "an optimizer", type(optimizer).__name__))
+    return optimizer
+
+
+def _keys(options: Any) -> list[str]:
+    """The names of options, whatever they are."""
+    return sorted(map(str, options)) if isinstance(options, dict) else []

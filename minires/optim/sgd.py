@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from minires.arguments import flag, number
 from minires.errors import ArgumentError, message
-from minires.optim.checks import real
 from minires.optim.optimizer import Group, Optimizer, Update
 
 
@@ -38,6 +38,8 @@ class SGD(Optimizer):
         ArgumentError, DTypeError: see :class:`~minires.optim.Optimizer`.
     """
 
+    _remembers: ClassVar[dict[str, str] | None] = {"momentum_buffer": "array"}
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -59,10 +61,9 @@ class SGD(Optimizer):
         )
 
     def _check_options(self, group: Group) -> None:
-        group["lr"] = real("SGD", "lr", group["lr"])
-        group["momentum"] = real("SGD", "momentum", group["momentum"], high=1.0)
-        group["dampening"] = real("SGD", "dampening", group["dampening"], high=1.0)
-        group["weight_decay"] = real("SGD", "weight_decay", group["weight_decay"])
+        for name, most in (("lr", None), ("momentum", 1), ("dampening", 1), ("weight_decay", None)):
+            group[name] = float(number(self._op, name, group[name], least=0, most=most))
+        group["nesterov"] = flag(self._op, "nesterov", group["nesterov"])
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
             raise ArgumentError(
                 message(

@@ -126,7 +126,7 @@ class StepsWithWarmUp(LRScheduler):
         self.milestones, self.warming = milestones, warming
         super().__init__(optimizer)
 
-    def lr_at(self, step: int, base_lr: float) -> float:
+    def next_lr(self, step: int, lr: float, base_lr: float) -> float:
         if self.warming:
             return base_lr * 0.1
         passed = sum(step >= milestone for milestone in self.milestones)
@@ -136,7 +136,7 @@ class StepsWithWarmUp(LRScheduler):
         """End the warm-up once an epoch's training error is below 80 %."""
         if self.warming and train_error < PAPER_WARMUP_ERROR:
             self.warming = False
-            self._apply()
+            self._go_to(self.last_epoch)
 
 
 def make_optimizer(protocol: Protocol, parameters: Any) -> SGD:

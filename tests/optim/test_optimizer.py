@@ -137,15 +137,21 @@ BAD = [
     (SGD, [{"params": [P], "learning_rate": 1}], {}, ArgumentError, "option 'learning_rate'"),
     (SGD, [{"param": [P]}], {}, ArgumentError, "got a dict with keys .'param'."),
     (SGD, [{"params": [P]}, P], {}, ArgumentError, "expected a group"),
-    (SGD, [{"params": [P], "lr": -1}], {}, ArgumentError, "lr >= 0, got -1"),
-    (SGD, [P], {"lr": -0.1}, ArgumentError, "SGD: expected a finite number lr >= 0, got -0.1"),
-    (SGD, [P], {"lr": float("nan")}, ArgumentError, "lr >= 0, got nan"),
-    (SGD, [P], {"lr": float("inf")}, ArgumentError, "lr >= 0, got inf"),
-    (SGD, [P], {"lr": "0.1"}, ArgumentError, "lr >= 0, got '0.1'"),
-    (SGD, [P], {"lr": True}, ArgumentError, "lr >= 0, got True"),
-    (SGD, [P], {"momentum": 9}, ArgumentError, "0 <= momentum <= 1, got 9"),
-    (SGD, [P], {"dampening": 2}, ArgumentError, "0 <= dampening <= 1, got 2"),
-    (SGD, [P], {"weight_decay": -1e-4}, ArgumentError, "weight_decay >= 0, got -0.0001"),
+    (SGD, [{"params": [P], "lr": -1}], {}, ArgumentError, "lr a finite number >= 0, got -1"),
+    (SGD, [P], {"lr": -0.1}, ArgumentError, "SGD: expected lr a finite number >= 0, got -0.1"),
+    (SGD, [P], {"lr": float("nan")}, ArgumentError, "lr a finite number >= 0, got nan"),
+    (SGD, [P], {"lr": float("inf")}, ArgumentError, "lr a finite number >= 0, got inf"),
+    (SGD, [P], {"lr": "0.1"}, ArgumentError, "lr a number >= 0, got '0.1'"),
+    (SGD, [P], {"lr": True}, ArgumentError, "lr a number >= 0, got True"),
+    (SGD, [P], {"momentum": 9}, ArgumentError, "momentum a finite number >= 0 and <= 1, got 9"),
+    (SGD, [P], {"dampening": 2}, ArgumentError, "dampening a finite number >= 0 and <= 1, got 2"),
+    (
+        SGD,
+        [P],
+        {"weight_decay": -1e-4},
+        ArgumentError,
+        "weight_decay a finite number >= 0, got -0.0001",
+    ),
     (SGD, [P], {"nesterov": True}, ArgumentError, "momentum > 0 and dampening == 0"),
     (
         SGD,
@@ -156,9 +162,21 @@ BAD = [
     ),
     (Adam, [P], {"betas": (0.9,)}, ArgumentError, "betas to be two numbers"),
     (Adam, [P], {"betas": 0.9}, ArgumentError, "betas to be two numbers, got 0.9"),
-    (Adam, [P], {"betas": (0.9, 1.0)}, ArgumentError, r"0 <= betas\[1\] < 1, got 1.0"),
-    (Adam, [P], {"eps": -1}, ArgumentError, "eps >= 0, got -1"),
-    (AdamW, [P], {"weight_decay": -1}, ArgumentError, "AdamW: .*weight_decay >= 0, got -1"),
+    (
+        Adam,
+        [P],
+        {"betas": (0.9, 1.0)},
+        ArgumentError,
+        r"betas\[1\] a finite number >= 0 and < 1, got 1.0",
+    ),
+    (Adam, [P], {"eps": -1}, ArgumentError, "eps a finite number >= 0, got -1"),
+    (
+        AdamW,
+        [P],
+        {"weight_decay": -1},
+        ArgumentError,
+        "AdamW: .*weight_decay a finite number >= 0, got -1",
+    ),
 ]
 
 
@@ -259,8 +277,12 @@ def test_state_that_does_not_fit_changes_nothing(param):
         (changed(lambda s: s["param_groups"].pop()), ArgumentError, r"2 group\(s\) of \[1, 1\]"),
         (changed(lambda s: s["param_groups"][0]["params"].append(7)), ArgumentError, r"\[2, 1\]"),
         (changed(lambda s: s["param_groups"][1].pop("momentum")), ArgumentError, "without momen"),
-        (changed(lambda s: s["param_groups"][1].update(lr=-1)), ArgumentError, "lr >= 0, got -1"),
-        (changed(lambda s: s["state"].update({5: {}})), ArgumentError, r"state of \[5\] too"),
+        (
+            changed(lambda s: s["param_groups"][1].update(lr=np.nan)),
+            ArgumentError,
+            "lr a finite number, got nan",
+        ),
+        (changed(lambda s: s["state"].update({5: {}})), ArgumentError, r"state of \['5'\] too"),
         (changed(buffer(np.ones(3))), ShapeError, r"momentum_buffer of shape \(2,\), got \(3,\)"),
         (changed(buffer(np.ones(2, np.float32))), DTypeError, "dtype float64, got float32"),
     ]
@@ -327,5 +349,5 @@ def test_no_decay_groups_split_by_dimensions(param):
 def test_no_decay_groups_refuses_bare_tensors(param):
     with pytest.raises(ArgumentError, match=r"pairs, got Tensor. Pass the model"):
         no_decay_groups([param([1.0])], 1e-4)
-    with pytest.raises(ArgumentError, match="weight_decay >= 0, got -1"):
+    with pytest.raises(ArgumentError, match="weight_decay a finite number >= 0, got -1"):
         no_decay_groups([], -1)

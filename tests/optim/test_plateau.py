@@ -37,7 +37,10 @@ def test_step(sgd):
         schedule.step()
     assert seen == [0.8, 0.8, 0.4, 0.4, 0.2]
     assert repr(schedule) == "StepLR(step_size=2, gamma=0.5) at step 5"
-    for options, words in (({"step_size": 0}, "step_size >= 1"), ({"gamma": 0.0}, "gamma > 0")):
+    for options, words in (
+        ({"step_size": 0}, "step_size an integer >= 1"),
+        ({"gamma": 0.0}, "gamma a finite number > 0"),
+    ):
         with pytest.raises(ArgumentError, match=words):
             StepLR(sgd(), **{"step_size": 1, **options})
 
@@ -97,11 +100,11 @@ def test_plateau_errors(sgd):
     bad = [
         ({"mode": "low"}, "unknown mode 'low'"),
         ({"threshold_mode": "relative"}, "unknown threshold_mode 'relative': did you mean rel"),
-        ({"factor": 1.0}, "0 <= factor < 1, got 1.0"),
-        ({"patience": -1}, "patience >= 0, got -1"),
-        ({"cooldown": 0.5}, "cooldown >= 0, got 0.5"),
+        ({"factor": 1.0}, "factor a finite number >= 0 and < 1, got 1.0"),
+        ({"patience": -1}, "patience an integer >= 0, got -1"),
+        ({"cooldown": 0.5}, "cooldown an integer >= 0, got 0.5"),
         ({"min_lr": [0, 0]}, r"min_lr for 1 group\(s\), got 2"),
-        ({"eps": math.inf}, "eps >= 0, got inf"),
+        ({"eps": math.inf}, "eps a finite number >= 0, got inf"),
     ]
     for options, words in bad:
         with pytest.raises(ArgumentError, match=words):

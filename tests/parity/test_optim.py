@@ -220,11 +220,11 @@ DIFFERENT = refusals(
     {
         'optim.SGD([{"params": w}], lr=0.1)': "got a Tensor of shape (4, 3). Pass [tensor].",
         "optim.SGD([w, w], lr=0.1)": "SGD: expected each parameter once",
-        "optim.SGD([w], lr=float('nan'))": "a finite number lr >= 0",
-        "optim.SGD([w], lr=0.1, momentum=1.5)": "0 <= momentum <= 1",
-        "optim.lr_scheduler.StepLR(optim.SGD([w], lr=0.1), 0)": "a whole number step_size >= 1",
+        "optim.SGD([w], lr=float('nan'))": "lr a finite number >= 0",
+        "optim.SGD([w], lr=0.1, momentum=1.5)": "momentum a finite number >= 0 and <= 1",
+        "optim.lr_scheduler.StepLR(optim.SGD([w], lr=0.1), 0)": "step_size an integer >= 1",
         "optim.lr_scheduler.MultiStepLR(optim.SGD([w], lr=0.1), [3, 2])": "increasing milestones",
-        "optim.lr_scheduler.CosineAnnealingLR(optim.SGD([w], lr=0.1), 0)": "T_max >= 1",
+        "optim.lr_scheduler.CosineAnnealingLR(optim.SGD([w], lr=0.1), 0)": "T_max an integer >= 1",
     },
     **PARAMETERS,
 )
