@@ -7,6 +7,7 @@ a number or an array of one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -156,7 +157,9 @@ def _state(
 
 
 def _steps(op: str, name: str, value: Any, label: str) -> int:
-    plain = value.item() if hasattr(value, "item") and np.size(value) == 1 else value
+    shape = getattr(value, "shape", None)  # of a NumPy number, an array or a tensor
+    one = isinstance(shape, tuple) and math.prod(shape) == 1
+    plain = value.item() if one else value
     real = as_number(plain)
     if real is None or not 0 <= real <= MOST_STEPS or real != int(real):
         expected = f"{name} a whole number from 0 to 2**53"
