@@ -42,7 +42,9 @@ def decode(raw: Any, name: str, byteorder: str = "little") -> np.ndarray[Any, An
     """
     order = ">" if byteorder == "big" else "<"
     array = np.frombuffer(raw, np.dtype(order + CODES[name]))
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if name == "bfloat16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32) if name == "float16" else array
+        upper = array.astype(np.uint32)
+        upper <<= 16  # in place: a large file has large tensors
+        return upper.view(np.float32)
+    native = np.float32 if name == "float16" else array.dtype.newbyteorder("=")
+    return array.astype(native, copy=False)

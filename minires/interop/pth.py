@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,13 @@ _NAMES = frozenset({*_STORAGES, *_UNTYPED, *_DTYPES})
 # Entries of a tensor that has more of them than its storage, which a stride of 0 allows: a few
 # bytes of a file could otherwise become more than any memory as soon as it is used.
 _MOST_EXPANDED = 2**28
+
+# Bytes that conversions may make, for each byte of the file: 16-bit floats become twice as large.
+# But a storage could be viewed under every dtype there is, each view converted.
+_MOST_CONVERTED = 2
+_CONVERTED_FREELY = 2**20
+_MOST_AXES = 64  # NumPy's limit
+_MOST_BITS = 128  # of a number, so that products of them stay cheap
 
 _AGAIN = "Restore the file from a copy, or download it again."
 _RESAVE = (
@@ -132,6 +140,8 @@ class _Checkpoint:
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         self.archive = archive
+        self.size = size
+        self.to_convert = _MOST_CONVERTED * size + _CONVERTED_FREELY  # bytes left to be made
         self.left = size  # records are not compressed: no honest file holds more than its size
         self.widened: set[str] = set()
         self._records: dict[str, bytearray] = {}
@@ -168,6 +178,7 @@ class _Checkpoint:
             },
             names=_NAMES,
             persistent=self._storage,
+            size=self.size,
         )
 
     def _read(self, name: str) -> bytearray:
@@ -224,12 +235,21 @@ class _Checkpoint:
             self.widened.add(storage.dtype)
         if storage not in self._arrays:
             raw = self._records[storage.key]
-            whole = len(raw) - len(raw) % (itemsize(storage.dtype) or 1)
+            entry = itemsize(storage.dtype) or 1
+            whole = len(raw) - len(raw) % entry
+            halves = storage.dtype in HALVES
+            if halves or (entry > 1 and self.byteorder != sys.byteorder):
+                self.to_convert -= whole * (2 if halves else 1)
+            if self.to_convert < 0:
+                raise _Damaged(
+                    f"storage {storage.key} is seen under several dtypes, and would become many "
+                    "times as large as the file"
+                )
             self._arrays[storage] = decode(memoryview(raw)[:whole], storage.dtype, self.byteorder)
         array = self._arrays[storage]
         offset = _whole(offset, "an offset")
         shape = _size(size)
-        steps = tuple(_whole(n, "a stride") for n in stride)
+        steps = _size(stride, "a stride")
         if len(shape) != len(steps):
             raise _Damaged(f"{len(shape)} sizes and {len(steps)} strides")
         if math.prod(shape) == 0:
@@ -255,8 +275,10 @@ def _dict(content: Any = ()) -> dict[Any, Any]:
     return dict(content)
 
 
-def _size(sizes: Any) -> tuple[int, ...]:
-    return tuple(_whole(n, "a size") for n in sizes)
+def _size(sizes: Any, what: str = "a size") -> tuple[int, ...]:
+    if isinstance(sizes, tuple | list) and len(sizes) > _MOST_AXES:
+        raise _Damaged(f"{what} for each of {len(sizes)} axes")
+    return tuple(_whole(n, what) for n in sizes)
 
 
 def _device(kind: Any, index: Any = None) -> str:
@@ -275,4 +297,6 @@ def _whole(value: Any, what: str) -> int:
         raise _Damaged(f"{what} that is a {type(value).__name__}")
     if value < 0:
         raise _Damaged(f"{what} below 0")
+    if value.bit_length() > _MOST_BITS:
+        raise _Damaged(f"{what} of {value.bit_length()} bits")
     return value

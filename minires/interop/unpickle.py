@@ -8,6 +8,10 @@ refused by that name if not. ``REDUCE``, "call this with these arguments", looks
 the caller's table of functions. Opcodes that make instances or fetch globals in other ways are
 refused too.
 
+A byte of a pickle can make a set of 200 bytes, or call a function once more with arguments that
+stand there already. What is made is counted, so that memory and time stay in proportion to the size
+of the file.
+
 The opcodes are documented in the standard library: :mod:`pickletools`, which also decodes them.
 """
 
@@ -46,6 +50,7 @@ def unpickle(
     functions: Functions,
     names: Collection[str] = (),
     persistent: Callable[[Any], Any] | None = None,
+    size: int | None = None,
 ) -> Any:
     """The object that a pickle describes, made of dicts, lists, tuples, sets, numbers and text.
 
@@ -54,6 +59,7 @@ def unpickle(
         functions: what ``REDUCE`` may call, by dotted name.
         names: globals that may appear without being called; they are read as :class:`Global`.
         persistent: called for ``BINPERSID`` with the identifier, for its object.
+        size: bytes of the file that the pickle stands in; what is made is bounded by it.
 
     Attributes that the pickle would set on a dict (``BUILD``) are left out.
 
@@ -66,9 +72,10 @@ def unpickle(
 
     Raises:
         Refused: a global, call or opcode beyond that.
-        Malformed: no pickle, or a damaged one.
+        Malformed: no pickle, a damaged one, or one that makes much more than its size.
     """
-    machine = _Machine(functions, names, persistent)
+    allowance = _FREE + (len(data) if size is None else size) // _BYTES_EACH
+    machine = _Machine(functions, names, persistent, allowance)
     try:
         for opcode, argument, _ in pickletools.genops(data):
             machine.step(opcode.name, argument)
@@ -88,11 +95,18 @@ _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, 
 _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _COLLECT: dict[str, Callable[[list[Any]], Any]] = {  # from what stands above the mark
     "TUPLE": tuple,
-    "LIST": list,
+    "LIST": lambda items: items,
     "FROZENSET": lambda items: frozenset(map(_key, items)),
     "DICT": lambda items: dict(_pairs(items)),
 }
 _IGNORED = ("PROTO", "FRAME", "STOP")
+
+# What opcodes make is counted in units of an empty tuple or list, some 60 bytes. Every opcode of a
+# pickle that Python writes has operands, a place in the memo, items: four bytes for each are few.
+_FREE, _BYTES_EACH = 1 << 16, 4
+_OF_A_SET, _OF_A_CALL = 4, 8
+_DEEPEST = 10_000  # marks within marks
+_LARGEST_KEY = 2**61 - 1  # from here on, integers have the hashes of smaller ones
 
 
 class _Machine:
@@ -103,11 +117,22 @@ class _Machine:
         functions: Functions,
         names: Collection[str],
         persistent: Callable[[Any], Any] | None,
+        allowance: int,
     ) -> None:
         self.functions, self.names, self.persistent = functions, names, persistent
+        self.allowance, self.left = allowance, allowance
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []  # numbered from 0 on, as Python does it
+        self.memo_beyond: dict[int, Any] = {}  # numbered in any other way
+
+    def spend(self, units: int) -> None:
+        """Count what is about to be made."""
+        self.left -= units
+        if self.left < 0:
+            raise Malformed(
+                f"it makes more than {self.allowance:,} containers and calls, too many for its size"
+            )
 
     def step(self, name: str, argument: Any) -> None:
         """Carry out one opcode."""
@@ -116,11 +141,14 @@ class _Machine:
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
+            self.spend(_OF_A_SET if name == "EMPTY_SET" else 1)
             self.stack.append(_EMPTY[name]())
         elif name in _COLLECT:
+            self.spend(_OF_A_SET if name == "FROZENSET" else 1)
             items = self.above_mark()
             self.stack.append(_COLLECT[name](items))
         elif name in _SHORT_TUPLES:
+            self.spend(1)
             n = _SHORT_TUPLES[name]
             items = self.stack[-n:]
             if len(items) < n:
@@ -140,6 +168,8 @@ class _Machine:
     # -- stack and memo
 
     def do_MARK(self, _: None) -> None:
+        if len(self.below) >= _DEEPEST:
+            raise Malformed(f"more than {_DEEPEST:,} containers within each other")
         self.below.append(self.stack)
         self.stack = []
 
@@ -156,13 +186,20 @@ class _Machine:
         self.stack.append(self.stack[-1])
 
     def do_MEMOIZE(self, _: None) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.memo.append(self.stack[-1])
 
     def do_PUT(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
+        if index == len(self.memo):
+            self.memo.append(self.stack[-1])
+        elif 0 <= index < len(self.memo):
+            self.memo[index] = self.stack[-1]
+        else:
+            self.spend(2)
+            self.memo_beyond[index] = self.stack[-1]
 
     def do_GET(self, index: int) -> None:
-        self.stack.append(self.memo[index])
+        within = 0 <= index < len(self.memo)
+        self.stack.append(self.memo[index] if within else self.memo_beyond[index])
 
     do_BINPUT = do_LONG_BINPUT = do_PUT
     do_BINGET = do_LONG_BINGET = do_GET
@@ -217,11 +254,15 @@ class _Machine:
         if not isinstance(function, Global) or function not in self.functions:
             what = function if isinstance(function, str) else f"a {type(function).__name__}"
             raise Refused(f"a call of {_printable(what)}")
-        self.stack.append(self.functions[function](*_expect(arguments, tuple)))
+        # an argument may be a large container that the pickle names once more: it will be copied
+        given = [a for a in _expect(arguments, tuple) if isinstance(a, dict | list | tuple | str)]
+        self.spend(_OF_A_CALL + sum(map(len, given)))
+        self.stack.append(self.functions[function](*arguments))
 
     def do_BINPERSID(self, _: None) -> None:
         if self.persistent is None:
             raise Refused("an object outside the pickle")
+        self.spend(_OF_A_CALL)
         self.stack.append(self.persistent(self.stack.pop()))
 
 
@@ -232,7 +273,10 @@ def _expect(value: Any, kind: Any) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """A key of a dict or item of a set; plain, since to hash nested tuples can take for ever."""
+    """A key of a dict or item of a set. To hash nested tuples can take for ever; and integers of
+    the same hash are compared with each other, each with all."""
+    if isinstance(value, int) and abs(value) >= _LARGEST_KEY:
+        raise ValueError("an integer of more than 61 bits as a key")
     return _expect(value, (str, bytes, int, float, type(None)))
 
 
