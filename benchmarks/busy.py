@@ -94,11 +94,11 @@ WORKS = ("train-resnet20", "infer-resnet20-1", "depth")
 
 
 @contextlib.contextmanager
-def beside(count: int) -> Iterator[None]:
+def beside(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """So many other programs that want a core each."""
     others = [subprocess.Popen([sys.executable, "-c", COUNTING]) for _ in range(count)]
     try:
-        yield
+        yield others
     finally:
         for other in others:
             other.kill()
@@ -196,7 +196,7 @@ def _run(options: argparse.Namespace) -> None:
     for work in options.works:
         if work not in WORKS:
             raise unknown("work", work, WORKS)
-    if options.rounds < 1 or options.seconds <= 0 or min(options.busy) < 0:
+    if options.rounds < 1 or not options.seconds > 0 or min(options.busy) < 0:
         got = f"{options.rounds}, {options.seconds} and {options.busy}"
         raise ArgumentError(message("busy", "rounds >= 1, seconds > 0 and busy >= 0", got))
     sides = ["own", "passive"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
-import sys
-from pathlib import Path
 
 import pytest
 from harness import raises
@@ -13,18 +10,6 @@ from harness import raises
 import minires as mr
 from minires.errors import DeviceError
 from minires.kernels import buffers
-
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a module of the benchmarks, whose ``harness`` is not the tests'."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.delitem(sys.modules, "harness")
-    yield importlib.import_module
-    for name in ("harness", "compile_time", "endurance"):
-        sys.modules.pop(name, None)
 
 
 def test_the_first_step_of_a_process(load):
