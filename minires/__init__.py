@@ -25,6 +25,7 @@ from .autograd import (
     is_grad_enabled,
     no_fusion,
     no_grad,
+    precise,
     set_grad_enabled,
 )
 from .derivatives import hessian, hvp, jacobian, jvp, vjp

@@ -21,8 +21,10 @@ from .modes import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
+    is_precise,
     no_fusion,
     no_grad,
+    precise,
     set_grad_enabled,
 )
 from .observe import Observer, in_complex_step, observed_by, switch, tell, watch

@@ -1,4 +1,4 @@
-"""The modes of automatic differentiation: recording, the search for NaN, and fusion.
+"""The modes of automatic differentiation: recording, the search for NaN, fusion, direct sums.
 
 All of them are context managers and decorators, with or without parentheses, of functions,
 generator functions, coroutine functions and asynchronous generators; see :mod:`minires.mode`.
@@ -14,6 +14,7 @@ from ..mode import Mode, setting, state
 _grad_mode = setting("grad", True)
 _fusion = setting("fusion", True)
 _anomaly = setting("anomaly", False)
+_precise = setting("precise", False)
 
 
 def no_grad(function: Any = None) -> Any:
@@ -82,6 +83,29 @@ def no_fusion(function: Any = None) -> Any:
     """
     mode = Mode("no_fusion", _fusion, False)
     return mode if function is None else mode(function)
+
+
+def precise(function: Any = None) -> Any:
+    """Compute each convolution as the sum that defines it, and each batch norm by itself.
+
+    By default, 3x3 convolutions of stride 1 in float32 go by Winograd's formula, which needs a
+    quarter of the multiplications: rounding errors are some ten times as large, they reach
+    neighbouring outputs, and so do NaN and infinity (Lavin and Gray, 2015, arXiv:1509.09308). In
+    evaluation, batch norm is multiplied into the weights of the convolution in front. Neither
+    happens in what runs inside, nor in the backward pass of what was recorded inside, whenever that
+    runs. See docs/kernels.md for when to use it, and what it costs.
+
+    >>> import minires as mr
+    >>> with mr.precise():
+    ...     y = mr.conv2d(mr.ones(1, 16, 32, 32), mr.ones(16, 16, 3, 3), padding=1)
+    """
+    mode = Mode("precise", _precise, True)
+    return mode if function is None else mode(function)
+
+
+def is_precise() -> bool:
+    """Whether :func:`precise` holds in this thread."""
+    return bool(_precise.get().value)
 
 
 def is_grad_enabled() -> bool:

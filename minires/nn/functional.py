@@ -47,11 +47,6 @@ __all__ = [
 Size = int | tuple[int, int]
 
 
-def pair(value: Size) -> tuple[int, int]:
-    """``3`` or ``(3, 5)`` as ``(rows, columns)``."""
-    return (value, value) if isinstance(value, int) else value
-
-
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -61,25 +56,7 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
 ) -> Tensor:
-    """2-d convolution, see :func:`minires.ops.conv2d`.
-
-    ``padding="valid"`` is none; ``"same"`` (stride 1) keeps height and width, and where the total
-    padding is odd the extra row or column goes to the bottom or right, as in PyTorch.
-    """
-    if padding == "valid":
-        padding = 0
-    elif padding == "same":
-        if pair(stride) != (1, 1):
-            raise ArgumentError(
-                message("conv2d", 'stride 1 with padding="same"', f"stride {stride}")
-            )
-        (k_h, k_w), (d_h, d_w) = weight.shape[2:], pair(dilation)
-        total_h, total_w = d_h * (k_h - 1), d_w * (k_w - 1)
-        padding = (total_h // 2, total_w // 2)
-        if total_h % 2 or total_w % 2:
-            input = pad(input, (0, total_w % 2, 0, total_h % 2))
-    elif isinstance(padding, str):
-        raise ArgumentError(message("conv2d", 'padding a size, "same" or "valid"', repr(padding)))
+    """2-d convolution, see :func:`minires.ops.conv2d`."""
     return ops.conv2d(
         input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
     )

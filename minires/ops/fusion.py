@@ -219,7 +219,7 @@ class Normalised(Note):
 
     def _compute(self) -> Any:
         convolution = note_of(self.y)
-        if isinstance(convolution, Convolution):
+        if isinstance(convolution, Convolution) and not convolution.geometry.direct:
             residual = None if self.residual is None else buffer(self.residual)
             return convolution.normalised(self.coefficients, residual, self.rectify)
         y = buffer(self.y)

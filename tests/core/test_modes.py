@@ -11,7 +11,7 @@ import pytest
 
 import minires as mr
 from minires import nn
-from minires.autograd.modes import _anomaly, _fusion, _grad_mode
+from minires.autograd.modes import _anomaly, _fusion, _grad_mode, _precise
 from minires.autograd.observe import _observer, observed_by
 from minires.device import _backend
 from minires.errors import ArgumentError
@@ -28,6 +28,7 @@ MODES = {
     "inference_mode(False)": (lambda: mr.inference_mode(False), _grad_mode, True),
     "detect_anomaly": (mr.detect_anomaly, _anomaly, True),
     "no_fusion": (mr.no_fusion, _fusion, False),
+    "precise": (mr.precise, _precise, True),
     "backend": (lambda: mr.backend("numpy"), _backend, "numpy"),
 }
 BARE = {
@@ -36,6 +37,7 @@ BARE = {
     "inference_mode": mr.inference_mode,
     "detect_anomaly": mr.detect_anomaly,
     "no_fusion": mr.no_fusion,
+    "precise": mr.precise,
 }
 every_mode = pytest.mark.parametrize("name", MODES)
 

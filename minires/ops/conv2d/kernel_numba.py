@@ -1,7 +1,8 @@
 """Convolution on the CPU: the entrance, which chooses between two ways to compute the same thing.
 
 :mod:`.numba_direct` does every geometry; :mod:`.numba_winograd` has 3 x 3 kernels of stride 1, for
-which it needs a quarter of the multiplications.
+which it needs a quarter of the multiplications; not where :func:`minires.precise` asks for sums as
+they are defined.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ def conv2d_fwd(
         statistics: None, or arrays (mean, var), each (c_out,), to be filled with the mean and the
             biased variance of each channel of y.
     """
-    way = winograd if winograd.suits(g, y.dtype) else direct
+    way = direct if g.direct or not winograd.suits(g, y.dtype) else winograd
     way.conv2d_fwd(x, w, b, y, g, residual=residual, relu=relu, statistics=statistics)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or a Source."""
-    way = winograd if winograd.suits(g, gx.dtype) else direct
+    way = direct if g.direct or not winograd.suits(g, gx.dtype) else winograd
     way.conv2d_bwd_input(gy, w, gx, g)
 
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Sources."""
-    way = winograd if winograd.suits_weight(g, gw.dtype) else direct
+    way = direct if g.direct or not winograd.suits_weight(g, gw.dtype) else winograd
     way.conv2d_bwd_weight(gy, x, gw, g)

@@ -27,15 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Function, Variable, computed, copied, is_grad_enabled
+from ...autograd import Function, Variable, computed, copied, is_grad_enabled, is_precise
 from ...autograd.recording import here
 from ...device import kernels
-from ...errors import ArgumentError, ShapeError, message
+from ...errors import ArgumentError, ShapeError, message, quoted
 from ...tensor import Tensor
 from ..checks import Pair, check_same, nhwc, pair, real, remembered
 from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
 from ..layout import channels_last, room
 from ..reduce import sum
+from ..shape import pad
 
 
 @dataclass(frozen=True, eq=False)  # looked up by identity, which is quick
@@ -55,6 +56,7 @@ class Conv2dGeometry:
     groups: int
     h_out: int
     w_out: int
+    precise: bool = False  # whether it was recorded under precise()
 
     @classmethod
     def from_shapes(
@@ -65,6 +67,7 @@ class Conv2dGeometry:
         padding: int | Pair,
         dilation: int | Pair,
         groups: int,
+        precise: bool = False,
     ) -> Conv2dGeometry:
         """Sizes from shapes and options.
 
@@ -115,7 +118,13 @@ class Conv2dGeometry:
                     "Use a larger image, more padding or a smaller kernel.",
                 )
             )
-        return cls(*x, w[0], *w[2:], stride, padding, dilation, int(groups), *out)
+        sizes: Any = (*x, w[0], *w[2:], stride, padding, dilation, int(groups), *out, precise)
+        return cls(*sizes)
+
+    @property
+    def direct(self) -> bool:
+        """Whether its sums are to be computed as they are defined."""
+        return self.precise or is_precise()
 
     @property
     def multiply_adds(self) -> int:
@@ -124,7 +133,13 @@ class Conv2dGeometry:
         return self.n * self.h_out * self.w_out * self.c_out * taps
 
 
-conv2d_geometry = remembered(Conv2dGeometry.from_shapes)
+_geometry = remembered(Conv2dGeometry.from_shapes)
+
+
+def conv2d_geometry(*sizes: Any) -> Conv2dGeometry:
+    """:meth:`Conv2dGeometry.from_shapes`, which also remembers whether :func:`precise` holds."""
+    geometry: Conv2dGeometry = _geometry(*sizes, is_precise())
+    return geometry
 
 
 class Conv2d(Function):
@@ -216,7 +231,7 @@ def conv2d(
     b: Tensor | None = None,
     *,
     stride: int | Pair = 1,
-    padding: int | Pair = 0,
+    padding: int | Pair | str = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
@@ -227,7 +242,9 @@ def conv2d(
         w: weight, (c_out, c_in / groups, k_h, k_w).
         b: bias, (c_out,), or None.
         stride: pixels between two positions of the kernel.
-        padding: zeros around the input, on each side.
+        padding: zeros around the input, on each side. ``"valid"`` is none; ``"same"`` (stride 1)
+            keeps height and width, and where the total is odd, ``x`` itself is padded with one row
+            or column more at the bottom or right, as in PyTorch.
         dilation: pixels between two taps of the kernel.
         groups: independent parts that the channels are split into.
 
@@ -245,12 +262,31 @@ def conv2d(
     """
     real("conv2d", x)
     check_same("conv2d", x, w, *(() if b is None else (b,)))
+    if isinstance(padding, str):
+        x, padding = _padded(x, w, stride, padding, dilation)
     geometry = conv2d_geometry(x.shape, w.shape, stride, padding, dilation, groups)
     if b is not None and b.shape != w.shape[:1]:
         raise ShapeError(message("conv2d", f"b of shape {w.shape[:1]}", b.shape))
     if can_fuse(x):
         return _put_off(x, w, b, geometry)
     return Conv2d.apply(channels_last(x), w, b, geometry)
+
+
+def _padded(
+    x: Tensor, w: Tensor, stride: int | Pair, padding: str, dilation: int | Pair
+) -> tuple[Tensor, Pair]:
+    """x, and its padding as numbers."""
+    if padding not in ("same", "valid"):
+        raise ArgumentError(message("conv2d", 'padding a size, "same" or "valid"', quoted(padding)))
+    if padding == "valid" or x.ndim != 4 or w.ndim != 4:
+        return x, (0, 0)
+    if pair("conv2d", "stride", stride, 1) != (1, 1):
+        raise ArgumentError(message("conv2d", 'stride 1 with padding="same"', f"stride {stride}"))
+    d_h, d_w = pair("conv2d", "dilation", dilation, 1)
+    down, across = d_h * (w.shape[2] - 1), d_w * (w.shape[3] - 1)
+    if down % 2 or across % 2:
+        x = pad(x, (0, across % 2, 0, down % 2))
+    return x, (down // 2, across // 2)
 
 
 def _put_off(x: Tensor, w: Tensor, b: Tensor | None, g: Conv2dGeometry) -> Tensor:
