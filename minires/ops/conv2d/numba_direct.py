@@ -25,7 +25,7 @@ from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel
-from ...kernels.simd import fma, lanes_of, load, part, store, transpose
+from ...kernels.simd import fma, lanes_of, load, part, spread, store, transpose
 from ...kernels.simd import relu as positive
 from ...kernels.source import PLAIN, Source, as_source, clear, nothing_of
 from ...kernels.statistics import block_statistics, combine
@@ -33,7 +33,20 @@ from ...kernels.threads import get_num_threads
 from ...kernels.tile import ROWS, product_1, product_2
 from ...kernels.weights import as_weights, contiguous
 from . import numba_plan as S  # the names of the sizes in a plan's table
-from .numba_plan import Plan, depthwise, extent, fill_window, panel_width, plan, window_begin
+from .numba_plan import (
+    Plan,
+    all_inside,
+    depthwise,
+    extent,
+    fill_window,
+    finite,
+    inside,
+    panel_width,
+    place_of_tap,
+    plan,
+    source_pixel,
+    window_begin,
+)
 from .numba_weight import conv2d_bwd_weight
 from .op import Conv2dGeometry
 
@@ -145,6 +158,65 @@ def _multiply_channels(a, weights, bias, y, y_at, t, p, positions):  # type: ign
 
 
 @device_function
+def _skip_padding(  # type: ignore[no-untyped-def]
+    a, weights, width, bias, y, y_at, tile, t, p, positions, images, row, first, last
+):  # fmt: skip
+    """Where weights are NaN or infinite, take what they made of the padding's zeros out of y.
+
+    Such a weight meets every position of its panel, so that the first one tells. The positions that
+    see padding are then computed again, of the taps inside the image: the same sums in the same
+    order, and the same bits where the weights are finite.
+    """
+    panels, lanes = (t[S.Y_GROUP] + width - 1) // width, lanes_of(y)
+    ends, starts = part(t, t[p + S.ENDS]), part(t, t[p + S.STARTS])
+    for panel in range(first, last):
+        column = panel % panels * width
+        channel = panel // panels * t[S.Y_GROUP] + column
+        columns = min(width, t[S.Y_GROUP] - column)
+        if finite(y, y_at + ends[0] + channel, columns):
+            continue
+        size, left = t[S.GROUP] * width, part(a, panel // panels * t[S.GROUP])
+        b_at = (panel * t[S.TAPS] + t[p + S.FIRST_TAP]) * size
+        for i in range(positions):
+            h, w = source_pixel(t, p, i, positions, images, row)
+            if all_inside(t, p, h, w):
+                continue
+            for j in range(0, columns, lanes):
+                v = load(bias, channel + j)
+                for q in range(t[p + S.TAP_ROWS] * t[p + S.TAP_COLUMNS]):
+                    u_, v_ = q // t[p + S.TAP_COLUMNS], q % t[p + S.TAP_COLUMNS]
+                    if inside(t, p, h, w, u_, v_):
+                        at = starts[i] + place_of_tap(t, p, u_, v_)
+                        for c in range(t[S.GROUP]):
+                            weight = load(weights, b_at + q * size + c * width + j)
+                            v = fma(spread(left, at + c), weight, v)
+                store(tile, 0, v)
+                for k in range(min(lanes, columns - j)):
+                    y[y_at + ends[i] + channel + j + k] = tile[k]
+
+
+@device_function
+def _skip_padding_of_channels(a, weights, bias, y, y_at, t, p, positions, images, row):  # type: ignore[no-untyped-def]
+    """The same for a depthwise convolution."""
+    c, ends, starts = t[S.CHANNELS], part(t, t[p + S.ENDS]), part(t, t[p + S.STARTS])
+    if finite(y, y_at + ends[0], c):
+        return
+    weights = part(weights, t[p + S.FIRST_TAP] * c)
+    for i in range(positions):
+        h, w = source_pixel(t, p, i, positions, images, row)
+        if all_inside(t, p, h, w):
+            continue
+        for channel in range(c):
+            total = bias[channel]
+            for q in range(t[p + S.TAP_ROWS] * t[p + S.TAP_COLUMNS]):
+                u_, v_ = q // t[p + S.TAP_COLUMNS], q % t[p + S.TAP_COLUMNS]
+                if inside(t, p, h, w, u_, v_):
+                    at = starts[i] + place_of_tap(t, p, u_, v_) + channel
+                    total = fma(a[at], weights[q * c + channel], total)
+            y[y_at + ends[i] + channel] = total
+
+
+@device_function
 def _finish(y, residual, todo, moments, inverse, block, t):  # type: ignore[no-untyped-def]
     """What is left to do for a block of the result: residual, ReLU, statistics."""
     image, images, row, rows = extent(t, block)
@@ -204,8 +276,17 @@ def _convolve(  # type: ignore[no-untyped-def]
                 _multiply(
                     a, weights, width, bias, y, y_at, tile, t, p, positions, first, last
                 )  # fmt: skip
+                if t[S.RIMMED] and positions > 0:
+                    _skip_padding(
+                        a, weights, width, bias, y, y_at, tile, t, p, positions, images, row,
+                        first, last,
+                    )  # fmt: skip
             else:
                 _multiply_channels(a, weights, bias, y, y_at, t, p, positions)
+                if t[S.RIMMED] and positions > 0:
+                    _skip_padding_of_channels(
+                        a, weights, bias, y, y_at, t, p, positions, images, row
+                    )  # fmt: skip
         if cuts == 1:
             _finish(y, residual, todo, moments, inverse, block, t)
 

@@ -16,6 +16,10 @@ none does. The plan tells for every position of a block where its pixels begin i
 (``starts``), how to get from there to the pixels under each kernel row or tap (``offsets``), and
 where its result goes (``ends``): flat tables, in entries, the same for all blocks.
 
+Zeros in the window are multiplied like all other entries, for a loop without conditions is fast.
+That adds nothing, unless the other factor is NaN or infinite. Then results are computed again from
+the taps inside the image alone (``RIMMED``, ``REACH``, :func:`inside`).
+
 Plans depend on sizes only, and are kept.
 """
 
@@ -47,9 +51,15 @@ from .op import Conv2dGeometry
     Y_IMAGE, Y_ROW, Y_PIXEL,  # entries from one image, row of positions and pixel of the result on
     GROUPS, GROUP, Y_GROUP,  # groups; channels of one, in the source and in the result
     TAPS, TILE, PHASES, FIRST_PHASE,  # all taps; the ends of a tile; the phases, where they begin
-) = range(29)  # fmt: skip
-# Of each phase: its positions, the sums of products that each is, and where its tables begin.
-P_ROWS, P_COLUMNS, SEGMENTS, RUN, FIRST_TAP, STARTS, ENDS, OFFSETS, PHASE_SIZE = range(9)
+    RIMMED, STEP_W,  # whether some taps fall outside the source; STEP, for columns
+) = range(31)  # fmt: skip
+# Of each phase: its positions, the sums of products that each is, and where its tables begin; the
+# rows and columns of taps, and where REACH begins: of each row of taps how far it lies from the
+# position in the source, and where in the window; then of each column the same.
+(
+    P_ROWS, P_COLUMNS, SEGMENTS, RUN, FIRST_TAP, STARTS, ENDS, OFFSETS,
+    TAP_ROWS, TAP_COLUMNS, REACH, PHASE_SIZE,
+) = range(12)  # fmt: skip
 
 # Bytes that a block may take in a core's second-level cache, beside the sums of a weight gradient.
 L2 = {"forward": 7 << 18, "input": 7 << 18, "weight": 3 << 18}
@@ -153,11 +163,11 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
         source, result = (g.h_in, g.w_in, g.c_in), (g.h_out, g.w_out, g.c_out)
     height, width, c = source
 
-    inside = all(
+    inside_source = all(
         axis.low >= 0 and (axis.count - 1) * axis.step + axis.low + axis.span <= size
         for axis, size in ((h, height), (w, width))
     )
-    in_place = plain and inside
+    in_place = plain and inside_source
     # Where the taps of an axis are one pixel wide, the window leaves out what lies between.
     pitch_h, pitch_w = (1 if in_place or a.span > 1 else a.step for a in (h, w))
     step_h, step_w = h.step // pitch_h, w.step // pitch_w
@@ -171,7 +181,7 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
     image_size = (height if in_place else (rows - 1) * step_h + h.span) * row_size
     joined = (row_size, pitch_h, pitch_w, w.low) == (width * c, 1, 1, 0) and not in_place
 
-    sizes = np.zeros(FIRST_PHASE + 1, np.int64)
+    sizes = np.zeros(STEP_W + 1, np.int64)
     phases: list[Any] = []
     tables: list[np.ndarray[Any, Any]] = []
     taps: list[int] = []
@@ -187,10 +197,12 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
             h.stride * result[1] * result[2], w.stride * result[2],
         ) + (a.start * result[1] + b.start) * result[2]  # fmt: skip
         offsets, run = _segments(a, b, h.low, w.low, row_size, c, g.groups)
-        places = np.cumsum([at, starts.size, ends.size])
-        phases += [a.count, b.count, offsets.size, run, len(taps), *places]
-        tables += [starts, ends, offsets]
-        at = places[-1] + offsets.size
+        reach = np.concatenate([_reach(a, h.low, row_size), _reach(b, w.low, c)])
+        places = np.cumsum([at, starts.size, ends.size, offsets.size])
+        phases += [a.count, b.count, offsets.size, run, len(taps), *places[:3]]
+        phases += [len(a.taps), len(b.taps), places[3]]
+        tables += [starts, ends, offsets, reach]
+        at = places[3] + reach.size
         taps += [u * g.k_w + v for u in a.taps for v in b.taps]
 
     taps += sorted(set(range(g.k_h * g.k_w)) - set(taps))  # a result smaller than the stride
@@ -209,6 +221,7 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
     sizes[GROUPS], sizes[GROUP], sizes[Y_GROUP] = g.groups, c // g.groups, result[2] // g.groups
     sizes[TAPS], sizes[TILE] = len(taps), sizes.size + len(phases)
     sizes[PHASES], sizes[FIRST_PHASE] = len(grid), sizes.size
+    sizes[RIMMED], sizes[STEP_W] = not inside_source, w.step
 
     image_counts = np.diff(np.arange(image_blocks + 1) * g.n // image_blocks)
     row_counts = np.diff(np.arange(bands + 1) * h.count // bands)
@@ -245,6 +258,13 @@ def _segments(
     if groups == 1 and columns.size and np.all(np.diff(columns) == c):
         return rows + columns[0], columns.size * c
     return np.add.outer(rows, columns).reshape(-1), c // groups
+
+
+def _reach(phase: Phase, low: int, size: int) -> np.ndarray[Any, Any]:
+    """How far the taps of an axis lie from a position, in the source; and in the window, whose
+    neighbouring rows (or columns) are ``size`` entries apart."""
+    offsets = np.array(phase.offsets, np.int64)
+    return np.concatenate([offsets, (offsets - low) * size])
 
 
 def _cut(
@@ -326,6 +346,51 @@ def window_begin(t, image, row):  # type: ignore[no-untyped-def]
     """Where the window of a block begins in the source, for windows inside it."""
     pixel = (image * t[HEIGHT] + row * t[STEP] + t[TOP]) * t[WIDTH] + t[LEFT]
     return pixel * t[CHANNELS]
+
+
+@device_function
+def source_pixel(t, p, i, positions, images, row):  # type: ignore[no-untyped-def]
+    """Row and column of the source at which position ``i`` of a block's phase stands; with 0 in
+    the place of its taps' offsets."""
+    columns = t[p + P_COLUMNS]
+    line = i // columns % (positions // (images * columns))
+    return (row + line) * t[STEP], i % columns * t[STEP_W]
+
+
+@device_function
+def all_inside(t, p, h, w):  # type: ignore[no-untyped-def]
+    """Whether all taps of a phase lie in the image, seen from row ``h`` and column ``w``."""
+    rows, columns = t[p + TAP_ROWS], t[p + TAP_COLUMNS]
+    reach = t[p + REACH]
+    across = reach + 2 * rows
+    if rows * columns == 0:
+        return True
+    high = h + t[reach] >= 0 and h + t[reach + rows - 1] < t[HEIGHT]
+    return high and w + t[across] >= 0 and w + t[across + columns - 1] < t[WIDTH]
+
+
+@device_function
+def inside(t, p, h, w, a, b):  # type: ignore[no-untyped-def]
+    """Whether the tap in row ``a`` and column ``b`` of a phase lies in the image."""
+    down = h + t[t[p + REACH] + a]
+    across = w + t[t[p + REACH] + 2 * t[p + TAP_ROWS] + b]
+    return 0 <= down < t[HEIGHT] and 0 <= across < t[WIDTH]
+
+
+@device_function
+def place_of_tap(t, p, a, b):  # type: ignore[no-untyped-def]
+    """How many entries after a position's first one in the window that tap is."""
+    rows, columns, reach = t[p + TAP_ROWS], t[p + TAP_COLUMNS], t[p + REACH]
+    return t[reach + rows + a] + t[reach + 2 * rows + columns + b]
+
+
+@device_function
+def finite(x, at, size):  # type: ignore[no-untyped-def]
+    """Whether x[at : at + size] is free of NaN and infinity."""
+    spoiled = 0
+    for i in range(at, at + size):
+        spoiled += x[i] - x[i] != 0
+    return spoiled == 0
 
 
 @device_function

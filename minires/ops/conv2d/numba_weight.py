@@ -5,6 +5,10 @@ added to the sums. The register tile keeps a few rows of the window by a panel o
 and goes through the positions of a block. Blocks and windows are those of the forward pass
 (:mod:`.numba_plan`). The batch is cut into *parts*, as many as the sizes alone say, each with sums
 of its own, which are then added in order; where gy has many channels, panels are shared out, too.
+
+Windows have zeros where taps fall outside the image. They add nothing, unless gy is NaN or
+infinite. A part whose sums show that, all in the row of the first tap, is gone through once more,
+and where gy is not finite the taps outside are left out one by one.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.cpu import lanes
 from ...kernels.jit import device_function, kernel, large_kernel
-from ...kernels.simd import fma, lanes_of, load, part, store, transpose
+from ...kernels.simd import fma, lanes_of, load, part, spread, store, transpose
 from ...kernels.source import PLAIN, as_source, clear, read
 from ...kernels.threads import get_num_threads
 from ...kernels.tile import (
@@ -32,7 +36,17 @@ from ...kernels.tile import (
     outer_window,
 )
 from . import numba_plan as S  # the names of the sizes in a plan's table
-from .numba_plan import Plan, depthwise, extent, fill_window, plan
+from .numba_plan import (
+    Plan,
+    depthwise,
+    extent,
+    fill_window,
+    finite,
+    inside,
+    place_of_tap,
+    plan,
+    source_pixel,
+)
 from .op import Conv2dGeometry
 
 ROWS_2 = OUTER_ROWS[2]
@@ -85,9 +99,45 @@ def _copy_rows(a, starts, count, rows, copied):  # type: ignore[no-untyped-def]
 
 
 @device_function
+def _panels_finite(panel_of_b, count, width, panels):  # type: ignore[no-untyped-def]
+    whole = 0
+    for panel in range(panels):
+        whole += finite(panel_of_b, panel * CHUNK * width, count * width)
+    return whole == panels
+
+
+@device_function
+def _add_inside(  # type: ignore[no-untyped-def]
+    a, panel_of_b, sums, width, t, rows, at, count, positions, images, image_row, first, last
+):  # fmt: skip
+    """The products of ``count`` positions of a block from ``at`` on, of taps inside the image."""
+    p = t[S.FIRST_PHASE]
+    panels, segments, run = (t[S.Y_GROUP] + width - 1) // width, t[p + S.SEGMENTS], t[p + S.RUN]
+    for i in range(count):
+        h, w = source_pixel(t, p, at + i, positions, images, image_row)
+        start = t[t[p + S.STARTS] + at + i]
+        for q in range(t[p + S.TAP_ROWS] * t[p + S.TAP_COLUMNS]):
+            u_, v_ = q // t[p + S.TAP_COLUMNS], q % t[p + S.TAP_COLUMNS]
+            if not inside(t, p, h, w, u_, v_):
+                continue
+            for panel in range(first, last):
+                group = start + place_of_tap(t, p, u_, v_) + panel // panels * t[S.GROUP]
+                b_at = ((panel - first) * CHUNK + i) * width
+                for c in range(t[S.GROUP]):
+                    entry = q * t[S.GROUP] + c  # of a filter (tap, channel)
+                    row = entry // run * rows + entry % run
+                    to = (panel * segments * rows + row) * width
+                    for j in range(0, width, lanes_of(a)):
+                        v = fma(
+                            spread(a, group + c), load(panel_of_b, b_at + j), load(sums, to + j)
+                        )
+                        store(sums, to + j, v)
+
+
+@device_function
 def _add_products(  # type: ignore[no-untyped-def]
     a, gy, gy2, kg, kind, y_at, copied, panel_of_b, b_scratch, sums, width, tile, t, rows,
-    positions, first, last, steps,
+    positions, images, image_row, first, last, steps, careful,
 ):  # fmt: skip
     """sums[panel, segment, row, column] += a[position, segment, row] * b[position, column].
 
@@ -107,6 +157,12 @@ def _add_products(  # type: ignore[no-untyped-def]
             gy, gy2, kg, kind, y_at + at * t[S.Y_PIXEL], count, b_scratch, width, panels, first,
             last, t[S.Y_PIXEL], t[S.Y_GROUP], panel_of_b,
         )  # fmt: skip
+        if careful and not _panels_finite(panel_of_b, count, width, last - first):
+            _add_inside(
+                a, panel_of_b, sums, width, t, rows, at, count, positions, images, image_row, first,
+                last,
+            )  # fmt: skip
+            continue
         for q in range(0, segments, lines):
             for r in range(0, run, tile):
                 left, left_starts, row = a, part(starts, at), offsets[q] + r
@@ -137,10 +193,19 @@ def _add_products(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _add_products_of_channels(a, b, sums, t, positions):  # type: ignore[no-untyped-def]
+def _add_products_of_channels(a, b, sums, t, positions, images, image_row, careful):  # type: ignore[no-untyped-def]
     """The same for a depthwise convolution: sums (taps, channels)."""
     p, c, width = t[S.FIRST_PHASE], t[S.CHANNELS], lanes_of(a)
     starts, offsets = part(t, t[p + S.STARTS]), part(t, t[p + S.OFFSETS])
+    if careful:
+        for i in range(positions):
+            h, w = source_pixel(t, p, i, positions, images, image_row)
+            for q in range(t[p + S.SEGMENTS]):
+                if inside(t, p, h, w, q // t[p + S.TAP_COLUMNS], q % t[p + S.TAP_COLUMNS]):
+                    at = starts[i] + offsets[q]
+                    for j in range(c):
+                        sums[q * c + j] = fma(a[at + j], b[i * c + j], sums[q * c + j])
+        return
     for q in range(t[p + S.SEGMENTS]):
         for channel in range(0, c - width + 1, width):
             at = offsets[q] + channel
@@ -151,6 +216,17 @@ def _add_products_of_channels(a, b, sums, t, positions):  # type: ignore[no-unty
         for channel in range(c - c % width, c):
             for i in range(positions):
                 sums[q * c + channel] += a[starts[i] + offsets[q] + channel] * b[i * c + channel]
+
+
+@device_function
+def _first_rows_finite(sums, width, size, first, last, t):  # type: ignore[no-untyped-def]
+    """Whether the sums of the first tap and channel are finite, in which every gy had a part."""
+    if not width:
+        return finite(sums, 0, t[S.CHANNELS])
+    whole = 0
+    for panel in range(first, last):
+        whole += finite(sums, panel * size, width)
+    return whole == last - first
 
 
 @large_kernel
@@ -166,28 +242,34 @@ def _correlate(  # type: ignore[no-untyped-def]
     share, cut = task // cuts, task % cuts
     first, last = cut * panels // cuts, (cut + 1) * panels // cuts
     sums = part(sums, share * panels * size)
-    clear(sums, first * size, (last - first) * size)
     most = (panels + cuts - 1) // cuts
     scratch = part(scratch, task * (window + gradient + CHUNK * (HIGH + most * width)))
     b_scratch = part(scratch, window)
     copied = part(b_scratch, gradient)
     panel_of_b = part(copied, CHUNK * HIGH)
     clear(panel_of_b, 0, CHUNK * most * width)
-    for block in range(share * blocks // parts, (share + 1) * blocks // parts):
-        image, images, row, lines = extent(t, block)
-        positions = images * lines * t[t[S.FIRST_PHASE] + S.P_COLUMNS]
-        fill_window(x, x2, kx, kind_x, t, image, images, row, lines, scratch)
-        y_at = image * t[S.Y_IMAGE] + row * t[S.Y_ROW]
-        if width:
-            _add_products(
-                scratch, gy, gy2, kg, kind_gy, y_at, copied, panel_of_b, b_scratch, sums, width,
-                tile, t, rows, positions, first, last, steps,
-            )  # fmt: skip
-        elif gradient:
-            read(gy, gy2, kg, kind_gy, t[S.Y_PIXEL], y_at, positions, b_scratch, 0)
-            _add_products_of_channels(scratch, b_scratch, sums, t, positions)
-        else:
-            _add_products_of_channels(scratch, part(gy, y_at), sums, t, positions)
+    careful = again = 0
+    while again <= careful:  # once, or twice
+        clear(sums, first * size, (last - first) * size)
+        for block in range(share * blocks // parts, (share + 1) * blocks // parts):
+            image, images, row, lines = extent(t, block)
+            positions = images * lines * t[t[S.FIRST_PHASE] + S.P_COLUMNS]
+            fill_window(x, x2, kx, kind_x, t, image, images, row, lines, scratch)
+            y_at = image * t[S.Y_IMAGE] + row * t[S.Y_ROW]
+            if width:
+                _add_products(
+                    scratch, gy, gy2, kg, kind_gy, y_at, copied, panel_of_b, b_scratch, sums, width,
+                    tile, t, rows, positions, images, row, first, last, steps, careful,
+                )  # fmt: skip
+                continue
+            b = part(gy, y_at)
+            if gradient:
+                read(gy, gy2, kg, kind_gy, t[S.Y_PIXEL], y_at, positions, b_scratch, 0)
+                b = b_scratch
+            _add_products_of_channels(scratch, b, sums, t, positions, images, row, careful)
+        if again == 0 and t[S.RIMMED] and not _first_rows_finite(sums, width, size, first, last, t):
+            careful = 1
+        again += 1
 
 
 @kernel
