@@ -331,7 +331,7 @@ class Softmax(Module):
 
 
 class LogSoftmax(Softmax):
-    """``x - logsumexp(x)`` along ``dim``."""
+    """The logarithm of :class:`Softmax` along ``dim``."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.log_softmax(x, self.dim)

@@ -58,6 +58,9 @@ def numpy_names(function: F) -> F:
 def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
     """``dim`` as a sorted tuple of dimensions >= 0; None means all of them.
 
+    A scalar may be asked for dimension 0 or -1, as in PyTorch: there is nothing along it, and the
+    tuple is empty.
+
     Raises:
         ShapeError: a dimension that ``x`` does not have, or one named twice.
         ArgumentError: not integers.
@@ -70,13 +73,28 @@ def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
         if not isinstance(entry, int | np.integer) or isinstance(entry, bool):
             got = "a tensor" if isinstance(entry, Tensor) else repr(dim)
             raise ArgumentError(message(name, "dim an integer or a tuple of them", got))
-        if not -x.ndim <= entry < x.ndim:
-            allowed = f"dim in {-x.ndim}..{x.ndim - 1}" if x.ndim else "no dim for a scalar"
+        most = x.ndim or 1
+        if not -most <= entry < most:
+            allowed = f"dim in {-most}..{most - 1}"
             raise ShapeError(message(name, allowed, entry, f"shape {x.shape}"))
-        result.append(int(entry) % x.ndim)
+        result.append(int(entry) % most)
     if len(set(result)) != len(result):
         raise ShapeError(message(name, "each dim once", dim, f"shape {x.shape}"))
-    return tuple(sorted(result))
+    return tuple(sorted(result)) if x.ndim else ()
+
+
+def dimension(name: str, x: Tensor, dim: int) -> int:
+    """``dim`` as one dimension >= 0 of what is no scalar.
+
+    Raises:
+        ShapeError: a scalar, or a dimension that ``x`` does not have.
+        ArgumentError: no integer.
+    """
+    if not x.ndim:
+        raise ShapeError(message(name, "at least one dimension", f"shape {x.shape}"))
+    if isinstance(dim, tuple | list):
+        raise ArgumentError(message(name, "one dim, an integer", repr(dim)))
+    return dims(name, x, dim)[0]
 
 
 def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -326,6 +344,8 @@ def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
         return (amax if name == "max" else amin)(x)
     axis = _one(name, x, dim)
     index = _arg(name, x, axis, True)
+    if axis is None:
+        return Extremum((amax if name == "max" else amin)(x), Tensor(index))
     values = TakeAlong.apply(x, index, axis)
     if not keepdim:
         shape = tuple(n for i, n in enumerate(x.shape) if i != axis)
@@ -333,10 +353,12 @@ def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
     return Extremum(values, Tensor(index))
 
 
-def _one(name: str, x: Tensor, dim: Any) -> int:
+def _one(name: str, x: Tensor, dim: Any) -> int | None:
+    """``dim`` as one dimension >= 0; None for that of a scalar."""
     if not isinstance(dim, int | np.integer):
         raise ArgumentError(message(name, "one dim, an integer", repr(dim)))
-    return dims(name, x, int(dim))[0]
+    found = dims(name, x, int(dim))
+    return found[0] if found else None
 
 
 def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:

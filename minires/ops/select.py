@@ -13,7 +13,7 @@ from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
 from .checks import ordered, real
 from .elementwise import abs_, where
-from .reduce import Dims, TakeAlong, amax, amin, dims, numpy_names, sum
+from .reduce import Dims, TakeAlong, amax, amin, dimension, dims, numpy_names, sum
 
 
 class TopK(NamedTuple):
@@ -32,8 +32,8 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     always in order, best first: ``sorted`` is there for PyTorch code, and changes nothing.
 
     Args:
-        x: any shape of at least one dimension.
-        k: how many, in 0..x.shape[dim].
+        x: any shape.
+        k: how many, in 0..x.shape[dim]; 1 of a scalar.
         dim: where to look.
         largest: False gives the smallest, in ascending order.
 
@@ -48,7 +48,11 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     >>> mr.topk(mr.tensor([3.0, 9.0, 5.0]), 2).indices.tolist()
     [1, 2]
     """
-    (axis,) = dims("topk", x, dim)
+    if not x.ndim and dims("topk", x, dim) == ():  # a scalar is the best of itself
+        if not isinstance(k, int | np.integer) or k != 1:
+            raise ArgumentError(message("topk", "k = 1 of a scalar", repr(k)))
+        return TopK(amax(x), Tensor(array_module(x._array).zeros((), np.int64)))
+    axis = dimension("topk", x, dim)
     if not isinstance(k, int | np.integer) or not 0 <= k <= x.shape[axis]:
         size = f"x {x.shape}, dim {dim}"
         raise ArgumentError(message("topk", f"k in 0..{x.shape[axis]}", repr(k), size))

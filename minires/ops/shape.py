@@ -15,7 +15,7 @@ from ..tensor import Tensor, tensor_method
 from .checks import check_same, full_laid_out, given, operand
 from .elementwise import Expand
 from .index import GetItem
-from .reduce import dims
+from .reduce import dimension, dims
 
 
 class Reshape(Function):
@@ -126,8 +126,11 @@ def permute(x: Tensor, *order: Any) -> Tensor:
 @tensor_method("transpose")
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Exchange two dimensions. A view."""
-    a, b = dims("transpose", x, dim0)[0], dims("transpose", x, dim1)[0]
     order = [*range(x.ndim)]
+    if not order:  # a scalar, which dims lets have dimension 0
+        dims("transpose", x, dim0), dims("transpose", x, dim1)
+        return Permute.apply(x, ())
+    a, b = dimension("transpose", x, dim0), dimension("transpose", x, dim1)
     order[a], order[b] = order[b], order[a]
     return Permute.apply(x, tuple(order))
 
@@ -146,8 +149,9 @@ Tensor.T = property(_transposed)  # type: ignore[attr-defined]
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the dimensions from ``start_dim`` to ``end_dim`` into one, in row-major order."""
     if given("flatten", x).ndim == 0:
+        dims("flatten", x, start_dim), dims("flatten", x, end_dim)
         return reshape(x, 1)
-    first, last = dims("flatten", x, start_dim)[0], dims("flatten", x, end_dim)[0]
+    first, last = dimension("flatten", x, start_dim), dimension("flatten", x, end_dim)
     if first > last:
         raise ShapeError(message("flatten", "start_dim <= end_dim", f"{start_dim} and {end_dim}"))
     joined = int(np.prod(x.shape[first : last + 1]))
@@ -223,7 +227,7 @@ def _several(name: str, tensors: Any) -> list[Tensor]:
 def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along an existing dimension; all other sizes must agree."""
     parts = _several("concatenate", tensors)
-    (axis,) = dims("concatenate", parts[0], dim)
+    axis = dimension("concatenate", parts[0], dim)
     for part in parts[1:]:
         others = [s[:axis] + s[axis + 1 :] for s in (part.shape, parts[0].shape)]
         if part.ndim != parts[0].ndim or others[0] != others[1]:
@@ -260,7 +264,7 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
         ArgumentError: ``split_size`` is no integer >= 1.
         ShapeError: sizes that do not add up, or are no integers.
     """
-    (axis,) = dims("split", x, dim)
+    axis = dimension("split", x, dim)
     total = x.shape[axis]
     if not isinstance(split_size, Iterable):
         if not isinstance(split_size, int | np.integer):
@@ -291,7 +295,7 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """
     if not isinstance(chunks, int | np.integer) or chunks < 1:
         raise ArgumentError(message("chunk", "whole chunks >= 1", repr(chunks)))
-    return split(x, builtins.max(1, -(-x.shape[dims("chunk", x, dim)[0]] // chunks)), dim)
+    return split(x, builtins.max(1, -(-x.shape[dimension("chunk", x, dim)] // chunks)), dim)
 
 
 def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:

@@ -157,6 +157,27 @@ def test_no_dims_at_all():
     assert y.tolist() == [1, 2]
 
 
+def test_a_scalar_has_dimension_zero():
+    x = leaf(3.0)
+    for dim in (0, -1, (0,)):
+        for f in (mr.sum, mr.mean, mr.amax, mr.amin, mr.logsumexp):
+            y = f(x, dim, keepdim=True)
+            assert (y.shape, y.item(), mr.grad(y, x)[0].item()) == ((), 3, 1)
+        assert x.all(dim).item() is True
+    for dim in (0, -1):
+        for f in (mr.max, mr.min):
+            values, indices = f(x, dim)
+            assert (values.shape, indices.shape, indices.item()) == ((), (), 0)
+            assert mr.grad(values, x)[0].item() == 1
+        assert x.argmax(dim).item() == x.argmin(dim, keepdim=True).item() == 0
+        assert x.softmax(dim).item() == 1
+        assert x.log_softmax(dim).item() == 0
+        assert x.topk(1, dim).indices.item() == 0
+        assert x.norm(2, dim).item() == 3
+        assert x.var(dim, correction=0).item() == 0
+        assert x.transpose(0, dim).shape == x.squeeze(dim).shape == ()
+
+
 def test_what_is_empty():
     x = mr.zeros(0, 3, requires_grad=True)
     assert x.sum().item() == 0
@@ -184,7 +205,10 @@ def test_variance_does_not_cancel():
         (lambda: mr.ones(2, 3).sum((0, -2)), ShapeError, "each dim once"),
         (lambda: mr.ones(2).sum(0.5), ArgumentError, "an integer or a tuple of them, got 0.5"),
         (lambda: mr.ones(2).sum((0.5,)), ArgumentError, "an integer or a tuple"),
-        (lambda: mr.tensor(1.0).sum(0), ShapeError, "no dim for a scalar, got 0"),
+        (lambda: mr.tensor(1.0).sum(1), ShapeError, r"sum: expected dim in -1\.\.0, got 1"),
+        (lambda: mr.tensor(1.0).split(1), ShapeError, "split: expected at least one dimension"),
+        (lambda: mr.cat([mr.tensor(1.0)]), ShapeError, "expected at least one dimension"),
+        (lambda: mr.tensor(1.0).topk(0), ArgumentError, "topk: expected k = 1 of a scalar, got 0"),
         (lambda: mr.ones(2).sum(0, axis=0), TypeError, "multiple values"),
         (lambda: mr.ones(2).sum(dim=0, axis=0), ArgumentError, "dim or axis, got both"),
         (lambda: mr.tensor([1]).mean(), DTypeError, r"mean: .*int64.*x\.float\(\)"),
