@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+from . import starting  # first of all: Ctrl-C during the imports ends the command in one line
+
+# isort: split
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
-from minires.errors import ArgumentError, DataError, DeviceError, MiniresError, message, unknown
+from minires.console import console, fail, messages, say, stopped
+from minires.errors import (
+    ArgumentError,
+    DataError,
+    DeviceError,
+    message,
+    quoted,
+    unknown,
+)
+from minires.starting import release
+from minires.streams import printable, steady
 
 if TYPE_CHECKING:
     from minires.gradcheck.suite import Result
 
+
+class _Commands(TyperGroup):
+    """Commands that Ctrl-C ends in one line, in whatever they are doing."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            stopped()
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Residual networks from scratch: the plain-versus-residual study, training, data, proofs.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,50 +49,50 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets: list them, download them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-console = Console()
-errors = Console(stderr=True)
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every deliberate error becomes one message and exit code 1."""
-    with _messages():
-        app(arguments, prog_name="minires")
+    release()
+    with steady() as out:
+        try:
+            with messages():
+                app(arguments, prog_name="minires")
+        except SystemExit as stop:
+            out.flush()
+            if stop.code or out.failed is None or isinstance(out.failed, BrokenPipeError):
+                raise
+        fail(f"standard output cannot be written ({out.failed}). All else was done.")
 
 
-@contextlib.contextmanager
-def _messages() -> Iterator[None]:
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from minires import __version__
+
+        say(f"minires {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and stop.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _path(text: str) -> Path:
+    """A path that a user gave, checked for what no system takes in one."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _notes()
-            yield
-    except MiniresError as error:
-        _fail(str(error))
-    except MemoryError as error:
-        _fail(f"out of memory: {error}. Use a smaller batch or network.")
-    except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
-
-
-def _notes() -> Any:
-    """Shows each warning once, as one line of advice without its place in the code.
-
-    Python's own "once" forgets what it has shown whenever a compiler resets the filters.
-    """
-    shown: set[str] = set()
-
-    def note(text: Warning | str, *where: object, **options: object) -> None:
-        if str(text) not in shown:
-            shown.add(str(text))
-            line = f"[yellow]note:[/yellow] {escape(str(text))}"
-            errors.print(line, soft_wrap=True, highlight=False)
-
-    return note
-
-
-def _fail(text: str) -> None:
-    errors.print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
-    raise SystemExit(1)
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if not encoded or b"\0" in encoded:
+        raise typer.BadParameter("a path cannot be empty, and has no NUL and no lone surrogates.")
+    return Path(text)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -82,12 +101,19 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ArgumentError(
-            message(f"--{option}", "integers separated by commas", repr(text), fix="As in 8,20.")
+            message(f"--{option}", "integers separated by commas", quoted(text), fix="As in 8,20.")
         ) from None
 
 
+def _kinds(text: str) -> tuple[str, ...]:
+    """``"plain,residual"`` as a tuple; ``"both"`` is these two."""
+    from minires.study.runner import KINDS
+
+    return KINDS if text.strip() == "both" else tuple(kind.strip() for kind in text.split(","))
+
+
 def _command() -> str:
-    return shlex.join(["minires", *sys.argv[1:]])
+    return shlex.join(["minires", *map(printable, sys.argv[1:])])
 
 
 @app.command(epilog="Example: [bold]minires depth --dataset fashion-mnist --depths 20,56[/bold]")
@@ -99,7 +125,7 @@ def depth(
         str | None, typer.Option(help="Depths 6n+2, separated by commas (default: 8,20,32,56).")
     ] = None,
     kinds: Annotated[
-        str | None, typer.Option(help="plain, residual or both (default: plain,residual).")
+        str | None, typer.Option(help="plain, residual or both (default: both).")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="One run per seed, separated by commas (default: 0).")
@@ -116,10 +142,16 @@ def depth(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first N images only.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results (default: runs/depth-<date>).")
+        Path | None,
+        typer.Option(
+            help="Folder for the results (default: runs/depth-<date>).",
+            parser=_path,
+            metavar="FOLDER",
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the study in this folder.", metavar="RUN")
+        Path | None,
+        typer.Option(help="Go on with the study in this folder.", parser=_path, metavar="FOLDER"),
     ] = None,
 ) -> None:
     """Train plain and residual networks of several depths with one recipe, and compare them.
@@ -135,7 +167,7 @@ def depth(
     given: dict[str, Any] = {
         "dataset": dataset,
         "depths": None if depths is None else _numbers("depths", depths),
-        "kinds": None if kinds is None else tuple(k.strip() for k in kinds.split(",")),
+        "kinds": None if kinds is None else _kinds(kinds),
         "seeds": None if seeds is None else _numbers("seeds", seeds),
         "shortcut": shortcut,
         "limit": limit,
@@ -169,14 +201,13 @@ def depth(
             advice = f"Go on with: {shlex.join(_resume_command(begun))}"
         else:
             advice = "Nothing was saved yet: run the same command again."
-        errors.print(f"\nStopped. {escape(advice)}", soft_wrap=True, highlight=False)
-        raise SystemExit(130) from None
+        stopped(advice)
     print_table(results, console)
     console.print(
         f"\nReport: {escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True
     )
     if any("diverged" in run for run in results["runs"]):
-        _fail("not every network could be trained to the end; see the notes above.")
+        fail("not every network could be trained to the end; see the notes above.")
 
 
 def _resume_command(folder: Path) -> list[str]:
@@ -217,7 +248,12 @@ def train(
     limit: Annotated[int | None, typer.Option(help="Train on the first N images.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results (default: runs/<model>-<dataset>).")
+        Path | None,
+        typer.Option(
+            help="Folder for the results (default: runs/<model>-<dataset>).",
+            parser=_path,
+            metavar="FOLDER",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the folder.")] = False,
     list_names: Annotated[bool, typer.Option("--list", help="List the zoo and stop.")] = False,
@@ -259,8 +295,7 @@ def train(
             display.skip(prepared.epochs_done)
             history = prepared.run(on_step=display.step, on_epoch=display.epoch)
     except KeyboardInterrupt:
-        errors.print("\nStopped. The same command with --resume goes on.")
-        raise SystemExit(130) from None
+        stopped("The same command with --resume goes on.")
     last, best = history[-1], min(history, key=lambda row: row["test_error"])
     console.print(
         f"Final test error {100 * last['test_error']:.2f} %; the lowest on the way was "
@@ -318,7 +353,9 @@ def gradcheck(
     seed: Annotated[int, typer.Option(help="Of values, probes and random shapes.")] = 0,
     report: Annotated[
         Path | None,
-        typer.Option(help="Also write it as a page, or as data.", metavar="FILE.html|json"),
+        typer.Option(
+            help="Also write it as a page, or as data.", parser=_path, metavar="FILE.html|json"
+        ),
     ] = None,
 ) -> None:
     """Check the gradient of every operation, layer and block against numbers, on every backend.
@@ -338,12 +375,8 @@ def gradcheck(
     plan = suite.plan(names or (), backend=backend, device=device, draws=n, seed=seed)
     if report is not None:
         page.check_path(report)
-    try:
-        with GradcheckDisplay(console, max(map(len, suite.NAMES))) as display:
-            result = plan.run(display)
-    except KeyboardInterrupt:
-        errors.print("\nStopped.")
-        raise SystemExit(130) from None
+    with GradcheckDisplay(console, max(map(len, suite.NAMES))) as display:
+        result = plan.run(display)
     console.print(gradcheck_table(result.rows(), console.width))
     for text in result.first_failures():
         console.print(f"\n{escape(text)}", highlight=False, soft_wrap=True)
@@ -397,7 +430,12 @@ def data_list() -> None:
 def data_get(
     name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")],
     root: Annotated[
-        Path | None, typer.Option(help="Folder (default: $MINIRES_DATA or ~/.cache/minires).")
+        Path | None,
+        typer.Option(
+            help="Folder (default: $MINIRES_DATA or ~/.cache/minires).",
+            parser=_path,
+            metavar="FOLDER",
+        ),
     ] = None,
     mirror: Annotated[
         list[str] | None, typer.Option(help="Address to try instead; may be repeated.")

@@ -1,14 +1,18 @@
-"""What the command line draws: progress bars and tables (Rich)."""
+"""What the command line says and draws: messages, progress bars and tables (Rich)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from rich.box import HORIZONTALS
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -21,11 +25,65 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from minires.errors import MiniresError
+from minires.starting import STOPPED
+
 if TYPE_CHECKING:
     from minires.gradcheck.suite import Row
 
 
+console = Console()
+errors = Console(stderr=True)
+
 VERDICTS = {"ok": "green", "FAIL": "bold red"}
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _notes()
+            yield
+    except MiniresError as error:
+        fail(str(error))
+    except MemoryError as error:
+        fail(f"out of memory: {error}. Use a smaller batch or network.")
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+
+
+def _notes() -> Any:
+    """Shows each warning once, as one line of advice without its place in the code.
+
+    Python's own "once" forgets what it has shown whenever a compiler resets the filters.
+    """
+    shown: set[str] = set()
+
+    def note(text: Warning | str, *where: object, **options: object) -> None:
+        if str(text) not in shown:
+            shown.add(str(text))
+            line = f"[yellow]note:[/yellow] {escape(str(text))}"
+            errors.print(line, soft_wrap=True, highlight=False)
+
+    return note
+
+
+def fail(text: str) -> NoReturn:
+    """One message, and exit code 1. A word too long to be read, such as a path, is cut."""
+    text = re.sub(r"\S{400,}", lambda word: f"{word[0][:150]}…{word[0][-150:]}", text)
+    errors.print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
+    raise SystemExit(1)
+
+
+def stopped(advice: str = "") -> NoReturn:
+    errors.print(f"\nStopped. {escape(advice)}".rstrip(), soft_wrap=True, highlight=False)
+    raise SystemExit(STOPPED)
+
+
+def say(text: str) -> None:
+    """One line of text, as it is."""
+    console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 class _Display:

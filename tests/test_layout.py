@@ -15,12 +15,12 @@ OPS = sorted(p.parent.name for p in (PACKAGE / "ops").glob("*/op.py"))
 
 # From the ground up; each may import those before it, and its own.
 STOREYS = [
-    {"errors", "forks", "arguments", "files", "mode"},
+    {"errors", "forks", "arguments", "files", "mode", "starting"},
     {"device", "random", "autograd", "cuda"},
     {"tensor", "draws"},
     {"kernels", "ops"},
     {"derivatives"},
-    {"nn", "optim", "data", "utils", "environment", "html", "drawing"},
+    {"nn", "optim", "data", "utils", "environment", "html", "drawing", "streams"},
     {"captured"},
     {"models", "train", "interop"},
     {"gradcheck"},

@@ -100,10 +100,22 @@ def _check_mirrors(mirrors: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(urls, list | tuple) or not urls:
         raise ArgumentError(message("data get", "at least one mirror", quoted(mirrors)))
     for url in urls:
-        if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+        if not _is_address(url):
             expected = "mirrors that are http(s) addresses"
             raise ArgumentError(message("data get", expected, quoted(url)))
     return tuple(urls)
+
+
+def _is_address(url: object) -> bool:
+    from urllib.parse import urlsplit
+
+    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        return False
 
 
 def _display(show: bool) -> Any:
@@ -250,7 +262,8 @@ def _open(request: urllib.request.Request, timeout: float) -> Any:
     except urllib.error.HTTPError as error:
         with error:  # it holds the connection open
             raise _MirrorFailed(f"HTTP {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        # ValueError: an address that cannot be one, here or where a server redirects to
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _MirrorFailed(_network_reason(cause, timeout)) from error
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minires.arguments import integer
 from minires.data import Compose, Draws, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip
-from minires.errors import ArgumentError, message
 from minires.optim import (
     SGD,
     CosineAnnealingLR,
@@ -57,8 +57,7 @@ class Protocol:
         """The same recipe stretched to another number of epochs."""
         if epochs is None:
             return self
-        if not isinstance(epochs, int) or epochs < 1:
-            raise ArgumentError(message("protocol", "epochs >= 1", epochs))
+        epochs = integer("protocol", "epochs", epochs, least=1)
         # a warm-up longer than half of a short run would leave no training at the full rate
         return dataclasses.replace(
             self, epochs=epochs, warmup_epochs=min(self.warmup_epochs, epochs / 2)

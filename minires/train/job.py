@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minires import data, models, optim
+from minires.arguments import integer, number
 from minires.errors import ArgumentError, CheckpointError, message, unknown
 from minires.files import check_writable, claimed, write_atomic, write_json_atomic
 from minires.models.registry import options_of
@@ -54,10 +55,8 @@ class TrainingJob:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
-        if self.epochs < 1:
-            raise ArgumentError(message("train", "epochs >= 1", self.epochs))
-        if not self.warmup_epochs >= 0:
-            raise ArgumentError(message("train", "warmup_epochs >= 0", self.warmup_epochs))
+        integer("train", "epochs", self.epochs, least=1)
+        number("train", "warmup_epochs", self.warmup_epochs, least=0)
         manual_seed(self.seed)
         if self.model not in models.list_models():
             raise unknown("network", self.model, models.list_models())
@@ -141,7 +140,7 @@ class TrainingJob:
 
     def _schedule(self, optimizer: optim.Optimizer, steps: int) -> optim.LRScheduler:
         total = self.epochs * steps
-        warmup = min(round(self.warmup_epochs * steps), total // 2)
+        warmup = round(min(self.warmup_epochs * steps, total // 2))
         main: optim.LRScheduler
         if self.schedule == "cosine":
             main = optim.CosineAnnealingLR(optimizer, T_max=total - warmup)

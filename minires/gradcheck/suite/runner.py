@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...arguments import integer
 from ...autograd import grad
 from ...device import CPU, Device, available, backend
 from ...errors import ArgumentError, DeviceError, KernelMissing, MiniresError, message, unknown
@@ -24,6 +25,7 @@ from .results import Outcome, Result
 
 # Second derivatives of a map with m outputs and n inputs have m·n² entries: probes see them all.
 PROBES = 2
+MOST_DRAWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -208,9 +210,8 @@ def plan(
             shapes without Hypothesis or for nothing that has a strategy.
         DeviceError: a device that is not there.
     """
-    for option, value in (("--n", draws), ("--seed", seed)):
-        if value < 0:
-            raise ArgumentError(message("gradcheck", f"{option} >= 0", value))
+    integer("gradcheck", "--n", draws, least=0, most=MOST_DRAWS)
+    integer("gradcheck", "--seed", seed, least=0, most=2**64 - 1)
     cases, places = select(names), backends(backend, device)
     # an array expression is the same code on both CPU backends
     jobs = tuple(

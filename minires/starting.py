@@ -1,0 +1,42 @@
+"""Imported before anything else: from then on Ctrl-C ends the command in one line.
+
+Importing NumPy, Typer and Rich takes some tenths of a second. A Ctrl-C in that time would show
+the inside of whichever module was being read.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+STOPPED = 130  # the exit code of a program that Ctrl-C ended: 128 and the signal's number
+
+
+def _is_the_command() -> bool:
+    """Whether this process is ``minires ...`` or ``python -m minires ...``."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    return name in ("minires", "minires.exe") or sys.orig_argv[1:3] == ["-m", "minires"]
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    try:
+        os.write(2, b"\nStopped.\n")
+    finally:  # nothing has begun yet that would have to be put away
+        os._exit(STOPPED)
+
+
+def guard() -> None:
+    """End the process at Ctrl-C, if it is the command and Ctrl-C means what it usually does."""
+    if _is_the_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def release() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again: from here on there is somebody to catch it."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+guard()
