@@ -161,6 +161,7 @@ def depth(
     results.json, results.csv, figures (PNG and SVG) and report.html.
     """
     from minires.console import StudyDisplay
+    from minires.kernels import jit
     from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study
     from minires.study.tables import print_table
 
@@ -179,9 +180,9 @@ def depth(
         given["dataset"] = find_source(dataset).name
     if protocol is not None and protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
-    display = StudyDisplay(console, _first_use())
+    display = StudyDisplay(console)
     try:
-        with display:
+        with display, jit.listening(display.kernel):
             if resume is not None:
                 if out is not None and out.resolve() != resume.resolve():
                     raise ArgumentError("--out and --resume name different folders; give one.")
@@ -223,13 +224,6 @@ def _resume_command(folder: Path) -> list[str]:
     return ["minires", *arguments, "--resume", str(folder)]
 
 
-def _first_use() -> bool:
-    from minires.kernels.jit import cache_folder
-
-    folder = cache_folder()
-    return not folder.exists() or not any(folder.rglob("*.nbi"))
-
-
 @app.command(epilog="Example: [bold]minires train resnet18 --dataset mnist --epochs 2[/bold]")
 def train(
     model: Annotated[str, typer.Argument(help="A name from the zoo: see --list.")] = "",
@@ -266,6 +260,7 @@ def train(
     """
     from minires import models
     from minires.console import TrainingDisplay
+    from minires.kernels import jit
     from minires.train.job import TrainingJob
 
     if list_names:
@@ -291,9 +286,10 @@ def train(
     folder = out or Path("runs") / f"{model}-{dataset}"
     prepared = job.prepare(folder, resume)
     try:
-        with TrainingDisplay(console, model, epochs, prepared.steps) as display:
+        display = TrainingDisplay(console, model, epochs, prepared.batches)
+        with display, jit.listening(display.kernel):
             display.skip(prepared.epochs_done)
-            history = prepared.run(on_step=display.step, on_epoch=display.epoch)
+            history = prepared.run(on_epoch=display.epoch, watch=display.batch)
     except KeyboardInterrupt:
         stopped("The same command with --resume goes on.")
     last, best = history[-1], min(history, key=lambda row: row["test_error"])

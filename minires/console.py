@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from rich.box import HORIZONTALS
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -19,7 +19,6 @@ from rich.progress import (
     TaskID,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -30,6 +29,7 @@ from minires.starting import STOPPED
 
 if TYPE_CHECKING:
     from minires.gradcheck.suite import Row
+    from minires.train import Running
 
 
 console = Console()
@@ -60,10 +60,13 @@ def _notes() -> Any:
     """
     shown: set[str] = set()
 
-    def note(text: Warning | str, *where: object, **options: object) -> None:
-        if str(text) not in shown:
-            shown.add(str(text))
-            line = f"[yellow]note:[/yellow] {escape(str(text))}"
+    def note(warning: Warning | str, *where: object, **options: object) -> None:
+        text = str(warning)
+        if "Traceback (" in text:  # some libraries warn of an exception by showing all of it
+            text = text.splitlines()[0]
+        if text not in shown:
+            shown.add(text)
+            line = f"[yellow]note:[/yellow] {escape(text)}"
             errors.print(line, soft_wrap=True, highlight=False)
 
     return note
@@ -86,18 +89,29 @@ def say(text: str) -> None:
     console.print(escape(text), highlight=False, soft_wrap=True)
 
 
+class _Bars(Progress):
+    """Progress bars with a line of words below, which says what is being done."""
+
+    words = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.words:
+            yield Text(self.words, no_wrap=True, overflow="ellipsis")
+
+
 class _Display:
     """Progress bars that are on screen while the ``with`` block runs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        self._compiled = False  # whether any kernel was
+        self._progress = _Bars(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None if console.width < 60 else 30),
             TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("remaining"),
             console=console,
             transient=True,
         )
@@ -114,83 +128,112 @@ class _Display:
     ) -> None:
         self._progress.stop()
 
+    def kernel(self, name: str) -> None:
+        """A kernel is being compiled: the reason why nothing moves."""
+        if not self._compiled:
+            self._line("Compiling kernels for this CPU, once. `minires warmup` does it ahead.")
+        self._compiled = True
+        self._progress.words = f"compiling {name.lstrip('_')}"
+
+    def _line(self, text: str) -> None:
+        """A line that stays, on a terminal and in a file."""
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
 
 class StudyDisplay(_Display):
-    """Two bars, the whole study and the network in training, and a line for each one done.
+    """Two bars, the whole study and the network in training, and a line for each epoch.
 
-    The bar of the whole counts multiply-adds, so that its time left knows that deep networks
-    take longer.
+    The bars count multiply-adds, so that their time remaining knows that deep networks take longer.
     """
 
-    def __init__(self, console: Console, first_use: bool) -> None:
+    def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._first_use = first_use
         self._whole: TaskID | None = None
         self._network: TaskID | None = None
-        self._name, self._epochs = "", 0
+        self._name, self._epochs, self._done = "", 0, 0
         self.folder: Path | None = None  # where the study's results are, once it has begun
 
     def plan(self, folder: Path, total: int, done: int) -> None:
         self.folder = folder
         self._whole = self._progress.add_task("whole study", total=total, completed=done)
 
-    def network(self, name: str, epochs: int, done: int, steps: int) -> None:
-        self._name, self._epochs = name, epochs
-        text = f"{name}: compiling kernels (first use)" if self._first_use else name
-        if self._first_use:
-            self._console.print("[dim]Compiling kernels on first use: about 20 seconds.[/dim]")
-        self._network = self._progress.add_task(text, total=epochs * steps, completed=done * steps)
+    def network(self, name: str, epochs: int, done: int, total: int, gone: int) -> None:
+        self._name, self._epochs, self._done = name, epochs, done
+        self._network = self._progress.add_task(name, total=total, completed=gone)
         if done:
-            self._console.print(f"{name}: going on after epoch {done} of {epochs}")
+            self._advance(gone)
+            self._line(f"{name}: going on after epoch {done} of {epochs}")
 
-    def step(self, work: int) -> None:
+    def _advance(self, work: int) -> None:
         assert self._whole is not None
-        assert self._network is not None
         self._progress.advance(self._whole, work)
-        self._progress.advance(self._network)
-        if self._first_use:
-            self._first_use = False
-            self._progress.update(self._network, description=self._name)
+
+    def batch(self, work: int, running: Running) -> None:
+        assert self._network is not None
+        self._advance(work)
+        self._progress.advance(self._network, work)
+        if self._done < self._epochs:
+            self._progress.words = _where(self._done + 1, self._epochs, running)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        if not self._console.is_terminal:  # a log file has no bars, but wants a sign of life
-            self._console.print(
-                f"{self._name}: epoch {row['epoch']} of {self._epochs}, "
-                f"training error {100 * row['train_error']:.1f} %, {row['seconds']:.1f} s"
-            )
+        self._done = row["epoch"]
+        self._line(
+            f"{self._name}: epoch {row['epoch']} of {self._epochs}, "
+            f"running training error {_percent(row['train_error'])}, "
+            f"test error {_percent(row['test_error'])}, {row['seconds']:.1f} s"
+        )
+
+    def evaluating(self) -> None:
+        self._progress.words = "evaluating: the final errors"
 
     def finished(self, run: dict[str, Any]) -> None:
         assert self._network is not None
         self._progress.remove_task(self._network)
-        self._console.print(
-            f"{self._name}: training error {100 * run['train_error']:.1f} %, "
-            f"test error {100 * run['test_error']:.1f} %, {run['seconds']:.1f} s"
+        self._progress.words = ""
+        self._line(
+            f"{self._name}: final training error {_percent(run['train_error'])}, "
+            f"final test error {_percent(run['test_error'])}, {run['seconds']:.1f} s"
         )
 
 
-class TrainingDisplay(_Display):
-    """One bar over the steps of a training run, and a line for each epoch."""
+def _where(epoch: int, epochs: int, running: Running) -> str:
+    """What is being done, and the loss and error of it so far."""
+    doing = "training" if running.training else "testing"
+    return (
+        f"epoch {epoch} of {epochs}, {doing}: loss {running.loss:.4f}, "
+        f"error {_percent(running.error)} so far"
+    )
 
-    def __init__(self, console: Console, name: str, epochs: int, steps: int) -> None:
+
+class TrainingDisplay(_Display):
+    """One bar over the batches of a training run, and a line for each epoch."""
+
+    def __init__(self, console: Console, name: str, epochs: int, batches: int) -> None:
         super().__init__(console)
-        self._epochs = epochs
-        self._task = self._progress.add_task(name, total=epochs * steps)
-        self._steps = steps
+        self._epochs, self._batches, self._done = epochs, batches, 0
+        self._task = self._progress.add_task(name, total=epochs * batches)
 
     def skip(self, epochs: int) -> None:
         """Count epochs that were done before."""
-        self._progress.update(self._task, completed=epochs * self._steps)
+        self._done = epochs
+        self._progress.update(self._task, completed=epochs * self._batches)
 
-    def step(self, step: int, loss: float) -> None:
+    def batch(self, running: Running) -> None:
         self._progress.advance(self._task)
+        self._progress.words = _where(self._done + 1, self._epochs, running)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        self._console.print(
-            f"epoch {row['epoch']:>3}/{self._epochs}  lr {row['lr']:.4f}  "
-            f"train loss {row['train_loss']:.4f} error {100 * row['train_error']:.2f} %  "
-            f"test loss {row['test_loss']:.4f} error {100 * row['test_error']:.2f} %  "
-            f"{row['seconds']:.1f} s",
-            highlight=False,
+        self._done = row["epoch"]
+        self._line(
+            f"epoch {row['epoch']} of {self._epochs}: lr {row['lr']:.4f}, "
+            f"running training loss {row['train_loss']:.4f} "
+            f"error {100 * row['train_error']:.2f} %, "
+            f"test loss {row['test_loss']:.4f} error {100 * row['test_error']:.2f} %, "
+            f"{row['seconds']:.1f} s"
         )
 
 

@@ -10,7 +10,9 @@ identifiers).
 from __future__ import annotations
 
 import functools
+import importlib
 import io
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -59,14 +61,30 @@ STYLE: Any = {
 P = ParamSpec("P")
 
 
+def matplotlib() -> Any:
+    """Matplotlib, imported on first use.
+
+    No figure here needs a window, so a window system that Matplotlib does not know, named by
+    ``MPLBACKEND``, is no reason to fail.
+    """
+    try:
+        return importlib.import_module("matplotlib")
+    except ValueError:
+        if "MPLBACKEND" not in os.environ:
+            raise
+        chosen = os.environ.pop("MPLBACKEND")
+        try:
+            return importlib.import_module("matplotlib")
+        finally:
+            os.environ["MPLBACKEND"] = chosen
+
+
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Let a figure be built under :data:`STYLE`, whatever the caller's own settings."""
 
     @functools.wraps(draw)
     def under_style(*args: P.args, **options: P.kwargs) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(STYLE):
+        with matplotlib().rc_context(STYLE):
             return draw(*args, **options)
 
     return under_style
@@ -74,12 +92,10 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def to_bytes(figure: Figure, file_format: str) -> bytes:
     """The figure as ``"png"`` or ``"svg"``."""
-    import matplotlib
-
     # Without these two, Matplotlib stamps the time and its own version into the file.
     metadata: Any = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[file_format]
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib().rc_context(STYLE):
         figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=metadata)
     return buffer.getvalue()
 

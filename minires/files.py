@@ -104,6 +104,8 @@ def open_to_read(path: Path, op: str) -> BinaryIO:
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``path``; a reader never sees half of it.
 
+    Parts of file names that are no text (lone surrogates) are written as their escapes.
+
     The content goes to a new file in the same folder, is forced to the disk, and then takes the
     name in one step. Missing folders are made; the user's own symbolic link keeps pointing where
     it did.
@@ -113,7 +115,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
             symbolic link that another user made; names the folder and the system's reason. A file
             that was there is as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     target = _followed(path)
     with _explained(target), _temporary(target) as temporary:
         # Not tempfile: its files are private to the owner, ours follow the umask.

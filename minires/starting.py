@@ -28,9 +28,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def guard() -> None:
-    """End the process at Ctrl-C, if it is the command and Ctrl-C means what it usually does."""
-    if _is_the_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    """Make a start that cannot fail, if this process is the command.
+
+    Ctrl-C ends it, if Ctrl-C means what it usually does; and sizes of the terminal that are no
+    numbers are forgotten, which Rich and Typer would read as they are imported.
+    """
+    if not _is_the_command():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        size = os.environ.get(name, "")
+        if not (size.isascii() and size.isdigit() and 0 < int(size) < 10_000):
+            os.environ.pop(name, None)
 
 
 def release() -> None:

@@ -413,7 +413,7 @@ def test_unwritable_report(capsys, tmp_path):
 def test_help_shows_the_defaults(capsys):
     _, out, _ = run(capsys, "depth", "--help")
     text = " ".join(out.replace("│", " ").split())
-    for default in ("digits", "8,20,32,56", "plain,residual", "0", "by protocol", "A", "quick"):
+    for default in ("digits", "8,20,32,56", "both", "0", "by protocol", "A", "quick"):
         assert f"(default: {default})" in text
     assert "(default: runs/depth-<date>)" in text
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minires import data, environment
+from minires.drawing import matplotlib
 from minires.errors import ArgumentError, CheckpointError, NaNError, message, unknown
 from minires.files import claimed
 from minires.models import cifar_plain, cifar_resnet
@@ -25,10 +26,11 @@ from minires.random import manual_seed
 from minires.study import figures, measures, protocols, report, store, tables
 from minires.study.store import Results
 from minires.study.tables import KINDS
-from minires.train import evaluate, fit
+from minires.train import Running, evaluate, fit
 from minires.train.loop import read_history
 
 EVALUATION_BATCH = 500
+PASSES = 3  # over a network for an image that it learns from: one forward, and as much as two back
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,23 @@ class StudyConfig:
 
 
 class Progress(Protocol):
-    """Told how a study goes on; the command line draws it."""
+    """Told how a study goes on; the command line draws it. Work is counted in multiply-adds."""
 
     def plan(self, folder: Path, total: int, done: int) -> None:
-        """Where the results go; the whole work in multiply-adds, and how much is done already."""
+        """Where the results go; the whole work, and how much is done already."""
 
-    def network(self, name: str, epochs: int, done: int, steps: int) -> None:
-        """Training of a network begins, or goes on after ``done`` epochs of ``steps`` steps."""
+    def network(self, name: str, epochs: int, done: int, total: int, gone: int) -> None:
+        """Training of a network begins, or goes on after ``done`` epochs; its whole work, and how
+        much of it is done."""
 
-    def step(self, work: int) -> None:
-        """One training step is done, of so many multiply-adds."""
+    def batch(self, work: int, running: Running) -> None:
+        """A batch is done, of training, testing or the final evaluation."""
 
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch is done, and on disk."""
+
+    def evaluating(self) -> None:
+        """The last epoch is done: the final errors are being measured."""
 
     def finished(self, run: dict[str, Any]) -> None:
         """A network's final numbers are there."""
@@ -90,9 +96,10 @@ class Progress(Protocol):
 
 class _Silent:
     def plan(self, folder: Path, total: int, done: int) -> None: ...
-    def network(self, name: str, epochs: int, done: int, steps: int) -> None: ...
-    def step(self, work: int) -> None: ...
+    def network(self, name: str, epochs: int, done: int, total: int, gone: int) -> None: ...
+    def batch(self, work: int, running: Running) -> None: ...
     def epoch(self, row: dict[str, Any]) -> None: ...
+    def evaluating(self) -> None: ...
     def finished(self, run: dict[str, Any]) -> None: ...
 
 
@@ -250,16 +257,18 @@ def _go_on(
     progress: Progress,
 ) -> Results:
     """Train what is not finished yet, then write everything that is derived from the results."""
+    matplotlib()  # if it cannot be imported, that is to be known before all training
     planned = _planned(config)
     steps = -(-len(train) // config.protocol.batch_size)
     costs = {key: _multiply_adds(config, key, train.shape) for key in planned}
-    per_network = config.protocol.epochs * steps
+    images = len(train) + len(test)  # of the final evaluation
+    images += config.protocol.epochs * (PASSES * len(train) + len(test))
     known = {(run["depth"], run["kind"], run["seed"]): run for run in results["runs"]}
     finished = {key for key, run in known.items() if run["finished"] or "diverged" in run}
     progress.plan(
         path,
-        sum(cost * per_network for cost in costs.values()),
-        sum(costs[key] * per_network for key in finished),
+        sum(cost * images for cost in costs.values()),
+        sum(costs[key] * images for key in finished),
     )
     for key in planned:
         run = known.get(key)
@@ -365,7 +374,13 @@ def _train_one(
         for row in history:
             rule.observe(row["train_error"])
     run["epochs"] = history
-    progress.network(name, protocol.epochs, len(history), steps)
+    one = cost * (PASSES * len(train) + len(test))  # an epoch
+    total = cost * (len(train) + len(test)) + one * protocol.epochs
+    progress.network(name, protocol.epochs, len(history), total, one * len(history))
+
+    def after_batch(running: Running) -> None:
+        passes = PASSES if running.training else 1
+        progress.batch(cost * running.batch * passes, running)
 
     def after_epoch(row: dict[str, Any]) -> None:
         if rule is not None:
@@ -386,11 +401,12 @@ def _train_one(
         config={"study": {**results["config"]}, "network": list(key)},
         history=history,
         on_epoch=after_epoch,
-        on_step=lambda step, loss: progress.step(cost),
+        watch=after_batch,
         capture=True,
     )
     start = time.perf_counter()
-    final_train, final_test = evaluate(model, seen), evaluate(model, unseen)
+    progress.evaluating()
+    final_train, final_test = (evaluate(model, part, watch=after_batch) for part in (seen, unseen))
     run["gradient_norms"]["end"] = measures.gradient_norms(model, *probe)
     run["train_error"], run["train_loss"] = final_train.error, final_train.loss
     run["test_error"], run["test_loss"] = final_test.error, final_test.loss

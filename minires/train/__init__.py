@@ -2,10 +2,11 @@
 
 from minires.files import check_writable, write_atomic, write_json_atomic
 from minires.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from minires.train.loop import EpochResult, evaluate, fit, train_epoch
+from minires.train.loop import EpochResult, Running, evaluate, fit, train_epoch
 
 __all__ = [
     "EpochResult",
+    "Running",
     "check_writable",
     "evaluate",
     "fit",

@@ -17,7 +17,7 @@ from minires.models.registry import options_of
 from minires.nn import Module
 from minires.random import manual_seed
 from minires.train import schema
-from minires.train.loop import differing, fit, read_history
+from minires.train.loop import Running, differing, fit, read_history
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")
@@ -87,6 +87,7 @@ class TrainingJob:
         loader = data.DataLoader(
             train, self.batch_size, shuffle=True, transform=augment, seed=self.seed
         )
+        test_loader = data.DataLoader(test, 500, transform=normalize)
         optimizer = self._optimizer(network)
         check_writable(checkpoint)
         return Prepared(
@@ -94,10 +95,10 @@ class TrainingJob:
             folder=folder,
             network=network,
             train_loader=loader,
-            test_loader=data.DataLoader(test, 500, transform=normalize),
+            test_loader=test_loader,
             optimizer=optimizer,
             schedule=self._schedule(optimizer, len(loader)),
-            steps=len(loader),
+            batches=len(loader) + len(test_loader),
             epochs_done=min(done, self.epochs),
             resume=resume,
         )
@@ -186,7 +187,7 @@ class Prepared:
     test_loader: data.DataLoader
     optimizer: optim.Optimizer
     schedule: optim.LRScheduler
-    steps: int
+    batches: int  # of an epoch, to train and to test
     epochs_done: int
     resume: bool = False
 
@@ -194,6 +195,7 @@ class Prepared:
         self,
         on_step: Callable[[int, float], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
+        watch: Callable[[Running], object] | None = None,
     ) -> list[dict[str, Any]]:
         """Train to the end; returns one row per epoch, and keeps them in ``history.csv``.
 
@@ -203,12 +205,13 @@ class Prepared:
         owned = [self.folder / name for name in (CHECKPOINT, STARTED, HISTORY)]
         with claimed(self.folder, "train", owned):
             self.job._epochs_done(self.folder, self.resume)  # once more, now that nobody else may
-            return self._run(on_step, on_epoch)
+            return self._run(on_step, on_epoch, watch)
 
     def _run(
         self,
         on_step: Callable[[int, float], object] | None,
         on_epoch: Callable[[dict[str, Any]], object] | None,
+        watch: Callable[[Running], object] | None,
     ) -> list[dict[str, Any]]:
         history: list[dict[str, Any]] = []
         write_json_atomic(self.folder / STARTED, asdict(self.job))
@@ -231,6 +234,7 @@ class Prepared:
             history=history,
             on_step=on_step,
             on_epoch=after_epoch,
+            watch=watch,
             capture=True,
         )
         self._write_history(history)

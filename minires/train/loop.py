@@ -68,6 +68,25 @@ class EpochResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Running:
+    """How far a pass over a data set has come.
+
+    Attributes:
+        training: whether the network is being trained, or tested.
+        loss, error: of all batches of this pass so far, see :class:`EpochResult`.
+        batch: how many examples the last batch had.
+    """
+
+    training: bool
+    loss: float
+    error: float
+    batch: int
+
+
+Watch = Callable[[Running], object]
+
+
 def train_epoch(
     model: Model,
     loader: Iterable[Any],
@@ -80,8 +99,8 @@ def train_epoch(
 ) -> EpochResult:
     """Train on every batch of ``loader`` once; the model is left in training mode.
 
-    Loss and error are those seen on the way, each batch measured before its own step, so they
-    lag behind what :func:`evaluate` would give at the end of the epoch.
+    Loss and error are the *running* ones: each batch is measured in training mode, before its own
+    step. They differ from what :func:`evaluate` gives at the end of the epoch, in evaluation mode.
 
     Args:
         model: gives logits (n, classes) for a batch of inputs.
@@ -106,7 +125,7 @@ def train_epoch(
     check_loader(op, "loader", loader)
     arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
     work = _Work(op, model, loss_fn, optimizer, capture)
-    return _train_epoch(work, loader, optimizer, schedule, on_step)
+    return _train_epoch(work, loader, optimizer, schedule, on_step, None)
 
 
 class _Work:
@@ -145,6 +164,7 @@ def _train_epoch(
     optimizer: Optimizer,
     schedule: LRScheduler | None,
     on_step: Callable[[int, float], object] | None,
+    watch: Watch | None,
 ) -> EpochResult:
     work.model.train()
     sums = _Sums("train_epoch")
@@ -168,6 +188,8 @@ def _train_epoch(
         sums.add(value, logits, y)
         if on_step is not None:
             on_step(step, value)
+        if watch is not None:
+            watch(sums.running(training=True))
     return sums.result()
 
 
@@ -177,6 +199,7 @@ def evaluate(
     *,
     loss_fn: Loss = cross_entropy,
     on_step: Callable[[int, float], object] | None = None,
+    watch: Watch | None = None,
 ) -> EpochResult:
     """Loss and error on every batch of ``loader``, in evaluation mode and without a graph.
 
@@ -188,11 +211,16 @@ def evaluate(
     """
     check_loader("evaluate", "loader", loader)
     arguments.callback("evaluate", "on_step", on_step, "on_step(step, loss)")
-    return _evaluate(_Work("evaluate", model, loss_fn, None, capture=False), loader, on_step)
+    arguments.callback("evaluate", "watch", watch, "watch(running)")
+    work = _Work("evaluate", model, loss_fn, None, capture=False)
+    return _evaluate(work, loader, on_step, watch)
 
 
 def _evaluate(
-    work: _Work, loader: Iterable[Any], on_step: Callable[[int, float], object] | None = None
+    work: _Work,
+    loader: Iterable[Any],
+    on_step: Callable[[int, float], object] | None,
+    watch: Watch | None,
 ) -> EpochResult:
     model = work.model
     _warn_if_untrained(model)
@@ -217,6 +245,8 @@ def _evaluate(
                 sums.add(value, logits, y)
                 if on_step is not None:
                     on_step(step, value)
+                if watch is not None:
+                    watch(sums.running(training=False))
     finally:
         model.train(was_training)
     return sums.result()
@@ -237,6 +267,7 @@ def fit(
     history: list[Row] | None = None,
     on_epoch: Callable[[Row], object] | None = None,
     on_step: Callable[[int, float], object] | None = None,
+    watch: Watch | None = None,
     capture: bool = False,
 ) -> list[Row]:
     """Train until ``epochs`` epochs are done, evaluating after each.
@@ -246,10 +277,11 @@ def fit(
 
         {"epoch", "lr", "train_loss", "train_error", "test_loss", "test_error", "seconds"}
 
-    with ``epoch`` counted from 1, ``lr`` of the first group as the epoch began, errors as
-    fractions, and ``seconds`` for training and evaluation together; then the checkpoint is
-    written, then ``on_epoch(row)`` called. Stopped at any moment (Ctrl-C, a kill), the checkpoint
-    is that of the last finished epoch.
+    with ``epoch`` counted from 1, ``lr`` of the first group as the epoch began, the *running*
+    ``train_loss`` and ``train_error`` of :func:`train_epoch`, ``test_loss`` and ``test_error`` of
+    :func:`evaluate` after the epoch, errors as fractions, and ``seconds`` for both together. Then
+    the checkpoint is written, then ``on_epoch(row)`` called. Stopped at any moment (Ctrl-C, a
+    kill), the checkpoint is that of the last finished epoch.
 
     Args:
         model, train_loader, optimizer, loss_fn, schedule, on_step, capture: see
@@ -266,6 +298,7 @@ def fit(
         history: rows of epochs that this model has already done; new rows are added to this very
             list, so that they are at hand after an interrupt.
         on_epoch: called with each new row.
+        watch: called with a :class:`Running` after every batch, of training and of testing.
 
     Returns:
         The history: one row per epoch, those before a resume included.
@@ -309,9 +342,9 @@ def fit(
         lr = optimizer.param_groups[0]["lr"]
         try:
             _set_epoch(train_loader, epoch)
-            trained = _train_epoch(work, train_loader, optimizer, schedule, on_step)
+            trained = _train_epoch(work, train_loader, optimizer, schedule, on_step, watch)
             _set_epoch(test_loader, epoch)
-            tested = _evaluate(work, test_loader)
+            tested = _evaluate(work, test_loader, None, watch)
         except NaNError as error:
             raise NaNError(f"epoch {epoch + 1}: {error}") from error
         row = {
@@ -343,7 +376,7 @@ class _Sums:
     def __init__(self, op: str) -> None:
         self.op = op
         self.loss = 0.0
-        self.wrong = self.examples = 0
+        self.wrong = self.examples = self.batch = 0
         self.start = time.perf_counter()
 
     def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
@@ -354,6 +387,11 @@ class _Sums:
         self.loss += loss * n
         self.wrong += int(np.count_nonzero(logits._array.argmax(axis=1) != expected))
         self.examples += n
+        self.batch = n
+
+    def running(self, training: bool) -> Running:
+        loss, error = self.loss / self.examples, self.wrong / self.examples
+        return Running(training, loss, error, self.batch)
 
     def result(self) -> EpochResult:
         if self.examples == 0:
