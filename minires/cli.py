@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from minires.console import console, fail, messages, say, stopped
@@ -204,9 +203,7 @@ def depth(
             advice = "Nothing was saved yet: run the same command again."
         stopped(advice)
     print_table(results, console)
-    console.print(
-        f"\nReport: {escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True
-    )
+    say(f"\nReport: {folder / 'report.html'}")
     if any("diverged" in run for run in results["runs"]):
         fail("not every network could be trained to the end; see the notes above.")
 
@@ -264,7 +261,7 @@ def train(
     from minires.train.job import TrainingJob
 
     if list_names:
-        console.print("\n".join(models.list_models()), highlight=False)
+        say("\n".join(models.list_models()))
         return
     if not model:
         raise ArgumentError("train: expected the name of a network, got none. See --list.")
@@ -293,12 +290,9 @@ def train(
     except KeyboardInterrupt:
         stopped("The same command with --resume goes on.")
     last, best = history[-1], min(history, key=lambda row: row["test_error"])
-    console.print(
+    say(
         f"Final test error {100 * last['test_error']:.2f} %; the lowest on the way was "
-        f"{100 * best['test_error']:.2f} % (epoch {best['epoch']}). "
-        f"Results in {escape(str(folder))}",
-        highlight=False,
-        soft_wrap=True,
+        f"{100 * best['test_error']:.2f} % (epoch {best['epoch']}). Results in {folder}"
     )
 
 
@@ -328,7 +322,7 @@ def warmup(
     kernels = f"{count} kernel{'s' if count > 1 else ''}"
     done_in = f"Compiled {kernels} in" if count else "All kernels were there already:"
     text = f"{done_in} {seconds:.1f} s. They are kept in {jit.cache_folder()}"
-    console.print(escape(text), highlight=False, soft_wrap=True)
+    say(text)
 
 
 @app.command(epilog="Example: [bold]minires gradcheck conv2d BasicBlock --n 20[/bold]")
@@ -359,7 +353,7 @@ def gradcheck(
     Prints a line for each argument on each backend, and what is wrong; exit code
     1 if anything is.
     """
-    from minires.console import GradcheckDisplay, gradcheck_table
+    from minires.console import GradcheckDisplay, gradcheck_legend, gradcheck_table
     from minires.files import make_private
     from minires.gradcheck import page, suite
     from minires.kernels.jit import cache_folder
@@ -374,8 +368,10 @@ def gradcheck(
     with GradcheckDisplay(console, max(map(len, suite.NAMES))) as display:
         result = plan.run(display)
     console.print(gradcheck_table(result.rows(), console.width))
+    console.print()
+    console.print(gradcheck_legend(console.width), highlight=False)
     for text in result.first_failures():
-        console.print(f"\n{escape(text)}", highlight=False, soft_wrap=True)
+        say(f"\n{text}")
     console.print(f"\n{result.summary()}", highlight=False)
     ok = result.ok
     if report is not None:
@@ -394,9 +390,9 @@ def _gradcheck_report(path: Path, result: Result, seed: int) -> bool:
         with console.status("proving and drawing the identity path"):
             identity = gallery.hang(blocks, seed)
         for text in identity.failures():
-            console.print(f"\n{escape(text)}", highlight=False, soft_wrap=True)
+            say(f"\n{text}")
     page.write(path, result, _command(), identity)
-    console.print(f"Report: {escape(str(path))}", highlight=False, soft_wrap=True)
+    say(f"Report: {path}")
     return identity is None or identity.ok
 
 
@@ -443,12 +439,14 @@ def data_get(
     from minires import data
 
     folder = data.get(name, root, mirror, progress, timeout=timeout)
-    console.print(f"{name} is in {escape(str(folder))}", highlight=False, soft_wrap=True)
+    say(f"{name} is in {folder}")
 
 
 @app.command(epilog="Example: [bold]minires info[/bold]")
 def info() -> None:
     """Versions, processor, threads, devices and caches: what to paste into a bug report."""
+    from importlib.util import find_spec
+
     import llvmlite.binding as llvm
 
     from minires import data, environment
@@ -459,10 +457,13 @@ def info() -> None:
     running = threads.get_num_threads()
     features = llvm.get_host_cpu_features()
     wanted = ("avx", "avx2", "fma", "avx512f", "avx512bf16", "neon")
-    try:
-        gpu = f"CuPy {cupy().__version__}"
-    except DeviceError as error:
-        gpu = str(error)
+    if find_spec("cupy") is None:
+        gpu = "CuPy is not installed (optional): pip install 'minires[cuda12]' or 'minires[cuda13]'"
+    else:
+        try:
+            gpu = f"CuPy {cupy().__version__}"
+        except DeviceError as error:
+            gpu = str(error)
     cached = list(jit.cache_folder().rglob("*.nbc"))
     size = sum(path.stat().st_size for path in cached) / 2**20
     console.print(

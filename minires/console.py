@@ -297,8 +297,23 @@ def _folded(name: str) -> str:
     return "\n".join(lines)
 
 
+# The columns of the table: heading, the cell of a row, and what the legend says.
+COLUMNS = {
+    "entries": ("entries", "how many entries of Jacobians were compared; ~ by random probes"),
+    "error": ("error", "the largest relative error among them"),
+    "by": ("reference", "the numerical derivative: complex step, 5-point or central differences"),
+    "skips": ("skipped", "entries left out, because they sit on a kink"),
+    "2nd": ("second", "the largest relative error of second derivatives"),
+    "f32": ("rounding", "error of the float32 kernels; 1 is the rounding of a sum that long"),
+    "adj": ("adjoint", "error of <Ju, v> = <u, J'v>, for linear operations"),
+    "result": ("verdict", "ok, FAIL, or no kernel"),
+}
+ESSENTIAL = ("entries", "error", "result")  # what has room in fewer than 80 columns
+
+
 def gradcheck_table(rows: Sequence[Row], width: int) -> Table:
-    """Operation by operation, one line for each argument on each backend; fits 80 columns."""
+    """Operation by operation, one line for each argument on each backend; fits 50 columns."""
+    shown = COLUMNS if width >= 80 else ESSENTIAL
     table = Table(
         header_style="bold",
         box=HORIZONTALS,
@@ -307,13 +322,10 @@ def gradcheck_table(rows: Sequence[Row], width: int) -> Table:
         padding=(0, 1 if width >= 92 else 0, 0, 0),
     )
     table.add_column("operation\n  argument", no_wrap=True)
-    table.add_column("back-\nend", no_wrap=True)
-    for heading in ("entries\nchecked", "worst\nerror"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("refer-\nence", no_wrap=True)
-    for heading in ("kinks\nskip.", "2nd\norder", "f32\nunits", "adj-\noint"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("ver-\ndict", no_wrap=True)
+    table.add_column("on", no_wrap=True)
+    for heading in shown:
+        justify: Any = "left" if heading in ("by", "result") else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
     name = argument = kind = ""
     for row in rows:
         if row.kind != kind and kind:
@@ -321,19 +333,33 @@ def gradcheck_table(rows: Sequence[Row], width: int) -> Table:
         if row.name != name:
             table.add_row(Text(_folded(row.name), style="bold"))
             argument = ""
-        shown = "" if row.argument == argument else f"  {row.argument}"
+        first = "" if row.argument == argument else f"  {row.argument}"
         name, argument, kind = row.name, row.argument, row.kind
-        cells = row.cells()
-        table.add_row(
-            Text(shown),
-            row.backend,
-            cells["entries"],
-            cells["error"],
-            cells["reference"],
-            cells["skipped"],
-            Text(cells["second"], style="" if row.second_ok else "bold red"),
-            cells["rounding"],
-            cells["adjoint"],
-            Text(cells["verdict"], style=VERDICTS.get(cells["verdict"], "")),
+        values = row.cells()
+        styles = {
+            "2nd": "" if row.second_ok else "bold red",
+            "result": VERDICTS.get(values["verdict"], ""),
+        }
+        cells = (
+            Text(_probed(values[COLUMNS[heading][0]]), style=styles.get(heading, ""))
+            for heading in shown
         )
+        table.add_row(Text(first), row.backend, *cells)
     return table
+
+
+def _probed(cell: str) -> str:
+    """A number of entries that random probes went over, with a ~ before it."""
+    number, probes, _ = cell.partition(" vᵀJu")
+    return f"~{number}" if probes else number
+
+
+def gradcheck_legend(width: int) -> Table:
+    """What the columns of the table are."""
+    legend = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    legend.add_row("on", "the backend: numpy (references) or numba (kernels)")
+    for heading in COLUMNS if width >= 80 else ESSENTIAL:
+        legend.add_row(heading, COLUMNS[heading][1])
+    if width < 80:
+        legend.add_row("", "From 80 columns on, the table shows five columns more.")
+    return legend

@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import settings  # noqa: F401 - looks at Numba's settings before it is imported
+
+# isort: split
 import numba
 from numba.core.caching import FunctionCache
 

@@ -27,6 +27,9 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import settings  # noqa: F401 - looks at Numba's settings before it is imported
+
+# isort: split
 import numba
 import numpy as np
 from numba import types

@@ -1,6 +1,7 @@
 """The study's three figures, from the ``results`` dictionary that ``minires depth`` stores.
 
-* :func:`curves`: training and test error by epoch (He et al. 2015, arXiv:1512.03385, Fig. 6);
+* :func:`curves`: running training error and test error by epoch (He et al. 2015,
+  arXiv:1512.03385, Fig. 6);
 * :func:`error_by_depth`: final error against depth;
 * :func:`gradient_norms`: gradient norm of each layer at the start and at the end of training.
 
@@ -48,7 +49,10 @@ MARKERS: dict[str, dict[str, Any]] = {
 
 @styled
 def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
-    """Training (thin) and test (bold) error in percent by epoch, one panel per kind, one y axis.
+    """Running training error (thin) and test error (bold) by epoch, one panel per kind, one y axis.
+
+    The running error is counted during the epoch, in training mode; the final error of the other
+    figure and of the table is measured after it, in evaluation mode.
 
     As in the paper's Fig. 6 the y axis stops at 20 % where every run ends below that, since the
     first epochs would otherwise press the interesting part flat. A run cut short is drawn by
@@ -74,14 +78,14 @@ def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
         axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         _whole_epochs(axis, results)
     for axis in axes[0] if narrow else axes[0][:1]:
-        axis.set_ylabel("error (%)")
+        axis.set_ylabel("running training error, test error (%)")
     keys = [key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
-    keys += [key("training", color=INK, lw=1.1), key("test", color=INK, lw=2.4)]
+    keys += [key("training (running)", color=INK, lw=1.1), key("test", color=INK, lw=2.4)]
     if stopped:
         keys.append(key("run cut short", color=INK, lw=0, marker="x"))
     legend(figure, keys, per_row=3 if narrow else 8)
     notes = [f"axis cut at {top:g}%"] if cut else []
-    _heading(figure, results, "Training and test error by epoch", narrow, notes)
+    _heading(figure, results, "Running training error and test error by epoch", narrow, notes)
     return figure
 
 
@@ -116,7 +120,7 @@ def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
                 capsize=3,
                 **MARKERS[kind],
             )
-        axis.set_title("Training error" if measure == "train_error" else "Test error")
+        axis.set_title("Final training error" if measure == "train_error" else "Final test error")
         axis.set_xlabel("depth (layers with weights)")
         _percent_symlog(axis, table)
         _depth_ticks(axis, depths)

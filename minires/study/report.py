@@ -116,14 +116,14 @@ def _numbers(results: Mapping[str, Any]) -> str:
     return (
         '<div class="scroll"><table class="numbers"><thead><tr><th scope="col">depth</th>'
         '<th scope="col" class="text">kind</th><th scope="col">parameters</th>'
-        '<th scope="col">training<br>error %</th><th scope="col">test<br>error %</th>'
-        '<th scope="col">training<br>loss</th><th scope="col">seconds</th>'
+        '<th scope="col">final training<br>error %</th><th scope="col">final test<br>error %</th>'
+        '<th scope="col">final training<br>loss</th><th scope="col">seconds</th>'
         '<th scope="col">multiply-adds<br>per image</th></tr></thead>'
         f"{''.join(bodies)}</table></div>"
-        f'<p class="note">{note} Measured after the last epoch with the networks in evaluation '
-        f"mode, over all {config['train_size']:,} training and {config['test_size']:,} test images:"
-        f" one image is {_points(1 / config['train_size'])} and "
-        f"{_points(1 / config['test_size'])} points.</p>"
+        f'<p class="note">{note} Final: measured after the last epoch, with the networks in '
+        f"evaluation mode, over all {config['train_size']:,} training and "
+        f"{config['test_size']:,} test images: one image is {_points(1 / config['train_size'])} "
+        f"and {_points(1 / config['test_size'])} points.</p>"
     )
 
 
@@ -144,9 +144,11 @@ def _figure(results: Mapping[str, Any], name: str) -> str:
 
 def _curves_caption(results: Mapping[str, Any]) -> str:
     text = (
-        "Training error (thin) and test error (bold) by epoch; plain networks dashed, residual "
-        "networks solid, colour is depth. Training errors are counted on the way through the "
-        "epoch, each batch before its own step; test errors after the epoch."
+        "Running training error (thin) and test error (bold) by epoch; plain networks dashed, "
+        "residual networks solid, colour is depth. The running training error is counted during "
+        "the epoch, in training mode, each batch before its own step. It can end far from the "
+        "final training error of the table and of Figure 2, which is measured in evaluation mode. "
+        "Test errors are measured after each epoch, in evaluation mode."
     )
     if (seeds := len(results["config"]["seeds"])) > 1:
         text += f" Lines are means over {seeds} seeds, bands their range."
@@ -207,7 +209,7 @@ CAPTIONS = {
     "gradient_norms": _gradient_caption,
 }
 ALTERNATIVES = {
-    "curves": "Line charts of training and test error by epoch, one panel per kind of network",
+    "curves": "Line charts of running training error and test error by epoch, one panel per kind",
     "error_by_depth": "Line charts of final training and test error against depth",
     "gradient_norms": "Line charts of the gradient norm of each layer at start and end of training",
 }
@@ -223,12 +225,12 @@ def _reading(results: Mapping[str, Any]) -> str:
     elif points >= CLEAR:
         here = (
             f"It is in these results: the deepest plain network ends {points:.1f} points of "
-            f"training error above the best shallower one."
+            f"final training error above the best shallower one."
         )
     elif round(points, 1) > 0:
         here = (
             f"These results hardly show it: the deepest plain network ends {points:.1f} points of "
-            f"training error above the best shallower one, which may be chance."
+            f"final training error above the best shallower one, which may be chance."
         )
     else:
         here = (
@@ -236,13 +238,14 @@ def _reading(results: Mapping[str, Any]) -> str:
             "shallower one. Deeper networks or harder data would be needed."
         )
     first = (
-        "<strong>Look at the training error first.</strong> A plain network is the residual "
+        "<strong>Look at the final training error first.</strong> A plain network is the residual "
         "network with its shortcuts taken out: the same layers and the same recipe. A deeper plain "
         "network can represent whatever a shallower one can, since its extra layers could pass "
-        "their input on unchanged; so if it ends with a <em>higher training error</em>, it did not "
-        "overfit (that would be a low training error and a high test error): the optimiser failed "
-        f'to find a solution that exists. He et al. (<a href="{PAPER}">2015, arXiv:1512.03385</a>, '
-        "Sec. 4.2 and Fig. 6) call this degradation, and with shortcuts it goes away. "
+        "their input on unchanged; so if it ends with a <em>higher final training error</em>, it "
+        "did not overfit (that would be a low training error and a high test error): the optimiser "
+        f'failed to find a solution that exists. He et al. (<a href="{PAPER}">2015, '
+        "arXiv:1512.03385</a>, Sec. 4.2 and Fig. 6) call this degradation. With shortcuts it goes "
+        "away. "
         f"{escape(here)}"
     )
     seeds = len(config["seeds"])

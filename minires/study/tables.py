@@ -1,9 +1,13 @@
 """The study's numbers: one row per depth and kind, as a table, as sentences, as CSV.
 
 Everything here reads the ``results`` dictionary that ``minires depth`` stores as ``results.json``.
-Errors are fractions in there and percent wherever a person reads them; "points" are percentage
-points. Only finished runs enter a row: an error taken in mid-schedule is not the final error of
-anything, so runs cut short are named (:func:`unfinished`) rather than averaged in.
+There are two measures of the training error. The *running* one, ``train_error`` of each entry of a
+run's ``epochs``, is counted during the epoch, in training mode, each batch before its own step. The
+*final* one, ``train_error`` of the run itself, is measured after the last epoch, in evaluation
+mode, over all images. Test errors are always of evaluation mode. Errors are fractions in there
+and percent wherever a person reads them; "points" are percentage points. Only finished runs enter
+a row: an error taken in mid-schedule is not the final error of anything, so runs cut short are
+named (:func:`unfinished`) rather than averaged in.
 """
 
 from __future__ import annotations
@@ -73,8 +77,9 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Keys: ``depth``, ``kind``, ``parameters``, ``multiply_adds``, ``seeds`` (finished runs),
     ``unfinished`` (runs cut short), and for each of ``train_error``, ``test_error`` (fractions),
-    ``train_loss`` (nats per image) and ``seconds`` a dictionary of ``mean``, ``min``, ``max`` and
-    ``std`` (sample standard deviation, 0 for a single seed), or None where no run has finished.
+    ``train_loss`` (nats per image), all final ones, and ``seconds`` a dictionary of ``mean``,
+    ``min``, ``max`` and ``std`` (sample standard deviation, 0 for a single seed), or None where no
+    run has finished.
     """
     table = []
     for (depth, kind), runs in groups(results).items():
@@ -133,8 +138,8 @@ def findings(results: Mapping[str, Any]) -> list[str]:
         row = finished[max(finished)]
         sentences.append(
             f"{row['kind'].capitalize()}-{row['depth']} ends with "
-            f"{_tenth(row['train_error'])}% training error and "
-            f"{_tenth(row['test_error'])}% test error ({_seeds([row])})."
+            f"{_tenth(row['train_error'])}% final training error and "
+            f"{_tenth(row['test_error'])}% final test error ({_seeds([row])})."
         )
     if trends := _trends(by_kind):
         sentences.append(trends)
@@ -142,8 +147,9 @@ def findings(results: Mapping[str, Any]) -> list[str]:
 
 
 def degradation(results: Mapping[str, Any], kind: str = "plain") -> float | None:
-    """By how many points the deepest finished network of ``kind`` has a higher mean training error
-    than the best shallower one (negative: it trains better); None with fewer than two depths.
+    """By how many points the deepest finished network of ``kind`` has a higher mean final
+    training error than the best shallower one (negative: it trains better); None with fewer than
+    two depths.
 
     This is the paper's degradation measure: a deeper network *contains* the shallower one, so any
     positive value is a failure to optimise, not a lack of capacity (He et al. 2015, Sec. 1).
@@ -197,7 +203,12 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
     table.add_column("depth", justify="right")
     table.add_column("kind")
     table.add_column("parameters", justify="right")
-    for heading in ("training\nerror %", "test\nerror %", "training\nloss", "seconds"):
+    for heading in (
+        "final\ntraining\nerror %",
+        "final\ntest\nerror %",
+        "final\ntraining\nloss",
+        "seconds",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = None
     for row in rows(results):
@@ -214,7 +225,11 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
         )
         previous = row["depth"]
     console.print(table)
-    lines = findings(results)
+    lines = [
+        "Final: measured after the last epoch, in evaluation mode. The running errors of the "
+        "epochs are counted in training mode.",
+        *findings(results),
+    ]
     if len(config["seeds"]) > 1:
         lines.append("Errors: mean ± standard deviation over the finished seeds; the rest: means.")
     if names := unfinished(results):
@@ -233,9 +248,10 @@ def title(results: Mapping[str, Any]) -> str:
 def write_csv(results: Mapping[str, Any], path: str | Path) -> None:
     """Write every epoch of every run, one line each, columns :data:`CSV_COLUMNS`.
 
-    Floats are written with ``repr``, which is exact: two runs are the same bit for bit if and only
-    if these files agree (but for ``seconds``). A plain network has no shortcut, so its ``shortcut``
-    is ``none``. The file is replaced atomically.
+    ``train_loss`` and ``train_error`` are the running ones of the epoch; the final ones are in
+    ``results.json``. Floats are written with ``repr``, which is exact: two runs are the same bit
+    for bit if and only if these files agree (but for ``seconds``). A plain network has no shortcut,
+    so its ``shortcut`` is ``none``. The file is replaced atomically.
     """
     config, recipe = results["config"], results["config"]["protocol"]
     text = io.StringIO()
@@ -298,13 +314,13 @@ def _comparison(plain: Mapping[str, Any], residual: Mapping[str, Any]) -> str:
         apart = low["train_error"]["max"] < high["train_error"]["min"]
         note += ", no overlap between the kinds" if apart else ", the kinds' ranges overlap"
     return (
-        f"Plain-{depth} ends with {p}% training error and residual-{depth} with {r}%: "
+        f"Plain-{depth} ends with {p}% final training error and residual-{depth} with {r}%: "
         f"{verdict} ({note})."
     )
 
 
 def _trends(by_kind: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
-    """How the training error of each kind moves from its shallowest to its deepest network."""
+    """How the final training error of each kind moves from the shallowest to the deepest."""
     clauses = []
     for kind, by_depth in by_kind.items():
         if len(by_depth) < 2:
@@ -317,4 +333,6 @@ def _trends(by_kind: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
             verb = "rises" if after > before else "falls"
             moves = f"{verb} from {before}% at depth {first} to {after}% at depth {last}"
         clauses.append(f"that of {kind} networks {moves}")
-    return "; ".join(clauses).replace("that", "The training error", 1) + "." if clauses else ""
+    return (
+        "; ".join(clauses).replace("that", "The final training error", 1) + "." if clauses else ""
+    )

@@ -316,6 +316,7 @@ def fit(
     check_loader(op, "train_loader", train_loader)
     check_loader(op, "test_loader", test_loader)
     arguments.callback(op, "on_epoch", on_epoch, "on_epoch(row)")
+    arguments.callback(op, "watch", watch, "watch(running)")
     arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
     if history is not None and not isinstance(history, list):
         raise ArgumentError(message(op, "history a list of rows", quoted(history)))
