@@ -357,7 +357,7 @@ def _probed(cell: str) -> str:
 def gradcheck_legend(width: int) -> Table:
     """What the columns of the table are."""
     legend = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    legend.add_row("on", "the backend: numpy (references) or numba (kernels)")
+    legend.add_row("on", "the backend whose kernels ran")
     for heading in COLUMNS if width >= 80 else ESSENTIAL:
         legend.add_row(heading, COLUMNS[heading][1])
     if width < 80:

@@ -62,8 +62,8 @@ def test_depth_prints_the_table(capsys, tmp_path):
         *("--out", str(folder)),
     )
     assert code == 0, err
-    assert "plain-8: epoch 1 of 1, training error" in out
-    assert "plain-8: training error" in out
+    assert "plain-8: epoch 1 of 1, running training error" in out
+    assert "plain-8: final training error" in out
     assert "75,002" in out
     assert "report.html" in out
     assert (folder / "report.html").exists()

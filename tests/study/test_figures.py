@@ -75,7 +75,14 @@ def test_curves_hold_the_data_in_percent(make_results):
             np.testing.assert_allclose(line.get_ydata(), expected)
         assert test.get_linewidth() > 2 * train.get_linewidth()
         assert {line.get_linestyle() for line in lines} == {"--" if kind == "plain" else "-"}
-    assert _labels(figure) == ["depth 8", "depth 20", "depth 32", "depth 56", "training", "test"]
+    assert _labels(figure) == [
+        "depth 8",
+        "depth 20",
+        "depth 32",
+        "depth 56",
+        "training (running)",
+        "test",
+    ]
 
 
 def test_curves_of_several_seeds_are_mean_and_range(make_results):

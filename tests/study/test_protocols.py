@@ -67,7 +67,7 @@ def test_with_epochs_shortens_the_warm_up_too():
     short = PROTOCOLS["quick"].with_epochs(2)
     assert (short.epochs, short.warmup_epochs) == (2, 1)
     assert PROTOCOLS["quick"].with_epochs(None) is PROTOCOLS["quick"]
-    with raises(ArgumentError, "epochs >= 1", "got 0"):
+    with raises(ArgumentError, "epochs an integer >= 1", "got 0"):
         PROTOCOLS["quick"].with_epochs(0)
 
 

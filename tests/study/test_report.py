@@ -90,7 +90,7 @@ def test_finding_table_and_recipe_are_the_numbers(make_results):
 @pytest.mark.parametrize(
     ("deepest", "words"),
     [
-        (0.80, "It is in these results: the deepest plain network ends 79.0 points of training"),
+        (0.80, "It is in these results: the deepest plain network ends 79.0 points of final"),
         (0.015, "These results hardly show it: the deepest plain network ends 0.5 points"),
         (0.01, "It is not in these results: the deepest plain network trains no worse"),
         (0.0, "It is not in these results: the deepest plain network trains no worse"),

@@ -74,10 +74,10 @@ def test_the_headline_compares_the_deepest_pair(make_results):
     _set(results, "plain", 8, 0, train_error=0.0)
     _set(results, "residual", 8, 0, train_error=0.019)
     assert tables.findings(results) == [
-        "Plain-56 ends with 83.1% training error and residual-56 with 1.9%: with the same recipe, "
-        "the plain network trains 81.2 points worse (one seed).",
-        "The training error of plain networks rises from 0.0% at depth 8 to 83.1% at depth 56; "
-        "that of residual networks is 1.9% both at depth 8 and at depth 56.",
+        "Plain-56 ends with 83.1% final training error and residual-56 with 1.9%: with the same "
+        "recipe, the plain network trains 81.2 points worse (one seed).",
+        "The final training error of plain networks rises from 0.0% at depth 8 to 83.1% at depth "
+        "56; that of residual networks is 1.9% both at depth 8 and at depth 56.",
     ]
 
 
@@ -116,8 +116,9 @@ def test_falling_errors_are_called_falling(make_results):
     _set(results, "residual", 8, 0, train_error=0.2)
     _set(results, "residual", 20, 0, train_error=0.1, test_error=0.15)
     assert tables.findings(results) == [
-        "Residual-20 ends with 10.0% training error and 15.0% test error (one seed).",
-        "The training error of residual networks falls from 20.0% at depth 8 to 10.0% at depth 20.",
+        "Residual-20 ends with 10.0% final training error and 15.0% final test error (one seed).",
+        "The final training error of residual networks falls from 20.0% at depth 8 to 10.0% at "
+        "depth 20.",
     ]
 
 
