@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -247,7 +248,54 @@ def test_pictures_are_small() -> None:
         assert picture.stat().st_size < 150_000, picture.name
 
 
-# -- docstrings --------------------------------------------------------------------------------
+# -- public docstrings -------------------------------------------------------------------------
+
+PUBLIC = (
+    *("minires", "minires.nn", "minires.nn.functional", "minires.nn.init", "minires.optim"),
+    *("minires.data", "minires.models", "minires.train", "minires.interop", "minires.study"),
+    "minires.gradcheck",
+)
+FROM_PAPERS = (
+    *("conv2d", "conv_transpose2d", "batch_norm", "layer_norm", "group_norm"),
+    "cross_entropy",
+)
+
+
+def public_docstrings() -> dict[str, str]:
+    """What ``help`` shows of every public function, class and method, by name."""
+    found = {}
+    for module in map(importlib.import_module, PUBLIC):
+        for name in dir(module):
+            thing = getattr(module, name)
+            own = str(getattr(thing, "__module__", "")).startswith("minires")
+            if name.startswith("_") or not callable(thing) or not own:
+                continue
+            found[f"{module.__name__}.{name}"] = inspect.getdoc(thing) or ""
+            if inspect.isclass(thing):
+                for method, value in vars(thing).items():
+                    if not method.startswith("_"):
+                        found[f"{module.__name__}.{name}.{method}"] = inspect.getdoc(value) or ""
+    return found
+
+
+def test_public_docstrings_stand_alone() -> None:
+    """`help()` shows a docstring, and not the file that it stands in."""
+    docstrings = public_docstrings()
+    assert len(docstrings) > 300
+    elsewhere = re.compile(
+        r"this file|top of (this|the) (file|module)|(formulas?|see) (above|below)"
+    )
+    assert not [name for name, text in docstrings.items() if elsewhere.search(text)]
+
+
+@pytest.mark.parametrize("name", FROM_PAPERS)
+def test_operations_give_formula_and_source(name: str) -> None:
+    text = inspect.getdoc(getattr(minires.ops, name)) or ""
+    assert re.search(r"::\n\n +\S.* \+?= ", text), "a formula"
+    assert re.search(r"\b(19|20)\d\d\b", text), "a source with its year"
+
+
+# -- examples in docstrings --------------------------------------------------------------------
 
 MODULES = ["minires", *(m.name for m in pkgutil.walk_packages(minires.__path__, "minires."))]
 

@@ -36,7 +36,14 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: int | Pair = 1,
 ) -> Tensor:
-    """Convolve ``x`` transposed with ``w`` (see the formula at the top of this file).
+    """Convolve ``x`` transposed with ``w``: each pixel adds its multiple of the kernel.
+
+    For groups = 1, stride s, dilation d and padding p, where it lies inside the output::
+
+        y[n, o, i * s_h + u * d_h - p_h, j * s_w + v * d_w - p_w] += x[n, c, i, j] * w[c, o, u, v]
+
+    This is what a convolution does to the gradient of its input. Dumoulin and Visin, 2016,
+    arXiv:1603.07285, chapter 4.
 
     Args:
         x: input, (n, c_in, h_in, w_in).

@@ -44,7 +44,11 @@ def layer_norm(
     *,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise over the last dimensions (Ba, Kiros & Hinton, 2016, arXiv:1607.06450).
+    """Normalise over the last dimensions (Ba, Kiros & Hinton, 2016, arXiv:1607.06450, Eq. 3).
+
+    With mean and var of those dimensions (var divided by their number)::
+
+        y = (x - mean) / sqrt(var + eps) * w + b
 
     Args:
         x: (..., *normalized_shape).
@@ -76,7 +80,11 @@ def group_norm(
     *,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise over groups of channels (Wu & He, 2018, arXiv:1803.08494).
+    """Normalise over groups of channels (Wu & He, 2018, arXiv:1803.08494, Eq. 1 to 7).
+
+    With mean and var over all pixels and all channels of a group (var divided by their number)::
+
+        y = (x - mean) / sqrt(var + eps) * w + b
 
     One group normalises over all channels, as many groups as channels each by itself (instance
     normalisation). Training and evaluation do the same, for a batch of any size.

@@ -160,7 +160,13 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """The mean of each window.
+    """The mean of each window::
+
+        y[n, c, i, j] = sum over u, v of x[n, c, i * s_h + u - p_h, j * s_w + v - p_w] / pixels
+
+    with stride s and padding p; ``pixels`` is how many lie under the window (see
+    ``count_include_pad``). LeCun et al., 1998, "Gradient-based learning applied to document
+    recognition", section II.
 
     Args:
         x: (n, c, h, w).

@@ -158,7 +158,15 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise each channel of ``x`` (formulas at the top of this file).
+    """Normalise each channel of ``x`` over the batch and all pixels.
+
+    For each channel, m being the number of its values::
+
+        mean = sum(x) / m        var = sum((x - mean)²) / m
+        y = weight * (x - mean) / sqrt(var + eps) + bias
+
+    In evaluation ``mean`` and ``var`` are the running statistics. Ioffe and Szegedy, 2015,
+    arXiv:1502.03167, algorithm 1.
 
     Args:
         x: (n, c, h, w) or (n, c).

@@ -235,7 +235,15 @@ def conv2d(
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolve ``x`` with ``w`` (see the formula at the top of this file).
+    """Convolve ``x`` with ``w``: the weighted sum of a window around each pixel.
+
+    For groups = 1, stride s, dilation d and padding p (zeros outside of ``x``)::
+
+        y[n, o, i, j] = b[o] + sum over c, u, v of
+                        w[o, c, u, v] * x[n, c, i * s_h + u * d_h - p_h, j * s_w + v * d_w - p_w]
+
+    With groups, channels fall into equal, independent parts. Goodfellow, Bengio, Courville, Deep
+    Learning (2016), chapter 9, Eq. 9.6: a correlation, as everywhere in deep learning.
 
     Args:
         x: input, (n, c_in, h_in, w_in).

@@ -229,7 +229,15 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """The loss of a classifier (formulas at the top of this file).
+    """The loss of a classifier: how far softmax(x) is from the true class.
+
+    For each row, with the target q (one-hot at the label, mixed with the uniform distribution by
+    the smoothing s: q = (1 - s) * one_hot + s / c)::
+
+        loss = -sum over k of q[k] * log(softmax(x)[k])  =  logsumexp(x) - sum over k of q[k] * x[k]
+
+    The second form holds where q sums to 1. Label smoothing: Szegedy et al., 2016,
+    arXiv:1512.00567, section 7.
 
     Args:
         x: logits, (n, c): any real numbers, not probabilities.

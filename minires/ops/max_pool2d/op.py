@@ -165,7 +165,12 @@ def max_pool2d(
     dilation: int | Pair = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The largest value under each window.
+    """The largest value under each window::
+
+        y[n, c, i, j] = max over u, v of x[n, c, i * s_h + u * d_h - p_h, j * s_w + v * d_w - p_w]
+
+    with stride s, dilation d and padding p. Of equal values the first, row by row, gets the
+    gradient. Goodfellow, Bengio, Courville, Deep Learning (2016), section 9.3.
 
     Args:
         x: (n, c, h, w).
