@@ -94,6 +94,10 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _folder(text: str) -> Any:
+    return typer.Option(help=text, parser=_path, metavar="FOLDER")
+
+
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     """``"8,20"`` as (8, 20)."""
     try:
@@ -141,17 +145,9 @@ def depth(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first N images only.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the results (default: runs/depth-<date>).",
-            parser=_path,
-            metavar="FOLDER",
-        ),
+        Path | None, _folder("Folder for the results (default: runs/depth-<date>).")
     ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(help="Go on with the study in this folder.", parser=_path, metavar="FOLDER"),
-    ] = None,
+    resume: Annotated[Path | None, _folder("Continue the study in this folder.")] = None,
 ) -> None:
     """Train plain and residual networks of several depths with one recipe, and compare them.
 
@@ -227,33 +223,41 @@ def train(
     dataset: Annotated[
         str, typer.Option(help="digits, mnist, fashion-mnist or cifar10.")
     ] = "digits",
-    epochs: Annotated[int, typer.Option(help="Epochs in all.")] = 10,
+    epochs: Annotated[
+        int, typer.Option(help="Number of epochs, those before a resume included.")
+    ] = 10,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.1,
-    momentum: Annotated[float, typer.Option(help="Of sgd.")] = 0.9,
-    weight_decay: Annotated[float, typer.Option(help="Not applied to biases and BN.")] = 1e-4,
+    momentum: Annotated[float, typer.Option(help="Momentum of the optimizer sgd.")] = 0.9,
+    weight_decay: Annotated[
+        float, typer.Option(help="Weight decay; biases and batch norm have none.")
+    ] = 1e-4,
     schedule: Annotated[str, typer.Option(help="cosine, steps or constant.")] = "cosine",
-    warmup_epochs: Annotated[float, typer.Option(help="Linear warm-up.")] = 1.0,
-    augment: Annotated[bool, typer.Option(help="Random crop (pad 4) and flip.")] = False,
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs in which the rate rises to its peak.")
+    ] = 1.0,
+    augment: Annotated[
+        bool, typer.Option(help="Augment the images: random crop (pad 4) and flip.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="Train on the first N images.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights, the order of images and the augmentation.")
+    ] = 0,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the results (default: runs/<model>-<dataset>).",
-            parser=_path,
-            metavar="FOLDER",
-        ),
+        Path | None, _folder("Folder for the results (default: runs/<model>-<dataset>).")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Continue from the checkpoint in the folder.")
+    ] = False,
     list_names: Annotated[bool, typer.Option("--list", help="List the zoo and stop.")] = False,
 ) -> None:
     """Train one network, with a checkpoint after every epoch.
 
     Writes checkpoint.safetensors (weights, optimiser, progress) and history.csv.
-    Stopped at any moment, the same command with --resume goes on and ends with
-    the same numbers.
+    After a stop at any moment the same command with --resume goes on, and ends
+    with the same numbers. The running training error is counted during an epoch,
+    in training mode; the test error after it, in evaluation mode.
     """
     from minires import models
     from minires.console import TrainingDisplay
@@ -302,10 +306,10 @@ def warmup(
         str, typer.Argument(help="A name from the zoo: see minires train --list.")
     ] = "cifar_resnet20",
 ) -> None:
-    """Compile ahead what training and inference of a network need, so that nothing waits later.
+    """Compile the kernels of a network now, so that its first training step need not wait.
 
-    Kernels are kept on disk. They are for a CPU and a version of minires, not for
-    a network: one that has the same kinds of layers needs no more.
+    Compiled kernels are kept on disk, for this CPU and this version of minires.
+    Other networks with the same kinds of layers need no further kernels.
     """
     import time
 
@@ -340,18 +344,20 @@ def gradcheck(
     n: Annotated[
         int, typer.Option("--n", metavar="CASES", help="Random shapes for each operation.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of values, probes and random shapes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the values, probes and random shapes.")] = 0,
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Also write it as a page, or as data.", parser=_path, metavar="FILE.html|json"
+            help="Also write the results to this file, as a page or as data.",
+            parser=_path,
+            metavar="FILE.html|json",
         ),
     ] = None,
 ) -> None:
-    """Check the gradient of every operation, layer and block against numbers, on every backend.
+    """Check the gradients of operations, layers and blocks against numerical derivatives.
 
-    Prints a line for each argument on each backend, and what is wrong; exit code
-    1 if anything is.
+    Prints one line for each argument on each backend, and then every error in
+    detail. The exit code is 1 if there is an error.
     """
     from minires.console import GradcheckDisplay, gradcheck_legend, gradcheck_table
     from minires.files import make_private
@@ -398,7 +404,7 @@ def _gradcheck_report(path: Path, result: Result, seed: int) -> bool:
 
 @data_app.command("list", epilog="Example: [bold]minires data list[/bold]")
 def data_list() -> None:
-    """The data sets, and which of them are here; "minires data get" fetches the others."""
+    """List the data sets, and which are on this machine. "minires data get" fetches the others."""
     from rich.table import Table
 
     from minires import data
@@ -422,20 +428,15 @@ def data_list() -> None:
 def data_get(
     name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")],
     root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder (default: $MINIRES_DATA or ~/.cache/minires).",
-            parser=_path,
-            metavar="FOLDER",
-        ),
+        Path | None, _folder("Folder (default: $MINIRES_DATA or ~/.cache/minires).")
     ] = None,
     mirror: Annotated[
-        list[str] | None, typer.Option(help="Address to try instead; may be repeated.")
+        list[str] | None, typer.Option(help="Address to download from instead; may be repeated.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a silent server.")] = 20.0,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
-    """Download a data set; an interrupted download goes on where it stopped."""
+    """Download a data set. An interrupted download continues where it stopped."""
     from minires import data
 
     folder = data.get(name, root, mirror, progress, timeout=timeout)
@@ -444,7 +445,7 @@ def data_get(
 
 @app.command(epilog="Example: [bold]minires info[/bold]")
 def info() -> None:
-    """Versions, processor, threads, devices and caches: what to paste into a bug report."""
+    """Show versions, processor, threads, devices and caches, for a bug report."""
     from importlib.util import find_spec
 
     import llvmlite.binding as llvm

@@ -136,10 +136,11 @@ def _identity(gallery: Gallery) -> list[str]:
     text = (
         f"{failed} of {len(gallery.proofs)} proofs do not hold."
         if failed
-        else f"Of {len(gallery.proofs)} blocks, each entry of J is that of D (∂F/∂x + S) bit for "
-        f"bit as backward computes it, and to {worst:.0e} of the largest one as a complex step "
-        "finds it. S is the identity, the 0/1 matrix of shortcut A, or a projection; D is the "
-        "mask of a ReLU behind the addition, where there is one."
+        else f"The Jacobian J of a block should be D (∂F/∂x + S). {len(gallery.proofs)} blocks were "
+        "compared, entry by entry. As backward computes them, both sides are equal bit for bit. As "
+        f"the complex step computes them, without backward, they differ by at most {worst:.0e} of "
+        "the largest entry. S is the identity, the 0/1 matrix of shortcut A, or a projection. D is "
+        "the mask of the ReLU behind the addition, where there is one."
     )
     heads = (
         *("mode", "shortcut", "stride", "S"),
