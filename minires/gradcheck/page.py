@@ -137,7 +137,8 @@ def _identity(gallery: Gallery) -> list[str]:
         f"{failed} of {len(gallery.proofs)} proofs do not hold."
         if failed
         else f"The Jacobian J of a block should be D (∂F/∂x + S). In {len(gallery.proofs)} blocks "
-        "both sides were compared, entry by entry. As backward computes them, both sides are equal bit for bit. As "
+        "both sides were compared, entry by entry. As backward computes them, they are equal bit "
+        "for bit. As "
         f"the complex step computes them, without backward, they differ by at most {worst:.0e} of "
         "the largest entry. S is the identity, the 0/1 matrix of shortcut A, or a projection. D is "
         "the mask of the ReLU behind the addition, where there is one."
