@@ -205,11 +205,17 @@ def cast(g: Graph, step: Step) -> str:
     return g.add("Cast", x, to=g.element_type(dtype))
 
 
-@emits(activation.NormalProbability)
-def normal_probability(g: Graph, step: Step) -> str:
-    """(1 + erf(x / sqrt(2))) / 2: ONNX has no complement of erf."""
-    x = g.add("Mul", step.inputs[0], math.sqrt(0.5))
-    return g.add("Mul", g.add("Add", g.add("Erf", x), 1.0), 0.5)
+@emits(activation.SiLU)
+def silu(g: Graph, step: Step) -> str:
+    return g.add("Mul", step.inputs[0], g.add("Sigmoid", step.inputs[0]))
+
+
+@emits(activation.GELU)
+def gelu(g: Graph, step: Step) -> str:
+    """x (1 + erf(x / sqrt(2))) / 2: the operator Gelu came with a later opset."""
+    x = step.inputs[0]
+    erf = g.add("Erf", g.add("Mul", x, math.sqrt(0.5)))
+    return g.add("Mul", g.add("Mul", x, g.add("Add", erf, 1.0)), 0.5)
 
 
 @emits(elementwise.Maximum)

@@ -83,17 +83,22 @@ def magnitude(x: Any) -> Any:
     return abs(x) if x.dtype.kind == "f" else array_module(x).where(x.real < 0, -x, x)
 
 
-class Sigmoid(Function):
+def logistic(x: Any) -> Any:
     """1 / (1 + exp(-x)), for negative x as exp(x) / (1 + exp(x)): nothing overflows or cancels."""
+    xp = array_module(x)
+    e = xp.exp(-magnitude(x))
+    return xp.maximum(e, x.real >= 0) / (1 + e)  # e or 1, which is the larger for x >= 0
+
+
+class Sigmoid(Function):
+    """1 / (1 + exp(-x))."""
 
     complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         ctx.save(x)
-        xp = array_module(x)
-        e = xp.exp(-magnitude(x))
-        return xp.maximum(e, x.real >= 0) / (1 + e)  # e or 1, which is the larger for x >= 0
+        return logistic(x)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -181,30 +186,67 @@ class NormalDensity(Function):
         return -(gy * y * x)
 
 
-class NormalProbability(Function):
+def normal_probability(x: Any) -> Any:
     """Phi(x), the probability that a normal draw lies below x, to the last digits of both tails.
 
     (1 + erf(x / sqrt(2))) / 2 is the same, but for negative x a difference of almost equal numbers.
     """
+    size = _near(magnitude(x))
+    u = (size - CENTRE) / (size + CENTRE)
+    first, *others = _tail(TAIL_TERMS[x.real.dtype.name]).astype(x.real.dtype)
+    h = first
+    for term in others:
+        h = h * u + term
+    tail = _bell(size) * h / (size + CENTRE)
+    return magnitude((x.real >= 0) - tail)  # tail or 1 - tail
+
+
+class NormalProbability(Function):
+    """Phi(x); its slope is the density."""
 
     complex_safe = True
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         ctx.save(x)
-        size = _near(magnitude(x))
-        u = (size - CENTRE) / (size + CENTRE)
-        first, *others = _tail(TAIL_TERMS[x.real.dtype.name]).astype(x.real.dtype)
-        h = first
-        for term in others:
-            h = h * u + term
-        tail = _bell(size) * h / (size + CENTRE)
-        return magnitude((x.real >= 0) - tail)  # tail or 1 - tail
+        return normal_probability(x)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * NormalDensity.apply(x)
+
+
+class SiLU(Function):
+    """y = x sigmoid(x). The slope is summed before it meets gy, which may be infinite."""
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save(x)
+        return x * logistic(x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return gy * (sigmoid(x) + x * SigmoidSlope.apply(x))
+
+
+class GELU(Function):
+    """y = x Phi(x) with Phi the normal distribution function, whose slope is the density."""
+
+    complex_safe = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save(x)
+        return x * normal_probability(x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return gy * (NormalProbability.apply(x) + x * NormalDensity.apply(x))
 
 
 class Softplus(Function):
@@ -274,7 +316,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """
     real("gelu", x)
     if approximate == "none":
-        return x * NormalProbability.apply(x)
+        return GELU.apply(x)
     if approximate == "tanh":
         # (1 + tanh(t)) / 2 is sigmoid(2 t), with all digits where tanh is almost -1; beyond 100 it
         # is constant, and a cube could overflow
@@ -286,4 +328,4 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """``x * sigmoid(x)`` (section 2 of arXiv:1606.08415)."""
-    return real("silu", x) * sigmoid(x)
+    return SiLU.apply(real("silu", x))

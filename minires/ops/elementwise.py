@@ -174,8 +174,9 @@ class Pow(Function):
                 zero = (y == 0) & (x == 0)  # elsewhere it still depends on y
                 slope = where(zero, 0, y * x ** where(zero, 1, y - 1))
             else:
-                slope = 0 if y == 0 else y * x ** (y - 1)
-            gx = sum_to(gy * slope, ctx.shapes[0])
+                slope = y * x ** (y - 1) if y != 0 else None
+            nowhere = slope is None  # y is the number 0: whatever gy is, none of it gets to x
+            gx = only(gy, np.zeros((), bool)) if nowhere else sum_to(gy * slope, ctx.shapes[0])
         if ctx.needs_grad[1]:
             base = (
                 x if isinstance(x, Tensor) else Tensor(array_module(y._array).asarray(x, y.dtype))
@@ -209,6 +210,7 @@ class Maximum(Function):
         xp = array_module(x)
         ctx.shapes = _shape(x), _shape(y)
         first = xp.asarray(x.real >= y.real if sign > 0 else x.real <= y.real)
+        first = xp.asarray(first | (x != x))  # NaN is the result, wherever it stands
         ctx.save_constants(first)
         switch("maximum" if sign > 0 else "minimum", lambda: first)
         if x.dtype.kind == "c":
@@ -218,13 +220,15 @@ class Maximum(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (first,) = ctx.constants
-        gx = sum_to(gy * _mask(first, gy), ctx.shapes[0]) if ctx.needs_grad[0] else None
-        gz = sum_to(gy * _mask(~first, gy), ctx.shapes[1]) if ctx.needs_grad[1] else None
+        gx = sum_to(only(gy, first), ctx.shapes[0]) if ctx.needs_grad[0] else None
+        other = computed(np.logical_not, first)
+        gz = sum_to(only(gy, other), ctx.shapes[1]) if ctx.needs_grad[1] else None
         return gx, gz, None
 
 
-def _mask(mask: Any, like: Tensor) -> Tensor:
-    return Tensor(computed(mask.astype, like.dtype))
+def only(x: Tensor, mask: Any) -> Tensor:
+    """``x`` where the mask holds, and 0 elsewhere, whatever stands there: 0 times NaN is no 0."""
+    return Where.apply(x, Tensor(array_module(mask).zeros((), x.dtype)), mask)
 
 
 class Where(Function):
@@ -354,7 +358,7 @@ class Clip(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
-        return gy * _mask(ctx.constants[0], gy), None, None
+        return only(gy, ctx.constants[0]), None, None
 
 
 # **** the public functions ****

@@ -16,7 +16,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import sums
 from .checks import given, ordered, real
-from .elementwise import Expand, Sqrt, where
+from .elementwise import Expand, Sqrt, only, where
 
 Dims = int | tuple[int, ...] | list[int] | None
 F = TypeVar("F", bound=Callable[..., Any])
@@ -169,16 +169,17 @@ class Extreme(Function):
             mask = chosen()
             count = mask.sum(axis=axes, keepdims=True)  # of integers: as large as it is
             share = mask / count.astype(peak.dtype)
-            ctx.save_constants(share)
+            ctx.save_constants(share, mask)
             if x.dtype.kind == "c":
                 y = sums.total(array_module(x).where(mask, x, 0) * share, axes, True)
         return y if keepdim else y.squeeze(axis=axes)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
-        share = ctx.constants[0]
+        share, mask = ctx.constants
         share = Tensor(share.astype(gy.dtype, copy=False))
-        return gy.reshape(_kept(share.shape, ctx.axes)) * share, None, None, None
+        gx = gy.reshape(_kept(share.shape, ctx.axes)) * share
+        return only(gx, mask), None, None, None
 
 
 class TakeAlong(Function):
@@ -324,7 +325,10 @@ def std(
 @tensor_method("amax")
 @numpy_names
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The largest values over ``dim``; equal ones share the gradient evenly."""
+    """The largest values over ``dim``; equal ones share the gradient evenly.
+
+    NaN is larger than any number; those that are NaN share the gradient.
+    """
     axes = dims("amax", x, dim)
     _nonempty("amax", x, axes)
     return Extreme.apply(x, axes, keepdim, "max")
@@ -333,7 +337,10 @@ def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 @tensor_method("amin")
 @numpy_names
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The smallest values over ``dim``; equal ones share the gradient evenly."""
+    """The smallest values over ``dim``; equal ones share the gradient evenly.
+
+    NaN is smaller than any number; those that are NaN share the gradient.
+    """
     axes = dims("amin", x, dim)
     _nonempty("amin", x, axes)
     return Extreme.apply(x, axes, keepdim, "min")
@@ -374,14 +381,22 @@ def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
 @tensor_method("max")
 @numpy_names
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The largest entry; with ``dim``, ``(values, indices)`` along it, ties to the first."""
+    """The largest entry; with ``dim``, ``(values, indices)`` along it.
+
+    With ``dim`` the gradient goes to the entry at the index, the first of equal ones (or of NaN,
+    which counts as the largest); without, equal ones share it, as in :func:`amax`.
+    """
     return _extremum("max", x, dim, keepdim)
 
 
 @tensor_method("min")
 @numpy_names
 def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The smallest entry; with ``dim``, ``(values, indices)`` along it, ties to the first."""
+    """The smallest entry; with ``dim``, ``(values, indices)`` along it.
+
+    With ``dim`` the gradient goes to the entry at the index, the first of equal ones (or of NaN,
+    which counts as the smallest); without, equal ones share it, as in :func:`amin`.
+    """
     return _extremum("min", x, dim, keepdim)
 
 

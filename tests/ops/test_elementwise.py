@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from harness import arrays, check_gradients
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError, ShapeError
 from minires.gradcheck import check, check2
+from minires.ops.elementwise import weigh
 
 SHAPES = [
     [(2, 3)],
@@ -336,3 +338,36 @@ def test_parity_at_special_values(name):
     assert len(mine) == len(theirs)
     for a, b in zip(mine, theirs):
         np.testing.assert_allclose(a.detach().data, b.detach().numpy(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("upstream", [np.inf, -np.inf, np.nan])
+def test_gradients_that_are_not_let_through_may_be_anything(upstream):
+    """An entry that was not chosen has gradient 0, and not 0 times an infinity or NaN."""
+    x = mr.tensor([-np.inf, -1.0, 0.0, 2.0, np.inf, np.nan], requires_grad=True)
+    up = mr.full(6, upstream)
+    bound = mr.full(6, 0.5)
+    for y, let_through in (
+        (x.clip(-0.5, 1.5), [0, 0, 1, 0, 0, 0]),
+        (mr.maximum(x, bound), [0, 0, 0, 1, 1, 1]),
+        (mr.minimum(x, bound), [1, 1, 1, 0, 0, 1]),
+        (mr.maximum(bound, x), [0, 0, 0, 1, 1, 1]),
+        (mr.where(mr.tensor([True, False] * 3), x, 0.0), [1, 0, 1, 0, 1, 0]),
+        (x**0, [0, 0, 0, 0, 0, 0]),
+    ):
+        (g,) = mr.grad(y, x, up)
+        np.testing.assert_array_equal(g.numpy(), [upstream if let else 0 for let in let_through])
+
+
+def test_a_weight_of_zero_makes_nothing_of_an_infinity():
+    inf, nan = np.inf, np.nan
+    x = mr.tensor([0.0, inf, -inf, 2.0, nan, 0.0, inf], requires_grad=True)
+    y = mr.tensor([inf, 0.0, 0.0, inf, 0.0, nan, -inf], requires_grad=True)
+    z = weigh(x, y)
+    np.testing.assert_array_equal(z.detach().numpy(), [0, 0, 0, inf, nan, nan, -inf])
+    gx, gy = mr.grad(z.sum(), [x, y])
+    np.testing.assert_array_equal(gx.numpy(), y.detach().numpy())
+    np.testing.assert_array_equal(gy.numpy(), x.detach().numpy())
+    (gx,) = mr.grad(weigh(x, y), x, mr.tensor([0.0, inf, 1, 0, 0, 0, 0]))
+    np.testing.assert_array_equal(gx.numpy(), [0, 0, 0, 0, 0, nan, 0])
+    a, b = arrays((2, 3), (3,))
+    check_gradients(weigh, [a, b])

@@ -134,6 +134,43 @@ def test_nan_is_the_extreme():
     assert np.isnan(x.logsumexp(1).tolist()).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("upstream", [np.inf, -np.inf, np.nan])
+def test_infinite_and_nan_gradients_go_to_the_chosen_alone(upstream):
+    rows = [[1.0, 3.0, 2.0], [-np.inf, np.inf, 0.0], [4.0, np.nan, 5.0]]
+    x = leaf(rows)
+    up = mr.full(3, upstream, dtype="float64")
+    for y, chosen in (
+        (x.amax(1), [1, 1, 1]),
+        (x.amin(1), [0, 0, 1]),
+        (x.max(1).values, [1, 1, 1]),
+        (x.min(1).values, [0, 0, 1]),
+        (x.topk(1).values[:, 0], [1, 1, 1]),
+    ):
+        (g,) = mr.grad(y, x, up)
+        expected = np.zeros((3, 3))
+        expected[np.arange(3), chosen] = upstream
+        np.testing.assert_array_equal(g.numpy(), expected)
+
+
+def test_extremes_of_nan_and_infinities_as_in_pytorch():
+    torch = pytest.importorskip("torch")
+    nan, inf = np.nan, np.inf
+    rows = ([1, nan, 3, nan], [inf, inf, 1], [-inf, -inf], [nan, inf], [-inf, nan], [2, 2, 1, 2])
+    for row in rows:
+        row = [float(v) for v in row]
+        for name in ("max", "min"):
+            x, theirs = leaf(row), torch.tensor(row, dtype=torch.float64, requires_grad=True)
+            one, other = getattr(x, name)(0), getattr(theirs, name)(0)
+            assert one.indices.item() == other.indices.item()
+            assert getattr(x, "arg" + name)().item() == getattr(theirs, "arg" + name)().item()
+            np.testing.assert_array_equal(one.values.item(), other.values.item())
+            mine = mr.grad(one.values, x)[0].numpy()
+            np.testing.assert_array_equal(mine, torch.autograd.grad(other.values, theirs)[0])
+            mine = mr.grad(getattr(x, name)(), x)[0].numpy()  # those that are equal, or NaN, share
+            expected = torch.autograd.grad(getattr(theirs, name)(), theirs)[0]
+            np.testing.assert_array_equal(mine, expected)
+
+
 def test_integers_and_bools():
     x = mr.tensor(np.uint8([200, 100]))
     assert x.sum().item() == 300
