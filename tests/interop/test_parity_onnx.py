@@ -176,6 +176,7 @@ CASES = {
         for i, mask in enumerate((m.v > x, x >= 0.25, x < 0.5, x <= -0.5, x == 0, x != 0))
     ),
     "sums": lambda m, x: x.sum((1, 3)) + x.sum(1, keepdim=True).sum(-1).mean(1),
+    "spread": lambda m, x: x.std((2, 3)) + x.var(1).mean(),
     "extremes": lambda m, x: x.amax((2, 3)) + x.amin(-1).amax(2),
     "logsumexp": lambda m, x: x.logsumexp((1, 2), keepdim=True),
     "reshape": lambda m, x: x.reshape(-1, 4, 9).transpose(1, 2).unsqueeze(0).squeeze(),
