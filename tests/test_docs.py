@@ -220,6 +220,17 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert (ROOT / path).exists(), f"{name_of(page)} names {path}"
 
 
+def test_readme_and_help_give_one_duration() -> None:
+    import minires.cli
+
+    told = re.compile(r"On two idle cores it takes .*? are compiled\.")
+    texts = [(ROOT / "README.md").read_text(encoding="utf-8"), minires.cli.depth.__doc__ or ""]
+    found = [told.search(" ".join(text.split())) for text in texts]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0][0] == found[1][0]
+
+
 def test_the_page_counts_the_gradient_checks() -> None:
     from minires.gradcheck import suite
 
