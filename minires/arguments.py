@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, message, quoted, unknown
+from .errors import ArgumentError, BoundsError, message, quoted, unknown
 
 MOST = 2**31 - 1  # as much as any size that fits memory has in one direction
 
@@ -113,6 +113,31 @@ def _is_finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond all floats
         return False
+
+
+def position(op: str, value: Any, n: int) -> int:
+    """``value``, an index into n things, as an int from 0 on; negative ones count from the end.
+
+    Raises:
+        BoundsError: an index that there is not.
+    """
+    index = as_integer(value)
+    if index is None:
+        raise ArgumentError(message(op, "an integer as index", quoted(value)))
+    if not -n <= index < n:
+        raise BoundsError(message(op, f"an index into {n} of them", quoted(index)))
+    return index % n
+
+
+def span(op: str, value: slice) -> slice:
+    """A slice whose ends and step are plain integers."""
+    parts = (value.start, value.stop, value.step)
+    ends = [None if end is None else as_integer(end) for end in parts]
+    wrong = any(end is None and part is not None for end, part in zip(ends, parts))
+    if wrong or ends[2] == 0:
+        expected = "a slice of integers, its step not 0"
+        raise ArgumentError(message(op, expected, ":".join(quoted(part) for part in parts)))
+    return slice(*ends)
 
 
 def flag(op: str, name: str, value: Any) -> bool:

@@ -33,6 +33,12 @@ class ArgumentError(MiniresError, ValueError):
     """An argument whose value is not allowed, or a name that does not exist."""
 
 
+class UnknownName(ArgumentError, KeyError):
+    """A name that a container does not have."""
+
+    __str__ = Exception.__str__  # a KeyError shows its text in quotes
+
+
 class DTypeError(MiniresError, TypeError):
     """A dtype, or mix of dtypes, that an operation does not take."""
 

@@ -48,7 +48,7 @@ def places(op: str, index: Any, n: int) -> int | NDArray[np.int64]:
         _within(op, one, one, n)
         return one % n
     if isinstance(index, slice):
-        return np.arange(*_plain(op, index).indices(n), dtype=np.int64)
+        return np.arange(*arguments.span(op, index).indices(n), dtype=np.int64)
     if isinstance(index, list | range):
         whole = [arguments.as_integer(entry) for entry in index]
         if None in whole:
@@ -77,17 +77,6 @@ def _within(op: str, lowest: int, highest: int, n: int) -> None:
     if not -n <= lowest <= highest < n:
         got = quoted(lowest if lowest < -n else highest)
         raise BoundsError(message(op, f"an index into {n} samples", got))
-
-
-def _plain(op: str, given: slice) -> slice:
-    """The slice with its ends as plain integers."""
-    ends = [
-        None if end is None else arguments.integer(op, name, end, None, 2**63 - 1)
-        for name, end in (("start", given.start), ("stop", given.stop), ("step", given.step))
-    ]
-    if ends[2] == 0:
-        raise ArgumentError(message(op, "a slice whose step is not 0", given))
-    return slice(*ends)
 
 
 def _no_index(op: str, index: Any) -> DTypeError:

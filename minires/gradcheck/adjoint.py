@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arguments import integer
+from .. import arguments
 from ..autograd import grad
-from ..errors import ArgumentError, message
+from ..errors import ArgumentError
 from ..tensor import Tensor
-from .demands import as_list, check_inputs, check_result
+from .demands import as_list, check_inputs, check_result, demand_function, seed_of
 from .point import host, name_of
 from .report import Verdict
 
@@ -73,10 +73,13 @@ def check_adjoint(
     >>> check_adjoint(lambda x: x.sum(0), x).ok
     True
     """
+    demand_function("check_adjoint", f)
+    pairs = arguments.integer("check_adjoint", "pairs", pairs, 1, 10_000)
+    seed = seed_of("check_adjoint", seed)
     xs = as_list(inputs)
     check_inputs([f"input {i}" for i in range(len(xs))], xs)
     function = name_of(f)
-    rng = np.random.default_rng(integer("check_adjoint", "seed", seed, 0))
+    rng = np.random.default_rng(seed)
 
     def draw() -> list[Tensor]:
         return [Tensor(rng.standard_normal(x.shape)).to(x.device).requires_grad_() for x in xs]
@@ -97,8 +100,7 @@ def check_adjoint(
         report = AdjointReport(function, forward, backward, abs(forward - backward) / size, pairs)
         if worst is None or not report.error <= worst.error:
             worst = report
-    if worst is None:
-        raise ArgumentError(message("check_adjoint", "pairs >= 1", pairs))
+    assert worst is not None  # there is one pair at least
     return worst
 
 

@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import random
+from .. import arguments, random
 from ..autograd import enable_grad, grad
 from ..device import backend_name, device_of
-from ..errors import ArgumentError, DTypeError, GraphError, message
+from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
 from ..nn import Module
 from ..ops import concatenate
 from ..tensor import Tensor, zeros_like
 from .analytic import Backward
 from .compare import Comparison, compare_entries, compare_probes
-from .demands import as_list, check_inputs, check_result, explained
+from .demands import as_list, check_inputs, check_result, demand_function, explained, seed_of
 from .numeric import Ladder, known_reference, typical
 from .patterns import describe
 from .point import EPS, Array, Guard, Point, host
@@ -35,6 +35,7 @@ from .rounding import Float32, Uncertainty
 
 FULL = 1_000_000  # entries of a Jacobian up to which every one is compared
 PROBES = 8
+MOST_PROBES = 1_000_000
 MARGIN = 64  # by how much two computations of one thing may differ more than one moves by an ulp
 
 
@@ -88,6 +89,7 @@ def check(
     xs = as_list(inputs)
     if isinstance(f, Module):
         return check_module(f, xs, **options)
+    demand_function("check", f)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
     checker = _Check(**options)
@@ -111,6 +113,7 @@ def check2(
     xs = as_list(inputs)
     if isinstance(f, Module):
         return check_module(f, xs, second_order=True, seed=seed, **options)
+    demand_function("check2", f)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
     held, guard = reached(f, xs)
@@ -140,6 +143,7 @@ def check_module(
     Raises:
         As :func:`check`; GraphError also for a parameter that the result does not depend on.
     """
+    second_order = arguments.flag("check_module", "second_order", second_order)
     if not isinstance(module, Module):
         got = type(module).__name__
         raise DTypeError(message("check_module", "a Module", got, fix="Use check for a function."))
@@ -199,8 +203,9 @@ def unchanged(buffers: Sequence[Tensor]) -> Iterator[None]:
 def labels_of(f: Any, xs: Sequence[Any], names: Sequence[str] | None = None) -> list[str]:
     """The names of the inputs in a report: those given, or else the parameters of ``f``."""
     if names is not None:
-        if len(names) != len(xs):
-            raise ArgumentError(message("check", f"{len(xs)} names", len(names)))
+        known = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+        if not known or len(names) != len(xs):
+            raise ArgumentError(message("check", f"{len(xs)} names", quoted(names)))
         return list(names)
     with contextlib.suppress(TypeError, ValueError):  # built-in functions have no signature
         parameters = list(inspect.signature(f).parameters.values())[: len(xs)]
@@ -222,10 +227,13 @@ class _Check:
         seed: int = 0,
     ) -> None:
         known_reference(reference)
-        if probes is not None and (not isinstance(probes, int) or probes < 1):
-            raise ArgumentError(message("check", "probes >= 1", probes))
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ArgumentError(message("check", "seed an integer >= 0", repr(seed)))
+        if probes is not None:
+            probes = arguments.integer("check", "probes", probes, 1, MOST_PROBES)
+        rtol, atol = (
+            None if tolerance is None else arguments.number("check", name, tolerance, least=0)
+            for name, tolerance in (("rtol", rtol), ("atol", atol))
+        )
+        seed = seed_of("check", seed)
         self.probes, self.reference = probes, reference
         self.rtol, self.atol, self.seed = rtol, atol, seed
         self.rng = np.random.default_rng(seed)

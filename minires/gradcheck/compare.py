@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import arguments
 from .numeric import RTOL, Slope
 from .point import EPS, Array
 from .report import ArgumentResult
@@ -211,6 +212,8 @@ def detection_bound(probes: int, times: float) -> float:
     >>> detection_bound(8, 100) < 1e-8
     True
     """
+    probes = arguments.integer("detection_bound", "probes", probes, 1)
+    times = float(arguments.number("detection_bound", "times", times, above=0, most=1e100))
     # the integrand has a peak of width 1 / times at 0: integrate in s, where b = sinh(s) / times
     s = np.linspace(0, math.asinh(40 * times), 20001)
     b = np.sinh(s) / times

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import arguments
 from ..device import array_module
-from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message
+from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message, quoted
 from ..tensor import Tensor
 
 
@@ -25,6 +26,17 @@ def as_list(inputs: Any) -> list[Any]:
         got = type(inputs).__name__
         raise DTypeError(message("check", "a tensor, or a list of tensors, as inputs", got))
     return list(inputs)
+
+
+def demand_function(op: str, f: Any) -> None:
+    """Refuse what cannot be called."""
+    if not callable(f) or isinstance(f, type):
+        raise ArgumentError(message(op, "f a function of tensors", quoted(f)))
+
+
+def seed_of(op: str, seed: Any) -> int:
+    """The seed of a generator as a plain integer."""
+    return arguments.integer(op, "seed", seed, 0, 2**64 - 1)
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError, message
+from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor
 from .analytic import Backward
-from .demands import as_list
+from .demands import as_list, demand_function
 from .numeric import COMPLEX, Ladder, known_reference
 from .point import Array, Guard, Point
 
@@ -63,4 +63,7 @@ def numeric_jacobian(
 def _point(f: Callable[..., Tensor], inputs: Any, wrt: Tensor, guard: Any) -> Point:
     if not isinstance(wrt, Tensor):
         raise DTypeError(message("jacobian", "wrt to be a tensor", type(wrt).__name__))
+    demand_function("jacobian", f)
+    if guard is not None and not callable(guard):
+        raise ArgumentError(message("jacobian", "guard() to make a context", quoted(guard)))
     return Point(f, as_list(inputs), [wrt], **({} if guard is None else {"guard": guard}))

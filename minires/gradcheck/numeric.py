@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import unknown
+from .. import arguments
 from .point import EPS, Array, Curve, Point, Switches
 
 COMPLEX, RICHARDSON, CENTRAL, ONE_SIDED, INTERVAL = (
@@ -45,8 +45,8 @@ _TINY = 1e-30
 
 def known_reference(reference: str | None) -> None:
     """Refuse a reference that does not exist; None is the best one possible."""
-    if reference is not None and reference not in REFERENCES:
-        raise unknown("reference", reference, REFERENCES)
+    if reference is not None:
+        arguments.choice("reference", reference, REFERENCES)
 
 
 @dataclass

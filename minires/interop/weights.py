@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minires import __version__
+from minires import __version__, arguments
 from minires.device import CPU, Device, move
-from minires.errors import ArgumentError, CheckpointError, DTypeError, message
+from minires.errors import ArgumentError, CheckpointError, DTypeError, message, quoted
 from minires.files import as_path
 from minires.interop.pth import read_pth
 from minires.interop.safetensors_ import (
@@ -117,7 +117,7 @@ def load(
             a pickle with more than data in it.
     """
     file = as_path("load", path)
-    if not weights_only:
+    if not arguments.flag("load", "weights_only", weights_only):
         raise ArgumentError(
             message(
                 "load",
@@ -237,6 +237,8 @@ def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str,
     Raises:
         ArgumentError: a name does not start with ``prefix``.
     """
+    if not isinstance(prefix, str):
+        raise ArgumentError(message("strip_prefix", "prefix as text", quoted(prefix)))
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise ArgumentError(
             message("strip_prefix", "a state dict, its names text", type(state).__name__)
@@ -246,7 +248,7 @@ def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str,
         raise ArgumentError(
             message(
                 "strip_prefix",
-                f"names that start with {prefix!r}",
+                f"names that start with {quoted(prefix)}",
                 f"{len(without)} of {len(state)} that do not: {', '.join(without[:5])}",
                 fix="Select them first: {k: v for k, v in state.items() if k.startswith(prefix)}",
             )

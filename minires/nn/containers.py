@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Self, overload
 
-from minires.errors import ArgumentError, message
+from minires import arguments
+from minires.errors import ArgumentError, UnknownName, message, quoted
 from minires.nn.module import Module, Parameter
 from minires.tensor import Tensor
 
@@ -17,10 +18,18 @@ def _checked(owner: Module, module: Any) -> Module:
         message(
             type(owner).__name__,
             "modules",
-            f"{module!r} of type {type(module).__name__}",
+            f"{quoted(module)} of type {type(module).__name__}",
             fix="Pass an instance, such as nn.ReLU().",
         )
     )
+
+
+def _given(owner: Module, what: str, values: Any) -> Iterable[Any]:
+    """``values``, if one can go through them and they are not text."""
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes):
+        expected = f"{what} in a list or another iterable"
+        raise ArgumentError(message(type(owner).__name__, expected, quoted(values)))
+    return values
 
 
 def _by_number(modules: Iterable[Any]) -> dict[str, Any]:
@@ -32,17 +41,17 @@ class _Numbered(Module):
 
     def _fill(self, named: Mapping[str, Any]) -> None:
         """Hold exactly these modules; number them anew unless some have names of their own."""
+        for module in named.values():
+            _checked(self, module)
         for name in self._modules:
             delattr(self, name)
-        numbered = all(name.isdigit() for name in named)
+        numbered = all(isinstance(name, str) and name.isdigit() for name in named)
         for i, (name, module) in enumerate(named.items()):
             self.add_module(str(i) if numbered else name, _checked(self, module))
 
-    def _name_at(self, index: int) -> str:
+    def _name_at(self, index: Any) -> str:
         names = list(self._modules)
-        if not -len(names) <= index < len(names):
-            raise IndexError(f"{type(self).__name__}: index {index} of {len(names)} modules")
-        return names[index]
+        return names[arguments.position(type(self).__name__, index, len(names))]
 
     @overload
     def __getitem__(self, index: int) -> Module: ...
@@ -52,7 +61,8 @@ class _Numbered(Module):
         if isinstance(index, slice):
             # A subclass may have other constructor arguments: its slice is the plain container.
             part = Sequential() if isinstance(self, Sequential) else ModuleList()
-            part._fill(dict(list(self._modules.items())[index]))
+            chosen = arguments.span(type(self).__name__, index)
+            part._fill(dict(list(self._modules.items())[chosen]))
             return part
         return self._modules[self._name_at(index)]
 
@@ -60,8 +70,11 @@ class _Numbered(Module):
         setattr(self, self._name_at(index), _checked(self, module))
 
     def __delitem__(self, index: int | slice) -> None:
-        kept = list(self._modules.items())
-        del kept[index]
+        kept, name = list(self._modules.items()), type(self).__name__
+        if isinstance(index, slice):
+            del kept[arguments.span(name, index)]
+        else:
+            del kept[arguments.position(name, index, len(kept))]
         self._fill(dict(kept))
 
     def __len__(self) -> int:
@@ -77,14 +90,14 @@ class _Numbered(Module):
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add several modules at the end."""
-        for module in modules:
+        for module in [_checked(self, m) for m in _given(self, "modules", modules)]:
             self.append(module)
         return self
 
     def insert(self, index: int, module: Module) -> Self:
         """Insert a module before position ``index``; the following ones move up by one."""
-        modules = list(self)
-        modules.insert(index, module)
+        modules: list[Any] = list(self)
+        modules.insert(arguments.integer(type(self).__name__, "index", index), module)
         self._fill(_by_number(modules))
         return self
 
@@ -113,7 +126,7 @@ class ModuleList(_Numbered):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
-        self._fill(_by_number(modules))
+        self._fill(_by_number(_given(self, "modules", modules)))
 
 
 class ModuleDict(Module):
@@ -121,17 +134,22 @@ class ModuleDict(Module):
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()
-        self.update(modules or {})
+        self.update({} if modules is None else modules)
+
+    def _known(self, name: Any) -> str:
+        if name not in self:
+            owner, known = type(self).__name__, ", ".join(self) or "nothing"
+            raise UnknownName(message(owner, f"one of the names {known}", quoted(name)))
+        return str(name)
 
     def __getitem__(self, name: str) -> Module:
-        return self._modules[name]
+        return self._modules[self._known(name)]
 
     def __setitem__(self, name: str, module: Module) -> None:
         self.add_module(name, _checked(self, module))
 
     def __delitem__(self, name: str) -> None:
-        del self._modules[name]
-        delattr(self, name)
+        delattr(self, self._known(name))
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -140,7 +158,7 @@ class ModuleDict(Module):
         return iter(self._modules)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._modules
+        return isinstance(name, str) and name in self._modules
 
     def keys(self) -> KeysView[str]:
         """The names."""
@@ -155,8 +173,13 @@ class ModuleDict(Module):
         return self._modules.items()
 
     def update(self, modules: Mapping[str, Module]) -> None:
-        """Add or replace several modules."""
-        for name, module in modules.items():
+        """Add or replace several modules, from a dict or from (name, module) pairs."""
+        try:
+            named = dict(modules)
+        except (TypeError, ValueError) as error:
+            expected = "a dict of names and modules"
+            raise ArgumentError(message(type(self).__name__, expected, quoted(modules))) from error
+        for name, module in named.items():
             self[name] = module
 
 
@@ -177,14 +200,12 @@ class ParameterList(Module):
 
     def extend(self, values: Iterable[Tensor]) -> Self:
         """Add several parameters at the end."""
-        for value in values:
+        for value in _given(self, "tensors", values):
             self.append(value)
         return self
 
     def __getitem__(self, index: int) -> Parameter:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"ParameterList: index {index} of {len(self)} parameters")
-        return self._parameters[str(index % len(self))]
+        return self._parameters[str(arguments.position("ParameterList", index, len(self)))]
 
     def __len__(self) -> int:
         return len(self._parameters)

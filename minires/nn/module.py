@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from minires import arguments
 from minires.autograd import HookHandle, is_grad_enabled
 from minires.device import Device, move
-from minires.errors import ArgumentError, MiniresError, message
+from minires.errors import ArgumentError, MiniresError, message, quoted
 from minires.nn.hooks import call_watched
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
 from minires.tensor import Tensor, as_dtype
@@ -129,14 +130,14 @@ class Module:
             )
 
     def _check_new_name(self, kind: str, name: str) -> None:
-        self._require_init(f"registering {kind} {name}")
+        self._require_init(f"registering a {kind}")
         legal = isinstance(name, str) and name != "" and "." not in name
         if not legal:
             raise ArgumentError(
                 message(
                     f"{type(self).__name__}: name of a {kind}",
                     "a non-empty string without a dot",
-                    repr(name),
+                    quoted(name),
                 )
             )
         taken = hasattr(type(self), name) or not (
@@ -147,7 +148,7 @@ class Module:
                 message(
                     f"{type(self).__name__}: name of a {kind}",
                     "a name that the class does not use itself",
-                    repr(name),
+                    quoted(name),
                 )
             )
 
@@ -170,7 +171,7 @@ class Module:
             raise ArgumentError(
                 message("register_buffer", "a Tensor or None", type(tensor).__name__)
             )
-        self._buffer_names[name] = persistent
+        self._buffer_names[name] = arguments.flag("register_buffer", "persistent", persistent)
         setattr(self, name, tensor)
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -329,7 +330,8 @@ class Module:
 
     def cuda(self, device: int | str | Device = 0) -> Self:
         """Move to a GPU, given as its number or as a device, in place; returns the module."""
-        return self.to(Device("cuda", device) if isinstance(device, int) else device)
+        index = arguments.as_integer(device)
+        return self.to(device if index is None else Device("cuda", index))
 
     def cpu(self) -> Self:
         """Move to main memory, in place; returns the module."""
@@ -347,8 +349,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode (batch statistics, dropout) here and below."""
-        if not isinstance(mode, bool):
-            raise ArgumentError(message("Module.train", "mode True or False", repr(mode)))
+        mode = arguments.flag("Module.train", "mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -359,6 +360,8 @@ class Module:
 
     def apply(self, fn: Callable[[Module], object]) -> Self:
         """Call ``fn`` on every module, children before parents."""
+        if not callable(fn):
+            raise ArgumentError(message("Module.apply", "fn(module) to call", quoted(fn)))
         for child in self.children():
             child.apply(fn)
         fn(self)
@@ -366,6 +369,7 @@ class Module:
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Switch gradients of all parameters on or off (freezing)."""
+        requires_grad = arguments.flag("Module.requires_grad_", "requires_grad", requires_grad)
         for param in self.parameters():
             param.requires_grad = requires_grad
         return self
@@ -402,16 +406,14 @@ class Module:
         self, hook: Callable[[Module, tuple[Any, ...]], Any]
     ) -> HookHandle:
         """``hook(module, args)`` before ``forward``; a result other than None replaces ``args``."""
-        _changed()
-        return HookHandle(self._forward_pre_hooks, hook)
+        return self._hooked(self._forward_pre_hooks, hook, "hook(module, args)")
 
     def register_forward_hook(
         self, hook: Callable[[Module, tuple[Any, ...], Any], Any]
     ) -> HookHandle:
         """``hook(module, args, output)`` after ``forward``; a result other than None replaces
         the output."""
-        _changed()
-        return HookHandle(self._forward_hooks, hook)
+        return self._hooked(self._forward_hooks, hook, "hook(module, args, output)")
 
     def register_full_backward_hook(
         self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any]
@@ -424,8 +426,14 @@ class Module:
         the input gradient of a module with one differentiable input; elsewhere it is an
         :class:`ArgumentError`, since the first of several gradients has already moved on.
         """
+        like = "hook(module, grad_input, grad_output)"
+        return self._hooked(self._backward_hooks, hook, like)
+
+    def _hooked(self, hooks: dict[int, Any], hook: Any, like: str) -> HookHandle:
+        if not callable(hook):
+            raise ArgumentError(message(type(self).__name__, f"{like} to call", quoted(hook)))
         _changed()
-        return HookHandle(self._backward_hooks, hook)
+        return HookHandle(hooks, hook)
 
     # ---------------------------------------------------------------------- text
 
@@ -453,5 +461,5 @@ def _converter(target: Any) -> Callable[[Any], Any]:
         return lambda array: move(array, device)
     dtype = as_dtype(target)
     if dtype.kind != "f":
-        raise ArgumentError(message("Module.to", "a device or a float dtype", repr(target)))
+        raise ArgumentError(message("Module.to", "a device or a float dtype", quoted(target)))
     return lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array

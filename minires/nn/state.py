@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.errors import ArgumentError, CheckpointError, DTypeError, message
+from minires.errors import ArgumentError, CheckpointError, DTypeError, message, quoted
 from minires.tensor import Tensor, from_dlpack, from_numpy
 
 _SHOWN = 20  # names per kind of mismatch in an error
@@ -36,7 +36,7 @@ def as_tensors(op: str, state: Any) -> dict[str, Tensor]:
         )
     for name in state:
         if not isinstance(name, str):
-            raise ArgumentError(message(op, "names that are text", repr(name)))
+            raise ArgumentError(message(op, "names that are text", quoted(name)))
     return {name: _as_tensor(op, name, value) for name, value in state.items()}
 
 
@@ -48,12 +48,14 @@ def _as_tensor(op: str, name: str, value: Any) -> Tensor:
             message(
                 op,
                 "names and tensors",
-                f"a dict of {len(value)} entries under {name!r}",
+                f"a dict of {len(value)} entries under {quoted(name)}",
                 fix=f"If those are the tensors, pass checkpoint[{name!r}].",
             )
         )
     if isinstance(value, str | bytes | type(None)):
-        raise ArgumentError(message(op, "names and tensors", f"{value!r:.40} under {name!r}"))
+        raise ArgumentError(
+            message(op, "names and tensors", f"{quoted(value)} under {quoted(name)}")
+        )
     try:
         if hasattr(value, "detach"):  # a parameter of PyTorch refuses to be converted
             value = value.detach()
@@ -66,7 +68,7 @@ def _as_tensor(op: str, name: str, value: Any) -> Tensor:
             message(
                 op,
                 "tensors of float32, float64, bool or an integer dtype",
-                f"{dtype} under {name!r}",
+                f"{dtype!s:.60} under {quoted(name)}",
                 fix="Convert it first, for instance to float32.",
             )
         ) from error

@@ -7,17 +7,19 @@ objects that it read and made. ``summary``, ``draw`` and ``export_onnx`` are bui
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from minires import arguments
 from minires.autograd import Observer, caller, enable_grad, no_fusion, no_grad, observed_by
-from minires.errors import ArgumentError, message
+from minires.errors import ArgumentError, message, quoted
 from minires.nn.module import Module
 from minires.random import get_state, set_state
-from minires.tensor import Tensor, zeros
+from minires.tensor import Tensor, as_dtype, zeros
 
 
 @dataclass(eq=False)
@@ -171,18 +173,20 @@ def tensors_or_zeros(name: str, net: Module, x: Any, dtype: Any = None) -> list[
     """
     if isinstance(x, Tensor | np.ndarray) or (isinstance(x, tuple | list) and _has_tensors(x)):
         return tensors(name, x)
-    sizes = tuple(x) if isinstance(x, Sequence) and not isinstance(x, str) else ()
-    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
-    if not whole or len(sizes) < 2 or min(sizes) < 1:
+    given = list(x) if isinstance(x, tuple | list) else []
+    sizes = [size for size in map(arguments.as_integer, given) if size is not None]
+    if not len(sizes) == len(given) >= 2 or min(sizes) < 1:
         raise ArgumentError(
             message(
                 name,
                 "a tensor, or a shape of integers >= 1, batch first, such as (1, 3, 32, 32)",
-                repr(x) if isinstance(x, Sequence) else type(x).__name__,
+                quoted(x),
             )
         )
     if dtype is None:
         dtype = next((param.dtype for param in net.parameters()), np.dtype(np.float32))
+    itemsize = as_dtype(dtype).itemsize
+    arguments.room(name, math.prod(sizes) * itemsize, f"an input of shape {tuple(sizes)}")
     return [zeros(*sizes, dtype=dtype)]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from minires import arguments
 from minires.autograd import computed, no_grad
 from minires.autograd.recording import here
 from minires.errors import ArgumentError, NaNError, message
@@ -51,7 +51,9 @@ def clip_grad_norm_(
     [0.6, 0.8]
     """
     op = "clip_grad_norm_"
-    limit = _limit(op, "max_norm", max_norm)
+    limit = float(arguments.number(op, "max_norm", max_norm, least=0, finite=False))
+    norm_type = float(arguments.number(op, "norm_type", norm_type, least=1, finite=False))
+    error_if_nonfinite = arguments.flag(op, "error_if_nonfinite", error_if_nonfinite)
     gradients = _gradients(op, parameters)
     lengths = tuple([norm(gradient, norm_type)._array for gradient in gradients])
     total, factor = computed(_shortened, lengths, norm_type, limit, error_if_nonfinite)
@@ -91,16 +93,11 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     Raises:
         ArgumentError: no parameters, what is none, or a ``clip_value`` out of range.
     """
-    limit = _limit("clip_grad_value_", "clip_value", clip_value)
+    op = "clip_grad_value_"
+    limit = float(arguments.number(op, "clip_value", clip_value, least=0, finite=False))
     with no_grad():
-        for gradient in _gradients("clip_grad_value_", parameters):
+        for gradient in _gradients(op, parameters):
             gradient.clamp_(-limit, limit)
-
-
-def _limit(op: str, name: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not float(value) >= 0:
-        raise ArgumentError(message(op, f"{name} >= 0", repr(value)))
-    return float(value)
 
 
 def _gradients(op: str, parameters: Any) -> list[Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.arguments import integer
+from minires import arguments
 from minires.data import Compose, Draws, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip
 from minires.optim import (
     SGD,
@@ -57,7 +57,7 @@ class Protocol:
         """The same recipe stretched to another number of epochs."""
         if epochs is None:
             return self
-        epochs = integer("protocol", "epochs", epochs, least=1)
+        epochs = arguments.integer("protocol", "epochs", epochs, 1)
         # a warm-up longer than half of a short run would leave no training at the full rate
         return dataclasses.replace(
             self, epochs=epochs, warmup_epochs=min(self.warmup_epochs, epochs / 2)

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from minires import data, environment
+from minires import arguments, data, environment
 from minires.drawing import matplotlib
-from minires.errors import ArgumentError, CheckpointError, NaNError, message, unknown
+from minires.errors import ArgumentError, CheckpointError, NaNError, message, quoted
 from minires.files import claimed
 from minires.models import cifar_plain, cifar_resnet
 from minires.models.cifar import blocks_per_stage
@@ -55,6 +55,8 @@ class StudyConfig:
         data.find_source(self.dataset)
         for name in ("depths", "kinds", "seeds"):
             values = getattr(self, name)
+            if not isinstance(values, tuple | list):
+                raise ArgumentError(message("study", f"{name} as a tuple", quoted(values)))
             if not values:
                 raise ArgumentError(message("study", f"at least one of {name}", "none"))
             if len(set(values)) != len(values):
@@ -62,13 +64,15 @@ class StudyConfig:
         for depth in self.depths:
             blocks_per_stage(depth)
         for kind in self.kinds:
-            if kind not in KINDS:
-                raise unknown("kind of network", kind, KINDS)
+            arguments.choice("kind of network", kind, KINDS)
         for seed in self.seeds:
-            if not 0 <= seed < 2**64:
-                raise ArgumentError(message("study", "seeds in 0..2**64 - 1", seed))
-        if self.shortcut not in ("A", "B"):
-            raise unknown("shortcut", self.shortcut, ("A", "B"))
+            arguments.integer("study", "seed", seed, 0, 2**64 - 1)
+        arguments.choice("shortcut", self.shortcut, ("A", "B"))
+        if self.limit is not None:
+            arguments.integer("study", "limit", self.limit, 1)
+        if not isinstance(self.protocol, protocols.Protocol):
+            got = quoted(self.protocol)
+            raise ArgumentError(message("study", "a protocol of study.PROTOCOLS", got))
 
 
 class Progress(Protocol):

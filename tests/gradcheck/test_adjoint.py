@@ -84,5 +84,5 @@ def test_what_is_not_linear_is_refused(f):
 
 
 def test_pairs():
-    with raises(ArgumentError, "pairs >= 1, got 0"):
+    with raises(ArgumentError, "pairs an integer >= 1 and <= 10000, got 0"):
         check_adjoint(lambda u: u * 2, leaf(2), pairs=0)

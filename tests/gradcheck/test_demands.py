@@ -102,7 +102,7 @@ ERRORS = {
         ArgumentError,
         ["got the same one as a and b", "clone"],
     ),
-    "names": (mr.tanh, leaf(2), ArgumentError, ["expected 1 names, got 2"], {"names": "ab"}),
+    "names": (mr.tanh, leaf(2), ArgumentError, ["expected 1 names, got 'ab'"], {"names": "ab"}),
     "no tensor": (lambda x: 1.0, leaf(2), DTypeError, ["to return one tensor, got float"]),
     "two tensors": (
         lambda x: (x, x),
@@ -157,8 +157,20 @@ ERRORS = {
         DTypeError,
         ["to return float64, got float32", "a cast on the way loses digits"],
     ),
-    "seed": (mr.tanh, leaf(2), ArgumentError, ["seed an integer >= 0, got -1"], {"seed": -1}),
-    "probes": (mr.tanh, leaf(2), ArgumentError, ["probes >= 1, got 0"], {"probes": 0}),
+    "seed": (
+        mr.tanh,
+        leaf(2),
+        ArgumentError,
+        ["seed an integer >= 0 and <= 18446744073709551615, got -1"],
+        {"seed": -1},
+    ),
+    "probes": (
+        mr.tanh,
+        leaf(2),
+        ArgumentError,
+        ["probes an integer >= 1 and <= 1000000, got 0"],
+        {"probes": 0},
+    ),
 }
 
 

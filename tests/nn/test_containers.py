@@ -39,7 +39,7 @@ def test_sequential_list_behaviour():
     assert len(net.extend([d, d])) == 6
     del net[1:5]
     assert list(net) == [a, d]
-    with pytest.raises(IndexError, match="Sequential: index 2 of 2 modules"):
+    with pytest.raises(IndexError, match="Sequential: expected an index into 2 of them, got 2"):
         net[2]
 
 

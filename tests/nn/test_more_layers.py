@@ -96,7 +96,7 @@ def test_parameter_list():
     assert net.scales[-1] is net.scales[2]
     assert (len(net.scales), [p.shape for p in net.scales]) == (3, [(2,), (3,), (1,)])
     assert repr(net.scales) == "ParameterList((2,), (3,), (1,))"
-    with pytest.raises(IndexError, match="ParameterList: index 3 of 3 parameters"):
+    with pytest.raises(IndexError, match="ParameterList: expected an index into 3 of them, got 3"):
         net.scales[3]
     with pytest.raises(ArgumentError, match="ParameterList: expected tensors, got float"):
         net.scales.append(1.0)

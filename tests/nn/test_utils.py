@@ -97,10 +97,14 @@ def test_in_a_training_step():
         (3, {}, "clip_grad_norm_: expected a tensor or an iterable of them, got int"),
         ([], {}, "at least one parameter, got none. A generator can be walked through only once"),
         ([1.0], {}, "clip_grad_norm_: expected tensors, got float"),
-        ([leaf([1.0])], {"max_norm": -1}, "clip_grad_norm_: expected max_norm >= 0, got -1"),
-        ([leaf([1.0])], {"max_norm": math.nan}, "expected max_norm >= 0, got nan"),
-        ([leaf([1.0])], {"max_norm": "x"}, "expected max_norm >= 0, got 'x'"),
-        ([leaf([1.0], [1.0])], {"norm_type": 0}, "norm: expected p >= 1"),
+        (
+            [leaf([1.0])],
+            {"max_norm": -1},
+            "clip_grad_norm_: expected max_norm a number >= 0, got -1",
+        ),
+        ([leaf([1.0])], {"max_norm": math.nan}, "expected max_norm a number >= 0, got nan"),
+        ([leaf([1.0])], {"max_norm": "x"}, "expected max_norm a number >= 0, got 'x'"),
+        ([leaf([1.0], [1.0])], {"norm_type": 0}, "expected norm_type a number >= 1"),
     ],
 )
 def test_bad_arguments(parameters, options, words):
@@ -110,6 +114,6 @@ def test_bad_arguments(parameters, options, words):
 
 def test_bad_clip_value():
     with pytest.raises(
-        ArgumentError, match=r"clip_grad_value_: expected clip_value >= 0, got -0\.5"
+        ArgumentError, match=r"clip_grad_value_: expected clip_value a number >= 0, got -0\.5"
     ):
         clip_grad_value_([leaf([1.0])], -0.5)
