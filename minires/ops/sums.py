@@ -66,5 +66,14 @@ def mean(x: Any, axes: Axes, keepdims: bool = False) -> Any:
     return found if keepdims else found.squeeze(axes)
 
 
+def mean_and_variance(x: Any, axes: Axes) -> tuple[Any, Any]:
+    """Mean and biased variance over ``axes``, both before they are rounded to x's dtype: the
+    references of all statistics."""
+    wide = x.astype(np.result_type(x, np.float64), copy=False)
+    center = mean(wide, axes, keepdims=True)
+    # the square, not |.|²: holds for complex steps
+    return center.squeeze(axes), mean(np.square(wide - center), axes)
+
+
 def _kept(found: Any, shape: tuple[int, ...], axes: Axes) -> Any:
     return found.reshape([1 if i in axes else n for i, n in enumerate(shape)])

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import sums
+
 
 def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     """Fill mean and the biased variance."""
-    mean[...] = x.mean(axis=0)
-    var[...] = np.square(x - mean).mean(axis=0)  # the square, not |.|²: holds for complex steps
+    mean[...], var[...] = sums.mean_and_variance(x, (0,))
 
 
 def batch_norm_affine(
@@ -93,8 +94,8 @@ def batch_norm_bwd_affine(
         g = np.where(gate.real > 0, g, 0)
     if masked is not None:
         masked[...] = g
-    gw[...] = (g * ((x - mean) * inv_std)).sum(axis=0)
-    gb[...] = g.sum(axis=0)
+    gw[...] = sums.total(g * ((x - mean) * inv_std), (0,))
+    gb[...] = sums.total(g, (0,))
     if slopes is not None:
         slopes[:3] = forward[:3]
         slopes[3], slopes[4] = gb / len(x), gw / len(x) * inv_std

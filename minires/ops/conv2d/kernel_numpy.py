@@ -13,6 +13,7 @@ import numpy as np
 
 from ...kernels.source import as_source
 from ...kernels.weights import as_weights
+from .. import sums
 from .op import Conv2dGeometry
 
 
@@ -71,8 +72,7 @@ def conv2d_fwd(
         y[y <= 0] = 0  # and NaN stays
     if statistics is not None:
         mean, var = statistics
-        mean[...] = y.mean((0, 1, 2), dtype=np.float64)
-        var[...] = y.var((0, 1, 2), dtype=np.float64)
+        mean[...], var[...] = sums.mean_and_variance(y, (0, 1, 2))
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
