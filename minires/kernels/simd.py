@@ -147,6 +147,16 @@ def _fma(context, a, b, c):  # type: ignore[no-untyped-def]
     return a(a, a, a), generate
 
 
+def _difference(context, a, b):  # type: ignore[no-untyped-def]
+    """a - b just as it stands: ``(a - c) + (b - c)`` may otherwise become ``(a + b) - (c + c)``,
+    which is not the same where c is large."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.fsub(*args, flags=("nsz",))  # and no other of the kernel's freedoms
+
+    return a(a, a), generate
+
+
 def _times(context, number, v):  # type: ignore[no-untyped-def]
     """A number written in the kernel, times a vector."""
     number = _literal(number)
@@ -402,6 +412,7 @@ load = _operation(lambda x, i: x[i : i + lanes(x.dtype)].copy(), _load)
 store = _operation(_plain_store, _store)
 spread = _operation(lambda x, i: np.full(lanes(x.dtype), x[i]), _spread)
 zeros = _operation(lambda x: np.zeros(lanes(x.dtype), x.dtype), _zeros)
+difference = _operation(operator.sub, _difference)
 fma = _operation(_plain_fma, _fma)
 times = _operation(lambda number, v: v.dtype.type(number) * v, _times)
 times_plus = _operation(lambda number, v, w: v.dtype.type(number) * v + w, _times_plus)

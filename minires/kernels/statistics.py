@@ -4,7 +4,9 @@ A block's mean and its sum of squared distances from that mean are taken while t
 in the cache, so that a convolution can hand them to the batch norm behind it for nothing. Blocks
 are then combined by the formula of Chan, Golub and LeVeque (1983, Eq. 2.1): with block means m_i,
 sums of squares s_i and sizes n_i, ``mean = sum(n_i m_i) / n`` and ``s = sum(s_i) + sum(n_i (m_i -
-mean)²)``. Squares are never taken of values far from 0, so that a large mean costs no digits.
+mean)²)``. Nothing is added up that is far from 0: a block's mean is that of the distances from its
+first pixel, and squares are of distances from the mean. So a large mean costs no digits, and where
+all values are equal the mean is this value and the variance is 0.
 """
 
 from __future__ import annotations
@@ -14,9 +16,15 @@ from typing import Any
 import numpy as np
 
 from .jit import device_function, kernel
-from .simd import fma, lanes_of, load, part, spread, store, zeros
+from .simd import difference, fma, lanes_of, load, part, spread, store, where_above, zeros
 
 GROUP = 64  # channels whose blocks' moments a task combines
+
+
+@device_function
+def finite(v, zero):  # type: ignore[no-untyped-def]
+    """v, with zeros in place of infinities and NaN."""
+    return where_above(v - v, zero, zero, v)
 
 
 @device_function
@@ -29,50 +37,56 @@ def block_statistics(y, at, pixels, c, inverse, moments, to):  # type: ignore[no
         # Four sums at a time: an addition takes as long as four that do not wait for each other.
         begin, end = at + first, at + first + pixels * c
         most = begin + pixels // 4 * 4 * c
+        near = finite(load(y, begin), zeros(y))
         t0, t1, t2, t3 = zeros(y), zeros(y), zeros(y), zeros(y)
         for i in range(begin, most, 4 * c):
-            t0, t1 = t0 + load(y, i), t1 + load(y, i + c)
-            t2, t3 = t2 + load(y, i + 2 * c), t3 + load(y, i + 3 * c)
+            t0, t1 = t0 + difference(load(y, i), near), t1 + difference(load(y, i + c), near)
+            t2 = t2 + difference(load(y, i + 2 * c), near)
+            t3 = t3 + difference(load(y, i + 3 * c), near)
         for i in range(most, end, c):
-            t0 = t0 + load(y, i)
-        mean = ((t0 + t1) + (t2 + t3)) * spread(inverse, 0)
+            t0 = t0 + difference(load(y, i), near)
+        mean = near + ((t0 + t1) + (t2 + t3)) * spread(inverse, 0)
         t0, t1, t2, t3 = zeros(y), zeros(y), zeros(y), zeros(y)
+        rest0, rest1 = zeros(y), zeros(y)  # distances from the mean: 0, had it not been rounded
         for i in range(begin, most, 4 * c):
-            d0, d1 = load(y, i) - mean, load(y, i + c) - mean
-            d2, d3 = load(y, i + 2 * c) - mean, load(y, i + 3 * c) - mean
+            d0, d1 = difference(load(y, i), mean), difference(load(y, i + c), mean)
+            d2, d3 = difference(load(y, i + 2 * c), mean), difference(load(y, i + 3 * c), mean)
             t0, t1, t2, t3 = fma(d0, d0, t0), fma(d1, d1, t1), fma(d2, d2, t2), fma(d3, d3, t3)
+            rest0, rest1 = rest0 + (d0 + d1), rest1 + (d2 + d3)
         for i in range(most, end, c):
-            d0 = load(y, i) - mean
-            t0 = fma(d0, d0, t0)
-        store(moments, to + first, mean)
-        store(moments, to + c + first, (t0 + t1) + (t2 + t3))
+            d0 = difference(load(y, i), mean)
+            t0, rest0 = fma(d0, d0, t0), rest0 + d0
+        rest = finite(rest0 + rest1, zeros(y))
+        nearer = rest * spread(inverse, 0)
+        store(moments, to + first, mean + nearer)
+        store(moments, to + c + first, ((t0 + t1) + (t2 + t3)) - rest * nearer)
     for channel in range(c - c % width, c):
-        sum_ = 0 * inverse[0]
+        origin, total = finite(np.float64(y[at + channel]), 0.0), 0.0
         for i in range(at + channel, at + channel + pixels * c, c):
-            sum_ += y[i]
-        center = sum_ * inverse[0]
-        sum_ = 0 * inverse[0]
+            total += difference(np.float64(y[i]), origin)
+        center, total = origin + total / pixels, 0.0
         for i in range(at + channel, at + channel + pixels * c, c):
-            sum_ += (y[i] - center) * (y[i] - center)
+            total += (y[i] - center) * (y[i] - center)
         moments[to + channel] = center
-        moments[to + c + channel] = sum_
+        moments[to + c + channel] = total
 
 
 @kernel
 def _combine(task, moments, sizes, blocks, together, c, group, work, mean, var):  # type: ignore[no-untyped-def]
-    """A task does ``group`` channels, in float64 ``work`` (2, c)."""
+    """A task does ``group`` channels, in float64 ``work`` (3, c)."""
     first, last = task * group, min((task + 1) * group, c)
-    center, squares = part(work, 0), part(work, c)
+    center, squares, near = part(work, 0), part(work, c), part(work, 2 * c)
     count = 0
     for j in range(first, last):
         center[j] = squares[j] = 0
+        near[j] = finite(np.float64(moments[j]), 0.0)
     for block in range(blocks):
         count += sizes[block] * together
         for at in range(2 * block * together * c, (2 * block + 1) * together * c, c):
             for j in range(first, last):
-                center[j] += sizes[block] * moments[at + j]
+                center[j] += sizes[block] * difference(np.float64(moments[at + j]), near[j])
     for j in range(first, last):
-        center[j] /= count
+        center[j] = near[j] + center[j] / count
     for block in range(blocks):
         for at in range(2 * block * together * c, (2 * block + 1) * together * c, c):
             for j in range(first, last):
@@ -90,5 +104,5 @@ def combine(moments: Any, sizes: Any, mean: Any, var: Any) -> None:
     """
     c, blocks = mean.size, len(sizes)
     together = moments.size // (2 * blocks * c)
-    work = np.empty(2 * c)
+    work = np.empty(3 * c)
     _combine(-(-c // GROUP), moments, sizes, blocks, together, c, GROUP, work, mean, var)

@@ -16,7 +16,7 @@ import numpy as np
 from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.jit import kernel
-from ...kernels.simd import fma, lanes_of, load, relu, store, where_positive
+from ...kernels.simd import fma, lanes_of, load, part, relu, store, where_positive, zeros
 from ...kernels.source import (
     GRADIENT,
     MEAN,
@@ -33,35 +33,23 @@ from ...kernels.source import (
     repeated,
     write,
 )
-from ...kernels.statistics import combine
+from ...kernels.statistics import block_statistics, combine
 from ...kernels.weights import contiguous
+from ...kernels.wide import load_wide, wide
 
 BLOCK = 1 << 15  # entries in a block, so that a block of an array stays in the cache
+FEW = 8  # rows of a gradient that are added up in its dtype
 ABSENT = -1  # the kind of an operand that is not there
 BY_VALUE, BY_COEFFICIENTS = range(2)  # the kinds of gates
 EPS, OLD, NEW, UNBIASED = range(4)  # eps; the weights of old and new statistics; m / (m - 1)
 
 
 @kernel
-def _statistics(task, x, rows, c, block, moments):  # type: ignore[no-untyped-def]
+def _statistics(task, x, rows, c, block, inverses, moments):  # type: ignore[no-untyped-def]
     """moments[task] = the block's mean and its sum of (x - mean)², per channel."""
-    width, whole = lanes_of(x), c - c % lanes_of(x)
-    begin, end = task * block * c, min((task + 1) * block, rows) * c
-    mean, squares = task * 2 * c, task * 2 * c + c
-    clear(moments, mean, 2 * c)
-    for at in range(begin, end, c):
-        for j in range(0, whole, width):
-            store(moments, mean + j, load(moments, mean + j) + load(x, at + j))
-        for j in range(whole, c):
-            moments[mean + j] += x[at + j]
-    for j in range(c):
-        moments[mean + j] /= (end - begin) // c
-    for at in range(begin, end, c):
-        for j in range(0, whole, width):
-            distance = load(x, at + j) - load(moments, mean + j)
-            store(moments, squares + j, fma(distance, distance, load(moments, squares + j)))
-        for j in range(whole, c):
-            moments[squares + j] += (x[at + j] - moments[mean + j]) ** 2
+    count = min(block, rows - task * block)
+    inverse = part(inverses, int(count < block))
+    block_statistics(x, task * block * c, count, c, inverse, moments, task * 2 * c)
 
 
 @kernel
@@ -108,25 +96,34 @@ def _fwd(task, x, k, residual, kind, residual_k, rectified, rows, c, block, y): 
 def _bwd_affine(  # type: ignore[no-untyped-def]
     task, gy, x, k, second, two, gate, kind, masked, keep, rows, c, block, sums
 ):
-    """sums[task] = the block's sums of g * (x - mean) and of g, per channel."""
+    """sums[task] = the block's sums of g * (x - mean) and of g, per channel, in float64.
+
+    A few rows are added up in registers before their sum is made wide.
+    """
     width, whole = lanes_of(x), c - c % lanes_of(x)
     sum_w, sum_b = task * 2 * c, task * 2 * c + c
     clear(sums, sum_w, 2 * c)
-    for at in range(task * block * c, min((task + 1) * block, rows) * c, c):
+    begin, end = task * block * c, min((task + 1) * block, rows) * c
+    for first in range(begin, end, FEW * c):
+        last = min(first + FEW * c, end)
         for j in range(0, whole, width):
-            g = load(gy, at + j)
-            distance = load(x, at + j) - load(k, MEAN * c + j)
-            if two:
-                g = g + load(second, at + j)
-            if kind == BY_VALUE:
-                g = where_positive(g, load(gate, at + j))
-            elif kind == BY_COEFFICIENTS:
-                z = fma(distance, load(k, SCALE * c + j), load(k, SHIFT * c + j))
-                g = where_positive(g, z)
-            if keep:
-                store(masked, at + j, g)
-            store(sums, sum_w + j, fma(g, distance, load(sums, sum_w + j)))
-            store(sums, sum_b + j, g + load(sums, sum_b + j))
+            mean, scale = load(k, MEAN * c + j), load(k, SCALE * c + j)
+            shift = load(k, SHIFT * c + j)
+            w, b = zeros(x), zeros(x)
+            for i in range(first + j, last, c):
+                g, distance = load(gy, i), load(x, i) - mean
+                if two:
+                    g = g + load(second, i)
+                if kind == BY_VALUE:
+                    g = where_positive(g, load(gate, i))
+                elif kind == BY_COEFFICIENTS:
+                    g = where_positive(g, fma(distance, scale, shift))
+                if keep:
+                    store(masked, i, g)
+                w, b = fma(g, distance, w), g + b
+            store(sums, sum_w + j, load_wide(sums, sum_w + j, wide(w)) + wide(w))
+            store(sums, sum_b + j, load_wide(sums, sum_b + j, wide(b)) + wide(b))
+    for at in range(begin, end, c):
         for j in range(whole, c):
             value = gy[at + j]
             away = x[at + j] - k[MEAN * c + j]
@@ -138,7 +135,7 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
                 value = where_positive(value, fma(away, k[SCALE * c + j], k[SHIFT * c + j]))
             if keep:
                 masked[at + j] = value
-            sums[sum_w + j] += value * away
+            sums[sum_w + j] += np.float64(value) * away
             sums[sum_b + j] += value
 
 
@@ -160,7 +157,7 @@ def _affine(  # type: ignore[no-untyped-def]
 
 @kernel
 def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):  # type: ignore[no-untyped-def]
-    """gw and gb from the sums (blocks, 2, together * c), added in float64."""
+    """gw and gb from the blocks' sums (blocks, 2, together * c)."""
     clear(total, 0, 2 * c)
     for at in range(0, blocks * 2 * together * c, 2 * together * c):
         for row in range(2):
@@ -201,8 +198,9 @@ def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     """Fill mean and the biased variance."""
     _, rows, c, block, blocks = _cut(x)
     moments = buffers.empty((blocks, 2, c), x.dtype)
-    _statistics(blocks, x, rows, c, block, moments)
     sizes = np.minimum(rows - np.arange(blocks) * block, block)
+    inverses = (1 / np.array([block, sizes[-1]])).astype(x.dtype)
+    _statistics(blocks, x, rows, c, block, inverses, moments)
     combine(moments, sizes, mean, var)
 
 
@@ -304,7 +302,7 @@ def batch_norm_bwd_affine(
         coefficients = forward
     if coefficients is None:
         coefficients = computed(_coefficients, x.dtype, mean, inv_std, inv_std)
-    sums = buffers.empty((blocks, 2, c), x.dtype)
+    sums = buffers.empty((blocks, 2, c), np.float64)
     _bwd_affine(
         blocks,
         gy,
