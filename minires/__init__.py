@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from . import starting  # first of all: Ctrl-C during the imports ends the command in one line
+from . import notebook, starting  # first: Ctrl-C during the imports ends the command in one line
 
 # isort: split
 import importlib
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from .nn.summary import summary
 
 __version__ = "0.1.0"
+
+notebook.shorten_tracebacks()
 
 float32 = float = _np.dtype("float32")
 float64 = double = _np.dtype("float64")

@@ -13,6 +13,7 @@ import functools
 import importlib
 import io
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -73,6 +74,8 @@ def matplotlib() -> Any:
         if "MPLBACKEND" not in os.environ:
             raise
         chosen = os.environ.pop("MPLBACKEND")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # what the failed import has left
         try:
             return importlib.import_module("matplotlib")
         finally:

@@ -15,7 +15,7 @@ OPS = sorted(p.parent.name for p in (PACKAGE / "ops").glob("*/op.py"))
 
 # From the ground up; each may import those before it, and its own.
 STOREYS = [
-    {"errors", "forks", "arguments", "files", "mode", "starting"},
+    {"errors", "forks", "arguments", "files", "mode", "starting", "notebook"},
     {"device", "random", "autograd", "cuda"},
     {"tensor", "draws"},
     {"kernels", "ops"},
