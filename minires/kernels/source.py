@@ -69,7 +69,7 @@ class Source:
             return np.where(z <= 0, 0, z).astype(z.dtype) if self.kind == RECTIFIED else z
         g = self.x
         if self.kind == GATED:
-            g = np.where((self.y - mean) * scale + shift > 0, g, 0).astype(g.dtype)
+            g = np.where((self.y - mean) * scale + shift <= 0, 0, g).astype(g.dtype)
         return scale * (g - share - (self.y - mean) * slope)
 
 

@@ -81,7 +81,7 @@ def batch_norm_bwd_affine(
     """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
     behind the batch norm was shut.
 
-    That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
+    That is where ``gate`` (m, c), the ReLU's output, is at most 0; or, with the ``coefficients``
     (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
     ``slopes`` (5, c) is filled with the coefficients of gx, given those of y in ``forward``: their
     mean, scale and shift, share = gb / m and slope = gw / m * inv_std.
@@ -91,7 +91,7 @@ def batch_norm_bwd_affine(
         center, scale, shift = coefficients[:3]
         gate = (x - center) * scale + shift
     if gate is not None:
-        g = np.where(gate.real > 0, g, 0)
+        g = np.where(gate.real <= 0, 0, g)
     if masked is not None:
         masked[...] = g
     gw[...] = sums.total(g * ((x - mean) * inv_std), (0,))

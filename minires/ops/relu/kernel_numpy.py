@@ -13,5 +13,5 @@ def relu_fwd(x: Any, y: Any) -> None:
 
 
 def relu_bwd_x(gy: Any, y: Any, gx: Any) -> None:
-    """Fill gx = gy where y > 0, else 0."""
-    gx[...] = np.where(y.real > 0, gy, 0)
+    """Fill gx = 0 where y <= 0, else gy: NaN lets it through."""
+    gx[...] = np.where(y.real <= 0, 0, gy)

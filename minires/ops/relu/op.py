@@ -1,7 +1,7 @@
 """The rectifier: y = max(x, 0), entry by entry (Nair and Hinton, 2010).
 
-gx = gy where y > 0, else 0: at x = 0 the derivative is taken as 0. It needs the output only, so
-the input's memory may be reused. NaN stays NaN.
+gx = 0 where y <= 0, else gy: at x = 0 the derivative is taken as 0. It needs the output only, so
+the input's memory may be reused. NaN stays NaN, and lets the gradient through.
 """
 
 from __future__ import annotations
