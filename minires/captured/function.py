@@ -37,6 +37,7 @@ from ..mode import settings
 from ..nn.module import Module
 from ..optim import Optimizer
 from ..tensor import Tensor
+from .reads import Reads
 from .state import MOST, PLAIN, Moment, State
 
 _array = operator.attrgetter("_array")
@@ -71,6 +72,10 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
 
     Python that the function contains runs while recording and not again: it may depend on shapes,
     on attributes of modules and on arguments that are no tensors, but not on the values of tensors.
+    Global variables, closure variables, attributes and entries of small dicts and lists that the
+    function names are compared at each call (:mod:`minires.captured.reads` says which are seen, and
+    which are not): other values have a recording of their own, so that one that differs in every
+    call is right and gains nothing.
     Learning rates and other options of an optimiser are read at each step, and modes (``train()``,
     ``no_grad()``), frozen parameters, hooks and replaced layers are seen: each has a recording of
     its own, or none. (Attributes must be assigned to be seen, not changed inside.) Under
@@ -83,8 +88,8 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     Raises:
         ArgumentError: a function that is none, state of another kind, inputs or results that
             cannot be taken.
-        CaptureError: at the second call: the function looks at values, or its recording does not
-            repeat it.
+        CaptureError: at the second call: the function looks at values, reads a variable that it
+            changes itself, or its recording does not repeat it.
 
     >>> import minires as mr
     >>> double = mr.capture(lambda x: x * 2)
@@ -110,7 +115,7 @@ class Captured:
     """A function and its recordings; see :func:`capture`."""
 
     def __init__(self, function: Callable[..., Any], state: Sequence[Module | Optimizer]):
-        self._function, self._state = function, State(state)
+        self._function, self._state, self._reads = function, State(state), Reads(function)
         self._seen: OrderedDict[Any, list[Any]] = OrderedDict()  # what it was called with
         self._plans: OrderedDict[Any, _Plan] = OrderedDict()
         self._reads_gradients = False  # those that are there when it is called
@@ -131,7 +136,10 @@ class Captured:
         call = (names, *map(_signature, args), settings())
         if not unwatched() or backend_name(ON_CPU) != "numba":
             return _copy(function(*args))
-        key = call + self._state.signature(self._reads_gradients)
+        state = self._state.signature(self._reads_gradients)
+        read = self._reads.signature(state[0], self._state.modules)
+        call, before = (read, *call), call
+        key = call + state
         plan = self._plans.get(key)
         if plan is not None and plan.fits(self._state):
             self._plans.move_to_end(key)
@@ -140,9 +148,11 @@ class Captured:
         if others is None:
             seen = [_copy(arg) if isinstance(arg, Tensor) else arg for arg in args]
             result = _copy(function(*args))
-            self._seen[call] = seen  # not if that failed: it is to be recorded on these
+            read = self._reads.ran(state[0], self._state.modules)
+            self._seen[read, *before] = seen  # not if that failed: it is to be recorded on these
         else:
             plan, result = _Plan.proven(function, args, others, self._state)
+            self._reads.ran(state[0], self._state.modules)
             if plan is None:
                 return result
             if plan.gradients_read and not self._reads_gradients:

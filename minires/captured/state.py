@@ -38,6 +38,7 @@ class State:
         self._structures: dict[Any, int] = {}
         self._numbers = itertools.count()
         self._structure = -1  # the number of the one that is
+        self.modules: list[Module] = []
         self.tensors: list[Tensor] = []
         self.adds_to_gradients = False  # whether the function writes into those that are there
 
@@ -57,7 +58,8 @@ class State:
         """Look at the modules: their attributes, and the tensors there are."""
         found: dict[int, Tensor] = {}
         structure: list[Any] = []
-        for module in [module for root in self._modules for module in root.modules()]:
+        self.modules = [module for root in self._modules for module in root.modules()]
+        for module in self.modules:
             if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks:
                 name, fix = type(module).__name__, "Remove it, or call the function uncaptured."
                 raise CaptureError(message("capture", "modules without hooks", name, fix=fix))
