@@ -19,6 +19,7 @@ import minires as mr
 from minires.kernels import threads
 from minires.ops.conv2d import Conv2dGeometry
 from minires.study import PROTOCOLS, StudyConfig, run_study
+from minires.train import Running
 
 Turn = Callable[[], object]  # called after every round
 
@@ -240,13 +241,15 @@ class _Watch:
 
     def plan(self, folder: Path, total: int, done: int) -> None: ...
 
-    def network(self, name: str, epochs: int, done: int, steps: int) -> None:
+    def network(self, name: str, epochs: int, done: int, total: int, gone: int) -> None:
         self.inside.append(0.0)
         self._begun = time.perf_counter()
 
-    def step(self, work: int) -> None: ...
+    def batch(self, work: int, running: Running) -> None: ...
 
     def epoch(self, row: dict[str, Any]) -> None: ...
+
+    def evaluating(self) -> None: ...
 
     def finished(self, run: dict[str, Any]) -> None:
         assert self._begun is not None
