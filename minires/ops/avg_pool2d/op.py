@@ -36,6 +36,11 @@ class AvgPool2dGeometry:
     w_high: Any  # (w_out,)
     scale: Any  # (h_out, w_out)
 
+    @property
+    def count(self) -> Any:
+        """The divisors themselves, (h_out, w_out)."""
+        return np.rint(1 / self.scale)
+
     @classmethod
     def from_windows(
         cls,
