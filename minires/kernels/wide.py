@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 
 from .cpu import lanes
-from .simd import Vector, _operation, pointer_to
+from .simd import Vector, _operation, pointer_to, spread_value
 
 
 def _wide(context, v):  # type: ignore[no-untyped-def]
@@ -48,6 +48,26 @@ def _load_wide(context, x, i, v):  # type: ignore[no-untyped-def]
     return v(x, types.int64, v), generate
 
 
+def _spread_wide(context, x, i, v):  # type: ignore[no-untyped-def]
+    """The vector of as many numbers as v has, each of which is x[i]; x is an array of float64."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        value = builder.load(builder.gep(args[0], [args[1]]))
+        return spread_value(builder, value, args[2].type)
+
+    return v(x, types.int64, v), generate
+
+
+def _narrow(context, v, x):  # type: ignore[no-untyped-def]
+    """The numbers of a wide vector, rounded to the dtype of the array x."""
+    kind = Vector(x.dtype)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return args[0] if v == kind else builder.fptrunc(args[0], context.get_value_type(kind))
+
+    return kind(v, x), generate
+
+
 def _sum_of(context, v):  # type: ignore[no-untyped-def]
     """The sum of the numbers of a wide vector: the upper half is added to the lower, and so on."""
 
@@ -75,4 +95,6 @@ def _plain_wide_zeros(x: Any) -> Any:
 wide = _operation(lambda v: v.astype(np.float64), _wide)
 wide_zeros = _operation(_plain_wide_zeros, _wide_zeros)
 load_wide = _operation(lambda x, i, v: x[i : i + v.size].copy(), _load_wide)
+spread_wide = _operation(lambda x, i, v: np.full(v.size, x[i]), _spread_wide)
+narrow = _operation(lambda v, x: v.astype(x.dtype), _narrow)
 sum_of = _operation(lambda v: v.sum(), _sum_of)

@@ -248,3 +248,17 @@ def test_the_length_of_zeros_has_no_gradient(p):
     if 1 < p < math.inf:  # else the first is made of constants
         (second,) = mr.grad((first * first).sum(), [t])
         assert np.isfinite(second.data).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("c", [1, 3, 16, 19])
+def test_the_mean_of_large_windows(c, dtype):
+    x = 1 + numbers((2, c, 224, 100), dtype)
+    exact = x.astype(np.longdouble).mean((2, 3))
+    within(mr.adaptive_avg_pool2d(mr.tensor(x), 1).data[:, :, 0, 0], exact, 4 * ULPS[dtype])
+    for h, w in [(7, 7), (41, 1), (1, 49), (3, 5), (224, 100)]:
+        for number in (1, 0.1, 97.3) if dtype == "float32" else (1, 1000):
+            y = mr.avg_pool2d(mr.full((1, c, h, w), number, dtype=dtype), (h, w))
+            assert (y.data == np.asarray(number, dtype)).all()
+    x[1, 0, 5, 5] = np.inf
+    assert mr.adaptive_avg_pool2d(mr.tensor(x), 1).data[1, 0, 0, 0] == np.inf

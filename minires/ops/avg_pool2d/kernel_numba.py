@@ -7,31 +7,43 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.jit import kernel
-from ...kernels.simd import fma, lanes_of, load, spread, store, zeros
+from ...kernels.jit import device_function, kernel
+from ...kernels.simd import fma, lanes_of, load, spread, store
 from ...kernels.source import clear
+from ...kernels.statistics import finite
+from ...kernels.wide import narrow, spread_wide, wide, wide_zeros
 from .op import AvgPool2dGeometry
 
 
+@device_function
+def _quotient(total, inverse, minus_count, zero):  # type: ignore[no-untyped-def]
+    """total / count, rounded as that: what the product with 1 / count leaves over is added."""
+    y = total * inverse
+    return fma(finite(fma(y, minus_count, total), zero), inverse, y)
+
+
 @kernel
-def _fwd(task, x, rows, columns, scale, h_in, w_in, h_out, w_out, c, y):  # type: ignore[no-untyped-def]
+def _fwd(task, x, rows, columns, inverse, minus_count, h_in, w_in, h_out, w_out, c, y):  # type: ignore[no-untyped-def]
     """``rows`` and ``columns`` say of each output row or column where its window lies."""
     width, vectors = lanes_of(x), c - c % lanes_of(x)
     image, i = task // h_out, task % h_out
     for j in range(w_out):
         to = (task * w_out + j) * c
         for k in range(0, vectors, width):
-            total = zeros(x)
+            total = wide_zeros(x)
             for h in range(rows[2 * i], rows[2 * i + 1]):
                 for w in range(columns[2 * j], columns[2 * j + 1]):
-                    total = total + load(x, ((image * h_in + h) * w_in + w) * c + k)
-            store(y, to + k, total * spread(scale, i * w_out + j))
+                    total = total + wide(load(x, ((image * h_in + h) * w_in + w) * c + k))
+            by = spread_wide(inverse, i * w_out + j, total)
+            less = spread_wide(minus_count, i * w_out + j, total)
+            store(y, to + k, narrow(_quotient(total, by, less, wide_zeros(x)), x))
         for k in range(vectors, c):
-            y[to + k] = 0
+            number = np.float64(0)
             for h in range(rows[2 * i], rows[2 * i + 1]):
                 for w in range(columns[2 * j], columns[2 * j + 1]):
-                    y[to + k] += x[((image * h_in + h) * w_in + w) * c + k]
-            y[to + k] *= scale[i * w_out + j]
+                    number += x[((image * h_in + h) * w_in + w) * c + k]
+            by, less = inverse[i * w_out + j], minus_count[i * w_out + j]
+            y[to + k] = _quotient(number, by, less, 0.0)
 
 
 @kernel
@@ -61,11 +73,11 @@ def _holders(low: Any, high: Any, size: int) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _tables(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, Any, Any]:
-    """Of each output row and column, where its window lies; and what to divide by."""
+def _tables(g: AvgPool2dGeometry) -> tuple[Any, Any, Any, Any]:
+    """Of each output row and column, where its window lies; 1 / count and -count of its pixels."""
     rows = np.stack([g.h_low, g.h_high], axis=1)
     columns = np.stack([g.w_low, g.w_high], axis=1)
-    return rows, columns, g.scale.astype(dtype)
+    return rows, columns, np.ascontiguousarray(g.scale), -g.count
 
 
 @functools.lru_cache(maxsize=256)
@@ -80,7 +92,7 @@ def avg_pool2d_fwd(x: Any, y: Any, g: AvgPool2dGeometry) -> None:
     """Fill y (n, h_out, w_out, c)."""
     h_out, w_out = g.scale.shape
     sizes = (g.h_in, g.w_in, h_out, w_out, g.c)
-    _fwd(g.n * h_out, x, *_tables(g, x.dtype), *sizes, y)
+    _fwd(g.n * h_out, x, *_tables(g), *sizes, y)
 
 
 def avg_pool2d_bwd_x(gy: Any, gx: Any, g: AvgPool2dGeometry) -> None:
