@@ -348,7 +348,7 @@ ERRORS = {
     "protocol": (["depth", "--protocol", "papr"], ["unknown protocol 'papr'", "paper"]),
     "dataset": (["depth", "--dataset", "cifar"], ["'cifar'", "cifar10"]),
     "epochs": (["depth", "--epochs", "0"], ["epochs", "got 0"]),
-    "limit": (["depth", "--limit", "0"], ["1..1500"]),
+    "limit": (["depth", "--limit", "0"], ["limit", "got 0"]),
     "resume": (["depth", "--resume", "nowhere"], ["no results.json"]),
     "warmup": (["warmup", "resnet19"], ["unknown model 'resnet19'", "resnet18"]),
     "model": (["train", "resnet19"], ["unknown network 'resnet19'", "resnet18"]),
