@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from minires.arguments import number
-from minires.errors import ArgumentError, message
+from minires.errors import ArgumentError, message, quoted
 from minires.tensor import Tensor
 
 
@@ -34,6 +36,9 @@ def no_decay_groups(
     decay = number("no_decay_groups", "weight_decay", weight_decay, least=0)
     named = getattr(model_or_named_params, "named_parameters", None)
     pairs = named() if callable(named) else model_or_named_params
+    if isinstance(pairs, Tensor | np.ndarray) or not isinstance(pairs, Iterable):
+        expected = "a module or (name, tensor) pairs"
+        raise ArgumentError(message("no_decay_groups", expected, quoted(pairs)))
     weights: list[tuple[str, Tensor]] = []
     others: list[tuple[str, Tensor]] = []
     for pair in pairs:

@@ -134,7 +134,7 @@ class Optimizer:
             raise ArgumentError(
                 message(self._op, "an iterable of tensors", _describe(params), fix="Pass [tensor].")
             )
-        if isinstance(params, dict) or not isinstance(params, Iterable):
+        if isinstance(params, dict | np.ndarray) or not isinstance(params, Iterable):
             fix = "Pass model.parameters()." if hasattr(params, "parameters") else ""
             raise ArgumentError(
                 message(self._op, "an iterable of tensors or groups", _describe(params), fix=fix)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minires.arguments import choice, integer, number
+from minires.arguments import as_integer, choice, integer, number
 from minires.errors import ArgumentError, message, quoted
 from minires.optim.optimizer import Optimizer
 from minires.optim.schedules import checked_optimizer
@@ -82,7 +82,8 @@ class ReduceLROnPlateau:
         op = "ReduceLROnPlateau.step"
         if isinstance(metrics, Tensor) and metrics.numel() == 1:
             metrics = metrics.item()
-        value = number(op, "metrics", metrics, finite=False)
+        whole = as_integer(metrics) is not None  # there are integers beyond all floats
+        value = float(number(op, "metrics", metrics, finite=whole))
         groups = self.optimizer.param_groups
         if len(groups) != len(self.min_lrs):
             expected = f"the {len(self.min_lrs)} parameter group(s) it was built on"
@@ -130,7 +131,8 @@ class ReduceLROnPlateau:
             known = isinstance(state_dict, dict)
             got = ", ".join(map(str, state_dict)) if known else quoted(state_dict)
             raise ArgumentError(message(op, f"a dict with {', '.join(self._state)}", got))
-        number(op, "best", state_dict["best"], finite=False)
+        whole = as_integer(state_dict["best"]) is not None
+        number(op, "best", state_dict["best"], finite=whole)
         for name in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
             integer(op, name, state_dict[name], least=0)
         for name in self._state:

@@ -109,7 +109,8 @@ def _options(op: str, optimizer: Optimizer, own: Group, saved: Mapping[str, Any]
     fixed = {"maximize": False, "decoupled_weight_decay": optimizer.decoupled_weight_decay}
     for name, value in saved.items():
         if name in fixed:
-            if value not in (None, fixed[name]):
+            told = isinstance(value, bool | np.bool_) and bool(value) == fixed[name]
+            if value is not None and not told:
                 fix = "Was this saved by another kind of optimiser?"
                 raise ArgumentError(message(op, f"{name} {fixed[name]}", quoted(value), fix=fix))
         elif name in optimizer.defaults:
