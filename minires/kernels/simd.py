@@ -196,12 +196,12 @@ def _relu(context, v):  # type: ignore[no-untyped-def]
     return v(v), generate
 
 
-def _where_positive(context, v, chooser):  # type: ignore[no-untyped-def]
-    """v where chooser > 0, else 0."""
+def _where_open(context, v, chooser):  # type: ignore[no-untyped-def]
+    """0 where chooser <= 0, else v: what a ReLU lets through; the chooser is its output."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         zero = constant(args[0].type, 0.0)
-        return builder.select(builder.fcmp_ordered(">", args[1], zero), args[0], zero)
+        return builder.select(builder.fcmp_ordered("<=", args[1], zero), zero, args[0])
 
     return v(v, v), generate
 
@@ -417,7 +417,7 @@ fma = _operation(_plain_fma, _fma)
 times = _operation(lambda number, v: v.dtype.type(number) * v, _times)
 times_plus = _operation(lambda number, v, w: v.dtype.type(number) * v + w, _times_plus)
 relu = _operation(lambda v: np.where(v <= 0, v.dtype.type(0), v), _relu)
-where_positive = _operation(lambda v, m: np.where(m > 0, v, v.dtype.type(0)), _where_positive)
+where_open = _operation(lambda v, m: np.where(m <= 0, v.dtype.type(0), v), _where_open)
 lanes_of = _operation(lambda x: lanes(x.dtype), _lanes_of)
 where_above = _operation(
     lambda v, limit, a, b: np.where((v > limit) | (v != v), a, b), _where_above

@@ -14,6 +14,8 @@ RECTIFIED      max(NORMALISED, 0)
 GRADIENT       scale * (x - share - (y - mean) * slope): what batch norm hands back when
                x is the gradient of its output and y was its input
 GATED          the same, with x set to 0 where (y - mean) * scale + shift <= 0
+PASSED         scale * x, with x set to 0 there: the same of a batch norm with fixed statistics,
+               whose gradient does not depend on y but by the ReLU
 =============  =======================================================================
 """
 
@@ -28,9 +30,9 @@ import numpy as np
 
 from .cpu import lanes
 from .jit import device_function, kernel
-from .simd import fma, lanes_of, load, relu, store, where_positive, zeros
+from .simd import fma, lanes_of, load, relu, store, where_open, zeros
 
-PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED = range(5)
+PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED = range(6)
 MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
 RUN = 1 << 9  # entries that are read at a time
 
@@ -43,7 +45,7 @@ class Source:
         x: the array that is read, contiguous.
         kind: what to make of it, see the table above.
         coefficients: (5, c): mean, scale, shift, share, slope; those a kind does not use are 0.
-        y: the second array of the kinds GRADIENT and GATED, of the shape of x.
+        y: the second array of the last three kinds, of the shape of x.
     """
 
     x: Any
@@ -68,8 +70,10 @@ class Source:
             z = (self.x - mean) * scale + shift
             return np.where(z <= 0, 0, z).astype(z.dtype) if self.kind == RECTIFIED else z
         g = self.x
-        if self.kind == GATED:
+        if self.kind != GRADIENT:
             g = np.where((self.y - mean) * scale + shift <= 0, 0, g).astype(g.dtype)
+        if self.kind == PASSED:
+            return scale * g
         return scale * (g - share - (self.y - mean) * slope)
 
 
@@ -150,10 +154,14 @@ def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignore
                 distance = load(y, begin + i * pitch) - mean
                 g = load(x, begin + i * pitch)
                 store(scratch, end + i * c, scale * (g - share - distance * slope))
+        elif kind == PASSED:
+            for i in range(pixels):
+                z = normalise(load(y, begin + i * pitch), mean, scale, shift)
+                store(scratch, end + i * c, scale * where_open(load(x, begin + i * pitch), z))
         else:
             for i in range(pixels):
                 distance = load(y, begin + i * pitch) - mean
-                g = where_positive(load(x, begin + i * pitch), fma(distance, scale, shift))
+                g = where_open(load(x, begin + i * pitch), fma(distance, scale, shift))
                 store(scratch, end + i * c, scale * (g - share - distance * slope))
     for channel in range(c - c % width, c):
         mean, scale = k[MEAN * c + channel], k[SCALE * c + channel]
@@ -165,10 +173,13 @@ def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignore
                 value = normalise(value, mean, scale, shift)
             elif kind == RECTIFIED:
                 value = relu(normalise(value, mean, scale, shift))
+            elif kind == PASSED:
+                z = normalise(y[at + channel + i * pitch], mean, scale, shift)
+                value = scale * where_open(value, z)
             else:
                 distance = y[at + channel + i * pitch] - mean
                 if kind == GATED:
-                    value = where_positive(value, fma(distance, scale, shift))
+                    value = where_open(value, fma(distance, scale, shift))
                 value = scale * (value - share - distance * slope)
             scratch[to + channel + i * c] = value
 

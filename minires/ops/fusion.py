@@ -270,19 +270,24 @@ class Gated(Note):
 
 
 class NormalisedGradient(Note):
-    """scale * (g - share - (y - mean) * slope): batch norm's gradient for its input y.
+    """scale * (g - share - (y - mean) * slope): batch norm's gradient for its input y; scale * g
+    where the statistics were not those of the ``batch``.
 
     If ``gated``, g counts only where the normalised y is positive.
     """
 
-    def __init__(self, g: Variable, y: Variable, coefficients: Any, gated: bool):
+    def __init__(self, g: Variable, y: Variable, coefficients: Any, gated: bool, batch: bool):
         super().__init__(y.shape, y.dtype, (g, y))
         self.g, self.y, self.coefficients, self.gated = g, y, coefficients, gated
+        self.batch = batch
 
     def source(self) -> Source:
-        from ..kernels.source import GATED, GRADIENT, Source
+        from ..kernels.source import GATED, GRADIENT, NORMALISED, PASSED, Source
 
-        kind = GATED if self.gated else GRADIENT
+        if not self.batch and not self.gated:
+            k = computed(_scale_alone, self.coefficients)
+            return Source(buffer(self.g), NORMALISED, k)
+        kind = (GATED if self.batch else PASSED) if self.gated else GRADIENT
         return Source(buffer(self.g), kind, self.coefficients, buffer(self.y))
 
     def _compute(self) -> Any:
@@ -294,6 +299,13 @@ class NormalisedGradient(Note):
 
     def _forget(self) -> None:
         del self.g, self.y
+
+
+def _scale_alone(coefficients: Any) -> Any:
+    """Coefficients that scale as those do, around 0 and to 0."""
+    k = np.zeros_like(coefficients)
+    k[1] = coefficients[1]
+    return k
 
 
 def normalised_gradients(
@@ -326,7 +338,7 @@ def normalised_gradients(
         found = options["masked"].reshape(n, h, width, c).transpose(0, 3, 1, 2)
         gated.finish_by(lambda: found)
         g, own_gate = gy, False
-    gx = Variable._defer(NormalisedGradient(g, y, slopes, own_gate))
+    gx = Variable._defer(NormalisedGradient(g, y, slopes, own_gate, batch))
     return gx, Variable._wrap(gw), Variable._wrap(gb)
 
 

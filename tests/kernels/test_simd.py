@@ -17,7 +17,7 @@ from minires.kernels.simd import (
     store,
     times,
     times_plus,
-    where_positive,
+    where_open,
     zeros,
 )
 
@@ -34,7 +34,7 @@ def _operations(task, x, y, z, out):
     store(out, 5 * width, times(4, a))
     store(out, 6 * width, times_plus(-5, a, b))
     store(out, 7 * width, relu(a))
-    store(out, 8 * width, where_positive(a, b))
+    store(out, 8 * width, where_open(a, b))
     store(out, 9 * width, spread(y, 2))
     store(out, 10 * width, zeros(x))
 
@@ -72,7 +72,7 @@ def test_nan_infinity_and_zero(dtype):
                 np.testing.assert_array_equal(found[1], (x + y)[:width])
                 np.testing.assert_array_equal(found[3], (x * y)[:width])
             np.testing.assert_array_equal(found[7], np.where(x <= 0, 0, x)[:width])
-            np.testing.assert_array_equal(found[8], np.where(y > 0, x, 0)[:width])
+            np.testing.assert_array_equal(found[8], np.where(y <= 0, 0, x)[:width])
 
 
 @pytest.mark.skipif(INTERPRETED, reason="NumPy has no multiply-add that rounds once")

@@ -20,7 +20,7 @@ from minires.kernels.simd import (
     store_int32,
     where_above,
     where_equal,
-    where_positive,
+    where_open,
     whole,
 )
 
@@ -64,8 +64,8 @@ def _numbers(task, x, out):
     out[0] = fma(x[0], x[1], x[2])
     out[1] = relu(x[0])
     out[2] = relu(x[1])
-    out[3] = where_positive(x[0], x[1])
-    out[4] = where_positive(x[1], x[0])
+    out[3] = where_open(x[0], x[1])
+    out[4] = where_open(x[1], x[0])
     out[5] = sqrt(x[2])
     out[6] = where_above(x[0], x[1], x[0], x[1])
 

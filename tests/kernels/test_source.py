@@ -7,7 +7,7 @@ import pytest
 
 from minires.kernels import source
 from minires.kernels.jit import kernel
-from minires.kernels.source import GATED, GRADIENT, NORMALISED, PLAIN, RECTIFIED, Source
+from minires.kernels.source import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Source
 
 KINDS = {
     "plain": PLAIN,
@@ -15,6 +15,7 @@ KINDS = {
     "rectified": RECTIFIED,
     "gradient": GRADIENT,
     "gated": GATED,
+    "passed": PASSED,
 }
 
 
@@ -42,7 +43,7 @@ def make(kind, shape, dtype, seed=0):
     coefficients = rng.standard_normal((5, shape[-1])).astype(dtype)
     if kind == PLAIN:
         return Source(x)
-    return Source(x, kind, coefficients, y if kind in (GRADIENT, GATED) else None)
+    return Source(x, kind, coefficients, y if kind >= GRADIENT else None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -78,11 +79,13 @@ def test_the_formulas_are_those_of_batch_norm(c):
         k = np.stack([mean, weight * inv_std, bias, share, slope])
         np.testing.assert_allclose(Source(g, kind, k, x).values(), expected, atol=1e-12)
     k = np.stack([mean, weight * inv_std, bias, 0 * mean, 0 * mean])
+    passed = Source(g, PASSED, k, x).values()
+    np.testing.assert_allclose(passed, weight * inv_std * gated, atol=1e-12)
     np.testing.assert_allclose(Source(x, NORMALISED, k).values(), z, atol=1e-12)
     np.testing.assert_allclose(Source(x, RECTIFIED, k).values(), np.maximum(z, 0), atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [NORMALISED, RECTIFIED, GRADIENT, GATED])
+@pytest.mark.parametrize("kind", [NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])
 def test_nan_is_read_as_nan(kind):
     operand = make(kind, (7, 19), "float32")
     operand.x[3, ::2] = np.nan
@@ -92,6 +95,25 @@ def test_nan_is_read_as_nan(kind):
     _read(1, *operand.arguments, 19, 0, 7, out, 0)
     assert np.isnan(out[3, ::2]).all()
     assert np.isnan(out).sum() == 10
+
+
+def test_a_gradient_that_does_not_depend_on_y_is_not_spoiled_by_it():
+    operand = make(PASSED, (7, 19), "float32")
+    operand.y[3, ::2] = np.inf
+    operand.coefficients[source.SCALE] = 1  # so that the gate is open there
+    out = np.empty((7, 19), np.float32)
+    _read(1, *operand.arguments, 19, 0, 7, out, 0)
+    np.testing.assert_array_equal(out[3, ::2], operand.x[3, ::2])
+
+
+@pytest.mark.parametrize("kind", [GATED, PASSED])
+def test_nan_opens_the_gate(kind):
+    operand = make(kind, (7, 19), "float32")
+    operand.coefficients[source.SHIFT] = np.nan
+    operand.coefficients[[source.SHARE, source.SLOPE]] = 0
+    out = np.empty((7, 19), np.float32)
+    _read(1, *operand.arguments, 19, 0, 7, out, 0)
+    np.testing.assert_array_equal(out, operand.coefficients[source.SCALE] * operand.x)
 
 
 WINDOWS = {

@@ -10,6 +10,7 @@ from minires.kernels.source import (
     GATED,
     GRADIENT,
     NORMALISED,
+    PASSED,
     PLAIN,
     RECTIFIED,
     Source,
@@ -18,7 +19,7 @@ from minires.kernels.source import (
 )
 
 
-@pytest.mark.parametrize("kind", [PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED])
+@pytest.mark.parametrize("kind", [PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1, 1), (2, 3, 5, 3), (2, 4, 4, 8), (3, 40, 40, 17)], ids=str

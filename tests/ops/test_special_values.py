@@ -12,7 +12,16 @@ import pytest
 
 import minires as mr
 from minires.kernels.simd import INTERPRETED
-from minires.ops.conv2d import Conv2dGeometry
+from minires.kernels.source import (
+    GATED,
+    GRADIENT,
+    NORMALISED,
+    PASSED,
+    PLAIN,
+    RECTIFIED,
+    Source,
+)
+from minires.ops.conv2d import Conv2dGeometry, kernel_numpy, numba_direct
 
 SPECIAL = (np.nan, np.inf, -np.inf)
 CASES = 5 if INTERPRETED else 40  # of each test
@@ -167,3 +176,211 @@ def test_conv_transpose2d(dtype, backend):
         found = run(lambda *t, o=options: mr.conv_transpose2d(*t, **o), (x, w), gy, backend)
         for name, first, second in zip(("y", "gx", "gw"), found, (y, gx, gw)):
             agree(first, second, dtype, (done, name, g))
+
+
+# ----------------------------------------------------------- fused: sources, residual, ReLU, counts
+
+
+def source(rng, x, kind):
+    """An operand that stands for an x of the same kinds of values, and that operand written out."""
+    if kind == PLAIN:
+        return x
+    c = x.shape[-1]
+    k = rng.standard_normal((5, c)).astype(x.dtype)
+    y = rng.standard_normal(x.shape).astype(x.dtype) if kind >= GRADIENT else None
+    if y is not None and rng.integers(2):
+        plant(rng, y)
+    return Source(x, kind, k, y)
+
+
+@pytest.mark.parametrize("kind", [PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fused_kernels(dtype, kind):
+    rng = np.random.default_rng([3, kind])
+    for case in range(CASES):
+        g, _ = drawn_convolution(rng)
+        x, w, b, gy = drawn(rng, g, dtype)
+        residual = rng.standard_normal(gy.shape).astype(dtype)
+        for _ in range(rng.integers(1, 3)):
+            plant(rng, (x, w, b, gy, residual)[rng.integers(5)])
+        x, gy, residual = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, gy, residual))
+        more = {"relu": bool(rng.integers(2)), "residual": residual if rng.integers(2) else None}
+        x, gy = source(rng, x, kind), source(rng, gy, kind)
+        results = []
+        for kernels in (kernel_numpy, numba_direct):
+            y = np.empty((g.n, g.h_out, g.w_out, g.c_out), dtype)
+            gx, gw = np.empty((g.n, g.h_in, g.w_in, g.c_in), dtype), np.empty(w.shape, dtype)
+            moments = np.empty((2, g.c_out), dtype)
+            with np.errstate(all="ignore"):
+                kernels.conv2d_fwd(x, w, b, y, g, **more, statistics=tuple(moments))
+                kernels.conv2d_bwd_input(gy, w, gx, g)
+                kernels.conv2d_bwd_weight(gy, x, gw, g)
+            results.append((y, gx, gw, moments))
+        *expected, moments = results[0]
+        for name, first, second in zip(("y", "gx", "gw"), results[1], expected):
+            agree(first, second, dtype, (case, name, more["relu"], g))
+        spoiled = [~np.isfinite(m).all(0) for m in (results[1][3], moments)]  # channels
+        np.testing.assert_array_equal(*spoiled, err_msg=str((case, g)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fused_blocks(dtype, training):
+    """A residual block, fused, one operation at a time, and on the references."""
+    rng = np.random.default_rng(4)
+    for case in range(CASES):
+        c, n, size = int(rng.choice([2, 16, 17])), int(rng.integers(1, 4)), rng.integers(2, 7, 2)
+        shapes = (n, c, *size), (c, c, 3, 3), (c,), (c,), (c, c, 1, 1)
+        operands = [rng.standard_normal(s).astype(dtype) for s in shapes]
+        gy = rng.standard_normal(shapes[0]).astype(dtype)
+        mean, var = rng.standard_normal(c).astype(dtype), rng.random(c).astype(dtype) + 0.5
+        planted = operands[rng.integers(len(operands))] if rng.integers(3) else gy
+        plant(rng, planted)
+
+        def block(x, w, weight, bias, w1, mean=mean, var=var):
+            y = mr.conv2d(x, w, padding=1)
+            running = mr.tensor(mean), mr.tensor(var)
+            y = mr.ops.batch_norm(y, *running, weight, bias, training=training)
+            return mr.conv2d(mr.relu(y + x), w1)
+
+        expected = run(block, operands, gy, "numpy")
+        for fused in (True, False):
+            found = run(block, operands, gy, "auto", fused)
+            for i, (first, second) in enumerate(zip(found, expected)):
+                agree(first, second, dtype, (case, fused, i))
+
+
+# ------------------------------------------------------------------------------------- other layers
+
+
+def mean_window(x, kernel, stride, padding, counted):
+    """Average pooling, one window at a time: y of x (n, c, h, w), and gx of gy."""
+    (k_h, k_w), (s_h, s_w), (p_h, p_w) = kernel, stride, padding
+    h, w = x.shape[2:]
+    h_out, w_out = (h + 2 * p_h - k_h) // s_h + 1, (w + 2 * p_w - k_w) // s_w + 1
+    for i, j in np.ndindex(h_out, w_out):
+        rows = [r for r in range(i * s_h - p_h, i * s_h - p_h + k_h) if 0 <= r < h]
+        columns = [q for q in range(j * s_w - p_w, j * s_w - p_w + k_w) if 0 <= q < w]
+        yield i, j, rows, columns, k_h * k_w if counted else len(rows) * len(columns)
+
+
+def pooled(rng):
+    kernel = tuple(map(int, rng.integers(1, 4, 2)))
+    stride = tuple(map(int, rng.integers(1, 4, 2)))
+    padding = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
+    shape = (int(rng.integers(1, 4)), int(rng.choice([1, 3, 16, 19])), *rng.integers(3, 9, 2))
+    return tuple(map(int, shape)), kernel, stride, padding
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_avg_pool2d(dtype, backend):
+    rng = np.random.default_rng(5)
+    for case in range(CASES):
+        shape, kernel, stride, padding = pooled(rng)
+        counted = bool(rng.integers(2))
+        x = rng.standard_normal(shape).astype(dtype)
+        plant(rng, x)
+        windows = list(mean_window(x, kernel, stride, padding, counted))
+        y = np.zeros((*shape[:2], windows[-1][0] + 1, windows[-1][1] + 1))
+        gy, gx = rng.standard_normal(y.shape).astype(dtype), np.zeros(shape)
+        plant(rng, gy)
+        with np.errstate(all="ignore"):
+            for i, j, rows, columns, count in windows:
+                window = np.ix_(range(shape[0]), range(shape[1]), rows, columns)
+                y[:, :, i, j] = x[window].sum((2, 3)) / count
+                gx[window] += gy[:, :, i, j, None, None] / count
+        options = {"stride": stride, "padding": padding, "count_include_pad": counted}
+        found = run(lambda t, k=kernel, o=options: mr.avg_pool2d(t, k, **o), [x], gy, backend)
+        for first, second in zip(found, (y, gx)):
+            agree(first, second, dtype, (case, shape, kernel, options))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_max_pool2d(dtype, backend):
+    """The largest of each window; a NaN is larger than any number, and the last one counts."""
+    rng = np.random.default_rng(6)
+    for case in range(CASES):
+        shape, kernel, stride, padding = pooled(rng)
+        x = rng.integers(-3, 3, shape).astype(dtype)  # with ties
+        plant(rng, x, 4)
+        windows = list(mean_window(x, kernel, stride, padding, False))
+        y = np.zeros((*shape[:2], windows[-1][0] + 1, windows[-1][1] + 1))
+        gy, gx = rng.standard_normal(y.shape).astype(dtype), np.zeros(shape)
+        plant(rng, gy)
+        for i, j, rows, columns, _ in windows:
+            for n, c in np.ndindex(shape[:2]):
+                best = None
+                for h in rows:
+                    for w in columns:
+                        value = x[n, c, h, w]
+                        if best is None or value > x[n, c, *best] or np.isnan(value):
+                            best = h, w
+                y[n, c, i, j] = x[n, c, *best]
+                gx[n, c, *best] += gy[n, c, i, j]
+        options = {"stride": stride, "padding": padding}
+        found = run(lambda t, k=kernel, o=options: mr.max_pool2d(t, k, **o), [x], gy, backend)
+        for first, second in zip(found, (y, gx)):
+            agree(first, second, dtype, (case, shape, kernel, options))
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batch_norm(dtype, training, rectified, backend):
+    rng = np.random.default_rng(7)
+    for case in range(CASES):
+        shape = (int(rng.integers(2, 5)), int(rng.choice([1, 3, 16, 19])), *rng.integers(1, 6, 2))
+        if rng.integers(3) == 0:
+            shape = (int(rng.integers(9, 20)), shape[1])
+        c, axes = shape[1], (0, 2, 3)[: len(shape) - 1]
+        column = (c, 1, 1)[: len(shape) - 1]
+        x, gy = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+        w, b, mean = (rng.standard_normal(c).astype(dtype) for _ in range(3))
+        var = rng.random(c).astype(dtype) + 0.5
+        for _ in range(rng.integers(1, 3)):
+            plant(rng, (x, gy, w, b)[rng.integers(4)])
+        with np.errstate(all="ignore"):  # the formulas of the op, in float64
+            X, GY = x.astype(np.float64), gy.astype(np.float64)
+            m = np.asarray(mean, np.float64).reshape(column)
+            v = np.asarray(var, np.float64).reshape(column)
+            if training:
+                m, v = X.mean(axes, keepdims=True)[0], X.var(axes, keepdims=True)[0]
+            x_hat, scale = (X - m) / np.sqrt(v + 1e-5), w.reshape(column) / np.sqrt(v + 1e-5)
+            y = w.reshape(column) * x_hat + b.reshape(column)
+            if rectified:
+                GY, y = np.where(y <= 0, 0, GY), np.where(y <= 0, 0, y)
+            gb, gw = GY.sum(axes), (GY * x_hat).sum(axes)
+            gx = scale * GY
+            if training:
+                count = X.size // c
+                inner = GY - gb.reshape(column) / count - x_hat * gw.reshape(column) / count
+                gx = scale * inner
+
+        def layer(x, w, b, mean=mean, var=var):
+            y = mr.ops.batch_norm(x, mr.tensor(mean), mr.tensor(var), w, b, training=training)
+            return mr.relu(y) if rectified else y
+
+        for fused in (True, False):
+            found = run(layer, [laid_out(rng, x), w, b], gy, backend, fused)
+            for name, first, second in zip(("y", "gx", "gw", "gb"), found, (y, gx, gw, gb)):
+                agree(first, second, dtype, (case, name, shape, fused))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_relu_and_linear(dtype, backend):
+    rng = np.random.default_rng(8)
+    for case in range(CASES):
+        m, k, n = (int(size) for size in rng.choice([1, 2, 3, 15, 16, 17, 33, 65], 3))
+        x, w, b, gy = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
+        x[x < -1] = 0
+        for _ in range(rng.integers(1, 3)):
+            plant(rng, (x, w, b, gy)[rng.integers(4)])
+        with np.errstate(all="ignore"):
+            X, W, GY = (a.astype(np.float64) for a in (x, w, gy))
+            z = np.einsum("mk,nk->mn", X, W) + b
+            g = np.where(z <= 0, 0, GY)
+            y, gx = np.where(z <= 0, 0, z), np.einsum("mn,nk->mk", g, W)
+            expected = y, gx, np.einsum("mn,mk->nk", g, X), g.sum(0)
+        found = run(lambda *t: mr.relu(mr.nn.functional.linear(*t)), [x, w, b], gy, backend)
+        for name, first, second in zip(("y", "gx", "gw", "gb"), found, expected):
+            agree(first, second, dtype, (case, name, m, k, n))

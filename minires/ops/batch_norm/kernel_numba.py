@@ -16,7 +16,7 @@ import numpy as np
 from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.jit import kernel
-from ...kernels.simd import fma, lanes_of, load, part, relu, store, where_positive, zeros
+from ...kernels.simd import fma, lanes_of, load, part, relu, store, where_open, zeros
 from ...kernels.source import (
     GRADIENT,
     MEAN,
@@ -115,9 +115,9 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
                 if two:
                     g = g + load(second, i)
                 if kind == BY_VALUE:
-                    g = where_positive(g, load(gate, i))
+                    g = where_open(g, load(gate, i))
                 elif kind == BY_COEFFICIENTS:
-                    g = where_positive(g, fma(distance, scale, shift))
+                    g = where_open(g, fma(distance, scale, shift))
                 if keep:
                     store(masked, i, g)
                 w, b = fma(g, distance, w), g + b
@@ -130,9 +130,9 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
             if two:
                 value += second[at + j]
             if kind == BY_VALUE:
-                value = where_positive(value, gate[at + j])
+                value = where_open(value, gate[at + j])
             elif kind == BY_COEFFICIENTS:
-                value = where_positive(value, fma(away, k[SCALE * c + j], k[SHIFT * c + j]))
+                value = where_open(value, fma(away, k[SCALE * c + j], k[SHIFT * c + j]))
             if keep:
                 masked[at + j] = value
             sums[sum_w + j] += np.float64(value) * away
@@ -287,7 +287,7 @@ def batch_norm_bwd_affine(
     """Fill gw = sum(g * x_hat) and gb = sum(g), where g = gy + ``second``, set to 0 where the ReLU
     behind the batch norm was shut.
 
-    That is where ``gate`` (m, c), the ReLU's output, is not above 0; or, with the ``coefficients``
+    That is where ``gate`` (m, c), the ReLU's output, is at most 0; or, with the ``coefficients``
     (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
     ``slopes`` (5, c) is filled with the coefficients of gx, given those of y in ``forward``: their
     mean, scale and shift, share = gb / m and slope = gw / m * inv_std.
@@ -329,7 +329,10 @@ def batch_norm_bwd_x(
     gy: Any, x: Any, w: Any, mean: Any, inv_std: Any, gw: Any, gb: Any, batch: bool, gx: Any
 ) -> None:
     """Fill gx; without ``batch`` the statistics do not depend on x."""
-    k = _coefficients(x.dtype, mean, inv_std, np.zeros_like(gb), w)
     if batch:
+        k = _coefficients(x.dtype, mean, inv_std, np.zeros_like(gb), w)
         _slopes(gw, gb, inv_std, x.shape[0], k, k)
-    write(Source(gy, GRADIENT, k, x), gx)
+        write(Source(gy, GRADIENT, k, x), gx)
+    else:
+        k = _coefficients(x.dtype, np.zeros_like(mean), inv_std, np.zeros_like(gb), w)
+        write(Source(gy, NORMALISED, k), gx)  # gy * scale, whatever x is

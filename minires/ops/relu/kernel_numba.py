@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...kernels.jit import kernel
-from ...kernels.simd import lanes_of, load, relu, store, where_positive
+from ...kernels.simd import lanes_of, load, relu, store, where_open
 
 BLOCK = 1 << 14  # entries of a task
 
@@ -25,9 +25,9 @@ def _bwd_x(task, gy, y, size, block, gx):  # type: ignore[no-untyped-def]
     width, end = lanes_of(y), min((task + 1) * block, size)
     whole = end - end % width
     for i in range(task * block, whole, width):
-        store(gx, i, where_positive(load(gy, i), load(y, i)))
+        store(gx, i, where_open(load(gy, i), load(y, i)))
     for i in range(whole, end):
-        gx[i] = where_positive(gy[i], y[i])
+        gx[i] = where_open(gy[i], y[i])
 
 
 def relu_fwd(x: Any, y: Any) -> None:
@@ -36,5 +36,5 @@ def relu_fwd(x: Any, y: Any) -> None:
 
 
 def relu_bwd_x(gy: Any, y: Any, gx: Any) -> None:
-    """Fill gx = gy where y > 0, else 0."""
+    """Fill gx = 0 where y <= 0, else gy."""
     _bwd_x(-(-y.size // BLOCK), gy, y, y.size, BLOCK, gx)
