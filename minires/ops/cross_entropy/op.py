@@ -21,6 +21,7 @@ from ...autograd import Function, computed
 from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ...tensor import Tensor
+from .. import sums
 from ..checks import check_reduction, check_same, real
 from ..elementwise import expm1, weigh, where
 from ..softmax import SoftmaxInput, log_softmax, log_softmax_of, softmax
@@ -91,7 +92,7 @@ class CrossEntropyOfTarget(Function):
     def forward(ctx: Any, x: Any, q: Any) -> Any:
         ctx.save(x, q)
         xp, y = array_module(x), log_softmax_of(x, (1,))
-        return -xp.where((q == 0) & (y == y), 0, q * y).sum(axis=1)
+        return -sums.total(xp.where((q == 0) & (y == y), 0, q * y), (1,))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
