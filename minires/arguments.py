@@ -13,6 +13,8 @@ kind            what is taken
 :func:`pair`     an integer for both directions, or (rows, columns)
 :func:`sizes`    a sequence of integers, or one
 :func:`callback` something to call, or None
+:func:`iterator` a list or another iterable of several things
+:func:`takes`    a function of so many arguments
 :func:`room`     as many bytes as the memory of this machine has
 ==============  ================================================================================
 
@@ -26,10 +28,11 @@ Raises (all of them):
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -188,11 +191,36 @@ def sizes(
     return tuple(whole)  # type: ignore[arg-type]
 
 
+def iterator(op: str, name: str, value: Any) -> Iterator[Any]:
+    """An iterator over ``value``, which holds several things: a list, a generator, and so on."""
+    if isinstance(value, str | bytes | bytearray) or hasattr(value, "dtype"):
+        raise ArgumentError(message(op, f"{name} in a list", quoted(value)))
+    try:
+        return iter(value)
+    except Exception as error:  # also what a class's own __iter__ raises
+        raise ArgumentError(message(op, f"{name} in a list", quoted(value))) from error
+
+
 def callback(op: str, name: str, value: Any, like: str) -> Callable[..., Any] | None:
     """``value``, if it can be called or is None; ``like`` shows how it will be."""
     if value is not None and not callable(value):
         raise ArgumentError(message(op, f"{name} to be called as {like}", quoted(value)))
     return value  # type: ignore[no-any-return]
+
+
+def takes(op: str, name: str, function: Any, n: int) -> None:
+    """Refuse what cannot be called with ``n`` arguments by position."""
+    if not callable(function):
+        raise ArgumentError(message(op, f"{name} a function of {n} arguments", quoted(function)))
+    try:
+        known = inspect.signature(getattr(function, "forward", function))
+    except (TypeError, ValueError):  # built-in functions have no signature
+        return
+    try:
+        known.bind(*range(n))
+    except TypeError as error:
+        got = f"{quoted(function)} ({error})"
+        raise ArgumentError(message(op, f"{name} a function of {n} arguments", got)) from error
 
 
 def room(op: str, nbytes: int, what: str, fix: str = "") -> None:

@@ -144,4 +144,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ArgumentError:
     shown = quoted(name if isinstance(name, str) else quoted(name))
     near = difflib.get_close_matches(shown.strip("'"), names, n=3, cutoff=0.5)
     hint = f": did you mean {' or '.join(near)}?" if near else "."
-    return ArgumentError(f"unknown {kind} {shown}{hint} Known: {', '.join(names)}")
+    listed = ", ".join(names)
+    if len(listed) > 2 * LONGEST:  # whole names only
+        begin = listed[: 2 * LONGEST].rpartition(", ")[0]
+        listed = f"{begin} and {len(names) - begin.count(', ') - 1} more"
+    return ArgumentError(f"unknown {kind} {shown}{hint} Known: {listed}")

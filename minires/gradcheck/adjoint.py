@@ -16,7 +16,7 @@ from .. import arguments
 from ..autograd import grad
 from ..errors import ArgumentError
 from ..tensor import Tensor
-from .demands import as_list, check_inputs, check_result, demand_function, seed_of
+from .demands import as_list, check_inputs, check_result, seed_of
 from .point import host, name_of
 from .report import Verdict
 
@@ -73,11 +73,11 @@ def check_adjoint(
     >>> check_adjoint(lambda x: x.sum(0), x).ok
     True
     """
-    demand_function("check_adjoint", f)
     pairs = arguments.integer("check_adjoint", "pairs", pairs, 1, 10_000)
     seed = seed_of("check_adjoint", seed)
     xs = as_list(inputs)
     check_inputs([f"input {i}" for i in range(len(xs))], xs)
+    arguments.takes("check_adjoint", "f", f, len(xs))
     function = name_of(f)
     rng = np.random.default_rng(seed)
 

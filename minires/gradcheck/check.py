@@ -26,7 +26,7 @@ from ..ops import concatenate
 from ..tensor import Tensor, zeros_like
 from .analytic import Backward
 from .compare import Comparison, compare_entries, compare_probes
-from .demands import as_list, check_inputs, check_result, demand_function, explained, seed_of
+from .demands import as_list, check_inputs, check_result, explained, seed_of
 from .numeric import Ladder, known_reference, typical
 from .patterns import describe
 from .point import EPS, Array, Guard, Point, host
@@ -89,9 +89,9 @@ def check(
     xs = as_list(inputs)
     if isinstance(f, Module):
         return check_module(f, xs, **options)
-    demand_function("check", f)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
+    arguments.takes("check", "f", f, len(xs))
     checker = _Check(**options)
     held, guard = reached(f, xs)
     return checker.run(Point(f, xs, xs, held, guard, labels=labels))
@@ -113,9 +113,9 @@ def check2(
     xs = as_list(inputs)
     if isinstance(f, Module):
         return check_module(f, xs, second_order=True, seed=seed, **options)
-    demand_function("check2", f)
     labels = labels_of(f, xs, names)
     check_inputs(labels, xs)
+    arguments.takes("check", "f", f, len(xs))
     held, guard = reached(f, xs)
     return _Check(seed=seed, **options).run_second(Point(f, xs, xs, held, guard, labels=labels))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import arguments
 from ..device import array_module
-from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message, quoted
+from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message
 from ..tensor import Tensor
 
 
@@ -26,12 +26,6 @@ def as_list(inputs: Any) -> list[Any]:
         got = type(inputs).__name__
         raise DTypeError(message("check", "a tensor, or a list of tensors, as inputs", got))
     return list(inputs)
-
-
-def demand_function(op: str, f: Any) -> None:
-    """Refuse what cannot be called."""
-    if not callable(f) or isinstance(f, type):
-        raise ArgumentError(message(op, "f a function of tensors", quoted(f)))
 
 
 def seed_of(op: str, seed: Any) -> int:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import arguments
 from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor
 from .analytic import Backward
-from .demands import as_list, demand_function
+from .demands import as_list
 from .numeric import COMPLEX, Ladder, known_reference
 from .point import Array, Guard, Point
 
@@ -63,7 +64,8 @@ def numeric_jacobian(
 def _point(f: Callable[..., Tensor], inputs: Any, wrt: Tensor, guard: Any) -> Point:
     if not isinstance(wrt, Tensor):
         raise DTypeError(message("jacobian", "wrt to be a tensor", type(wrt).__name__))
-    demand_function("jacobian", f)
+    xs = as_list(inputs)
+    arguments.takes("jacobian", "f", f, len(xs))
     if guard is not None and not callable(guard):
         raise ArgumentError(message("jacobian", "guard() to make a context", quoted(guard)))
-    return Point(f, as_list(inputs), [wrt], **({} if guard is None else {"guard": guard}))
+    return Point(f, xs, [wrt], **({} if guard is None else {"guard": guard}))

@@ -17,7 +17,7 @@ from .. import arguments
 from ..tensor import Tensor
 from .analytic import Backward
 from .check import labels_of
-from .demands import as_list, check_inputs, check_result, demand_function, seed_of
+from .demands import as_list, check_inputs, check_result, seed_of
 from .numeric import scales
 from .point import EPS, Point
 from .report import Verdict
@@ -81,11 +81,11 @@ def taylor(
     >>> [round(slope, 1) for slope in taylor(mr.exp, x).slopes]
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    demand_function("taylor", f)
     steps = arguments.integer("taylor", "steps", steps, 1, 60)
     seed = seed_of("taylor", seed)
     xs = as_list(inputs)
     check_inputs(labels_of(f, xs), xs)
+    arguments.takes("taylor", "f", f, len(xs))
     rng = np.random.default_rng(seed)
     with Point(f, xs, xs) as point:
         backward = Backward(point)

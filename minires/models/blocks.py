@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypedDict, Unpack
 
 from minires import arguments, random
-from minires.errors import ArgumentError, ShapeError, message, quoted
+from minires.errors import ArgumentError, MiniresError, ShapeError, message, quoted
 from minires.nn import BatchNorm2d, Conv2d, Dropout, Module, ReLU, Sequential, init
 from minires.nn import functional as F
 from minires.tensor import Tensor
@@ -74,6 +74,25 @@ def check_norm(name: str, norm_layer: Any) -> None:
                 fix="Such as nn.BatchNorm2d itself, or lambda c: nn.GroupNorm(8, c).",
             )
         )
+
+
+def norm_of(name: str, norm_layer: Norm, channels: int) -> Module:
+    """What ``norm_layer`` makes for so many channels.
+
+    Raises:
+        ArgumentError: it makes no module, or cannot be called with a number.
+    """
+    expected = f"a module from norm_layer({channels})"
+    try:
+        norm = norm_layer(channels)
+    except MiniresError:
+        raise
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ArgumentError(message(name, expected, got)) from error
+    if not isinstance(norm, Module):
+        raise ArgumentError(message(name, expected, quoted(norm)))
+    return norm
 
 
 def _given(value: Any) -> str:
@@ -160,7 +179,11 @@ def make_shortcut(
     if option == "A":
         return OptionA(in_channels, out_channels, stride)
     projection = Conv2d(in_channels, out_channels, 1, stride, bias=bias)
-    return projection if norm_layer is None else Sequential(projection, norm_layer(out_channels))
+    return (
+        projection
+        if norm_layer is None
+        else Sequential(projection, norm_of("shortcut", norm_layer, out_channels))
+    )
 
 
 def add(residual: Tensor, shortcut: Tensor) -> Tensor:
@@ -242,11 +265,11 @@ class _Branch(Module):
                 bias=bias,
             )
             if self.pre_activation:
-                self.add_module(f"bn{i + 1}", norm_layer(c_in))
+                self.add_module(f"bn{i + 1}", norm_of(name, norm_layer, c_in))
                 self.add_module(f"conv{i + 1}", conv)
             else:
                 self.add_module(f"conv{i + 1}", conv)
-                self.add_module(f"bn{i + 1}", norm_layer(c_out))
+                self.add_module(f"bn{i + 1}", norm_of(name, norm_layer, c_out))
         self.relu = ReLU()
         self.dropout = Dropout(dropout) if dropout else None
         self.se = None if reduction is None else SqueezeExcitation(c_out, reduction)

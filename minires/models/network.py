@@ -17,6 +17,7 @@ from minires.models.blocks import (
     Norm,
     check_block,
     check_norm,
+    norm_of,
 )
 from minires.nn import (
     AdaptiveAvgPool2d,
@@ -134,7 +135,7 @@ class _Network(Module):
         self.pre_activation = block.pre_activation
         widest = max(channels for blocks, channels, *_ in stages if blocks) * block.expansion
         self.conv1 = stem
-        self.bn1 = norm_layer(widest if self.pre_activation else stem.out_channels)
+        self.bn1 = norm_of(own, norm_layer, widest if self.pre_activation else stem.out_channels)
         self.relu = ReLU()
         self.maxpool = pool
         c_in, made, spread = stem.out_channels, 0, 1

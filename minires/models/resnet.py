@@ -17,8 +17,10 @@ torchvision's order. There is one class; its members are made by a block and by 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Unpack
+
+import numpy as np
 
 from minires import arguments
 from minires.errors import ArgumentError, message, quoted
@@ -96,7 +98,7 @@ class ResNet(_Network):
         replace_stride_with_dilation: Sequence[bool] | None = None,
         **variations: Unpack[Variations],
     ) -> None:
-        layers = list(layers) if isinstance(layers, Collection) else layers
+        layers = layers.tolist() if isinstance(layers, np.ndarray) else layers
         layers = arguments.sizes("ResNet", "layers of four stages:", layers, 0, 4)
         dilate = (False, *_three(replace_stride_with_dilation))
         stages, dilation = [], 1
@@ -132,7 +134,7 @@ class ResNet(_Network):
 def _three(dilate: Sequence[bool] | None) -> Sequence[bool]:
     if dilate is None:
         return False, False, False
-    if not isinstance(dilate, Collection) or len(dilate) != 3:
+    if not isinstance(dilate, tuple | list) or len(dilate) != 3:
         raise ArgumentError(
             message(
                 "ResNet",

@@ -13,6 +13,7 @@ from minires.errors import ShapeError, message
 from minires.nn import functional as F
 from minires.nn.layers import parameter
 from minires.nn.module import Module
+from minires.ops.checks import given
 from minires.tensor import Tensor, ones, tensor, zeros
 
 
@@ -78,6 +79,7 @@ class BatchNorm2d(Module):
         self.register_buffer("num_batches_tracked", count if tracked else None)
 
     def forward(self, x: Tensor) -> Tensor:
+        given("BatchNorm2d", x)
         if len(x.shape) != 4 or x.shape[1] != self.num_features:
             raise ShapeError(
                 message(

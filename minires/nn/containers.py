@@ -24,14 +24,6 @@ def _checked(owner: Module, module: Any) -> Module:
     )
 
 
-def _given(owner: Module, what: str, values: Any) -> Iterable[Any]:
-    """``values``, if one can go through them and they are not text."""
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes):
-        expected = f"{what} in a list or another iterable"
-        raise ArgumentError(message(type(owner).__name__, expected, quoted(values)))
-    return values
-
-
 def _by_number(modules: Iterable[Any]) -> dict[str, Any]:
     return {str(i): module for i, module in enumerate(modules)}
 
@@ -90,7 +82,8 @@ class _Numbered(Module):
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add several modules at the end."""
-        for module in [_checked(self, m) for m in _given(self, "modules", modules)]:
+        given = arguments.iterator(type(self).__name__, "modules", modules)
+        for module in [_checked(self, m) for m in given]:
             self.append(module)
         return self
 
@@ -126,7 +119,7 @@ class ModuleList(_Numbered):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
-        self._fill(_by_number(_given(self, "modules", modules)))
+        self._fill(_by_number(arguments.iterator(type(self).__name__, "modules", modules)))
 
 
 class ModuleDict(Module):
@@ -200,7 +193,7 @@ class ParameterList(Module):
 
     def extend(self, values: Iterable[Tensor]) -> Self:
         """Add several parameters at the end."""
-        for value in _given(self, "tensors", values):
+        for value in arguments.iterator(type(self).__name__, "tensors", values):
             self.append(value)
         return self
 

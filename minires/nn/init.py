@@ -19,7 +19,7 @@ import numpy as np
 
 from minires import arguments, random
 from minires.device import move
-from minires.errors import ArgumentError, DTypeError, ShapeError, message
+from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from minires.tensor import Tensor
 
 _GAINS = {
@@ -93,6 +93,9 @@ def _fill(tensor: Tensor, values: Any) -> Tensor:
     except FloatingPointError as error:
         expected = f"values that {tensor.dtype} holds"
         raise ArgumentError(message("init", expected, "larger ones")) from error
+    array = tensor if isinstance(tensor, np.ndarray) else tensor._array
+    if not getattr(array.flags, "writeable", True):
+        raise ArgumentError(message("init", "a tensor that can be written to", quoted(tensor)))
     if isinstance(tensor, np.ndarray):  # the .data of a tensor, as in older PyTorch code
         tensor[...] = cast
         return tensor

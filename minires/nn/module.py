@@ -39,7 +39,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+        super().__init__(data, arguments.flag("Parameter", "requires_grad", requires_grad))
 
 
 class ModuleAttributeError(MiniresError, AttributeError):

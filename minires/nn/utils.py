@@ -108,7 +108,7 @@ def _gradients(op: str, parameters: Any) -> list[Tensor]:
         fix = "Pass model.parameters()." if isinstance(parameters, Module) else ""
         got = type(parameters).__name__
         raise ArgumentError(message(op, "a tensor or an iterable of them", got, fix=fix))
-    given = list(parameters)
+    given = list(arguments.iterator(op, "tensors", parameters))
     if not given:
         fix = "A generator can be walked through only once."
         raise ArgumentError(message(op, "at least one parameter", "none", fix=fix))

@@ -19,8 +19,7 @@ def check_parts(op: str, model: Any, loss_fn: Any, capture: Any) -> None:
     parts = ("__call__", "train", "eval", "training", "state_dict")
     if isinstance(model, type) or not all(hasattr(model, part) for part in parts):
         raise ArgumentError(message(op, "a module as model", quoted(model)))
-    if not callable(loss_fn):
-        raise ArgumentError(message(op, "loss_fn(logits, labels) to call", quoted(loss_fn)))
+    arguments.takes(op, "loss_fn", loss_fn, 2)
     if arguments.flag(op, "capture", capture) and not isinstance(model, Module):
         raise ArgumentError(message(op, "a module to capture", type(model).__name__))
 
@@ -36,13 +35,15 @@ def check_optimizer(op: str, optimizer: Any, schedule: Any) -> None:
 
 
 def check_loader(op: str, name: str, loader: Any) -> None:
-    if not isinstance(loader, Iterable) or isinstance(loader, str | bytes | Mapping | Tensor):
+    if not isinstance(loader, Iterable) or isinstance(
+        loader, str | bytes | Mapping | Tensor | np.ndarray
+    ):
         raise ArgumentError(message(op, f"{name} an iterable of batches", quoted(loader)))
 
 
 def batches(op: str, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches as tensors, inputs checked: a NaN there is the data's fault, not the net's."""
-    for number, batch in enumerate(loader):
+    for number, batch in enumerate(arguments.iterator(op, "batches", loader)):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             n = len(batch) if isinstance(batch, tuple | list) else None
             got = f"{n} field{'s' * (n != 1)}" if n is not None else f"a {type(batch).__name__}"
