@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from . import notebook, starting  # first: Ctrl-C during the imports ends the command in one line
+from . import starting  # first: Ctrl-C during the imports ends the command in one line
 
 # isort: split
 import importlib
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as _np
 
+from . import notebook as _notebook
 from .autograd import (
     Function,
     detect_anomaly,
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-notebook.shorten_tracebacks()
+_notebook.shorten_tracebacks()
 
 float32 = float = _np.dtype("float32")
 float64 = double = _np.dtype("float64")
