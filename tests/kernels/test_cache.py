@@ -156,7 +156,7 @@ def test_processes_that_start_at_once_compile_each_kernel_once(python_alone):
     ready = (
         f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(.001)\n"
     )
-    # the loops over tasks are not heard of: count what is kept of them
+    # what launches kernels is not heard of: count what is kept
     count = (
         "from minires.kernels import cache\nsaves = []\nsave = cache.Kept.save_overload\n"
         "def counted(self, *a):\n    saves.append(self._py_func.__name__)\n    save(self, *a)\n"
@@ -176,7 +176,10 @@ def test_processes_that_start_at_once_compile_each_kernel_once(python_alone):
         heard += first.split()[1:]
         saved += second.split()
     assert heard == ["double", "double"]  # one for each dtype, by whichever came first
-    assert sorted(saved) == ["_all_launches", "double", "double"]
+    around = [name for name in saved if name != "double"]  # what launches kernels
+    assert around
+    assert sorted(set(around)) == sorted(around)
+    assert len(saved) == len(around) + 2
 
 
 @posix
