@@ -132,7 +132,9 @@ class DataLoader:
         self.dataset = dataset
         self.batch_size = arguments.integer(op, "batch_size", batch_size, 1)
         self.shuffle = arguments.flag(op, "shuffle", shuffle)
-        self.transform = arguments.callback(op, "transform", transform, "transform(x, draws)")
+        if transform is not None:
+            arguments.takes(op, "transform(x, draws)", transform, 2)
+        self.transform = transform
         self.seed = arguments.integer(op, "seed", seed, 0, MAX_SEED)
         self.drop_last = arguments.flag(op, "drop_last", drop_last)
         self.num_workers = arguments.integer(op, "num_workers", num_workers, 0, MAX_WORKERS)

@@ -323,7 +323,7 @@ def test_transforms_that_break_the_contract(images: ImageDataset, transform, kin
         ({"num_workers": -1}, "num_workers an integer >= 0 and <= 1024, got -1"),
         ({"prefetch": 0}, "prefetch an integer >= 1, got 0"),
         ({"seed": -1}, "seed an integer >= 0 and <= 18446744073709551615, got -1"),
-        ({"transform": 3}, "transform to be called as transform(x, draws), got 3"),
+        ({"transform": 3}, "transform(x, draws) a function of 2 arguments, got 3"),
         ({"batch_size": 54, "drop_last": True}, "batch_size = 54 samples, with drop_last, got 53"),
         ({"dataset": []}, "a data set with samples, got an empty one"),
         ({"dataset": 5}, "a data set with __len__ and __getitem__, got int"),
