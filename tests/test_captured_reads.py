@@ -383,6 +383,25 @@ def test_freezing_inside_and_between():
     assert len(captured._plans) == 1
 
 
+def test_modes_that_a_function_leaves_are_left():
+    """A step that begins with ``train()``, after an evaluation; one that freezes."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.5))
+
+    def step(x):
+        net.train()
+        net[0].weight.requires_grad_(not net[0].weight.requires_grad)
+        return net(x).sum()
+
+    captured = mr.capture(step, net)
+    for number in range(12):
+        if number % 3 == 0:
+            net.eval()
+        trained = net[0].weight.requires_grad
+        captured(mr.randn(3, 4))
+        assert net.training
+        assert net[0].weight.requires_grad is not trained
+
+
 def test_reads_of_a_step_are_few():
     """What a usual step names is its network, its optimiser and a few functions."""
     net = nn.Linear(4, 3)

@@ -268,14 +268,17 @@ class _Plan:
     ) -> tuple[_Plan | None, Any]:
         """A plan of which it is known that it does what the function does, and what it returns;
         no plan where an optimiser begins to keep something, or where it turns out that there should
-        be copies of the gradients. Either happens once.
+        be copies of the gradients (either happens once), nor where the function leaves modules in
+        another mode, or frozen: a recording would not.
 
         Raises:
             CaptureError: says what differs.
         """
-        start = Moment(state)
+        start, modes = Moment(state), state.signature(gradients=False)[:2]
         try:
             result = _copy(function(*args))
+            if state.signature(gradients=False)[:2] != modes:
+                return None, result
             if len(state.arrays()) != len(start._arrays):
                 return None, result
             if start.lost():
