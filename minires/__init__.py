@@ -32,29 +32,26 @@ from .autograd import (
     precise,
     set_grad_enabled,
 )
+from .creation import (
+    arange,
+    empty,
+    empty_like,
+    eye,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
+)
 from .derivatives import hessian, hvp, jacobian, jvp, vjp
 from .device import Device, backend, synchronize
 from .device import Device as device
 from .draws import rand, randint, randn, randn_like, randperm
 from .ops import *  # noqa: F403 - every operation is a public name, as in mr.conv2d
 from .random import Generator, manual_seed
-from .tensor import (
-    Tensor,
-    arange,
-    empty,
-    empty_like,
-    eye,
-    from_dlpack,
-    from_numpy,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    tensor,
-    zeros,
-    zeros_like,
-)
+from .tensor import Tensor, from_dlpack, from_numpy, tensor
 
 if TYPE_CHECKING:
     from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils

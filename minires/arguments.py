@@ -23,6 +23,7 @@ after it never sees a NumPy scalar.
 
 Raises (all of them):
     ArgumentError: another kind of thing, or a value out of bounds; names function and argument.
+    OutOfMemory: an ArgumentError too, from :func:`room`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, BoundsError, message, quoted, unknown
+from .errors import ArgumentError, BoundsError, OutOfMemory, message, quoted, unknown
 
 MOST = 2**31 - 1  # as much as any size that fits memory has in one direction
 
@@ -228,7 +229,7 @@ def room(op: str, nbytes: int, what: str, fix: str = "") -> None:
     most = memory()
     if nbytes > most:
         expected = f"what fits the memory of this machine, {_gigabytes(most)}"
-        raise ArgumentError(message(op, expected, f"{what}: {_gigabytes(nbytes)}", fix=fix))
+        raise OutOfMemory(message(op, expected, f"{what}: {_gigabytes(nbytes)}", fix=fix))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import random
+from .arguments import as_integer
 from .device import Device, available, cupy
 from .device import synchronize as _synchronize
 
@@ -51,4 +52,5 @@ manual_seed_all = manual_seed
 
 
 def _gpu(device: str | int | Device) -> Device:
-    return Device("cuda", device) if isinstance(device, int) else Device.parse(device)
+    number = as_integer(device)
+    return Device.parse(device) if number is None else Device("cuda", number)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .autograd import enable_grad, grad
+from .creation import zeros_like
 from .device import array_module
 from .errors import DTypeError, ShapeError, message
 from .ops import reshape, stack
-from .tensor import Tensor, zeros_like
+from .tensor import Tensor
 
 Inputs = Tensor | Sequence[Tensor]
 

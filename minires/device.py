@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, DeviceError, KernelMissing, unknown
+from .arguments import as_integer
+from .errors import ArgumentError, DeviceError, KernelMissing, quoted, unknown
 from .mode import Mode, setting
 
 _BACKENDS = ("auto", "numpy")
@@ -39,11 +40,13 @@ class Device:
     index: int = 0
 
     def __post_init__(self) -> None:
-        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", str(self.type))
-        if match is None or (match.group(2) and self.index) or not _is_index(self.index):
-            name = f"{self.type}:{self.index}" if self.index else self.type
+        kind = self.type if isinstance(self.type, str) else ""
+        match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,9}))?", kind, re.ASCII)
+        number = as_integer(self.index)
+        if match is None or number is None or number < 0 or (match.group(2) and number):
+            name = self.type if number == 0 else f"{quoted(self.type)}:{quoted(self.index)}"
             raise unknown("device", name, ["cpu", "cuda", "cuda:0"])
-        index = int(match.group(2) or self.index)
+        index = int(match.group(2) or number)
         if match.group(1) == "cpu" and index:
             raise ArgumentError(f"device: there is one cpu, got 'cpu:{index}'. Use 'cpu'.")
         object.__setattr__(self, "type", match.group(1))
@@ -56,10 +59,6 @@ class Device:
     def parse(name: str | Device) -> Device:
         """``"cpu"``, ``"cuda"``, ``"cuda:1"`` or a Device; anything else is an ArgumentError."""
         return name if isinstance(name, Device) else Device(name)
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 CPU = Device("cpu")

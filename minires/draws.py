@@ -8,13 +8,25 @@ from typing import Any
 import numpy as np
 
 from . import random
+from .arguments import as_integer, integer
+from .creation import shape_of
 from .device import CPU, Device
-from .errors import ArgumentError, DTypeError, message
-from .tensor import Tensor, _make, _shape, as_dtype
+from .errors import ArgumentError, DTypeError, message, quoted
+from .tensor import Tensor, as_dtype, given, make
 
 
-def _generator(generator: np.random.Generator | None) -> np.random.Generator:
-    return random.generator() if generator is None else generator
+def source(op: str, generator: np.random.Generator | None) -> np.random.Generator:
+    """``generator``, or the global one for None.
+
+    Raises:
+        ArgumentError: neither.
+    """
+    if generator is None:
+        return random.generator()
+    if not isinstance(generator, np.random.Generator):
+        fix = "Use minires.Generator()."
+        raise ArgumentError(message(op, "a generator or None", quoted(generator), fix=fix))
+    return generator
 
 
 def _float(name: str, dtype: Any) -> np.dtype[Any]:
@@ -32,8 +44,9 @@ def randn(
     generator: np.random.Generator | None = None,
 ) -> Tensor:
     """Draws from the standard normal distribution, by ``generator`` or the global one."""
-    draws = _generator(generator).standard_normal(_shape(shape), _float("randn", dtype))  # type: ignore[arg-type]
-    return _make(draws, requires_grad, device)
+    kind = _float("randn", dtype)
+    draws = source("randn", generator).standard_normal(shape_of(shape, kind), kind)  # type: ignore[arg-type]
+    return make(draws, requires_grad, device)
 
 
 def rand(
@@ -44,8 +57,9 @@ def rand(
     generator: np.random.Generator | None = None,
 ) -> Tensor:
     """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one."""
-    draws = _generator(generator).random(_shape(shape), _float("rand", dtype))  # type: ignore[arg-type]
-    return _make(draws, requires_grad, device)
+    kind = _float("rand", dtype)
+    draws = source("rand", generator).random(shape_of(shape, kind), kind)  # type: ignore[arg-type]
+    return make(draws, requires_grad, device)
 
 
 def randint(
@@ -57,9 +71,12 @@ def randint(
     """Integers drawn uniformly from ``low`` to ``high - 1``; ``randint(high, shape)`` from 0 on."""
     if shape is None:
         low, high, shape = 0, low, high
-    if high <= low:
-        raise ArgumentError(message("randint", "low < high", f"{low} and {high}"))
-    return _make(_generator(generator).integers(low, high, _shape([shape])), False)
+    least = integer("randint", "low", low, -(2**63), 2**63 - 1)
+    most = integer("randint", "high", high, -(2**63), 2**63 - 1)
+    if most <= least:
+        raise ArgumentError(message("randint", "low < high", f"{least} and {most}"))
+    size = shape_of([shape], np.int64)
+    return make(source("randint", generator).integers(least, most, size), False)
 
 
 def randperm(n: int, generator: np.random.Generator | None = None) -> Tensor:
@@ -68,11 +85,14 @@ def randperm(n: int, generator: np.random.Generator | None = None) -> Tensor:
     Raises:
         ArgumentError: ``n`` is no integer >= 0.
     """
-    if not isinstance(n, int | np.integer) or n < 0:
-        raise ArgumentError(message("randperm", "an integer n >= 0", repr(n)))
-    return _make(_generator(generator).permutation(n), False)
+    count = as_integer(n)
+    if count is None or count < 0:
+        raise ArgumentError(message("randperm", "an integer n >= 0", quoted(n)))
+    (count,) = shape_of([count], np.int64)
+    return make(source("randperm", generator).permutation(count), False)
 
 
 def randn_like(other: Tensor) -> Tensor:
     """Standard normal draws with the shape, dtype and device of ``other``."""
+    given("randn_like", other)
     return randn(*other.shape, dtype=other.dtype, device=other.device)

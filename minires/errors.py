@@ -39,6 +39,10 @@ class UnknownName(ArgumentError, KeyError):
     __str__ = Exception.__str__  # a KeyError shows its text in quotes
 
 
+class OutOfMemory(ArgumentError, MemoryError):
+    """Something that this machine has no memory for, refused before it is made."""
+
+
 class DTypeError(MiniresError, TypeError):
     """A dtype, or mix of dtypes, that an operation does not take."""
 

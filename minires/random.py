@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, CheckpointError, message
+from .arguments import as_integer
+from .errors import ArgumentError, CheckpointError, message, quoted
 from .forks import in_children
 
 
@@ -22,6 +23,10 @@ class Generator(np.random.Generator):
     """
 
     def __init__(self, bit_generator: np.random.BitGenerator | None = None) -> None:
+        if bit_generator is not None and not isinstance(bit_generator, np.random.BitGenerator):
+            expected = "one of NumPy's bit generators, or None"
+            fix = "For a seed use Generator().manual_seed(seed)."
+            raise ArgumentError(message("Generator", expected, quoted(bit_generator), fix=fix))
         super().__init__(np.random.PCG64() if bit_generator is None else bit_generator)
 
     def manual_seed(self, seed: int) -> Generator:
@@ -30,9 +35,10 @@ class Generator(np.random.Generator):
         Raises:
             ArgumentError: ``seed`` is not an integer >= 0.
         """
-        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-            raise ArgumentError(message("manual_seed", "an integer seed >= 0", repr(seed)))
-        self.bit_generator.state = np.random.PCG64(int(seed)).state
+        whole = as_integer(seed)
+        if whole is None or whole < 0:
+            raise ArgumentError(message("manual_seed", "an integer seed >= 0", quoted(seed)))
+        self.bit_generator.state = np.random.PCG64(whole).state
         return self
 
 
@@ -86,7 +92,6 @@ def set_state(state: dict[str, Any]) -> None:
     """
     try:
         _generator.bit_generator.state = state
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise CheckpointError(
-            message("set_state", "a state from minires.random.get_state()", repr(error))
-        ) from error
+    except (ValueError, TypeError, LookupError, OverflowError, RuntimeError) as error:
+        expected = "a state from minires.random.get_state()"
+        raise CheckpointError(message("set_state", expected, quoted(error))) from error

@@ -2,23 +2,31 @@
 
 The operations (``+``, ``[...]``, ``.sum()`` and so on) are not defined here: each module of
 :mod:`minires.ops` binds its own with :func:`tensor_method`. What this file holds is everything
-that is not differentiation or arithmetic: creation, conversion, printing, copying.
+that is not differentiation or arithmetic: conversion, printing, copying. Tensors of a given shape
+are made in :mod:`minires.creation`.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .arguments import as_integer
 from .autograd import Variable, look, show_place
-from .device import CPU, Device, array_module, cupy, device_of, move
-from .errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, message
-
-MOST = 2**56  # entries: NumPy counts bytes in 63 bits
+from .device import CPU, Device, cupy, device_of, move
+from .errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    GraphError,
+    ShapeError,
+    message,
+    quoted,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,9 +121,12 @@ class Tensor(Variable):
         """The shape, or one entry of it."""
         if dim is None:
             return self.shape
-        if not -self.ndim <= dim < self.ndim:
-            raise ShapeError(message("size", f"a dim of {self.ndim}", dim, f"shape {self.shape}"))
-        return self.shape[dim]
+        index = as_integer(dim)
+        if index is None:
+            raise ArgumentError(message("size", "dim an integer", quoted(dim)))
+        if not -self.ndim <= index < self.ndim:
+            raise ShapeError(message("size", f"a dim of {self.ndim}", index, f"shape {self.shape}"))
+        return self.shape[index]
 
     def dim(self) -> int:
         return len(self.shape)
@@ -322,6 +333,9 @@ def _as_array(data: Any, dtype: Any = None) -> Any:
             array = np.array(data)
         except ValueError as error:
             raise ShapeError(message("tensor", "rows of equal length", str(error))) from error
+        except (TypeError, RuntimeError, OverflowError, AttributeError) as error:
+            what = f"{type(data).__name__}, which gives none: {error}"
+            raise DTypeError(message("tensor", "numbers", what)) from error
         if array.dtype == np.float64 and dtype is None:
             array = array.astype(np.float32)  # a Python float carries no precision of its own
     if array.dtype not in _DTYPES or not array.dtype.isnative:
@@ -346,8 +360,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         if dtype is None:  # which is float64 to NumPy
             raise TypeError("None is not a dtype")
         result = np.dtype(dtype)
-    except TypeError as error:
-        raise DTypeError(message("dtype", "a dtype such as 'float32'", repr(dtype))) from error
+    except (TypeError, ValueError, AttributeError, RuntimeError, SyntaxError) as error:
+        raise DTypeError(message("dtype", "a dtype such as 'float32'", quoted(dtype))) from error
     if result not in _DTYPES:
         raise DTypeError(message("dtype", "float32, float64, bool or an integer", str(result)))
     return result
@@ -367,12 +381,14 @@ def tensor(
         ShapeError: rows of unequal length.
         DTypeError: text, objects, float16, or another dtype that minires does not take.
     """
+    if dtype is not None:
+        dtype = as_dtype(dtype)
     array = _as_array(data, dtype)
     if hasattr(data, "dtype") or hasattr(data, "__dlpack_device__"):
         array = array.copy()
     if dtype is not None:
-        array = array.astype(as_dtype(dtype), copy=False)
-    return _make(array, requires_grad, device)
+        array = array.astype(dtype, copy=False)
+    return make(array, requires_grad, device)
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
@@ -417,108 +433,15 @@ def from_dlpack(source: Any) -> Tensor:
         raise DTypeError(message("from_dlpack", "a dtype that NumPy has", str(error))) from error
 
 
-def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
-    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
-        sizes = sizes[0]
-    try:
-        shape = tuple(size.__index__() for size in sizes)
-    except (AttributeError, TypeError):
-        raise ShapeError(message("shape", "integers", repr(tuple(sizes)))) from None
-    if math.prod(shape) > MOST:
-        raise MemoryError(f"a tensor of shape {shape} has {math.prod(shape):.1e} entries")
-    if any(size < 0 for size in shape):
-        raise ShapeError(message("shape", "sizes >= 0", shape))
-    return shape
+def given(name: str, x: Any) -> Tensor:
+    """``x``, if it is a tensor; an error with advice if not."""
+    if not isinstance(x, Variable):
+        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
+    return x  # type: ignore[return-value]
 
 
-def _make(array: Any, requires_grad: bool, device: str | Device = CPU) -> Tensor:
+def make(array: Any, requires_grad: bool, device: str | Device = CPU) -> Tensor:
     """A tensor on a new array, which nobody else has."""
     result = Tensor(move(np.asarray(array), Device.parse(device)), requires_grad)
     result._version.exposed = False
-    return result
-
-
-def full(
-    shape: Sequence[int] | int,
-    fill_value: float,
-    dtype: Any = np.float32,
-    requires_grad: bool = False,
-    device: str | Device = CPU,
-) -> Tensor:
-    """A tensor of this shape with the same value everywhere."""
-    return _make(np.full(_shape([shape]), fill_value, as_dtype(dtype)), requires_grad, device)
-
-
-def zeros(
-    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
-) -> Tensor:
-    """Zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
-    return _make(np.zeros(_shape(shape), as_dtype(dtype)), requires_grad, device)
-
-
-def ones(
-    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
-) -> Tensor:
-    """Ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
-    return _make(np.ones(_shape(shape), as_dtype(dtype)), requires_grad, device)
-
-
-def empty(
-    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
-) -> Tensor:
-    """Memory that has not been written yet: its values are arbitrary."""
-    return _make(np.empty(_shape(shape), as_dtype(dtype)), requires_grad, device)
-
-
-def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
-    """``start, start + step, ...`` below ``end``; with one argument, from 0 up to it."""
-    if end is None:
-        start, end = 0, start
-    if step == 0:
-        raise ArgumentError(message("arange", "step other than 0", step))
-    if dtype is None:
-        whole = all(isinstance(value, int | np.integer) for value in (start, end, step))
-        dtype = np.int64 if whole else np.float32
-    values: Any = np.arange(start, end, step)  # type: ignore[arg-type]
-    return _make(values.astype(as_dtype(dtype), copy=False), False)
-
-
-def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> Tensor:
-    """``steps`` numbers at equal distances from ``start`` to ``end``, both included."""
-    (count,) = _shape([steps])
-    return _make(np.linspace(start, end, count, dtype=as_dtype(dtype)), False)
-
-
-def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
-    """The identity matrix, (n, m)."""
-    return _make(np.eye(*_shape([n, n if m is None else m]), dtype=as_dtype(dtype)), False)
-
-
-def _like(other: Tensor, fill: str, dtype: Any) -> Tensor:
-    xp = array_module(other._array)
-    array = getattr(xp, fill)(other._array, dtype=None if dtype is None else as_dtype(dtype))
-    result = Tensor(array)
-    result._version.exposed = False
-    return result
-
-
-def zeros_like(other: Tensor, dtype: Any = None) -> Tensor:
-    """Zeros with the shape, layout, device and (unless given) dtype of ``other``."""
-    return _like(other, "zeros_like", dtype)
-
-
-def ones_like(other: Tensor, dtype: Any = None) -> Tensor:
-    """Ones with the shape, layout, device and (unless given) dtype of ``other``."""
-    return _like(other, "ones_like", dtype)
-
-
-def empty_like(other: Tensor, dtype: Any = None) -> Tensor:
-    """Unwritten memory with the shape, layout, device and dtype of ``other``."""
-    return _like(other, "empty_like", dtype)
-
-
-def full_like(other: Tensor, fill_value: float, dtype: Any = None) -> Tensor:
-    """One value everywhere, with the shape, device and dtype of ``other``."""
-    result = _like(other, "empty_like", dtype)
-    result._array.fill(fill_value)
     return result

@@ -17,7 +17,7 @@ OPS = sorted(p.parent.name for p in (PACKAGE / "ops").glob("*/op.py"))
 STOREYS = [
     {"errors", "forks", "arguments", "files", "mode", "starting", "notebook"},
     {"device", "random", "autograd", "cuda"},
-    {"tensor", "draws"},
+    {"tensor", "creation", "draws"},
     {"kernels", "ops"},
     {"derivatives"},
     {"nn", "optim", "data", "utils", "environment", "html", "drawing", "streams"},

@@ -19,11 +19,12 @@ import numpy as np
 
 from .. import arguments, random
 from ..autograd import enable_grad, grad
+from ..creation import zeros_like
 from ..device import backend_name, device_of
 from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
 from ..nn import Module
 from ..ops import concatenate
-from ..tensor import Tensor, zeros_like
+from ..tensor import Tensor
 from .analytic import Backward
 from .compare import Comparison, compare_entries, compare_probes
 from .demands import as_list, check_inputs, check_result, explained, seed_of

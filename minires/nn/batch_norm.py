@@ -9,12 +9,14 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import computed, look
+from minires.creation import ones, zeros
 from minires.errors import ShapeError, message
 from minires.nn import functional as F
 from minires.nn.layers import parameter
 from minires.nn.module import Module
 from minires.ops.checks import given
-from minires.tensor import Tensor, ones, tensor, zeros
+from minires.creation import ones, zeros
+from minires.tensor import Tensor, tensor
 
 
 class BatchNorm2d(Module):

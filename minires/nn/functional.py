@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minires import ops
-from minires.errors import ArgumentError, message
+from minires.arguments import flag
+from minires.errors import ArgumentError, message, quoted
 from minires.ops import flatten, gelu, linear, log_softmax, sigmoid, softmax, softplus, tanh
 from minires.ops.select import one_hot
 from minires.tensor import Tensor
@@ -145,6 +146,7 @@ def cross_entropy(
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero entries with probability ``p`` and scale the rest by 1 / (1 - p)."""
+    flag("dropout", "inplace", inplace)
     return ops.dropout(input, p, training=training)
 
 
@@ -152,21 +154,25 @@ def dropout2d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
     """Zero whole channels with probability ``p`` and scale the rest by 1 / (1 - p)."""
+    flag("dropout2d", "inplace", inplace)
     return ops.dropout2d(input, p, training=training)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """``max(input, 0)``, see :func:`minires.ops.relu`."""
+    flag("relu", "inplace", inplace)
     return ops.relu(input)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """``input`` where positive, else ``negative_slope * input``."""
+    flag("leaky_relu", "inplace", inplace)
     return ops.leaky_relu(input, negative_slope)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """``input * sigmoid(input)``."""
+    flag("silu", "inplace", inplace)
     return ops.silu(input)
 
 
@@ -178,8 +184,8 @@ def pad(
     Raises:
         ArgumentError: a ``mode`` other than ``"constant"``.
     """
-    if mode != "constant":
-        raise ArgumentError(message("pad", 'mode "constant"', repr(mode)))
+    if not isinstance(mode, str) or mode != "constant":
+        raise ArgumentError(message("pad", 'mode "constant"', quoted(mode)))
     return ops.pad(input, pad, 0 if value is None else value)
 
 

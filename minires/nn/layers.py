@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from minires import arguments
+from minires.creation import zeros
 from minires.errors import ArgumentError, message
 from minires.nn import functional as F
 from minires.nn import init
 from minires.nn.functional import Size
 from minires.nn.module import Module, Parameter
-from minires.tensor import Tensor, zeros
+from minires.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
 DRAWN = 16  # bytes that an entry takes while it is drawn: float64, and float32 twice

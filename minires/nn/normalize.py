@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minires import arguments
+from minires.creation import ones, zeros
 from minires.errors import ArgumentError, message
 from minires.nn import functional as F
 from minires.nn.layers import parameter
 from minires.nn.module import Module
-from minires.tensor import Tensor, ones, zeros
+from minires.tensor import Tensor
 
 
 class LayerNorm(Module):

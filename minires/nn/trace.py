@@ -16,10 +16,11 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import Observer, caller, enable_grad, no_fusion, no_grad, observed_by
+from minires.creation import zeros
 from minires.errors import ArgumentError, message, quoted
 from minires.nn.module import Module
 from minires.random import get_state, set_state
-from minires.tensor import Tensor, as_dtype, zeros
+from minires.tensor import Tensor, as_dtype
 
 
 @dataclass(eq=False)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import choice, number
 from ..autograd import Function
 from ..device import array_module
-from ..errors import ArgumentError, message, unknown
 from ..tensor import Tensor, tensor_method
 from .checks import real
 from .elementwise import exp, where
@@ -299,9 +299,8 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
         ArgumentError: ``negative_slope`` is not a number.
     """
     real("leaky_relu", x)
-    if not isinstance(negative_slope, int | float):
-        raise ArgumentError(message("leaky_relu", "negative_slope a number", repr(negative_slope)))
-    return where(x > 0, x, x * negative_slope)
+    slope = number("leaky_relu", "negative_slope", negative_slope)
+    return where(x > 0, x, x * slope)
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -315,15 +314,13 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
         ArgumentError: another ``approximate``.
     """
     real("gelu", x)
-    if approximate == "none":
+    if choice("approximate", approximate, ("none", "tanh")) == "none":
         return GELU.apply(x)
-    if approximate == "tanh":
-        # (1 + tanh(t)) / 2 is sigmoid(2 t), with all digits where tanh is almost -1; beyond 100 it
-        # is constant, and a cube could overflow
-        inner = x.clip(-100, 100)  # type: ignore[attr-defined]
-        inner = (inner + inner * inner * inner * 0.044715) * math.sqrt(8 / math.pi)
-        return x * sigmoid(inner)
-    raise unknown("approximate", approximate, ["none", "tanh"])
+    # (1 + tanh(t)) / 2 is sigmoid(2 t), with all digits where tanh is almost -1; beyond 100 it is
+    # constant, and a cube could overflow
+    inner = x.clip(-100, 100)  # type: ignore[attr-defined]
+    inner = (inner + inner * inner * inner * 0.044715) * math.sqrt(8 / math.pi)
+    return x * sigmoid(inner)
 
 
 def silu(x: Tensor) -> Tensor:

@@ -8,37 +8,33 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_integer, as_number, choice
 from ..autograd import Variable, in_complex_step
 from ..device import array_module, device_of
-from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, unknown
-from ..tensor import Tensor
+from ..errors import DeviceError, DTypeError, ShapeError, message, quoted
+from ..tensor import Tensor, given
 
 Pair = tuple[int, int]
-NUMBERS = (int, float, np.integer, np.floating)
-MOST = 2**31 - 1  # as much as any size that fits memory has in one direction
 
 
-def pair(op: str, name: str, value: Any, least: int) -> Pair:
-    """An option given as one integer or as (height, width).
+def _key(option: Any) -> Any:
+    """An option that a check has passed, as Python's own tuples and integers."""
+    if isinstance(option, list | tuple):
+        return tuple([_key(entry) for entry in option])
+    whole = as_integer(option)
+    return option if whole is None else whole
+
+
+def listed(name: str, expected: str, values: Any, fix: str = "") -> list[Any]:
+    """What an iterable holds.
 
     Raises:
-        ArgumentError: neither, or below ``least``.
+        DTypeError: not one, or one that fails.
     """
-    entries = (value, value) if isinstance(value, int | np.integer) else value
-    if (
-        not isinstance(entries, tuple | list)
-        or len(entries) != 2
-        or not all(
-            isinstance(e, int | np.integer) and not isinstance(e, bool) and e >= least
-            for e in entries
-        )
-    ):
-        raise ArgumentError(
-            message(op, f"{name} an integer >= {least} or a pair of them", repr(value))
-        )
-    if max(entries) > MOST:
-        raise ArgumentError(message(op, f"{name} of at most {MOST}", repr(value)))
-    return int(entries[0]), int(entries[1])
+    try:
+        return list(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DTypeError(message(name, expected, quoted(values), fix=fix)) from error
 
 
 def remembered(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]:
@@ -57,7 +53,7 @@ def remembered(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]
             return known(args, types(args))
         except TypeError:  # an option that cannot be a key: a list, or a mistake, which make names
             make(*args)
-            args = tuple([tuple(a) if isinstance(a, list) else a for a in args])
+            args = tuple([_key(option) for option in args])
             return known(args, types(args))
 
     return get
@@ -110,28 +106,61 @@ def full_laid_out(like: Any, shape: tuple[int, ...], value: float = 0) -> Any:
 
 
 def operand(name: str, value: Any, like: Variable) -> Any:
-    """``value`` as an operand beside the tensor ``like``: a tensor, or a plain Python number."""
+    """``value`` as an operand beside the tensor ``like``: a tensor, or a plain Python number.
+
+    Raises:
+        DTypeError: neither, or a number that a tensor of like's dtype cannot meet.
+    """
     if isinstance(value, Variable):
         return value
     if isinstance(value, np.ndarray) and value.ndim:
         return Tensor(value)
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.item()
-    if isinstance(value, bool | int | float | complex):
-        dtype = like.dtype
-        if isinstance(value, float) and dtype.kind not in "fc":
+    number = plain(name, value)
+    kind = like.dtype.kind
+    if type(number) is float:
+        if kind not in "fc":
             raise DTypeError(
-                f"{name}: a {dtype} tensor and the float {value!r} do not mix. "
+                f"{name}: a {like.dtype} tensor and the float {number!r} do not mix. "
                 "Convert the tensor with .float()."
             )
-        fits = dtype.kind not in "iu" or np.iinfo(dtype).min <= value.real <= np.iinfo(dtype).max
-        if not fits:
+    elif type(number) is int:
+        least, most = _range(like.dtype)
+        if not least <= number <= most:
             raise DTypeError(
-                f"{name}: a {dtype} tensor and the number {value!r} do not mix. "
+                f"{name}: a {like.dtype} tensor and the number {quoted(number)} do not mix. "
                 "Convert the tensor first, as in x.long() or x.float()."
             )
+    elif type(number) is complex and kind != "c" and not in_complex_step():
+        raise DTypeError(message(name, "real numbers", quoted(number)))
+    return number
+
+
+def plain(name: str, value: Any) -> bool | int | float | complex:
+    """A number of Python's or NumPy's, or an array of no dimensions, as Python's.
+
+    Raises:
+        DTypeError: something else.
+    """
+    if type(value) is float or type(value) is int or type(value) is bool:
         return value
-    raise DTypeError(message(name, "a tensor, an array or a number", type(value).__name__))
+    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and value.dtype.kind in "bc":
+        value = value.item()
+    if isinstance(value, bool | complex):
+        return value
+    number = as_number(value)
+    if number is None:
+        raise DTypeError(message(name, "a tensor, an array or a number", type(value).__name__))
+    return number
+
+
+@functools.cache
+def _range(dtype: Any) -> tuple[int, int]:
+    """The integers that a tensor of this dtype can meet: those that it has, or those that a float
+    of double precision comes near to."""
+    if dtype.kind in "fc":
+        return -(2**1023), 2**1023
+    limits = np.iinfo(np.int64 if dtype.kind == "b" else dtype)
+    return int(limits.min), int(limits.max)
 
 
 def check_same(name: str, *tensors: Variable) -> None:
@@ -162,8 +191,7 @@ def _on_gpu(x: Variable) -> bool:
 
 def check_reduction(reduction: str) -> None:
     """Refuse a name of no reduction, with the nearest that is one."""
-    if reduction not in ("mean", "sum", "none"):
-        raise unknown("reduction", reduction, ["mean", "sum", "none"])
+    choice("reduction", reduction, ("mean", "sum", "none"))
 
 
 def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
@@ -187,13 +215,6 @@ def ordered(value: Any) -> Any:
     return value.real if in_complex_step() else value
 
 
-def given(name: str, x: Any) -> Tensor:
-    """``x``, if it is a tensor; an error with advice if not."""
-    if not isinstance(x, Variable):
-        raise DTypeError(message(name, "a tensor", type(x).__name__, fix="Use minires.tensor(x)."))
-    return x  # type: ignore[return-value]
-
-
 def real(name: str, x: Any) -> Tensor:
     """``x``, if it is a floating-point tensor; an error with advice if not."""
     given(name, x)
@@ -202,3 +223,11 @@ def real(name: str, x: Any) -> Tensor:
             message(name, "a floating-point tensor", str(x.dtype), fix="Use x.float().")
         )
     return x  # type: ignore[no-any-return]
+
+
+def numbers(name: str, x: Any, fix: str = "") -> Tensor:
+    """``x``, if it is a tensor of something other than bools."""
+    if not isinstance(x, Variable) or x._array.dtype == np.bool_:
+        got = "bools" if isinstance(x, Variable) else type(x).__name__
+        raise DTypeError(message(name, "a tensor of numbers", got, fix=fix))
+    return x  # type: ignore[return-value]

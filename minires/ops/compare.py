@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import number
 from ..autograd import Variable, computed, in_complex_step, switch, tell
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
-from .checks import binary_operands, ordered
+from .checks import binary_operands, given, numbers, ordered, plain
 
 
 def _comparison(symbol: str, function: Any) -> Any:
     def compare(x: Any, y: Any) -> Any:
         if not isinstance(y, Variable | np.ndarray | np.generic | bool | int | float):
             return NotImplemented
-        if isinstance(y, float) and x._array.dtype.kind in "iub":
-            a, b = x, y  # comparing loses nothing, so an integer may meet a float
+        number = None if isinstance(y, Variable) or getattr(y, "ndim", 0) else plain(symbol, y)
+        if type(number) is float and x._array.dtype.kind in "iub":
+            a, b = x, number  # comparing loses nothing, so an integer may meet a float
         else:
             a, b = binary_operands(symbol, x, y)
         left, right = (v._array if isinstance(v, Variable) else v for v in (a, b))
@@ -103,19 +105,20 @@ def _invert(x: Tensor) -> Tensor:
 @tensor_method("isnan")
 def isnan(x: Tensor) -> Tensor:
     """True where an entry is NaN."""
-    return Tensor(computed(array_module(x._array).isnan, x._array))
+    return Tensor(computed(array_module(given("isnan", x)._array).isnan, x._array))
 
 
 @tensor_method("isfinite")
 def isfinite(x: Tensor) -> Tensor:
     """True where an entry is neither NaN nor infinite."""
-    return Tensor(computed(array_module(x._array).isfinite, x._array))
+    return Tensor(computed(array_module(given("isfinite", x)._array).isfinite, x._array))
 
 
 @tensor_method("sign")
 def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
-    result = computed(array_module(x._array).sign, ordered(x._array))
+    array = numbers("sign", x)._array
+    result = computed(array_module(array).sign, ordered(array))
     switch("sign", lambda: result)
     return Tensor(result)
 
@@ -123,5 +126,9 @@ def sign(x: Tensor) -> Tensor:
 def allclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
     """Whether all entries agree within ``atol + rtol * |y|``."""
     x, y = binary_operands("allclose", x, y)
+    relative = number("allclose", "rtol", rtol, least=0, finite=False)
+    absolute = number("allclose", "atol", atol, least=0, finite=False)
     left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
-    return bool(array_module(left).allclose(left, right, rtol=rtol, atol=atol))
+    xp = array_module(left if isinstance(x, Variable) else right)
+    with np.errstate(all="ignore"):
+        return bool(xp.allclose(left, right, rtol=relative, atol=absolute))

@@ -13,11 +13,10 @@ arXiv:1603.07285, chapter 4.
 
 from __future__ import annotations
 
-import numpy as np
-
+from ..arguments import integer, pair
 from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor
-from .checks import Pair, check_same, pair, real
+from .checks import Pair, check_same, real
 from .conv2d.op import Conv2dInput, conv2d_geometry
 from .layout import channels_last
 from .shape import pad
@@ -72,6 +71,7 @@ def conv_transpose2d(
     check_same(NAME, x, w, *([] if b is None else [b]))
     s, p = pair(NAME, "stride", stride, 1), pair(NAME, "padding", padding, 0)
     d, more = pair(NAME, "dilation", dilation, 1), pair(NAME, "output_padding", output_padding, 0)
+    groups = integer(NAME, "groups", groups, 1)
     _check(x, w, b, groups)
     if any(m >= max(a, c) for m, a, c in zip(more, s, d)):
         expected = "output_padding below stride or dilation"
@@ -103,8 +103,6 @@ def _check(x: Tensor, w: Tensor, b: Tensor | None, groups: int) -> None:
     if x.ndim != 4 or w.ndim != 4:
         expected = "x (n, c, h, w) and w (c_in, c_out / groups, k_h, k_w)"
         raise ShapeError(message(NAME, expected, f"{x.shape} and {w.shape}"))
-    if not isinstance(groups, int | np.integer) or isinstance(groups, bool) or groups < 1:
-        raise ArgumentError(message(NAME, "groups >= 1", repr(groups)))
     if x.shape[1] != w.shape[0] or w.shape[0] % groups:
         expected = "x.shape[1] == w.shape[0], divisible by groups"
         got = f"{x.shape[1]} and {w.shape[0]}"

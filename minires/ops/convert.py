@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_integer, flag
 from ..autograd import Function, Variable, computed, in_complex_step, replace
 from ..device import Device, array_module, device_of, move
 from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor, as_dtype, tensor_method
-from .checks import operand, ordered
+from .checks import given, operand, ordered
 from .elementwise import Expand, clip
 
 
@@ -41,7 +42,7 @@ class Cast(Function):
 @tensor_method("clone")
 def clone(x: Tensor) -> Tensor:
     """A copy of the values in new memory; gradients flow through it."""
-    return Clone.apply(x)
+    return Clone.apply(given("clone", x))
 
 
 @tensor_method("astype")
@@ -52,7 +53,7 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
         DTypeError: ``dtype`` is not one that minires takes.
     """
     dtype = as_dtype(dtype)
-    if dtype == x.dtype:
+    if dtype == given("astype", x).dtype:
         return x
     array = x._array
     if array.dtype.kind in "fc" and dtype.kind in "fc":
@@ -85,7 +86,8 @@ def fill_(x: Tensor, value: float) -> Tensor:
         if value._array.size != 1:
             raise ShapeError(message("fill_", "a number or a tensor of one", value.shape))
         return copy_(x, value.reshape(()))  # type: ignore[attr-defined]
-    replace(x, Tensor(array_module(x._array).full(x.shape, value, x.dtype)))
+    with np.errstate(over="ignore"):  # an infinity, as a float32 has it
+        replace(x, Tensor(array_module(x._array).full(x.shape, value, x.dtype)))
     return x
 
 
@@ -152,7 +154,9 @@ def to(
         ArgumentError: no target.
         DeviceError: the device is not there; says what to install.
     """
-    wanted = [target for target in (*targets, dtype, device) if target is not None]
+    flag("to", "non_blocking", non_blocking)
+    place = None if device is None else Device.parse(device)
+    wanted = [target for target in (*targets, dtype, place) if target is not None]
     if not wanted:
         raise ArgumentError(message("to", "a device or a dtype", "none"))
     for target in wanted:
@@ -181,4 +185,5 @@ def cuda(x: Tensor, device: int | str | Device = 0, non_blocking: bool = False) 
     Raises:
         DeviceError: there is no GPU; says what to install.
     """
-    return to(x, Device("cuda", device) if isinstance(device, int) else Device.parse(device))
+    number = as_integer(device)
+    return to(x, Device.parse(device) if number is None else Device("cuda", number))

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import random
+from ..arguments import flag, number
 from ..autograd import computed
 from ..device import array_module
-from ..errors import ArgumentError, message
+from ..draws import source
 from ..tensor import Tensor
 from .checks import images, real
 from .elementwise import mul
@@ -73,16 +73,14 @@ def _masked(
 ) -> Tensor:
     """x times a mask of this shape."""
     real(name, x)
-    if not isinstance(p, int | float) or not 0 <= p <= 1:
-        raise ArgumentError(message(name, "p in 0..1", repr(p)))
-    if not training or p == 0:
+    p = number(name, "p", p, least=0, most=1)
+    if not flag(name, "training", training) or p == 0:
         return x
-    source = random.generator() if generator is None else generator
-    mask = computed(_mask, source, shape, p, x.dtype)
+    mask = computed(_mask, source(name, generator), shape, p, x.dtype)
     return mul(x, Tensor(array_module(x._array).asarray(mask)))
 
 
-def _mask(source: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any) -> Any:
-    kept = source.random(shape, dtype=np.float32) >= p
+def _mask(draws: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any) -> Any:
+    kept = draws.random(shape, dtype=np.float32) >= p
     mask = kept.astype(dtype) * (0 if p == 1 else 1 / (1 - p))
     return mask.astype(dtype, copy=False)

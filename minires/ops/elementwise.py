@@ -24,7 +24,7 @@ from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import large, sums
-from .checks import binary_operands, check_same, operand, real
+from .checks import binary_operands, check_same, given, numbers, operand, real
 
 
 class SumTo(Function):
@@ -439,18 +439,10 @@ for _name, _function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "po
     tensor_method(f"__i{_name}__", f"{'div' if _name == 'truediv' else _name}_")(_inplace)
 
 
-def _numbers(name: str, x: Any, fix: str = "") -> Tensor:
-    """``x``, if it is a tensor of something other than bools."""
-    if not isinstance(x, Variable) or x._array.dtype == np.bool_:
-        got = "bools" if isinstance(x, Variable) else type(x).__name__
-        raise DTypeError(message(name, "a tensor of numbers", got, fix=fix))
-    return x  # type: ignore[return-value]
-
-
 @tensor_method("__neg__", "neg")
 def neg(x: Tensor) -> Tensor:
     """``-x``."""
-    return Neg.apply(_numbers("neg", x, "Use ~x."))
+    return Neg.apply(numbers("neg", x, "Use ~x."))
 
 
 @tensor_method("__pos__")
@@ -461,7 +453,7 @@ def _pos(x: Tensor) -> Tensor:
 @tensor_method("__abs__", "abs")
 def abs_(x: Tensor) -> Tensor:
     """The absolute value; its derivative at 0 is taken as 0."""
-    return Abs.apply(_numbers("abs", x))
+    return Abs.apply(numbers("abs", x))
 
 
 @tensor_method("exp")
@@ -492,14 +484,14 @@ def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tenso
     """Values below ``min`` raised to it, above ``max`` lowered to it; no gradient out there."""
     if min is None and max is None:
         raise ArgumentError("clip: expected min, max or both, got neither")
-    for bound in (min, max):
-        if bound is not None and not isinstance(operand("clip", bound, x), bool | int | float):
-            raise DTypeError(
-                message("clip", "numbers as bounds", type(bound).__name__, fix="Use maximum().")
-            )
-    if min is not None and max is not None and min > max:
-        raise ArgumentError(message("clip", "min <= max", f"{min} and {max}"))
-    return Clip.apply(x, min, max)
+    given("clip", x)
+    low, high = (None if bound is None else operand("clip", bound, x) for bound in (min, max))
+    for bound in (low, high):
+        if isinstance(bound, Variable):
+            raise DTypeError(message("clip", "numbers as bounds", "a tensor", fix="Use maximum()."))
+    if low is not None and high is not None and low > high:
+        raise ArgumentError(message("clip", "min <= max", f"{low} and {high}"))
+    return Clip.apply(x, low, high)
 
 
 clamp = clip
@@ -523,7 +515,7 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
     Raises:
         DTypeError: ``condition`` is not a bool tensor, or ``x`` and ``y`` differ in dtype.
     """
-    mask = condition._array if isinstance(condition, Variable) else np.asarray(condition)
+    mask = (condition if isinstance(condition, Variable) else Tensor(condition))._array
     if mask.dtype != np.bool_:
         raise DTypeError(message("where", "a bool condition", str(mask.dtype), fix="Use x > 0."))
     if not isinstance(x, Variable) and not isinstance(y, Variable):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_integer
 from ..autograd import (
     Context,
     Function,
@@ -20,7 +21,7 @@ from ..autograd import (
     written,
 )
 from ..device import array_module
-from ..errors import BoundsError, DTypeError, ShapeError, message
+from ..errors import BoundsError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from .checks import check_same, full_laid_out, operand
 from .elementwise import sum_to
@@ -122,12 +123,36 @@ def _clean(index: Any) -> Any:
         if index._array.dtype.kind not in "iub":
             raise DTypeError(message("index", "an integer or bool tensor", str(index._array.dtype)))
         return index._array
+    if index is None or index is Ellipsis or isinstance(index, bool):
+        return index
+    if isinstance(index, slice):
+        return slice(*(_end(part) for part in (index.start, index.stop, index.step)))
     if isinstance(index, list | range):
-        index = np.asarray(index, dtype=None if len(index) else np.int64)
-    if isinstance(index, str | float) or getattr(index, "dtype", np.dtype(int)).kind not in "iub":
-        given = getattr(index, "dtype", repr(index))
-        raise DTypeError(message("index", "integers, slices or bools", str(given)))
-    return index
+        index = _listed(index)
+    if isinstance(index, np.ndarray | np.generic) or hasattr(index, "__cuda_array_interface__"):
+        if index.dtype.kind not in "iub":
+            raise DTypeError(message("index", "integers, slices or bools", str(index.dtype)))
+        return index
+    whole = as_integer(index)
+    if whole is None:
+        raise DTypeError(message("index", "integers, slices or bools", quoted(index)))
+    return whole
+
+
+def _end(part: Any) -> int | None:
+    """One of the numbers of a slice."""
+    whole = None if part is None else as_integer(part)
+    if whole is None and part is not None:
+        raise DTypeError(message("index", "integers or None in a slice", quoted(part)))
+    return whole
+
+
+def _listed(index: Any) -> Any:
+    """A list of integers, bools or tensors of one as an array."""
+    try:
+        return np.asarray(index, dtype=None if len(index) else np.int64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DTypeError(message("index", "integers or bools in a list", str(error))) from error
 
 
 def _is_basic(index: Any) -> bool:

@@ -10,7 +10,7 @@ from ..autograd import Function
 from ..device import array_module
 from ..errors import DTypeError, ShapeError, message
 from ..kernels.buffers import empty
-from ..tensor import Tensor, from_numpy, tensor_method
+from ..tensor import Tensor, from_numpy, given, tensor_method
 
 FEW = 4  # channels that are moved one by one: faster than a few numbers after another
 
@@ -67,6 +67,8 @@ def contiguous(x: Tensor) -> Tensor:
 
 def channels_last(x: Tensor) -> Tensor:
     """``x``, (n, c, h, w), with memory in the order (n, h, w, c); itself if it is so already."""
+    if len(given("channels_last", x).shape) != 4:
+        raise ShapeError(message("channels_last", "x of shape (n, c, h, w)", x.shape))
     if x._array.transpose(0, 2, 3, 1).flags.c_contiguous:
         return x
     return ChannelsLast.apply(x)
@@ -89,7 +91,7 @@ def from_nhwc(images: Any) -> Tensor:
     >>> mr.from_nhwc(mr.zeros(8, 32, 48, 3)).shape
     (8, 3, 32, 48)
     """
-    if not hasattr(images, "shape") or not hasattr(images, "dtype"):
+    if not isinstance(images, Tensor | np.ndarray):
         given = type(images).__name__
         raise DTypeError(message("from_nhwc", "an array or a tensor (n, h, w, c)", given))
     if len(images.shape) != 4:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ShapeError, message
 from ..tensor import Tensor, tensor_method
+from .checks import given
 from .convert import astype
 from .shape import expand, reshape, transpose
 
@@ -11,19 +12,19 @@ from .shape import expand, reshape, transpose
 @tensor_method("expand_as")
 def expand_as(x: Tensor, other: Tensor) -> Tensor:
     """:func:`expand` to the shape of ``other``."""
-    return expand(x, *other.shape)
+    return expand(x, given("expand_as", other).shape)
 
 
 @tensor_method("view_as", "reshape_as")
 def view_as(x: Tensor, other: Tensor) -> Tensor:
     """:func:`reshape` to the shape of ``other``."""
-    return reshape(x, *other.shape)
+    return reshape(x, given("view_as", other).shape)
 
 
 @tensor_method("type_as")
 def type_as(x: Tensor, other: Tensor) -> Tensor:
     """:func:`astype` to the dtype of ``other``."""
-    return astype(x, other.dtype)
+    return astype(x, given("type_as", other).dtype)
 
 
 @tensor_method("t")
@@ -42,6 +43,7 @@ def t(x: Tensor) -> Tensor:
 @tensor_method("square")
 def square(x: Tensor) -> Tensor:
     """``x * x``."""
+    given("square", x)
     return x * x
 
 

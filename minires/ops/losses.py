@@ -11,8 +11,8 @@ from ..device import array_module
 from ..errors import ShapeError, message
 from ..tensor import Tensor
 from .activation import softplus
-from .checks import binary_operands, check_reduction, check_same, real
-from .cross_entropy.op import check_labels, check_weight, sum_of_weights, used_labels
+from .checks import binary_operands, check_reduction, check_same, given, real
+from .cross_entropy.op import check_ignored, check_labels, check_weight, sum_of_weights, used_labels
 from .elementwise import weigh, where
 
 
@@ -88,6 +88,7 @@ def nll_loss(
     if x.ndim != 2:
         raise ShapeError(message("nll_loss", "log-probabilities of shape (n, c)", x.shape))
     target = target if isinstance(target, Tensor) else Tensor(target)
+    ignore_index = check_ignored("nll_loss", ignore_index)
     labels = check_labels("nll_loss", target, x, ignore_index)
     used, at = computed(used_labels, labels, ignore_index)
     losses = -where(used, x[array_module(labels).arange(len(labels)), at], 0)
@@ -141,7 +142,7 @@ def binary_cross_entropy_with_logits(
     for factor, value in (("weight", weight), ("pos_weight", pos_weight)):
         if value is None:
             continue
-        binary_operands(name, x, value)
+        binary_operands(name, x, given(name, value))
         if np.broadcast_shapes(value.shape, x.shape) != x.shape:
             expected = f"a {factor} that broadcasts to {x.shape}"
             raise ShapeError(message(name, expected, value.shape))

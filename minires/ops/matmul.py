@@ -89,7 +89,7 @@ def matmul(x: Any, y: Any) -> Tensor:
         ShapeError: inner sizes that differ, scalars, or leading sizes that do not broadcast.
     """
     like = x if isinstance(x, Tensor) else real("matmul", y)
-    x, y = real("matmul", operand("matmul", x, like)), real("matmul", operand("matmul", y, like))
+    x, y = (real("matmul", operand("matmul", v, like)) for v in (x, y))
     check_same("matmul", x, y)
     a, b = x.shape, y.shape
     if not a or not b:
@@ -130,7 +130,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     Raises:
         ShapeError: sizes that do not fit.
     """
-    real("linear", x)
+    check_same("linear", real("linear", x), w, *(() if b is None else (b,)))
     if w.ndim != 2 or (b is not None and b.shape != w.shape[:1]):
         raise ShapeError(
             message(

@@ -8,11 +8,10 @@ With m and v the mean and the biased variance of the entries that are normalised
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
-from ..errors import ArgumentError, ShapeError, message
+from .. import arguments
+from ..arguments import as_integer, number
+from ..errors import ArgumentError, ShapeError, message, quoted
 from ..tensor import Tensor
 from .checks import check_same, real
 from .elementwise import sqrt
@@ -21,8 +20,7 @@ from .reduce import mean
 
 def _normalized(name: str, x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     """x less its mean over ``axes``, over its standard deviation there."""
-    if not isinstance(eps, int | float) or not eps > 0:
-        raise ArgumentError(message(name, "eps > 0", repr(eps)))
+    eps = number(name, "eps", eps, above=0)
     distance = x - mean(x, axes, keepdim=True)
     return distance / sqrt(mean(distance * distance, axes, keepdim=True) + eps)
 
@@ -61,8 +59,7 @@ def layer_norm(
         ArgumentError: ``eps`` out of range.
     """
     real("layer_norm", x)
-    one = isinstance(normalized_shape, int | np.integer)
-    sizes: Any = (normalized_shape,) if one else tuple(normalized_shape)  # type: ignore[arg-type]
+    sizes = arguments.sizes("layer_norm", "normalized_shape", normalized_shape, 0)
     if not sizes or x.shape[-len(sizes) :] != sizes:
         expected = f"x whose last sizes are {sizes}" if sizes else "at least one size"
         raise ShapeError(message("layer_norm", expected, f"x {x.shape}"))
@@ -103,12 +100,12 @@ def group_norm(
     if x.ndim < 2:
         raise ShapeError(message("group_norm", "x of shape (n, c, ...)", x.shape))
     n, c = x.shape[:2]
-    whole = isinstance(num_groups, int | np.integer) and not isinstance(num_groups, bool)
-    if not whole or num_groups < 1 or c % num_groups:
+    count = as_integer(num_groups)
+    if count is None or count < 1 or c % count:
         expected = f"num_groups a divisor of the {c} channels"
-        raise ArgumentError(message("group_norm", expected, repr(num_groups), f"x {x.shape}"))
+        raise ArgumentError(message("group_norm", expected, quoted(num_groups), f"x {x.shape}"))
     _check_affine("group_norm", x, (c,), w=w, b=b)
-    groups = x.reshape(n, num_groups, c // num_groups, *x.shape[2:])
+    groups = x.reshape(n, count, c // count, *x.shape[2:])
     y = _normalized("group_norm", groups, tuple(range(2, groups.ndim)), eps).reshape(x.shape)
     per_channel = (c,) + (1,) * (x.ndim - 2)
     y = y if w is None else y * w.reshape(per_channel)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import builtins
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..arguments import as_integer, flag, number
 from ..autograd import Function, computed, switch
 from ..device import array_module
-from ..errors import ArgumentError, DTypeError, ShapeError, message
+from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from . import sums
 from .checks import given, ordered, real
@@ -33,6 +35,9 @@ def numpy_names(function: F) -> F:
         ArgumentError: an argument under both of its names; an ``out`` or ``dtype`` that is one.
     """
 
+    parameters = list(inspect.signature(function).parameters)[1:]
+    place = parameters.index("keepdim") if "keepdim" in parameters else None
+
     @functools.wraps(function)
     def call(x: Any, *args: Any, **options: Any) -> Any:
         if isinstance(x, np.ndarray):
@@ -50,6 +55,11 @@ def numpy_names(function: F) -> F:
                         f"{function.__name__}: expected {ours} or {theirs}, got both"
                     )
                 options[ours] = options.pop(theirs)
+        if place is not None and len(args) > place:
+            keep = flag(function.__name__, "keepdim", args[place])
+            args = (*args[:place], keep, *args[place + 1 :])
+        elif "keepdim" in options:
+            options["keepdim"] = flag(function.__name__, "keepdim", options["keepdim"])
         return function(x, *args, **options)
 
     return call  # type: ignore[return-value]
@@ -65,22 +75,23 @@ def dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
         ShapeError: a dimension that ``x`` does not have, or one named twice.
         ArgumentError: not integers.
     """
+    many = len(given(name, x).shape)
     if dim is None:
-        return tuple(range(x.ndim))
-    entries = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
+        return tuple(range(many))
     result = []
-    for entry in entries:
-        if not isinstance(entry, int | np.integer) or isinstance(entry, bool):
-            got = "a tensor" if isinstance(entry, Tensor) else repr(dim)
+    for entry in dim if isinstance(dim, tuple | list) else (dim,):
+        whole = None if isinstance(entry, Tensor) else as_integer(entry)
+        if whole is None:
+            got = "a tensor" if isinstance(entry, Tensor) else quoted(dim)
             raise ArgumentError(message(name, "dim an integer or a tuple of them", got))
-        most = x.ndim or 1
-        if not -most <= entry < most:
+        most = many or 1
+        if not -most <= whole < most:
             allowed = f"dim in {-most}..{most - 1}"
-            raise ShapeError(message(name, allowed, entry, f"shape {x.shape}"))
-        result.append(int(entry) % most)
+            raise ShapeError(message(name, allowed, whole, f"shape {x.shape}"))
+        result.append(whole % most)
     if len(set(result)) != len(result):
-        raise ShapeError(message(name, "each dim once", dim, f"shape {x.shape}"))
-    return tuple(sorted(result)) if x.ndim else ()
+        raise ShapeError(message(name, "each dim once", quoted(dim), f"shape {x.shape}"))
+    return tuple(sorted(result)) if many else ()
 
 
 def dimension(name: str, x: Tensor, dim: int) -> int:
@@ -90,10 +101,10 @@ def dimension(name: str, x: Tensor, dim: int) -> int:
         ShapeError: a scalar, or a dimension that ``x`` does not have.
         ArgumentError: no integer.
     """
-    if not x.ndim:
+    if not given(name, x).shape:
         raise ShapeError(message(name, "at least one dimension", f"shape {x.shape}"))
-    if isinstance(dim, tuple | list):
-        raise ArgumentError(message(name, "one dim, an integer", repr(dim)))
+    if dim is None or isinstance(dim, tuple | list):
+        raise ArgumentError(message(name, "one dim, an integer", quoted(dim)))
     return dims(name, x, dim)[0]
 
 
@@ -281,14 +292,12 @@ def var(
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if unbiased is not None:
-        if not isinstance(unbiased, bool):
-            raise ArgumentError(message("var", "unbiased True or False", repr(unbiased)))
+        unbiased = flag("var", "unbiased", unbiased)
         if correction is not None:
             raise ArgumentError("var: expected unbiased or correction, got both")
     if correction is None:
         correction = 0 if unbiased is False else 1
-    if not isinstance(correction, int | float | np.number):
-        raise ArgumentError(message("var", "correction a number", repr(correction)))
+    correction = number("var", "correction", correction)
     axes = dims("var", x, dim)
     count = int(np.prod([x.shape[axis] for axis in axes]))
     if count <= correction:
@@ -362,9 +371,9 @@ def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
 
 def _one(name: str, x: Tensor, dim: Any) -> int | None:
     """``dim`` as one dimension >= 0; None for that of a scalar."""
-    if not isinstance(dim, int | np.integer):
-        raise ArgumentError(message(name, "one dim, an integer", repr(dim)))
-    found = dims(name, x, int(dim))
+    if as_integer(dim) is None:
+        raise ArgumentError(message(name, "one dim, an integer", quoted(dim)))
+    found = dims(name, x, dim)
     return found[0] if found else None
 
 

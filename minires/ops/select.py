@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import as_integer, as_number, flag, room
 from ..autograd import computed, look, switch
 from ..device import array_module
-from ..errors import ArgumentError, DTypeError, message
+from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from .checks import ordered, real
 from .elementwise import abs_, where
@@ -48,16 +49,18 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     >>> mr.topk(mr.tensor([3.0, 9.0, 5.0]), 2).indices.tolist()
     [1, 2]
     """
+    many, largest = as_integer(k), flag("topk", "largest", largest)
+    flag("topk", "sorted", sorted)
     if not x.ndim and dims("topk", x, dim) == ():  # a scalar is the best of itself
-        if not isinstance(k, int | np.integer) or k != 1:
-            raise ArgumentError(message("topk", "k = 1 of a scalar", repr(k)))
+        if many != 1:
+            raise ArgumentError(message("topk", "k = 1 of a scalar", quoted(k)))
         return TopK(amax(x), Tensor(array_module(x._array).zeros((), np.int64)))
     axis = dimension("topk", x, dim)
-    if not isinstance(k, int | np.integer) or not 0 <= k <= x.shape[axis]:
-        size = f"x {x.shape}, dim {dim}"
-        raise ArgumentError(message("topk", f"k in 0..{x.shape[axis]}", repr(k), size))
+    if many is None or not 0 <= many <= x.shape[axis]:
+        size = f"x {x.shape}, dim {axis}"
+        raise ArgumentError(message("topk", f"k in 0..{x.shape[axis]}", quoted(k), size))
     array = ordered(x._array)
-    index = computed(_first, array, axis, int(k), largest)
+    index = computed(_first, array, axis, many, largest)
     if array.dtype.kind == "f":
         switch("topk", lambda: index)
     return TopK(TakeAlong.apply(x, index, axis), Tensor(index))
@@ -97,15 +100,16 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if labels.dtype.kind not in "iu":
         fix = "Convert class numbers with .long()."
         raise DTypeError(message("one_hot", "integer labels", str(labels.dtype), fix=fix))
-    whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
-    if not whole or (num_classes < 1 and num_classes != -1):
-        raise ArgumentError(message("one_hot", "num_classes >= 1, or -1", repr(num_classes)))
-    if num_classes == -1:
+    many = as_integer(num_classes)
+    if many is None or (many < 1 and many != -1):
+        raise ArgumentError(message("one_hot", "num_classes >= 1, or -1", quoted(num_classes)))
+    if many == -1:
         if not labels.size:
             raise ArgumentError(message("one_hot", "num_classes for no labels at all", -1))
         look("the largest label, for num_classes=-1,")
-        num_classes = int(labels.max()) + 1
-    return Tensor(computed(_rows_of, labels, num_classes))
+        many = int(labels.max()) + 1
+    room("one_hot", 8 * labels.size * many, f"{many} classes")
+    return Tensor(computed(_rows_of, labels, many))
 
 
 def _rows_of(labels: Any, num_classes: int) -> Any:
@@ -131,9 +135,10 @@ def norm(x: Tensor, p: float | str = 2, dim: Dims = None, keepdim: bool = False)
         DTypeError: not a floating-point tensor.
     """
     real("norm", x)
-    p = 2 if p == "fro" else p
-    if not isinstance(p, int | float) or isinstance(p, bool) or not (p >= 1 or p == -math.inf):
-        raise ArgumentError(message("norm", 'p >= 1, inf, -inf or "fro"', repr(p)))
+    power = 2 if isinstance(p, str) and p == "fro" else as_number(p)
+    if power is None or not (1 <= power < 1e300 or abs(power) == math.inf):
+        raise ArgumentError(message("norm", 'p >= 1, inf, -inf or "fro"', quoted(p)))
+    p = power
     if math.isinf(p):
         return (amax if p > 0 else amin)(abs_(x), dim, keepdim)
     if p == 1:

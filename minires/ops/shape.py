@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from .. import arguments
+from ..arguments import as_integer, room
 from ..autograd import Function, Variable
+from ..creation import DIMS, MOST, sizes_of
 from ..device import array_module
-from ..errors import ArgumentError, DTypeError, ShapeError, message
+from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
-from .checks import check_same, full_laid_out, given, operand
+from .checks import check_same, full_laid_out, given, listed, operand
 from .elementwise import Expand
 from .index import GetItem
 from .reduce import dimension, dims
@@ -83,15 +87,6 @@ class Pad(Function):
 # **** views ****
 
 
-def _sizes(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
-    if len(args) == 1 and isinstance(args[0], Sequence):
-        args = tuple(args[0])
-    try:
-        return tuple(int(size.__index__()) for size in args)
-    except (AttributeError, TypeError):
-        raise ShapeError(message(name, "integers", repr(args))) from None
-
-
 @tensor_method("reshape", "view")
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """The same entries in row-major order in another shape; one size may be -1.
@@ -101,11 +96,11 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     Raises:
         ShapeError: another number of entries.
     """
-    sizes = _sizes("reshape", shape)
-    known = int(np.prod([n for n in sizes if n != -1]))
+    total = given("reshape", x).numel()
+    sizes = sizes_of("reshape", shape, -1)
+    known = math.prod([n for n in sizes if n != -1])
     unknown = sizes.count(-1)
-    total = x.numel()
-    if unknown > 1 or builtins.any(n < -1 for n in sizes):
+    if unknown > 1:
         raise ShapeError(message("reshape", "sizes >= 0 and at most one -1", sizes))
     if (unknown and (known == 0 or total % known)) or (not unknown and known != total):
         raise ShapeError(message("reshape", f"a shape of {total} entries", sizes, f"x {x.shape}"))
@@ -115,7 +110,8 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 @tensor_method("permute")
 def permute(x: Tensor, *order: Any) -> Tensor:
     """Reorder the dimensions: ``x.permute(0, 2, 3, 1)`` takes NCHW to NHWC. A view."""
-    entries = _sizes("permute", order)
+    given("permute", x)
+    entries = sizes_of("permute", order, -DIMS)
     if sorted(n % x.ndim if -x.ndim <= n < x.ndim else n for n in entries) != [*range(x.ndim)]:
         raise ShapeError(
             message("permute", f"each of the {x.ndim} dims once", entries, f"shape {x.shape}")
@@ -126,6 +122,7 @@ def permute(x: Tensor, *order: Any) -> Tensor:
 @tensor_method("transpose")
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Exchange two dimensions. A view."""
+    given("transpose", x)
     order = [*range(x.ndim)]
     if not order:  # a scalar, which dims lets have dimension 0
         dims("transpose", x, dim0), dims("transpose", x, dim1)
@@ -154,7 +151,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     first, last = dimension("flatten", x, start_dim), dimension("flatten", x, end_dim)
     if first > last:
         raise ShapeError(message("flatten", "start_dim <= end_dim", f"{start_dim} and {end_dim}"))
-    joined = int(np.prod(x.shape[first : last + 1]))
+    joined = math.prod(x.shape[first : last + 1])
     return reshape(x, *x.shape[:first], joined, *x.shape[last + 1 :])
 
 
@@ -173,20 +170,21 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
         ShapeError: a place that there is not.
         ArgumentError: not an integer.
     """
-    if not isinstance(dim, int | np.integer) or isinstance(dim, bool):
-        raise ArgumentError(message("unsqueeze", "dim an integer", repr(dim)))
-    if not -x.ndim - 1 <= dim <= x.ndim:
-        raise ShapeError(
-            message("unsqueeze", f"dim in {-x.ndim - 1}..{x.ndim}", dim, f"shape {x.shape}")
-        )
-    dim %= x.ndim + 1
-    return reshape(x, *x.shape[:dim], 1, *x.shape[dim:])
+    many, place = len(given("unsqueeze", x).shape), as_integer(dim)
+    if place is None:
+        raise ArgumentError(message("unsqueeze", "dim an integer", quoted(dim)))
+    if not -many - 1 <= place <= many:
+        expected = f"dim in {-many - 1}..{many}"
+        raise ShapeError(message("unsqueeze", expected, place, f"shape {x.shape}"))
+    place %= many + 1
+    return reshape(x, *x.shape[:place], 1, *x.shape[place:])
 
 
 @tensor_method("expand")
 def expand(x: Tensor, *shape: Any) -> Tensor:
     """Repeat dimensions of size 1 without copying; -1 keeps a size. A view."""
-    sizes = list(_sizes("expand", shape))
+    given("expand", x)
+    sizes = list(sizes_of("expand", shape, -1))
     lead = len(sizes) - x.ndim
     for i, n in enumerate(sizes):
         own = x.shape[i - lead] if i >= lead else None
@@ -198,21 +196,23 @@ def expand(x: Tensor, *shape: Any) -> Tensor:
             )
     if lead < 0:
         raise ShapeError(message("expand", f"at least {x.ndim} sizes", sizes, f"x {x.shape}"))
+    if math.prod(sizes) > MOST:
+        raise ShapeError(message("expand", f"at most {MOST} entries", tuple(sizes)))
     return Expand.apply(x, tuple(sizes))
 
 
 def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
     """:func:`expand`, with the shape as one argument."""
-    return expand(x, *shape)
+    return expand(x, tuple(shape) if isinstance(shape, list) else shape)
 
 
 # **** joins ****
 
 
 def _several(name: str, tensors: Any) -> list[Tensor]:
-    if not isinstance(tensors, Iterable):
-        raise DTypeError(message(name, "a list of tensors", repr(tensors), fix="Pass [x, y]."))
-    result = list(tensors)
+    if isinstance(tensors, Variable) and len(tensors.shape) == 0:
+        raise DTypeError(message(name, "a list of tensors", "a scalar tensor", fix="Pass [x, y]."))
+    result = listed(name, "a list of tensors", tensors, "Pass [x, y].")
     if not result:
         raise ArgumentError(f"{name}: expected at least one tensor, got none")
     for index, tensor in enumerate(result):
@@ -266,19 +266,20 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
     """
     axis = dimension("split", x, dim)
     total = x.shape[axis]
-    if not isinstance(split_size, Iterable):
-        if not isinstance(split_size, int | np.integer):
+    whole = as_integer(split_size)
+    if whole is not None or not isinstance(split_size, Iterable):
+        if whole is None:
             fix = "Divide with //." if isinstance(split_size, float) else ""
             expected = "split_size an integer, or a list of them"
-            raise ArgumentError(message("split", expected, repr(split_size), fix=fix))
-        if split_size < 1:
-            raise ArgumentError(message("split", "split_size >= 1", split_size))
-        sizes = [builtins.min(split_size, total - start) for start in range(0, total, split_size)]
+            raise ArgumentError(message("split", expected, quoted(split_size), fix=fix))
+        if whole < 1:
+            raise ArgumentError(message("split", "split_size >= 1", whole))
+        sizes = [builtins.min(whole, total - start) for start in range(0, total, whole)]
         sizes = sizes or [0]
     else:
-        sizes = list(_sizes("split", (tuple(split_size),)))
-        if builtins.sum(sizes) != total or builtins.any(n < 0 for n in sizes):
-            raise ShapeError(message("split", f"sizes >= 0 that add up to {total}", sizes))
+        sizes = list(arguments.sizes("split", "split_size", listed("split", "sizes", split_size)))
+        if builtins.sum(sizes) != total:
+            raise ShapeError(message("split", f"sizes >= 0 that add up to {total}", quoted(sizes)))
     ends = np.cumsum(sizes)
     return tuple(
         GetItem.apply(x, (slice(None),) * axis + (slice(int(end) - n, int(end)),))
@@ -293,9 +294,10 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     Raises:
         ArgumentError: ``chunks`` is no integer >= 1.
     """
-    if not isinstance(chunks, int | np.integer) or chunks < 1:
-        raise ArgumentError(message("chunk", "whole chunks >= 1", repr(chunks)))
-    return split(x, builtins.max(1, -(-x.shape[dimension("chunk", x, dim)] // chunks)), dim)
+    many = as_integer(chunks)
+    if many is None or many < 1:
+        raise ArgumentError(message("chunk", "whole chunks >= 1", quoted(chunks)))
+    return split(x, builtins.max(1, -(-x.shape[dimension("chunk", x, dim)] // many)), dim)
 
 
 def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:
@@ -307,7 +309,9 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:
     [[0.0, 1.0, 1.0]]
     """
     given("pad", x)
-    widths = _sizes("pad", (tuple(padding) if isinstance(padding, Iterable) else (padding,),))
+    if as_integer(padding) is None:
+        padding = listed("pad", "pairs of widths", padding)
+    widths = sizes_of("pad", [padding], -(2**31))
     if len(widths) % 2 or len(widths) // 2 > x.ndim:
         raise ShapeError(
             message("pad", f"pairs of widths for at most {x.ndim} dims", widths, f"x {x.shape}")
@@ -318,10 +322,15 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:
         n + builtins.min(a, 0) + builtins.min(b, 0) < 0 for n, (a, b) in zip(x.shape, pairs)
     ):
         raise ShapeError(message("pad", "to leave sizes >= 0", widths, f"x {x.shape}"))
+    value = operand("pad", value, x)
+    if isinstance(value, Variable):
+        raise DTypeError(message("pad", "value a number", "a tensor", fix="Use value.item()."))
+    after = math.prod(n + a + b for n, (a, b) in zip(x.shape, pairs))
+    room("pad", after * x.itemsize, f"widths {widths}")
     cut = tuple(
         slice(builtins.max(-a, 0), n - builtins.max(-b, 0)) for n, (a, b) in zip(x.shape, pairs)
     )
     if builtins.any(a < 0 or b < 0 for a, b in pairs):
         x = GetItem.apply(x, cut)
     grow = tuple((builtins.max(a, 0), builtins.max(b, 0)) for a, b in pairs)
-    return Pad.apply(x, grow, operand("pad", value, x))
+    return Pad.apply(x, grow, value)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments import flag, pair
 from ...autograd import Function
 from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, pair, real, remembered
+from ..checks import Pair, images, nhwc, real, remembered
 from ..layout import channels_last, room
 from ..max_pool2d.op import pooled_size
 
@@ -58,6 +59,8 @@ class AvgPool2dGeometry:
             ArgumentError: an option out of range.
         """
         images("avg_pool2d", x)
+        ceil_mode = flag("avg_pool2d", "ceil_mode", ceil_mode)
+        count_include_pad = flag("avg_pool2d", "count_include_pad", count_include_pad)
         kernel = pair("avg_pool2d", "kernel_size", kernel, 1)
         stride = kernel if stride is None else pair("avg_pool2d", "stride", stride, 1)
         padding = pair("avg_pool2d", "padding", padding, 0)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...arguments import flag, number
 from ...autograd import (
     Function,
     Variable,
@@ -32,10 +33,11 @@ from ...autograd import (
     is_grad_enabled,
     may_wait,
 )
+from ...creation import ones, zeros
 from ...device import array_module, kernels
-from ...errors import ArgumentError, ShapeError, message
-from ...tensor import Tensor, ones, zeros
-from ..checks import NUMBERS, check_same, real
+from ...errors import ShapeError, message
+from ...tensor import Tensor
+from ..checks import check_same, real
 from ..fusion import (
     Convolution,
     Normalised,
@@ -191,10 +193,13 @@ def batch_norm(
     [[-1.0], [1.0]]
     """
     real("batch_norm", x)
+    training = flag("batch_norm", "training", training)
+    momentum = number("batch_norm", "momentum", momentum, least=0, most=1)
+    eps = number("batch_norm", "eps", eps, above=0)
     vectors = running_mean, running_var, weight, bias
     batch = training or running_mean is None or running_var is None
     if batch:
-        _check(x, vectors, momentum, eps)
+        _check(x, vectors)
         x = _laid_out(x)
         mean, var = _statistics(x)
         running = None
@@ -206,7 +211,7 @@ def batch_norm(
             running_var.bump_version()
         affine = _affine(weight, bias, mean, var, eps, running)
     else:
-        affine = _affine_of_statistics(x, vectors, momentum, eps)
+        affine = _affine_of_statistics(x, vectors, eps)
         x = _laid_out(x)
     if len(x.shape) == 4 and can_fuse(x) and may_wait(x):
         return _put_off(x, weight, bias, affine, batch)
@@ -214,7 +219,7 @@ def batch_norm(
     return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch)
 
 
-def _check(x: Tensor, vectors: Sequence[Tensor | None], momentum: float, eps: float) -> None:
+def _check(x: Tensor, vectors: Sequence[Tensor | None]) -> None:
     """Hold the arguments of :func:`batch_norm` against each other."""
     shape = x.shape
     if len(shape) not in (2, 4):
@@ -227,10 +232,6 @@ def _check(x: Tensor, vectors: Sequence[Tensor | None], momentum: float, eps: fl
                 raise ShapeError(
                     message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {shape}")
                 )
-    if not isinstance(eps, NUMBERS) or not eps > 0:
-        raise ArgumentError(message("batch_norm", "eps > 0", repr(eps)))
-    if not isinstance(momentum, NUMBERS) or not 0 <= momentum <= 1:
-        raise ArgumentError(message("batch_norm", "momentum in 0..1", repr(momentum)))
 
 
 def _statistics(x: Tensor) -> tuple[Any, Any]:
@@ -283,14 +284,12 @@ def _affine(
     return _Affine(own[0], own[1], mean, inv_std, coefficients)
 
 
-def _affine_of_statistics(
-    x: Tensor, vectors: Sequence[Any], momentum: float, eps: float
-) -> _Affine:
+def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> _Affine:
     """The same by the running statistics, which with the parameters are mostly those of the last
     call: what follows from them is then remembered, and that they fit together."""
 
     def make() -> _Affine:
-        _check(x, vectors, momentum, eps)
+        _check(x, vectors)
         mean, var, weight, bias = vectors
         return _affine(weight, bias, copied(mean._array), var._array, eps)
 
@@ -299,10 +298,10 @@ def _affine_of_statistics(
         if isinstance(vector, Variable):
             tensors.append(vector)
         elif vector is not None:
-            _check(x, vectors, momentum, eps)
+            _check(x, vectors)
     affine: _Affine = derived(tensors, ("batch_norm", eps, vectors[2] is None), make)
     if x.shape[1:2] != affine.mean.shape or x.dtype is not affine.mean.dtype or not can_fuse(x):
-        _check(x, vectors, momentum, eps)
+        _check(x, vectors)
     return affine
 
 

@@ -25,14 +25,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from ...arguments import integer, pair
 from ...autograd import Function, Variable, computed, copied, is_grad_enabled, is_precise
 from ...autograd.recording import here
 from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message, quoted
 from ...tensor import Tensor
-from ..checks import Pair, check_same, nhwc, pair, real, remembered
+from ..checks import Pair, check_same, nhwc, real, remembered
 from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
 from ..layout import channels_last, room
 from ..reduce import sum
@@ -83,8 +82,7 @@ class Conv2dGeometry:
             raise ShapeError(
                 message("conv2d", "x (n, c, h, w) and w (c_out, c_in, k_h, k_w)", f"{x} and {w}")
             )
-        if isinstance(groups, bool) or not isinstance(groups, int | np.integer) or groups < 1:
-            raise ArgumentError(message("conv2d", "groups >= 1", repr(groups)))
+        groups = integer("conv2d", "groups", groups, 1)
         if x[1] != w[1] * groups:
             fix = f"Pass an input with {w[1] * groups} channels"
             if x[3] == w[1] * groups:
@@ -118,7 +116,7 @@ class Conv2dGeometry:
                     "Use a larger image, more padding or a smaller kernel.",
                 )
             )
-        sizes: Any = (*x, w[0], *w[2:], stride, padding, dilation, int(groups), *out, precise)
+        sizes: Any = (*x, w[0], *w[2:], stride, padding, dilation, groups, *out, precise)
         return cls(*sizes)
 
     @property

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments import integer, number
 from ...autograd import Function, computed
 from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
@@ -106,6 +107,11 @@ class CrossEntropyOfTarget(Function):
         return gx, gq
 
 
+def check_ignored(op: str, ignore_index: Any) -> int:
+    """The label of rows that do not count, as an int."""
+    return integer(op, "ignore_index", ignore_index, -(2**63), 2**63 - 1)
+
+
 def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
     """The labels (n,) of x (n, c) as a new int64 array, if they are such.
 
@@ -114,8 +120,6 @@ def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
         ArgumentError: a label out of range, named with its index.
     """
     n, c = x.shape
-    if not isinstance(ignore_index, int | np.integer):
-        raise ArgumentError(message(op, "ignore_index an integer", repr(ignore_index)))
     if labels.dtype.kind not in "iu":
         other = f", or probabilities of shape ({n}, {c})" if op == "cross_entropy" else ""
         raise DTypeError(
@@ -266,8 +270,8 @@ def cross_entropy(
     if x.ndim != 2 or x.shape[1] < 1:
         raise ShapeError(message("cross_entropy", "logits of shape (n, c)", x.shape))
     check_reduction(reduction)
-    if not 0 <= label_smoothing <= 1:
-        raise ArgumentError(message("cross_entropy", "label_smoothing in 0..1", label_smoothing))
+    smoothing = number("cross_entropy", "label_smoothing", label_smoothing, least=0, most=1)
+    ignore_index = check_ignored("cross_entropy", ignore_index)
     if not isinstance(target, Tensor):
         target = Tensor(target)
     if x.shape[0] == 0 and reduction == "mean":
@@ -279,7 +283,7 @@ def cross_entropy(
             raise ShapeError(
                 message("cross_entropy", f"probabilities of shape {x.shape}", target.shape)
             )
-        q = target * (1 - label_smoothing) + label_smoothing / x.shape[1]
+        q = target * (1 - smoothing) + smoothing / x.shape[1]
         if weight is not None:
             q = weigh(q, check_weight("cross_entropy", weight, x))
         losses = CrossEntropyOfTarget.apply(x, q)
@@ -289,11 +293,10 @@ def cross_entropy(
         if reduction == "mean":
             count = Tensor(computed(_count, labels, ignore_index, x.dtype))
         if weight is None:
-            smoothing = float(label_smoothing)
-            losses = CrossEntropy.apply(x.contiguous(), labels, smoothing, ignore_index)
+            losses = CrossEntropy.apply(x.contiguous(), labels, float(smoothing), ignore_index)
         else:
             check_weight("cross_entropy", weight, x)
-            mixed = computed(_mixed, labels, label_smoothing, ignore_index, x.shape, x.dtype)
+            mixed = computed(_mixed, labels, smoothing, ignore_index, x.shape, x.dtype)
             used = Tensor(computed(_used, labels, ignore_index))
             losses = CrossEntropyOfTarget.apply(where(used, x, 0), weigh(Tensor(mixed), weight))
     if reduction == "none":

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments import flag, pair
 from ...autograd import Function, switch
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, pair, real, remembered
+from ..checks import Pair, images, nhwc, real, remembered
 from ..layout import channels_last, room
 
 
@@ -52,6 +53,7 @@ class MaxPool2dGeometry:
             ArgumentError: an option out of range.
         """
         images("max_pool2d", x)
+        ceil_mode = flag("max_pool2d", "ceil_mode", ceil_mode)
         kernel = pair("max_pool2d", "kernel_size", kernel, 1)
         stride = kernel if stride is None else pair("max_pool2d", "stride", stride, 1)
         padding = pair("max_pool2d", "padding", padding, 0)

@@ -1,0 +1,189 @@
+"""Tensors of a given shape: one value everywhere, ranges, the identity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .arguments import as_integer, integer, number, room
+from .device import CPU, Device, array_module
+from .errors import ArgumentError, DTypeError, ShapeError, message, quoted
+from .tensor import Tensor, as_dtype, given, make
+
+DIMS = 64  # as many as NumPy has
+MOST = 2**56  # entries: NumPy counts bytes in 63 bits
+
+
+def sizes_of(op: str, args: Sequence[Any], least: int = 0) -> tuple[int, ...]:
+    """The sizes given as ``f(2, 3)`` or ``f((2, 3))``, as ints from ``least`` on.
+
+    Raises:
+        ShapeError: not integers, below ``least``, or more dimensions than an array can have.
+    """
+    if len(args) == 1 and _is_sequence(args[0]):
+        args = args[0]
+    sizes = [as_integer(size) for size in args]
+    if None in sizes:
+        raise ShapeError(message(op, "integers", quoted(tuple(args[: DIMS + 1]))))
+    if len(sizes) > DIMS:
+        raise ShapeError(message(op, f"at most {DIMS} dimensions", len(sizes)))
+    if any(size < least for size in sizes if size is not None):
+        raise ShapeError(message(op, f"sizes >= {least}", quoted(tuple(sizes))))
+    return tuple(sizes)  # type: ignore[arg-type]
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def shape_of(args: Sequence[Any], dtype: Any = np.float32) -> tuple[int, ...]:
+    """The shape of a new array of this dtype, if there is memory for one.
+
+    Raises:
+        ShapeError: not sizes.
+        OutOfMemory: more than this machine has.
+    """
+    shape = sizes_of("shape", args)
+    apart = math.prod(max(size, 1) for size in shape)  # NumPy counts these, too, in 63 bits
+    entries = apart if apart > MOST else math.prod(shape)
+    room("shape", entries * np.dtype(dtype).itemsize, f"shape {quoted(shape)}")
+    return shape
+
+
+def _value(op: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """A number to fill an array of this dtype with.
+
+    Raises:
+        ArgumentError: not a number.
+        DTypeError: one that the dtype does not have.
+    """
+    if isinstance(value, Tensor):
+        value = value.item()
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    real = number(op, "fill_value", value, finite=False)
+    least, most = (-(10**308), 10**308) if dtype.kind != "i" else _range(dtype)
+    if dtype.kind == "u":
+        least, most = _range(dtype)
+    inside = least <= real <= most or (dtype.kind not in "iu" and isinstance(real, float))
+    if not inside:
+        raise DTypeError(message(op, f"a number that {dtype} has", quoted(real)))
+    return real
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
+def full(
+    shape: Sequence[int] | int,
+    fill_value: float,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
+) -> Tensor:
+    """A tensor of this shape with the same value everywhere."""
+    kind = as_dtype(dtype)
+    value = _value("full", fill_value, kind)
+    with np.errstate(over="ignore"):  # an infinity, as a float32 has it
+        return make(np.full(shape_of([shape], kind), value, kind), requires_grad, device)
+
+
+def zeros(
+    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+) -> Tensor:
+    """Zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    kind = as_dtype(dtype)
+    return make(np.zeros(shape_of(shape, kind), kind), requires_grad, device)
+
+
+def ones(
+    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+) -> Tensor:
+    """Ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
+    kind = as_dtype(dtype)
+    return make(np.ones(shape_of(shape, kind), kind), requires_grad, device)
+
+
+def empty(
+    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+) -> Tensor:
+    """Memory that has not been written yet: its values are arbitrary."""
+    kind = as_dtype(dtype)
+    return make(np.empty(shape_of(shape, kind), kind), requires_grad, device)
+
+
+def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
+    """``start, start + step, ...`` below ``end``; with one argument, from 0 up to it.
+
+    Raises:
+        ArgumentError: not numbers, or a step of 0.
+        OutOfMemory: more numbers than this machine has memory for.
+    """
+    if end is None:
+        start, end = 0, start
+    first = number("arange", "start", start, least=-(2.0**63), below=2.0**63)
+    last = number("arange", "end", end, least=-(2.0**63), below=2.0**63)
+    stride = number("arange", "step", step, least=-(2.0**63), below=2.0**63)
+    if stride == 0:
+        raise ArgumentError(message("arange", "step other than 0", step))
+    whole = all(isinstance(value, int) for value in (first, last, stride))
+    kind = as_dtype(dtype if dtype is not None else np.int64 if whole else np.float32)
+    room("arange", int(min(8 * (last - first) / stride, 1e30)), "as many numbers")
+    return make(np.arange(first, last, stride).astype(kind, copy=False), False)
+
+
+def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> Tensor:
+    """``steps`` numbers at equal distances from ``start`` to ``end``, both included.
+
+    Raises:
+        ArgumentError: not numbers, or ``steps`` no integer >= 0.
+    """
+    first, last = number("linspace", "start", start), number("linspace", "end", end)
+    count = integer("linspace", "steps", steps, 0)
+    kind = as_dtype(dtype)
+    with np.errstate(all="ignore"):  # what a float32 has no number for is infinite
+        return make(np.linspace(first, last, *shape_of([count], np.float64), dtype=kind), False)
+
+
+def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
+    """The identity matrix, (n, m)."""
+    kind = as_dtype(dtype)
+    return make(np.eye(*shape_of([n, n if m is None else m], kind), dtype=kind), False)
+
+
+def _like(op: str, other: Tensor, dtype: Any) -> Tensor:
+    given(op, other)
+    xp = array_module(other._array)
+    array = getattr(xp, op)(other._array, dtype=None if dtype is None else as_dtype(dtype))
+    result = Tensor(array)
+    result._version.exposed = False
+    return result
+
+
+def zeros_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """Zeros with the shape, layout, device and (unless given) dtype of ``other``."""
+    return _like("zeros_like", other, dtype)
+
+
+def ones_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """Ones with the shape, layout, device and (unless given) dtype of ``other``."""
+    return _like("ones_like", other, dtype)
+
+
+def empty_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """Unwritten memory with the shape, layout, device and dtype of ``other``."""
+    return _like("empty_like", other, dtype)
+
+
+def full_like(other: Tensor, fill_value: float, dtype: Any = None) -> Tensor:
+    """One value everywhere, with the shape, device and dtype of ``other``."""
+    result = _like("empty_like", given("full_like", other), dtype)
+    value = _value("full_like", fill_value, result.dtype)
+    with np.errstate(over="ignore"):
+        result._array.fill(value)
+    return result
