@@ -12,6 +12,7 @@ kind            what is taken
 :func:`choice`   one of some names
 :func:`pair`     an integer for both directions, or (rows, columns)
 :func:`sizes`    a sequence of integers, or one
+:func:`listed`   what an iterable holds, as a list
 :func:`callback` something to call, or None
 :func:`iterator` a list or another iterable of several things
 :func:`takes`    a function of so many arguments
@@ -23,6 +24,7 @@ after it never sees a NumPy scalar.
 
 Raises (all of them):
     ArgumentError: another kind of thing, or a value out of bounds; names function and argument.
+    DTypeError: from :func:`listed`.
     OutOfMemory: an ArgumentError too, from :func:`room`.
 """
 
@@ -38,7 +40,15 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, BoundsError, OutOfMemory, message, quoted, unknown
+from .errors import (
+    ArgumentError,
+    BoundsError,
+    DTypeError,
+    OutOfMemory,
+    message,
+    quoted,
+    unknown,
+)
 
 MOST = 2**31 - 1  # as much as any size that fits memory has in one direction
 
@@ -200,6 +210,18 @@ def iterator(op: str, name: str, value: Any) -> Iterator[Any]:
         return iter(value)
     except Exception as error:  # also what a class's own __iter__ raises
         raise ArgumentError(message(op, f"{name} in a list", quoted(value))) from error
+
+
+def listed(op: str, expected: str, values: Any, fix: str = "") -> list[Any]:
+    """What an iterable holds.
+
+    Raises:
+        DTypeError: not one, or one that fails.
+    """
+    try:
+        return list(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DTypeError(message(op, expected, quoted(values), fix=fix)) from error
 
 
 def callback(op: str, name: str, value: Any, like: str) -> Callable[..., Any] | None:

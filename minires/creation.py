@@ -144,10 +144,10 @@ def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> T
         ArgumentError: not numbers, or ``steps`` no integer >= 0.
     """
     first, last = number("linspace", "start", start), number("linspace", "end", end)
-    count = integer("linspace", "steps", steps, 0)
+    (count,) = shape_of([integer("linspace", "steps", steps, 0)], np.float64)
     kind = as_dtype(dtype)
     with np.errstate(all="ignore"):  # what a float32 has no number for is infinite
-        return make(np.linspace(first, last, *shape_of([count], np.float64), dtype=kind), False)
+        return make(np.linspace(first, last, count, dtype=kind), False)
 
 
 def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:

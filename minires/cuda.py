@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from . import random
-from .arguments import as_integer
 from .device import Device, available, cupy
 from .device import synchronize as _synchronize
 
@@ -24,7 +23,7 @@ def get_device_name(device: str | int | Device = "cuda") -> str:
     Raises:
         DeviceError: there is no GPU; says what to install.
     """
-    properties = cupy().cuda.runtime.getDeviceProperties(_gpu(device).index)
+    properties = cupy().cuda.runtime.getDeviceProperties(Device.gpu(device).index)
     return str(properties["name"].decode())
 
 
@@ -34,7 +33,7 @@ def synchronize(device: str | int | Device = "cuda") -> None:
     Raises:
         DeviceError: there is no GPU; says what to install.
     """
-    _synchronize(_gpu(device))
+    _synchronize(Device.gpu(device))
 
 
 def empty_cache() -> None:
@@ -49,8 +48,3 @@ def manual_seed(seed: int) -> None:
 
 
 manual_seed_all = manual_seed
-
-
-def _gpu(device: str | int | Device) -> Device:
-    number = as_integer(device)
-    return Device.parse(device) if number is None else Device("cuda", number)

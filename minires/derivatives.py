@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import flag, listed
 from .autograd import enable_grad, grad
 from .creation import zeros_like
 from .device import array_module
-from .errors import DTypeError, ShapeError, message
+from .errors import DTypeError, ShapeError, message, quoted
 from .ops import reshape, stack
+from .ops.checks import given
 from .tensor import Tensor
 
 Inputs = Tensor | Sequence[Tensor]
@@ -24,7 +26,10 @@ Inputs = Tensor | Sequence[Tensor]
 def _fresh(inputs: Inputs, create_graph: bool) -> tuple[list[Tensor], bool]:
     """The inputs as starting points: aliases that can be differentiated for, and whether one."""
     single = isinstance(inputs, Tensor)
-    many = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    many = [inputs] if isinstance(inputs, Tensor) else listed("derivative", "tensors", inputs)
+    flag("derivative", "create_graph", create_graph)
+    if not many:
+        raise ShapeError(message("derivative", "at least one input", "none"))
     result = []
     for value in many:
         if not isinstance(value, Tensor):
@@ -35,6 +40,8 @@ def _fresh(inputs: Inputs, create_graph: bool) -> tuple[list[Tensor], bool]:
 
 
 def _value(name: str, f: Callable[..., Any], inputs: list[Tensor]) -> Tensor:
+    if not callable(f):
+        raise DTypeError(message(name, "a function of tensors", quoted(f)))
     value = f(*inputs)
     if not isinstance(value, Tensor):
         raise DTypeError(message(name, "a function that returns one tensor", type(value).__name__))
@@ -42,10 +49,12 @@ def _value(name: str, f: Callable[..., Any], inputs: list[Tensor]) -> Tensor:
 
 
 def _vectors(name: str, v: Any, like: list[Tensor]) -> list[Tensor]:
-    vectors = [v] if isinstance(v, Tensor) else list(v)
+    vectors = [v] if isinstance(v, Tensor) else listed(name, "v a tensor for each input", v)
+    for vector in vectors:
+        given(name, vector)
     if [t.shape for t in vectors] != [t.shape for t in like]:
         raise ShapeError(
-            message(name, f"v of shapes {[t.shape for t in like]}", [t.shape for t in vectors])
+            message(name, f"v of shapes {[t.shape for t in like]}", [t.shape for t in vectors[:9]])
         )
     return vectors
 
@@ -168,4 +177,4 @@ def hessian(f: Callable[..., Tensor], x: Tensor) -> Tensor:
             raise ShapeError(message("hessian", "a function with a scalar result", y.shape))
         return _gradients(y, [point], None, True)[0]
 
-    return jacobian(gradient, x)
+    return jacobian(gradient, given("hessian", x))

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import as_integer
-from .errors import ArgumentError, DeviceError, KernelMissing, quoted, unknown
+from .arguments import as_integer, choice
+from .errors import ArgumentError, DeviceError, KernelMissing, unknown
 from .mode import Mode, setting
 
 _BACKENDS = ("auto", "numpy")
@@ -44,7 +44,9 @@ class Device:
         match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,9}))?", kind, re.ASCII)
         number = as_integer(self.index)
         if match is None or number is None or number < 0 or (match.group(2) and number):
-            name = self.type if number == 0 else f"{quoted(self.type)}:{quoted(self.index)}"
+            known = isinstance(self.index, int | float)
+            name = f"{kind}:{self.index}" if known else self.index
+            name = self.type if number == 0 else name
             raise unknown("device", name, ["cpu", "cuda", "cuda:0"])
         index = int(match.group(2) or number)
         if match.group(1) == "cpu" and index:
@@ -59,6 +61,12 @@ class Device:
     def parse(name: str | Device) -> Device:
         """``"cpu"``, ``"cuda"``, ``"cuda:1"`` or a Device; anything else is an ArgumentError."""
         return name if isinstance(name, Device) else Device(name)
+
+    @staticmethod
+    def gpu(number: str | int | Device) -> Device:
+        """A GPU by its number; or what :meth:`parse` takes."""
+        whole = as_integer(number)
+        return Device("cuda", whole) if whole is not None else Device.parse(number)  # type: ignore[arg-type]
 
 
 CPU = Device("cpu")
@@ -127,9 +135,7 @@ def backend(name: str) -> Mode:
     >>> with mr.backend("numpy"):
     ...     y = mr.ops.relu(mr.ones(2))
     """
-    if name not in _BACKENDS:
-        raise unknown("backend", name, _BACKENDS)
-    return Mode("backend", _backend, name)
+    return Mode("backend", _backend, choice("backend", name, _BACKENDS))
 
 
 ON_CPU = np.empty(0)  # where only the place of an array counts

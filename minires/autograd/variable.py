@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arguments import flag
-from ..errors import DTypeError, GraphError, message
+from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
 from .modes import _grad_mode, enable_grad
 from .pending import Pending
 from .tape import Node, Version, check_gradient
@@ -44,8 +44,8 @@ class Variable:
     def __init__(self, array: Any, requires_grad: bool = False):
         self._array = array
         self._start()
-        if requires_grad:
-            self.requires_grad = True
+        if requires_grad is not False:
+            self.requires_grad = requires_grad
 
     def _start(self) -> None:
         self._pending: Pending | None = None
@@ -222,6 +222,8 @@ class Variable:
         Raises:
             GraphError: the tensor does not require grad.
         """
+        if not callable(hook):
+            raise ArgumentError(message("register_hook", "a function of a gradient", quoted(hook)))
         if not self.requires_grad:
             raise GraphError("register_hook: expected a tensor that requires grad, got one not")
         if self._node is None:
@@ -258,8 +260,9 @@ class Variable:
             ShapeError: not a scalar and no ``gradient``, or one of another shape.
             GraphError: nothing requires grad, or the graph was released by an earlier backward.
         """
-        from .walk import walk
+        from .walk import check_flags, walk
 
+        check_flags("backward", retain_graph, create_graph)
         walk([self], [gradient], None, retain_graph, create_graph)
 
 

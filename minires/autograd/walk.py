@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import flag, listed
 from ..device import array_module, memory
-from ..errors import GraphError, NaNError, ShapeError, message
+from ..errors import DTypeError, GraphError, NaNError, ShapeError, message, quoted
 from ..mode import Mode
 from .function import has_nan
 from .modes import _anomaly, _grad_mode
@@ -42,8 +43,9 @@ def grad(
     Returns:
         A tuple with one gradient per input.
     """
-    outs = [outputs] if isinstance(outputs, Variable) else list(outputs)
-    ins = [inputs] if isinstance(inputs, Variable) else list(inputs)
+    outs, ins = _variables("outputs", outputs), _variables("inputs", inputs)
+    check_flags("grad", retain_graph, create_graph)
+    flag("grad", "allow_unused", allow_unused)
     if grad_outputs is None:
         gys: list[Any] = [None] * len(outs)
     else:
@@ -66,6 +68,35 @@ def grad(
     return tuple(result)
 
 
+def _variables(name: str, values: Any) -> list[Any]:
+    """A tensor or several as a list."""
+    found = [values]
+    if not isinstance(values, Variable):
+        found = listed("grad", f"{name} a tensor or several", values)
+    for value in found:
+        if not isinstance(value, Variable):
+            raise DTypeError(message("grad", f"{name} a tensor or several", quoted(value)))
+    return found
+
+
+def check_flags(op: str, retain_graph: Any, create_graph: Any) -> None:
+    """Refuse what says neither yes nor no."""
+    if retain_graph is not None:
+        flag(op, "retain_graph", retain_graph)
+    flag(op, "create_graph", create_graph)
+
+
+def _upstream(gradient: Any, dtype: Any) -> Any:
+    """A gradient that a user gives as numbers or as an array, as a variable."""
+    try:
+        array = np.asarray(gradient)
+        if array.dtype.kind in "fiub":
+            return Variable._wrap(array.astype(dtype, copy=False))
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise DTypeError(message("backward", "gradient a tensor", quoted(gradient))) from error
+    raise DTypeError(message("backward", "gradient a tensor", quoted(gradient)))
+
+
 def _start(output: Variable, gradient: Any) -> Any:
     if not output.requires_grad:
         raise GraphError(
@@ -80,7 +111,7 @@ def _start(output: Variable, gradient: Any) -> Any:
             )
         return Variable._wrap(array_module(output._array).ones_like(output._array))
     if not isinstance(gradient, Variable):
-        gradient = Variable._wrap(np.asarray(gradient, dtype=output._array.dtype))
+        gradient = _upstream(gradient, output._array.dtype)
     check_gradient(gradient, output._array.shape, output._array.dtype, "backward")
     return gradient
 

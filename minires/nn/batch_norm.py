@@ -15,7 +15,6 @@ from minires.nn import functional as F
 from minires.nn.layers import parameter
 from minires.nn.module import Module
 from minires.ops.checks import given
-from minires.creation import ones, zeros
 from minires.tensor import Tensor, tensor
 
 

@@ -25,18 +25,6 @@ def _key(option: Any) -> Any:
     return option if whole is None else whole
 
 
-def listed(name: str, expected: str, values: Any, fix: str = "") -> list[Any]:
-    """What an iterable holds.
-
-    Raises:
-        DTypeError: not one, or one that fails.
-    """
-    try:
-        return list(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DTypeError(message(name, expected, quoted(values), fix=fix)) from error
-
-
 def remembered(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]:
     """``make``, a function of shapes and options, computed once for each: the same few come again
     and again, and what kernels make of a geometry is looked up by its identity."""
@@ -189,9 +177,9 @@ def _on_gpu(x: Variable) -> bool:
     return x._pending is None and not isinstance(x._array, np.ndarray)
 
 
-def check_reduction(reduction: str) -> None:
-    """Refuse a name of no reduction, with the nearest that is one."""
-    choice("reduction", reduction, ("mean", "sum", "none"))
+def check_reduction(reduction: str) -> str:
+    """``reduction``, if it is one; else an error with the nearest name that is."""
+    return choice("reduction", reduction, ("mean", "sum", "none"))
 
 
 def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:

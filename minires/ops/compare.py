@@ -23,7 +23,8 @@ def _comparison(symbol: str, function: Any) -> Any:
     def compare(x: Any, y: Any) -> Any:
         if not isinstance(y, Variable | np.ndarray | np.generic | bool | int | float):
             return NotImplemented
-        number = None if isinstance(y, Variable) or getattr(y, "ndim", 0) else plain(symbol, y)
+        many = isinstance(y, Variable) or (isinstance(y, np.ndarray) and y.ndim > 0)
+        number = None if many else plain(symbol, y)
         if type(number) is float and x._array.dtype.kind in "iub":
             a, b = x, number  # comparing loses nothing, so an integer may meet a float
         else:

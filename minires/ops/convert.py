@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_integer, flag
+from ..arguments import flag
 from ..autograd import Function, Variable, computed, in_complex_step, replace
 from ..device import Device, array_module, device_of, move
 from ..errors import ArgumentError, ShapeError, message
@@ -63,6 +63,10 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     return Tensor(computed(ordered(array).astype, dtype))
 
 
+def _cast_to(dtype: Any) -> Any:
+    return lambda x: astype(x, dtype)
+
+
 for _method, _dtype in (
     ("float", np.float32),
     ("double", np.float64),
@@ -70,7 +74,7 @@ for _method, _dtype in (
     ("int", np.int32),
     ("bool", np.bool_),
 ):
-    tensor_method(_method)(lambda x, dtype=_dtype: astype(x, dtype))
+    tensor_method(_method)(_cast_to(_dtype))
 
 
 @tensor_method("fill_")
@@ -185,5 +189,5 @@ def cuda(x: Tensor, device: int | str | Device = 0, non_blocking: bool = False) 
     Raises:
         DeviceError: there is no GPU; says what to install.
     """
-    number = as_integer(device)
-    return to(x, Device.parse(device) if number is None else Device("cuda", number))
+    flag("cuda", "non_blocking", non_blocking)
+    return to(x, Device.gpu(device))

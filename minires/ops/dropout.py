@@ -37,7 +37,7 @@ def dropout(
     Raises:
         ArgumentError: p out of range.
     """
-    return _masked("dropout", x, x.shape, p, training, generator)
+    return _masked("dropout", x, real("dropout", x).shape, p, training, generator)
 
 
 def dropout2d(
@@ -72,7 +72,6 @@ def _masked(
     generator: np.random.Generator | None,
 ) -> Tensor:
     """x times a mask of this shape."""
-    real(name, x)
     p = number(name, "p", p, least=0, most=1)
     if not flag(name, "training", training) or p == 0:
         return x

@@ -425,18 +425,23 @@ def pow(x: Any, y: Any) -> Tensor:
     return Pow.apply(x, y)
 
 
-for _name, _function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "pow": pow}.items():
+def _bind(name: str, function: Any) -> None:
+    """The operator with the tensor on the right, and in place."""
 
-    def _reflected(self: Tensor, other: Any, function: Any = _function) -> Tensor:
-        return function(other, self)
+    def reflected(self: Tensor, other: Any) -> Tensor:
+        return function(other, self)  # type: ignore[no-any-return]
 
-    def _inplace(self: Tensor, other: Any, function: Any = _function) -> Tensor:
+    def inplace(self: Tensor, other: Any) -> Tensor:
         check_inplace(self, other)
         replace(self, function(self, other))
         return self
 
-    tensor_method(f"__r{_name}__")(_reflected)
-    tensor_method(f"__i{_name}__", f"{'div' if _name == 'truediv' else _name}_")(_inplace)
+    tensor_method(f"__r{name}__")(reflected)
+    tensor_method(f"__i{name}__", f"{'div' if name == 'truediv' else name}_")(inplace)
+
+
+for _name, _function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "pow": pow}.items():
+    _bind(_name, _function)
 
 
 @tensor_method("__neg__", "neg")

@@ -95,7 +95,7 @@ def nll_loss(
     if weight is not None:
         factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
         losses = weigh(losses, factors)
-    if reduction != "mean":
+    if check_reduction(reduction) != "mean":
         return reduced("nll_loss", losses, reduction)
     count = computed(_count, used, x.dtype)
     if weight is None:

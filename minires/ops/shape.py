@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import arguments
-from ..arguments import as_integer, room
+from ..arguments import as_integer, listed, room
 from ..autograd import Function, Variable
 from ..creation import DIMS, MOST, sizes_of
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
-from .checks import check_same, full_laid_out, given, listed, operand
+from .checks import check_same, full_laid_out, given, operand
 from .elementwise import Expand
 from .index import GetItem
 from .reduce import dimension, dims
@@ -97,10 +96,10 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
         ShapeError: another number of entries.
     """
     total = given("reshape", x).numel()
-    sizes = sizes_of("reshape", shape, -1)
+    sizes = sizes_of("reshape", shape, -MOST)
     known = math.prod([n for n in sizes if n != -1])
     unknown = sizes.count(-1)
-    if unknown > 1:
+    if unknown > 1 or builtins.any(n < -1 for n in sizes):
         raise ShapeError(message("reshape", "sizes >= 0 and at most one -1", sizes))
     if (unknown and (known == 0 or total % known)) or (not unknown and known != total):
         raise ShapeError(message("reshape", f"a shape of {total} entries", sizes, f"x {x.shape}"))
@@ -277,7 +276,7 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
         sizes = [builtins.min(whole, total - start) for start in range(0, total, whole)]
         sizes = sizes or [0]
     else:
-        sizes = list(arguments.sizes("split", "split_size", listed("split", "sizes", split_size)))
+        sizes = list(sizes_of("split", [listed("split", "a list of sizes", split_size)]))
         if builtins.sum(sizes) != total:
             raise ShapeError(message("split", f"sizes >= 0 that add up to {total}", quoted(sizes)))
     ends = np.cumsum(sizes)
@@ -297,7 +296,8 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     many = as_integer(chunks)
     if many is None or many < 1:
         raise ArgumentError(message("chunk", "whole chunks >= 1", quoted(chunks)))
-    return split(x, builtins.max(1, -(-x.shape[dimension("chunk", x, dim)] // many)), dim)
+    axis = dimension("chunk", x, dim)
+    return split(x, builtins.max(1, -(-x.shape[axis] // many)), axis)
 
 
 def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:

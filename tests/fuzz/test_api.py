@@ -102,6 +102,8 @@ def names(entry: Entry) -> list[str]:
     """Every argument that can be given, options of a TypedDict among them."""
     found = []
     for p in arguments(entry):
+        if entry.name.endswith(" = y") and p.name == "x":  # other things have other attributes
+            continue
         if p.kind is POSITIONAL:
             found.append(f"*{p.name}")
         elif p.kind is KEYWORDS:

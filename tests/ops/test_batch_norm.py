@@ -163,8 +163,13 @@ ERRORS = {
     "empty": ((0, 3, 2, 2), {"training": True}, ShapeError, ["more than one value per channel"]),
     "dims": ((2, 3, 4), {"training": True}, ShapeError, ["(n, c, h, w) or (n, c)", "(2, 3, 4)"]),
     "weight": ((2, 3), {"weight": mr.ones(4)}, ShapeError, ["weight of shape (3,)", "(4,)"]),
-    "eps": ((2, 3), {"eps": 0.0}, ArgumentError, ["eps > 0, got 0.0"]),
-    "momentum": ((2, 3), {"momentum": 1.5}, ArgumentError, ["momentum in 0..1, got 1.5"]),
+    "eps": ((2, 3), {"eps": 0.0}, ArgumentError, ["eps a finite number > 0, got 0.0"]),
+    "momentum": (
+        (2, 3),
+        {"momentum": 1.5},
+        ArgumentError,
+        ["momentum a finite number"],
+    ),
     "dtype": ((2, 3), {"weight": mr.ones(3, dtype="float64")}, DTypeError, ["one dtype"]),
 }
 

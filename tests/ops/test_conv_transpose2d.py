@@ -100,7 +100,7 @@ BAD = {
     "channels": ((mr.ones(2, 3, 5, 6), W), {}, ShapeError, ["x.shape[1] == w.shape[0]", "3 and 4"]),
     "nhwc": ((mr.ones(2, 5, 6, 4), W), {}, ShapeError, ["(n, h, w, c) with 4", "from_nhwc"]),
     "groups": ((X, W), {"groups": 3}, ShapeError, ["divisible by groups", "groups 3"]),
-    "no groups": ((X, W), {"groups": 0}, ArgumentError, ["groups >= 1, got 0"]),
+    "no groups": ((X, W), {"groups": 0}, ArgumentError, ["groups an integer >= 1, got 0"]),
     "stride": ((X, W), {"stride": 0}, ArgumentError, ["stride an integer >= 1", "got 0"]),
     "padding": ((X, W), {"padding": (1, -1)}, ArgumentError, ["padding an integer >= 0"]),
     "more": (

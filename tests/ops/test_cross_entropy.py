@@ -284,7 +284,13 @@ ERRORS = {
     "length": (X, [0, 1], {}, ShapeError, ["labels of shape (3,)", "(2,)"]),
     "dims": ((3,), [0, 1, 2], {}, ShapeError, ["logits of shape (n, c)", "(3,)"]),
     "reduction": (X, [0, 1, 2], {"reduction": "men"}, ArgumentError, ["did you mean mean"]),
-    "smoothing": (X, [0, 1, 2], {"label_smoothing": 2}, ArgumentError, ["in 0..1, got 2"]),
+    "smoothing": (
+        X,
+        [0, 1, 2],
+        {"label_smoothing": 2},
+        ArgumentError,
+        ["a finite number >= 0 and <= 1"],
+    ),
     "ignored": (X, [-100] * 3, {}, ArgumentError, ["every label is ignore_index=-100"]),
     "empty": ((0, 4), np.zeros(0, int), {}, ShapeError, ["at least one row"]),
 }

@@ -54,7 +54,11 @@ def test_shapes_and_layouts():
 @pytest.mark.parametrize(
     ("act", "error", "words"),
     [
-        (lambda: mr.dropout(mr.ones(2), -0.1), ArgumentError, r"dropout: expected p in 0\.\.1"),
+        (
+            lambda: mr.dropout(mr.ones(2), -0.1),
+            ArgumentError,
+            "dropout: expected p a finite number >= 0 and <= 1",
+        ),
         (lambda: mr.dropout(mr.ones(2), 1.1), ArgumentError, "got 1.1"),
         (lambda: mr.dropout(mr.ones(2), float("nan")), ArgumentError, "got nan"),
         (lambda: mr.dropout(mr.ones(2), "0.5"), ArgumentError, "got '0.5'"),
@@ -86,7 +90,7 @@ def test_dropout2d_draws_from_its_generator():
 
 
 def test_dropout2d_errors():
-    with pytest.raises(ArgumentError, match=r"dropout2d: expected p in 0\.\.1, got 2"):
+    with pytest.raises(ArgumentError, match="dropout2d: expected p a finite number"):
         mr.dropout2d(mr.ones(1, 1, 1, 1), 2)
     with pytest.raises(ShapeError, match=r"dropout2d: expected x of shape \(n, c, h, w\), got \(3"):
         mr.dropout2d(mr.ones(3, 2, 2))

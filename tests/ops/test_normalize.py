@@ -72,7 +72,11 @@ BAD = {
     "vector": (lambda: mr.group_norm(mr.ones(6), 2), ShapeError, "x of shape (n, c, ...)", "(6,)"),
     "weight": (lambda: mr.group_norm(X, 2, mr.ones(3)), ShapeError, "w of shape (6,), got (3,)"),
     "bias": (lambda: mr.group_norm(X, 2, None, mr.ones(3)), ShapeError, "b of shape (6,)"),
-    "eps": (lambda: mr.group_norm(X, 2, eps=0), ArgumentError, "group_norm: expected eps > 0"),
+    "eps": (
+        lambda: mr.group_norm(X, 2, eps=0),
+        ArgumentError,
+        "group_norm: expected eps a finite number > 0",
+    ),
     "dtype": (lambda: mr.group_norm(X, 2, mr.ones(6).double()), DTypeError, "expected one dtype"),
     "ints": (lambda: mr.group_norm(X.long(), 2), DTypeError, "floating-point"),
     "last": (lambda: mr.layer_norm(X, 6), ShapeError, "x whose last sizes are (6,), got x (2, 6"),

@@ -215,8 +215,8 @@ WRONG += lines(
 # eps and momentum that make no sense, and shapes that the network families here do not have.
 DIFFERENT = refusals(
     {
-        "F.batch_norm(x, m.detach(), v.detach(), w, b, True, 1.5)": "expected momentum in 0..1",
-        "F.batch_norm(x, m.detach(), v.detach(), w, b, True, -0.1)": "expected momentum in 0..1",
+        "F.batch_norm(x, m.detach(), v.detach(), w, b, True, 1.5)": "momentum a finite number",
+        "F.batch_norm(x, m.detach(), v.detach(), w, b, True, -0.1)": "momentum a finite number",
         "F.batch_norm(x[0], None, None, training=True)": "x of shape (n, c, h, w) or (n, c)",
     },
     x=(2, 3, 4, 5),

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import integer, number
+from ...arguments import as_integer, number
 from ...autograd import Function, computed
 from ...device import array_module, device_of, kernels
-from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
+from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, quoted
 from ...tensor import Tensor
 from .. import sums
 from ..checks import check_reduction, check_same, real
@@ -109,7 +109,10 @@ class CrossEntropyOfTarget(Function):
 
 def check_ignored(op: str, ignore_index: Any) -> int:
     """The label of rows that do not count, as an int."""
-    return integer(op, "ignore_index", ignore_index, -(2**63), 2**63 - 1)
+    whole = as_integer(ignore_index)
+    if whole is None or not -(2**63) <= whole < 2**63:
+        raise ArgumentError(message(op, "ignore_index an integer", quoted(ignore_index)))
+    return whole
 
 
 def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
