@@ -79,8 +79,8 @@ def schedulers() -> Any:
     }
 
 
-def sequential_state() -> Any:
-    return optim.SequentialLR(**schedulers()).state_dict()
+def chained_state() -> Any:
+    return optim.ChainedScheduler([optim.StepLR(sgd(), 2)]).state_dict()
 
 
 def dataset() -> Any:
@@ -198,6 +198,8 @@ BY_NAME: dict[str, Make] = {
     "val": lambda: 0.5,
     "step": lambda: 1,
     "base_lr": lambda: 0.1,
+    "lr": lambda: 0.1,
+    "schedulers": lambda: [optim.StepLR(sgd(), 2)],
 }
 
 _by_running = {
@@ -310,11 +312,11 @@ RECIPES: dict[str, dict[str, Make]] = {
     "optim.LRScheduler.check_state_dict": {
         "state_dict": lambda: optim.StepLR(sgd(), 2).state_dict()
     },
+    "optim.ChainedScheduler.load_state_dict": {"state_dict": chained_state},
+    "optim.ChainedScheduler.check_state_dict": {"state_dict": chained_state},
     "optim.ReduceLROnPlateau.load_state_dict": {
         "state_dict": lambda: optim.ReduceLROnPlateau(sgd()).state_dict()
     },
-    "optim.SequentialLR.load_state_dict": {"state_dict": sequential_state},
-    "optim.SequentialLR.check_state_dict": {"state_dict": sequential_state},
     "optim.Optimizer.load_state_dict": {"state_dict": lambda: sgd().state_dict()},
     "optim.Optimizer.check_state_dict": {"state_dict": lambda: sgd().state_dict()},
     "optim.no_decay_groups": {"model_or_named_params": classifier},
@@ -326,7 +328,7 @@ RECIPES: dict[str, dict[str, Make]] = {
     "data.RandomHorizontalFlip.__call__": {"x": pictures},
     "data.Normalize.__call__": {"x": lambda: np.ones((2, 8, 8, 3), np.float32)},
     "data.Normalize": {"mean": lambda: (0.5, 0.5, 0.5), "std": lambda: (1.0, 1.0, 1.0)},
-    "data.TensorDataset": {"x": pictures, "y": lambda: np.arange(2)},
+    "data.TensorDataset": {"x": pictures, "*others": lambda: (np.arange(2),)},
     "data.find_source": {"name": lambda: "digits"},
     "data.load": {"name": lambda: "digits"},
     "data.get": {"name": lambda: "digits", "progress": lambda: False},
@@ -406,12 +408,12 @@ SKIPPED = {
     "nn.Module.forward": "what subclasses implement",
     "optim.Optimizer": "what subclasses implement; its methods are called on SGD",
     "optim.LRScheduler": "what subclasses implement; its methods are called on StepLR",
-    "optim.LRScheduler.lr_at": "what subclasses implement",
     "data.Dataset": "what subclasses implement",
     "mr.Function": "what subclasses implement; its methods are the engine's",
     "nn.Summary": "a record that the library fills",
     "data.Source": "a record that the library fills",
     "data.ImageDataset": "a record that the library fills; data.load makes one",
+    "train.Running": "a record that the library fills",
     "train.EpochResult": "a record that the library fills",
     "gradcheck.AdjointReport": "a record that the library fills",
     "gradcheck.ArgumentResult": "a record that the library fills",
@@ -421,6 +423,12 @@ SKIPPED = {
     "study.run_study": "trains for half a minute; its settings are StudyConfig's",
     "study.resume_study": "needs a run; tests/study has its own",
     "device.cupy": "needs a GPU",
+    "device.array_module": "takes arrays of the engine's",
+    "device.backend_name": "takes arrays of the engine's",
+    "device.device_of": "takes arrays of the engine's",
+    "device.kernels": "takes arrays of the engine's",
+    "device.memory": "takes arrays of the engine's",
+    "device.move": "takes arrays of the engine's",
     "cuda.get_device_name": "needs a GPU",
     "cuda.synchronize": "needs a GPU",
     "mr.Tensor.cuda": "needs a GPU",

@@ -36,8 +36,9 @@ CALLED = [
 ROOM = 4 * 2**30  # bytes that a call may take beside what there is
 STRIDE = 1 if os.environ.get("MINIRES_FUZZ") == "all" else 8
 # Rooms that are not done: what is found there is reported as expected.
-OPEN = ("nn.", "optim.", "models.", "train.", "interop.", "gradcheck.", "captured.", "mr.",
-        "random.", "device.", "cuda.", "derivatives.", "study.", "utils.", "y ")  # fmt: skip
+OPEN = ("nn.", "optim.", "models.", "train.", "interop.", "gradcheck.", "captured.", "study.",
+        "utils.", "mr.save", "mr.load", "mr.draw", "mr.export_onnx", "mr.capture")  # fmt: skip
+DONE = ("nn.functional.",)
 SHOWN = 60  # faults of one function that a failing test lists
 
 POSITIONAL, KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -102,7 +103,9 @@ def names(entry: Entry) -> list[str]:
     """Every argument that can be given, options of a TypedDict among them."""
     found = []
     for p in arguments(entry):
-        if entry.name.endswith(" = y") and p.name == "x":  # other things have other attributes
+        if (
+            entry.name.endswith((" = y", " in mr.Tensor")) and p.name == "x"
+        ):  # other things have other attributes
             continue
         if p.kind is POSITIONAL:
             found.append(f"*{p.name}")
@@ -163,7 +166,10 @@ def test_valid_arguments_are_taken(entry):
 
 def _marked(entry: Entry) -> Any:
     xfail = pytest.mark.xfail(reason="not all arguments are checked there yet", strict=False)
-    return pytest.param(entry, marks=[xfail] if entry.name.startswith(OPEN) else [])
+    return pytest.param(
+        entry,
+        marks=[xfail] if entry.name.startswith(OPEN) and not entry.name.startswith(DONE) else [],
+    )
 
 
 @pytest.mark.parametrize(

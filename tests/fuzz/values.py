@@ -23,8 +23,7 @@ class Broken:
         raise RuntimeError("broken on purpose")
 
     __index__ = __int__ = __float__ = __bool__ = __len__ = __iter__ = _raise
-    __repr__ = __str__ = __array__ = __getitem__ = __eq__ = __lt__ = __gt__ = _raise
-    __hash__ = object.__hash__
+    __repr__ = __str__ = __array__ = __getitem__ = _raise
 
 
 class Liar:
