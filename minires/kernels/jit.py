@@ -18,7 +18,10 @@ pointers.
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import contextlib
+import contextvars
 import functools
 import os
 import sys
@@ -79,6 +82,48 @@ def _own_settings(level: int = 3) -> Iterator[None]:
 def compiling() -> bool:
     """Whether some thread compiles or loads a kernel at this moment."""
     return _running > 0
+
+
+def _undisturbed(compile: Callable[[], Any]) -> Any:
+    """Call a function that compiles, so that Ctrl-C does not interrupt it.
+
+    Python handles signals in the main thread, between any two instructions, and an exception out of
+    a handler leaves LLVM's objects half made, or freed twice. So the main thread has another one
+    compile. It waits, and this wait can be interrupted; the other one finishes what it does.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return compile()
+    outcome: list[Any] = []
+    done = threading.Lock()
+
+    def work() -> None:
+        try:
+            outcome.append((compile(), None))
+        except BaseException as error:  # whatever it is, it is for who asked
+            outcome.append((None, error))
+        finally:
+            done.release()
+
+    # Neither Thread nor Event: their own locks, in Python, stay held where Ctrl-C hits them.
+    done.acquire()
+    try:
+        _thread.start_new_thread(contextvars.copy_context().run, (work,))
+    except RuntimeError:  # the system has no thread left
+        return compile()
+    done.acquire()
+    result, error = outcome.pop()
+    if error is not None:
+        raise error
+    return result
+
+
+def _finish() -> None:
+    """Let a thread that compiles come to its end before Python does."""
+    with _setting:
+        pass
+
+
+atexit.register(_finish)
 
 
 @contextlib.contextmanager
@@ -218,11 +263,15 @@ class Kernel:
         signature = types.void(types.int64, *args)
         options = {"error_model": "numpy", "fastmath": set(FASTMATH), "nogil": True}
         compiled: Any = _Compiled(self.function, (signature.args, types.void), {}, options)
-        with _own_settings(self.level), _teaching(name):
-            # what was typed into a notebook has no file to tell whether it is still the same
-            if os.path.exists(self.function.__code__.co_filename) and cache.is_usable():
-                compiled.enable_caching()
-            compiled.compile()
+
+        def compile() -> None:
+            with _own_settings(self.level), _teaching(name):
+                # what was typed into a notebook has no file to tell whether it is still the same
+                if os.path.exists(self.function.__code__.co_filename) and cache.is_usable():
+                    compiled.enable_caching()
+                compiled.compile()
+
+        _undisturbed(compile)
         _compiled.append(compiled)
         arrays = sum(1 << k for k, kind in enumerate(kinds) if kind != _NUMBER)
         launch = functools.partial(threads.run, self.__name__, compiled.address, arrays)
@@ -256,8 +305,7 @@ def device_function(function: Callable[..., Any]) -> Any:
 def lazily(function: Callable[..., Any], signature: Any) -> Any:
     """Compile a function with this signature when the result is first called."""
 
-    @functools.cache
-    def compiled() -> Any:
+    def compile() -> Any:
         with _own_settings(), _teaching(function.__name__):
             dispatcher: Any = numba.njit(nogil=True)(function)
             if cache.is_usable():
@@ -269,4 +317,4 @@ def lazily(function: Callable[..., Any], signature: Any) -> Any:
             dispatcher.disable_compile()
             return dispatcher
 
-    return compiled
+    return functools.cache(lambda: _undisturbed(compile))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 import time
 
@@ -197,3 +198,34 @@ def test_the_cache_folder_is_the_users(monkeypatch):
 def test_interpreted_kernels_give_the_same(python):
     code = "import doubling; print(doubling.run())"
     assert python.run(code).stdout == python.run(code, NUMBA_DISABLE_JIT="1").stdout
+
+
+INTERRUPTED = """
+import signal
+from doubling import double, run
+from minires.kernels import cache
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+run()  # the pool of threads, too, is compiled and running now
+cache.is_usable = lambda: False  # from now on nothing is loaded
+seen = 0
+for n in range(60):
+    double._launchers.clear()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005 + n * 0.001)
+        run()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        seen += 1
+    assert run() == [0, 2, 4, 6, 8, 10]
+print(seen)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers there")
+def test_an_interrupted_compilation_is_done_anew(python):
+    """Wherever the interrupt falls: LLVM would free twice what it makes when it is hit."""
+    assert int(python.run(INTERRUPTED).stdout) > 10
