@@ -225,13 +225,25 @@ class Pool:
             acquire(lock, 1)  # who waits for it waits for its release
             self._set(OWN + SIZE * number + LOCK, lock)
         self._process = os.getpid()
-        self._threads = [
-            threading.Thread(target=work, args=(self._block, k), name=f"minires-{k}", daemon=True)
-            for k in range(1, count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
         atexit.register(self._stop)
+        self._begin_working(work, count)
+
+    def _begin_working(self, work: Any, count: int) -> None:
+        """Start the threads. Where the system has none left, the others do all of the work."""
+
+        def hold_and_work(number: int) -> None:
+            work(self._block, number)  # on memory that is there as long as this function runs
+
+        for k in range(1, count):
+            name = f"minires-{k}"
+            thread = threading.Thread(target=hold_and_work, args=(k,), name=name, daemon=True)
+            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._threads.pop()
+                return
 
     def __call__(self, launches: int, number: int, threads: int) -> None:
         """Do ``number`` launches, of which the first begins at this address."""
@@ -265,4 +277,5 @@ class Pool:
         nothing = array("q", [0] * (LAUNCH // 8))  # a launch without tasks wakes everyone
         self(nothing.buffer_info()[0], 1, len(self._threads) + 1)
         for thread in self._threads:
-            thread.join(1)
+            if thread.is_alive():  # not one whose start was interrupted
+                thread.join(1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -75,6 +78,53 @@ def test_nobody_waits_for_a_thread_that_does_not_come(new_pool, monkeypatch):
     new_pool(3)._threads.clear()
     for tasks in (1, 2, 3, 4, 1000):
         some(tasks)
+
+
+FEW_THREADS = """
+import resource, threading
+from pathlib import Path
+import numpy as np
+import minires as mr
+
+threading.stack_size(2**28)
+present = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (present + 2**29 + 2**27,) * 2)  # for two stacks
+x = mr.ones(1000, 1000)
+assert x.relu().sum().item() == 10**6
+print(sum(thread.name.startswith("minires-") for thread in threading.enumerate()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is not limited elsewhere")
+def test_kernels_run_on_the_threads_that_the_system_has(python):
+    assert int(python.run(FEW_THREADS, NUMBA_NUM_THREADS="6").stdout) in (1, 2)
+
+
+def test_threads_of_a_pool_whose_making_was_interrupted_keep_its_memory(monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    made = []
+    monkeypatch.setattr(pools.atexit, "register", made.append)
+    with pytest.raises(KeyboardInterrupt):
+        pools.Pool(3)
+    (stop,) = made  # it is known already how to end them
+    (thread,) = stop.__self__._threads
+    known = weakref.ref(stop.__self__)
+    del stop
+    made.clear()
+    gc.collect()
+    assert known() is not None
+    assert thread.is_alive()
+    known()._stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    gc.collect()
+    assert known() is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
