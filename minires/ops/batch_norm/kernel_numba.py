@@ -16,7 +16,7 @@ import numpy as np
 from ...autograd import computed
 from ...kernels import buffers
 from ...kernels.jit import kernel
-from ...kernels.simd import fma, lanes_of, load, part, relu, store, where_open, zeros
+from ...kernels.simd import fma, lanes_of, load, part, relu, store, where_open
 from ...kernels.source import (
     GRADIENT,
     MEAN,
@@ -35,10 +35,10 @@ from ...kernels.source import (
 )
 from ...kernels.statistics import block_statistics, combine
 from ...kernels.weights import contiguous
-from ...kernels.wide import load_wide, wide
+from ...kernels.wide import wide, wide_zeros
 
 BLOCK = 1 << 15  # entries in a block, so that a block of an array stays in the cache
-FEW = 8  # rows of a gradient that are added up in its dtype
+FEW = 32  # rows of a gradient that are added up in its dtype; their sums are in float64
 ABSENT = -1  # the kind of an operand that is not there
 BY_VALUE, BY_COEFFICIENTS = range(2)  # the kinds of gates
 EPS, OLD, NEW, UNBIASED = range(4)  # eps; the weights of old and new statistics; m / (m - 1)
@@ -96,34 +96,25 @@ def _fwd(task, x, k, residual, kind, residual_k, rectified, rows, c, block, y): 
 def _bwd_affine(  # type: ignore[no-untyped-def]
     task, gy, x, k, second, two, gate, kind, masked, keep, rows, c, block, sums
 ):
-    """sums[task] = the block's sums of g * (x - mean) and of g, per channel, in float64.
-
-    A few rows are added up in registers before their sum is made wide.
-    """
+    """sums[task] = the block's sums of g * (x - mean) and of g, per channel."""
     width, whole = lanes_of(x), c - c % lanes_of(x)
     sum_w, sum_b = task * 2 * c, task * 2 * c + c
     clear(sums, sum_w, 2 * c)
-    begin, end = task * block * c, min((task + 1) * block, rows) * c
-    for first in range(begin, end, FEW * c):
-        last = min(first + FEW * c, end)
+    for at in range(task * block * c, min((task + 1) * block, rows) * c, c):
         for j in range(0, whole, width):
-            mean, scale = load(k, MEAN * c + j), load(k, SCALE * c + j)
-            shift = load(k, SHIFT * c + j)
-            w, b = zeros(x), zeros(x)
-            for i in range(first + j, last, c):
-                g, distance = load(gy, i), load(x, i) - mean
-                if two:
-                    g = g + load(second, i)
-                if kind == BY_VALUE:
-                    g = where_open(g, load(gate, i))
-                elif kind == BY_COEFFICIENTS:
-                    g = where_open(g, fma(distance, scale, shift))
-                if keep:
-                    store(masked, i, g)
-                w, b = fma(g, distance, w), g + b
-            store(sums, sum_w + j, load_wide(sums, sum_w + j, wide(w)) + wide(w))
-            store(sums, sum_b + j, load_wide(sums, sum_b + j, wide(b)) + wide(b))
-    for at in range(begin, end, c):
+            g = load(gy, at + j)
+            distance = load(x, at + j) - load(k, MEAN * c + j)
+            if two:
+                g = g + load(second, at + j)
+            if kind == BY_VALUE:
+                g = where_open(g, load(gate, at + j))
+            elif kind == BY_COEFFICIENTS:
+                z = fma(distance, load(k, SCALE * c + j), load(k, SHIFT * c + j))
+                g = where_open(g, z)
+            if keep:
+                store(masked, at + j, g)
+            store(sums, sum_w + j, fma(g, distance, load(sums, sum_w + j)))
+            store(sums, sum_b + j, g + load(sums, sum_b + j))
         for j in range(whole, c):
             value = gy[at + j]
             away = x[at + j] - k[MEAN * c + j]
@@ -135,7 +126,7 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
                 value = where_open(value, fma(away, k[SCALE * c + j], k[SHIFT * c + j]))
             if keep:
                 masked[at + j] = value
-            sums[sum_w + j] += np.float64(value) * away
+            sums[sum_w + j] += value * away
             sums[sum_b + j] += value
 
 
@@ -157,15 +148,23 @@ def _affine(  # type: ignore[no-untyped-def]
 
 @kernel
 def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):  # type: ignore[no-untyped-def]
-    """gw and gb from the blocks' sums (blocks, 2, together * c)."""
-    clear(total, 0, 2 * c)
-    for at in range(0, blocks * 2 * together * c, 2 * together * c):
-        for row in range(2):
-            for i in range(at + row * together * c, at + (row + 1) * together * c, c):
-                for j in range(c):
-                    total[row * c + j] += sums[i + j]
+    """gw and gb from the blocks' sums (blocks, 2, together * c), in float64 ``total`` (2, ...)."""
+    size = 2 * together * c
+    whole = size - size % lanes_of(sums)
+    for i in range(0, whole, lanes_of(sums)):
+        added = wide_zeros(sums)
+        for at in range(i, blocks * size, size):
+            added = added + wide(load(sums, at))
+        store(total, i, added)
+    for i in range(whole, size):
+        total[i] = 0
+        for at in range(i, blocks * size, size):
+            total[i] += sums[at]
     for j in range(c):
-        gw[j], gb[j] = total[j] * inv_std[j], total[c + j]
+        for i in range(c + j, together * c, c):
+            total[j] += total[i]
+            total[together * c + j] += total[together * c + i]
+        gw[j], gb[j] = total[j] * inv_std[j], total[together * c + j]
 
 
 @kernel
@@ -302,7 +301,9 @@ def batch_norm_bwd_affine(
         coefficients = forward
     if coefficients is None:
         coefficients = computed(_coefficients, x.dtype, mean, inv_std, inv_std)
-    sums = buffers.empty((blocks, 2, c), np.float64)
+    block = min(block, FEW)
+    blocks = -(-rows // block)
+    sums = buffers.empty((blocks, 2, c), x.dtype)
     _bwd_affine(
         blocks,
         gy,
@@ -320,7 +321,8 @@ def batch_norm_bwd_affine(
         sums,
     )
     c //= together
-    _add_up(1, sums, blocks, together, c, inv_std, np.empty(2 * c), gw, gb)
+    total = np.empty(2 * together * c)
+    _add_up(1, sums, blocks, together, c, inv_std, total, gw, gb)
     if slopes is not None:
         _slopes(gw, gb, inv_std, x.shape[0], forward, slopes)
 
