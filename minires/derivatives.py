@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import flag, listed
+from .arguments import flag, listed, room, takes
 from .autograd import enable_grad, grad
 from .creation import zeros_like
 from .device import array_module
@@ -42,6 +42,7 @@ def _fresh(inputs: Inputs, create_graph: bool) -> tuple[list[Tensor], bool]:
 def _value(name: str, f: Callable[..., Any], inputs: list[Tensor]) -> Tensor:
     if not callable(f):
         raise DTypeError(message(name, "a function of tensors", quoted(f)))
+    takes(name, "f", f, len(inputs))
     value = f(*inputs)
     if not isinstance(value, Tensor):
         raise DTypeError(message(name, "a function that returns one tensor", type(value).__name__))
@@ -126,6 +127,8 @@ def jacobian(f: Callable[..., Tensor], inputs: Inputs, *, create_graph: bool = F
     with enable_grad():
         xs, single = _fresh(inputs, create_graph)
         y = _value("jacobian", f, xs)
+        for x in xs:
+            room("jacobian", y.numel() * x.nbytes, f"f(x) {y.shape} by x {x.shape}")
         flat = y.reshape(-1)
         rows = []
         for index in range(flat.numel()):

@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 
 from .arguments import as_integer, choice
-from .errors import ArgumentError, DeviceError, KernelMissing, unknown
+from .errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    KernelMissing,
+    message,
+    quoted,
+    unknown,
+)
 from .mode import Mode, setting
 
 _BACKENDS = ("auto", "numpy")
@@ -95,7 +103,7 @@ def cupy() -> ModuleType:
 
 
 def memory(array: Any) -> Any:
-    """The array that owns the memory this one looks at."""
+    """The array that owns the memory this one looks at; what is no array owns itself."""
     while True:
         base = getattr(array, "base", None)
         if base is None or not hasattr(base, "dtype"):
@@ -104,21 +112,43 @@ def memory(array: Any) -> Any:
 
 
 def device_of(array: Any) -> Device:
-    """The device an array lives on."""
+    """The device an array lives on.
+
+    Raises:
+        DTypeError: no array.
+    """
     if isinstance(array, np.ndarray | np.generic):
         return CPU
-    return Device("cuda", array.device.id)
+    return Device("cuda", _on_gpu("device_of", array).device.id)
 
 
 def array_module(array: Any) -> ModuleType:
-    """``numpy`` or ``cupy``: the module whose functions take this array."""
+    """``numpy`` or ``cupy``: the module whose functions take this array.
+
+    Raises:
+        DTypeError: no array.
+    """
     if isinstance(array, np.ndarray | np.generic):
         return np
+    _on_gpu("array_module", array)
     return cupy()
 
 
+def _on_gpu(op: str, array: Any) -> Any:
+    """``array``, which is not NumPy's, if it is CuPy's."""
+    if not hasattr(type(array), "__cuda_array_interface__"):
+        raise DTypeError(message(op, "an array of NumPy or CuPy", type(array).__name__))
+    return array
+
+
 def move(array: Any, device: Device) -> Any:
-    """The same values on ``device`` (the same array if it is there already)."""
+    """The same values on ``device`` (the same array if it is there already).
+
+    Raises:
+        DTypeError: no array.
+        ArgumentError: no device.
+    """
+    device = Device.parse(device)
     if device_of(array) == device:
         return array
     if device.type == "cpu":
@@ -142,9 +172,14 @@ ON_CPU = np.empty(0)  # where only the place of an array counts
 
 
 def backend_name(array: Any) -> str:
-    """Which kernels serve this array: "numpy", "numba" or "cuda"."""
-    if isinstance(array, np.ndarray):
+    """Which kernels serve this array: "numpy", "numba" or "cuda".
+
+    Raises:
+        DTypeError: no array.
+    """
+    if isinstance(array, np.ndarray | np.generic):
         return "numpy" if _backend.get().value == "numpy" else "numba"
+    _on_gpu("backend_name", array)
     return "cuda"
 
 
@@ -153,7 +188,11 @@ def kernels(op: str, array: Any) -> ModuleType:
 
     Raises:
         KernelMissing: the op has no kernel on the array's device.
+        ArgumentError: ``op`` is no name.
+        DTypeError: no array.
     """
+    if not isinstance(op, str) or not op.isidentifier():  # what imports take
+        raise ArgumentError(message("kernels", "op the name of an operation", quoted(op)))
     return _kernel_module(op, backend_name(array))
 
 
@@ -165,10 +204,9 @@ def _kernel_module(op: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name not in (path, f"minires.ops.{op}"):  # a kernel that lacks something else
             raise
-        raise KernelMissing(
-            f"{op}: expected a kernel for {name!r}, got none ({path} does not exist). "
-            'Move the tensors with .to("cpu").'
-        ) from None
+        context, fix = f"{path} does not exist", 'Move the tensors with .to("cpu").'
+        text = message(quoted(op).strip("'"), f"a kernel for {name!r}", "none", context, fix)
+        raise KernelMissing(text) from None
 
 
 def synchronize(device: str | Device = CPU) -> None:

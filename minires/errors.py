@@ -47,6 +47,10 @@ class DTypeError(MiniresError, TypeError):
     """A dtype, or mix of dtypes, that an operation does not take."""
 
 
+class NotShared(DTypeError, BufferError):
+    """An array whose owner does not share its memory."""
+
+
 class DeviceError(MiniresError, RuntimeError):
     """A device that is not there, or arrays of two devices in one operation."""
 
@@ -115,10 +119,10 @@ def quoted(value: object) -> str:
     return _shortened(_short.repr(value))
 
 
-def _shortened(value: object) -> str:
+def _shortened(value: object, most: int = LONGEST) -> str:
     text = str(value)
-    half = LONGEST // 2 - 2
-    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+    half = most // 2 - 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
 
 
 def message(op: str, expected: str, got: object, context: str = "", fix: str = "") -> str:
@@ -130,11 +134,11 @@ def message(op: str, expected: str, got: object, context: str = "", fix: str = "
     plain = str | tuple | type | Exception | os.PathLike
     known = isinstance(got, plain) or hasattr(got, "kind")  # text, shape, path, dtype
     shown = _shortened(got) if known else quoted(got)
-    text = f"{op}: expected {expected}, got {shown}"
+    text = f"{op}: expected {_shortened(expected, 300)}, got {shown}"
     if context:
         text += f" ({_shortened(context)})"
     if fix:
-        text += f". {fix}"
+        text += f". {_shortened(fix, 300)}"
     return text
 
 

@@ -21,17 +21,25 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from minires.errors import ArgumentError, CheckpointError, message
+from minires.errors import ArgumentError, CheckpointError, message, quoted
 
 
 def as_path(op: str, path: Any) -> Path:
-    """A path given by a user.
+    """A path given by a user, of a file that there is or may be.
 
     Raises:
-        ArgumentError: neither text nor a path.
+        ArgumentError: neither text nor a path, or one that no file can have.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise ArgumentError(message(op, "a path, as text or pathlib.Path", type(path).__name__))
+    try:
+        os.lstat(path)
+    except ValueError as error:  # a NUL, or a surrogate that no byte stands for
+        raise ArgumentError(message(op, "a path that files can have", quoted(path))) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            got = f"one of {len(os.fspath(path)):,} characters"
+            raise ArgumentError(message(op, "a path that files can have", got)) from error
     return Path(path)
 
 
@@ -88,8 +96,10 @@ def open_to_read(path: Path, op: str) -> BinaryIO:
     """A file opened for reading. A pipe, which could be waited for without end, is no file.
 
     Raises:
+        ArgumentError: a path that no file can have.
         CheckpointError: it is missing, a folder, or cannot be read; the text begins with ``op``.
     """
+    path = as_path(op, path)
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
         if path.exists() and not path.is_dir():
@@ -144,7 +154,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def _followed(path: str | os.PathLike[str]) -> Path:
     """The file that a path leads to, by links of the user's own or of the system's administrator:
     a link that others planted could lead to any file that this user may write."""
-    link = Path(path)
+    link = as_path("write", path)
     for _ in range(40):  # as many as systems follow
         status = _status(link)
         if status is None or not stat.S_ISLNK(status.st_mode):

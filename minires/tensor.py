@@ -23,6 +23,7 @@ from .errors import (
     DeviceError,
     DTypeError,
     GraphError,
+    NotShared,
     ShapeError,
     message,
     quoted,
@@ -418,6 +419,7 @@ def from_dlpack(source: Any) -> Tensor:
 
     Raises:
         DTypeError: no such object, or a dtype that minires does not take.
+        NotShared: the object refuses; a DTypeError and a BufferError.
         DeviceError: memory of another kind, or of a GPU that CuPy cannot use.
     """
     if not hasattr(source, "__dlpack_device__"):
@@ -427,6 +429,8 @@ def from_dlpack(source: Any) -> Tensor:
         raise DeviceError(message("from_dlpack", "memory of a CPU or CUDA GPU", f"kind {kind}"))
     try:
         return Tensor((np if kind == 1 else cupy()).from_dlpack(source))
+    except BufferError as error:
+        raise NotShared(message("from_dlpack", "an array that can be shared", error)) from error
     except RuntimeError as error:  # NumPy's way to say that it has no such dtype
         if isinstance(error, DeviceError):
             raise

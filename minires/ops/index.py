@@ -115,6 +115,9 @@ def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
     return sum_to(gradient, shape)
 
 
+_LAST = 2**63 - 1  # NumPy takes larger ones for negative ones, or fails
+
+
 def _clean(index: Any) -> Any:
     """An index with its tensors turned into arrays."""
     if isinstance(index, tuple):
@@ -132,10 +135,14 @@ def _clean(index: Any) -> Any:
     if isinstance(index, np.ndarray | np.generic) or hasattr(index, "__cuda_array_interface__"):
         if index.dtype.kind not in "iub":
             raise DTypeError(message("index", "integers, slices or bools", str(index.dtype)))
+        if index.dtype == np.uint64 and index.size and index.max() > _LAST:
+            raise BoundsError(message("index", "what fits an int64", int(index.max())))
         return index
     whole = as_integer(index)
     if whole is None:
         raise DTypeError(message("index", "integers, slices or bools", quoted(index)))
+    if not -_LAST - 1 <= whole <= _LAST:
+        raise BoundsError(message("index", "what fits an int64", quoted(whole)))
     return whole
 
 

@@ -209,8 +209,9 @@ def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _several(name: str, tensors: Any) -> list[Tensor]:
-    if isinstance(tensors, Variable) and len(tensors.shape) == 0:
-        raise DTypeError(message(name, "a list of tensors", "a scalar tensor", fix="Pass [x, y]."))
+    if isinstance(tensors, Variable):
+        got = f"one tensor of shape {tensors.shape}"
+        raise DTypeError(message(name, "a list of tensors", got, fix="Pass [x, y]."))
     result = listed(name, "a list of tensors", tensors, "Pass [x, y].")
     if not result:
         raise ArgumentError(f"{name}: expected at least one tensor, got none")
@@ -276,7 +277,7 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
         sizes = [builtins.min(whole, total - start) for start in range(0, total, whole)]
         sizes = sizes or [0]
     else:
-        sizes = list(sizes_of("split", [listed("split", "a list of sizes", split_size)]))
+        sizes = list(sizes_of("split", [_numbers("split", "a list of sizes", split_size)]))
         if builtins.sum(sizes) != total:
             raise ShapeError(message("split", f"sizes >= 0 that add up to {total}", quoted(sizes)))
     ends = np.cumsum(sizes)
@@ -284,6 +285,11 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
         GetItem.apply(x, (slice(None),) * axis + (slice(int(end) - n, int(end)),))
         for n, end in zip(sizes, ends)
     )
+
+
+def _numbers(name: str, expected: str, values: Any) -> list[Any]:
+    """The numbers in a list, or in an array or a tensor of them, which gives all at once."""
+    return listed(name, expected, values.tolist() if hasattr(values, "tolist") else values)
 
 
 @tensor_method("chunk")
@@ -310,7 +316,7 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:
     """
     given("pad", x)
     if as_integer(padding) is None:
-        padding = listed("pad", "pairs of widths", padding)
+        padding = _numbers("pad", "pairs of widths", padding)
     widths = sizes_of("pad", [padding], -(2**31))
     if len(widths) % 2 or len(widths) // 2 > x.ndim:
         raise ShapeError(

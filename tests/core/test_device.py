@@ -21,7 +21,7 @@ from minires.device import (
     peak_memory,
     synchronize,
 )
-from minires.errors import ArgumentError, KernelMissing
+from minires.errors import ArgumentError, DTypeError, KernelMissing
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,23 @@ def test_the_name_of_the_backend_of_an_array():
     assert backend_name(x) == "numba"
     with mr.backend("numpy"):
         assert backend_name(x) == "numpy"
-        assert backend_name(object()) == "cuda", "what is no NumPy array is on a GPU"
+    assert backend_name(x[0]) == "numba"
+
+
+@pytest.mark.parametrize("ask", [backend_name, device_of, array_module])
+@pytest.mark.parametrize("thing", [None, 3, [1.0], object(), mr.ones(2)], ids=lambda v: type(v))
+def test_what_is_no_array_is_on_no_device(ask, thing):
+    with pytest.raises(
+        DTypeError, match=f"{ask.__name__}: expected an array of NumPy or CuPy, got"
+    ):
+        ask(thing)
+
+
+@pytest.mark.parametrize("op", ["", "a.b", "../x", 3, None, "x" * 300])
+def test_kernels_of_what_is_no_operation(op):
+    with pytest.raises((ArgumentError, KernelMissing), match=r"kernel") as caught:
+        kernels(op, np.ones(1))
+    assert len(str(caught.value)) < 700
 
 
 def test_unknown_backend():

@@ -285,6 +285,29 @@ def test_only_leftovers_of_owned_files_are_removed(tmp_path):
     assert left == {*others, ".x.json.11111111.tmp", ".x.json.22222222.tmp"}
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "x/" * 2500, "a\0b", "\ud800"], ids=range(4))
+def test_paths_that_no_file_can_have_are_named_in_short(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for act in (
+        lambda: files.as_path("load", path),
+        lambda: files.open_to_read(path, "load"),
+        lambda: files.write_atomic(path, "x"),
+        lambda: files.check_writable(path),
+        lambda: files.write_json_atomic(path, 1),
+    ):
+        with pytest.raises(ArgumentError, match=r"(load|write): expected a path that files") as e:
+            act()
+        assert len(str(e.value)) < 300
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_long_path_that_cannot_be_written_is_abbreviated(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"write: expected .*Choose another") as caught:
+        files.write_atomic(tmp_path / "file" / ("a" * 200) / ("b" * 200) / ("c" * 240), "x")
+    assert len(str(caught.value)) < 700
+
+
 @posix
 def test_reading_waits_for_no_pipe(tmp_path):
     os.mkfifo(tmp_path / "x")
