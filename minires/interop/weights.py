@@ -64,7 +64,8 @@ def save(
         raise ArgumentError(message("save", "save(state, path)", got))
     file = as_path("save", path)
     if file.suffix != ".safetensors":
-        fix = f"Save to {file.with_suffix('.safetensors').name}"
+        near = file if file.name else Path("weights")
+        fix = f"Save to {near.with_suffix('.safetensors').name}"
         if file.suffix in _PYTORCH:
             fix += "; PyTorch reads it with safetensors.torch.load_file"
         raise ArgumentError(message("save", "a path that ends in .safetensors", file, fix=fix))

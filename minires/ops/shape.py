@@ -209,7 +209,7 @@ def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _several(name: str, tensors: Any) -> list[Tensor]:
-    if isinstance(tensors, Variable):
+    if isinstance(tensors, Variable) and tensors.ndim < 2:  # more are taken as their slices
         got = f"one tensor of shape {tensors.shape}"
         raise DTypeError(message(name, "a list of tensors", got, fix="Pass [x, y]."))
     result = listed(name, "a list of tensors", tensors, "Pass [x, y].")

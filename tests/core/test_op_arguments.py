@@ -21,8 +21,9 @@ from minires.nn import functional as F
 
 X = mr.ones(4, 6)
 CASES = [
-    (lambda: mr.cat(X, X), DTypeError, "a list of tensors, got one tensor of shape (4, 6). Pass"),
-    (lambda: mr.stack(X), DTypeError, "stack: expected a list of tensors, got one tensor of shape"),
+    (lambda: mr.cat(X, X), ArgumentError, "dim an integer or a tuple of them, got a tensor"),
+    (lambda: mr.cat(X[0]), DTypeError, "a list of tensors, got one tensor of shape (6,). Pass [x"),
+    (lambda: mr.stack(X[0, 0]), DTypeError, "stack: expected a list of tensors, got one tensor o"),
     (lambda: X[2**63], BoundsError, "index: expected what fits an int64, got 9223372036854775808"),
     (lambda: X[0, -(2**64)], BoundsError, "index: expected what fits an int64, got -184467"),
     (lambda: X[np.uint64(2**64 - 1)], BoundsError, "index: expected what fits an int64, got 184"),
