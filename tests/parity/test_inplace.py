@@ -147,6 +147,8 @@ CASES = [
     *lines(  # nothing flows back from what a constant has overwritten
         """
         y = x * 1; y.zero_(); y <=> (x * 0).detach()
+        y = x.tanh(); y[0] = 0; y <=> torch.cat([x[:1] * 0, x[1:].tanh()])  # tanh needs x alone
+        y = x.sigmoid(); y[0] = 0; y <=> torch.cat([x[:1] * 0, x[1:].sigmoid()])
         y = x * 1; y.fill_(2.5); y <=> (x * 0 + 2.5).detach()
         y = x * 1; y.copy_(z.detach()); y <=> z.detach()
         """,
@@ -221,7 +223,7 @@ WRONG = lines(
     y = i.clone(); y.add_(x.detach()); y
     y = x.exp(); w = y * y; y.add_(1); w.sum().backward()  # exp saved y
     y = x * 1; w = y * y; y.mul_(2); w.sum().backward()  # the product saved y
-    y = x.sigmoid(); y.zero_(); y = x.tanh(); y[0] = 0; y.sum().backward()
+    y = x.log_softmax(1); y.zero_(); y = x.softmax(1); y[0] = 0; y.sum().backward()
     y = x * 1; w = y.relu(); w.mul_(2); w.sum().backward()
     y = x.sqrt(); y[:, 1] = 1; y.sum().backward()
     y = x * 1; y[0] = y[1] * y[2]; y.sum().backward()

@@ -79,6 +79,11 @@ SEQUENCE = """
     parts = [warm, L.CosineAnnealingLR(o, 22), L.MultiStepLR(o, [4]), L.ConstantLR(o, 0.1, 10)];
     [o, L.SequentialLR(o, parts, milestones=[8, 30, 40])]
 """.replace("\n", " ")
+CHAIN = """
+    o = optim.SGD([w, b], lr=0.1); L = optim.lr_scheduler; warm = L.LinearLR(o, 0.1, total_iters=8);
+    parts = [warm, L.MultiStepLR(o, [4, 30]), L.ExponentialLR(o, 0.95), L.CosineAnnealingLR(o, 40)];
+    [o, L.ChainedScheduler(parts)]
+""".replace("\n", " ")
 
 SCHEDULES = [
     *lines(
@@ -140,6 +145,7 @@ SCHEDULES = [
         **PARAMETERS,
     ),
     *lines(SEQUENCE, **PARAMETERS),
+    *lines(CHAIN, **PARAMETERS),
 ]
 
 # ReduceLROnPlateau is given the loss, which is noisy here: it falls, and rises again.
@@ -198,6 +204,8 @@ WRONG = lines(
     optim.lr_scheduler.CosineAnnealingLR(optim.SGD([w], lr=0.1))
     optim.lr_scheduler.LinearLR(optim.SGD([w], lr=0.1), 0.0)
     optim.lr_scheduler.LinearLR(optim.SGD([w], lr=0.1), 1.5)
+    optim.lr_scheduler.ChainedScheduler([])
+    L = optim.lr_scheduler; L.ChainedScheduler([L.StepLR(optim.SGD([w], lr=1), 2) for _ in "ab"])
     optim.lr_scheduler.LinearLR(optim.SGD([w], lr=0.1), 0.5, -1.0)
     optim.lr_scheduler.ConstantLR(optim.SGD([w], lr=0.1), 1.5)
     optim.lr_scheduler.ConstantLR(optim.SGD([w], lr=0.1), -0.5)
