@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from minires import data, models, optim
-from minires.arguments import integer, number
-from minires.errors import ArgumentError, CheckpointError, message, unknown
-from minires.files import check_writable, claimed, write_atomic, write_json_atomic
+from minires.arguments import choice, flag, integer, number
+from minires.data.transforms import MAX_SEED
+from minires.errors import ArgumentError, CheckpointError, message
+from minires.files import as_path, check_writable, claimed, write_atomic, write_json_atomic
 from minires.models.registry import options_of
 from minires.nn import Module
 from minires.random import manual_seed
@@ -51,15 +52,29 @@ class TrainingJob:
             DataError: the data set is not there.
             CheckpointError: the folder cannot be written, or holds a run and ``resume`` is off.
         """
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown("optimizer", self.optimizer, OPTIMIZERS)
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
-        integer("train", "epochs", self.epochs, least=1)
-        number("train", "warmup_epochs", self.warmup_epochs, least=0)
+        return self._checked()._prepare(as_path("train", folder), flag("train", "resume", resume))
+
+    def _checked(self) -> TrainingJob:
+        """The same job, its fields plain Python values in range."""
+        op = "train"
+        return TrainingJob(
+            model=choice("network", self.model, models.list_models()),
+            dataset=self.dataset,  # data.load looks at it
+            epochs=integer(op, "epochs", self.epochs, 1),
+            batch_size=integer(op, "batch_size", self.batch_size, 1),
+            optimizer=choice("optimizer", self.optimizer, OPTIMIZERS),
+            lr=number(op, "lr", self.lr, least=0),
+            momentum=number(op, "momentum", self.momentum, least=0, below=1),
+            weight_decay=number(op, "weight_decay", self.weight_decay, least=0),
+            schedule=choice("schedule", self.schedule, SCHEDULES),
+            warmup_epochs=number(op, "warmup_epochs", self.warmup_epochs, least=0),
+            augment=flag(op, "augment", self.augment),
+            limit=None if self.limit is None else integer(op, "limit", self.limit, 1),
+            seed=integer(op, "seed", self.seed, 0, MAX_SEED),
+        )
+
+    def _prepare(self, folder: Path, resume: bool) -> Prepared:
         manual_seed(self.seed)
-        if self.model not in models.list_models():
-            raise unknown("network", self.model, models.list_models())
         if "num_classes" not in options_of(self.model):
             c, h, w = models.create(self.model).image_shape
             raise ArgumentError(

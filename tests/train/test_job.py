@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
+from fuzz.judge import boxed, fault
+from fuzz.values import BAD
 from harness import raises
 
 import minires as mr
-from minires.errors import CheckpointError
+from minires.errors import ArgumentError, CheckpointError
 from minires.files import claimed
 from minires.study import StudyConfig, run_study
 from minires.train.job import TrainingJob
@@ -48,3 +53,40 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     JOB.prepare(tmp_path).run()
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == [".mine.0123abcd.tmp", "checkpoint.safetensors", "history.csv", "job.json"]
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainingJob)])
+def test_every_field_is_checked_before_anything_is_built(name, tmp_path):
+    """Whatever stands there: a job that can begin, or an error of ours in one short line."""
+    with boxed():
+        for n, (label, make) in enumerate(BAD.items()):
+            job = dataclasses.replace(JOB, **{name: make()})
+            found = fault(lambda n=n, job=job: job.prepare(tmp_path / str(n)))
+            assert found is None, f"{name} = {label}: {found}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", 0, "epochs an integer >= 1"),
+        ("batch_size", 2.0, "batch_size an integer >= 1"),
+        ("lr", float("nan"), "lr a finite number >= 0"),
+        ("momentum", 1, "momentum a finite number >= 0 and < 1"),
+        ("warmup_epochs", float("inf"), "warmup_epochs a finite number >= 0"),
+        ("augment", 1, "augment True or False"),
+        ("limit", 0, "limit an integer >= 1"),
+        ("seed", -1, "seed an integer"),
+        ("optimizer", ["sgd"], "unknown optimizer"),
+        ("schedule", None, "unknown schedule"),
+    ],
+)
+def test_fields_out_of_range(name, value, expected, tmp_path):
+    with raises(ArgumentError, expected):
+        dataclasses.replace(JOB, **{name: value}).prepare(tmp_path)
+
+
+def test_fields_are_kept_as_plain_numbers(tmp_path):
+    job = dataclasses.replace(JOB, epochs=np.int64(1), lr=np.float32(0.5), augment=np.False_)
+    assert job.prepare(tmp_path).job == dataclasses.replace(JOB, lr=0.5)
+    job.prepare(tmp_path).run()
+    job.prepare(tmp_path, resume=True)
