@@ -109,11 +109,14 @@ def augmentation(seed: int, epoch: int, indices: NDArray[np.int64]) -> Draws:
     return Draws(seed, epoch, indices, path=(_AUGMENT,))
 
 
-def _check_batch(op: str, x: Any, draws: Any) -> None:
+def _check_batch(op: str, x: Any) -> None:
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
         raise DTypeError(message(op, "a batch (n, h, w, c) as a NumPy array", quoted(x)))
     if x.ndim != 4:
         raise ShapeError(message(op, "a batch (n, h, w, c)", f"shape {x.shape}"))
+
+
+def _check_draws(op: str, x: Batch, draws: Any) -> None:
     if not isinstance(draws, Draws):
         raise ArgumentError(message(op, "draws, as a DataLoader makes them", quoted(draws)))
     if len(draws.indices) != len(x):
@@ -144,8 +147,8 @@ class Normalize:
             raise ArgumentError(message("Normalize", "std > 0", quoted(self.std), fix=fix))
         self._mean, self._std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
 
-    def __call__(self, x: Batch, draws: Draws) -> Batch:
-        _check_batch("Normalize", x, draws)
+    def __call__(self, x: Batch, draws: Draws | None = None) -> Batch:
+        _check_batch("Normalize", x)
         if x.shape[-1] != len(self.mean):
             expected = f"x with {len(self.mean)} channels (last axis)"
             raise ShapeError(message("Normalize", expected, f"{x.shape[-1]}", f"x {x.shape}"))
@@ -174,7 +177,8 @@ class RandomCrop:
         self.padding = arguments.integer("RandomCrop", "padding", padding, 0)
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
-        _check_batch("RandomCrop", x, draws)
+        _check_batch("RandomCrop", x)
+        _check_draws("RandomCrop", x, draws)
         n, h, w, c = x.shape
         p = self.padding
         padded = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
@@ -199,7 +203,8 @@ class RandomHorizontalFlip:
         self.p = float(arguments.number("RandomHorizontalFlip", "p", p, least=0, most=1))
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
-        _check_batch("RandomHorizontalFlip", x, draws)
+        _check_batch("RandomHorizontalFlip", x)
+        _check_draws("RandomHorizontalFlip", x, draws)
         flip = draws.uniform() < self.p
         y = x.copy()
         y[flip] = x[flip, :, ::-1]
@@ -226,7 +231,8 @@ class Compose:
                 raise ArgumentError(message("Compose", expected, quoted(transform)))
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
-        _check_batch("Compose", x, draws)
+        _check_batch("Compose", x)
+        _check_draws("Compose", x, draws)
         for k, transform in enumerate(self.transforms):
             x = transform(x, draws.stream(k))
         return x

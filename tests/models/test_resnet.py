@@ -175,12 +175,12 @@ def test_parity_of_a_dilated_grouped_block():
     [
         (
             lambda: ResNet(BasicBlock, (1, 1)),
-            r"layers of four stages: 4 integers >= 0, got \[1, 1\]",
+            r"layers of four stages: 4 integers >= 0, got \(1, 1\)",
         ),
         (lambda: ResNet(BasicBlock, (0, 0, 0, 0)), r"layers of 1 to 10,000 blocks in all, got 0 "),
-        (lambda: ResNet(BasicBlock, (1, -1, 0, 0)), r"4 integers >= 0, got \[1, -1, 0, 0\]"),
+        (lambda: ResNet(BasicBlock, (1, -1, 0, 0)), r"4 integers >= 0, got \(1, -1, 0, 0\)"),
         (lambda: ResNet(BasicBlock, 3), r"ResNet: expected layers of four stages: .*, got 3"),
-        (lambda: ResNet(BasicBlock, (1, "2", 1, 1)), r"integers >= 0, got \[1, '2', 1, 1\]"),
+        (lambda: ResNet(BasicBlock, (1, "2", 1, 1)), r"integers >= 0, got \(1, '2', 1, 1\)"),
         (lambda: ResNet(3, (1, 1, 1, 1)), "class of blocks from minires.models, such as B.* got 3"),
         (lambda: ResNet(nn.Conv2d, (1, 1, 1, 1)), "ResNet: expected a class of .*, got Conv2d"),
         (lambda: ResNet(BasicBlock(3, 3), (1,) * 4), "got a BasicBlock that is made already"),

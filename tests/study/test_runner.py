@@ -210,7 +210,7 @@ ERRORS = {
     "kind": ({"kinds": ("plan",)}, ["unknown kind of network 'plan'", "did you mean plain"]),
     "shortcut": ({"shortcut": "C"}, ["unknown shortcut 'C'", "A, B"]),
     "dataset": ({"dataset": "digit"}, ["'digit'", "digits"]),
-    "seeds": ({"seeds": (-1,)}, ["seeds in 0..2**64 - 1"]),
+    "seeds": ({"seeds": (-1,)}, ["seed an integer >= 0"]),
     "none": ({"depths": ()}, ["at least one of depths"]),
     "twice": ({"depths": (8, 8)}, ["each of depths once"]),
     "limit": ({"limit": 5000}, ["1500"]),
