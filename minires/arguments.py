@@ -16,6 +16,7 @@ kind            what is taken
 :func:`callback` something to call, or None
 :func:`iterator` a list or another iterable of several things
 :func:`takes`    a function of so many arguments
+:func:`taken`    arguments that fit a function
 :func:`room`     as many bytes as the memory of this machine has
 ==============  ================================================================================
 
@@ -35,7 +36,7 @@ import inspect
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,14 +111,15 @@ def number(
     real = as_number(value)
     if (
         real is not None
-        and (not finite or _is_finite(real))
+        and (_is_finite(real) or (not finite and isinstance(real, float)))
         and (least is None or real >= least)
         and (above is None or real > above)
         and (most is None or real <= most)
         and (below is None or real < below)
     ):
         return real
-    kind = "a finite number" if finite and real is not None else "a number"
+    huge = isinstance(real, int) and not _is_finite(real)
+    kind = "a finite number" if huge or (finite and real is not None) else "a number"
     expected = f"{name} {kind}{_bounds(least, most, above, below)}"
     raise ArgumentError(message(op, expected, quoted(value), fix=fix))
 
@@ -235,15 +237,29 @@ def takes(op: str, name: str, function: Any, n: int) -> None:
     """Refuse what cannot be called with ``n`` arguments by position."""
     if not callable(function):
         raise ArgumentError(message(op, f"{name} a function of {n} arguments", quoted(function)))
+    if wrong := _misfit(function, range(n), {}):
+        got = f"{quoted(function)} ({wrong})"
+        raise ArgumentError(message(op, f"{name} a function of {n} arguments", got))
+
+
+def taken(op: str, function: Any, args: Sequence[Any], options: dict[str, Any]) -> None:
+    """Refuse arguments that ``function`` cannot be called with: too many, or of other names."""
+    if wrong := _misfit(function, args, options):
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ArgumentError(message(op, f"arguments that {quoted(name)} takes", wrong))
+
+
+def _misfit(function: Any, args: Iterable[Any], options: dict[str, Any]) -> str:
+    """What Python would say of such a call; nothing if the arguments fit."""
     try:
         known = inspect.signature(getattr(function, "forward", function))
     except (TypeError, ValueError):  # built-in functions have no signature
-        return
+        return ""
     try:
-        known.bind(*range(n))
+        known.bind(*args, **options)
     except TypeError as error:
-        got = f"{quoted(function)} ({error})"
-        raise ArgumentError(message(op, f"{name} a function of {n} arguments", got)) from error
+        return str(error)
+    return ""
 
 
 def room(op: str, nbytes: int, what: str, fix: str = "") -> None:

@@ -121,10 +121,13 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     it did.
 
     Raises:
+        ArgumentError: ``path`` is no path, or ``content`` neither text nor bytes.
         CheckpointError: the folder cannot be made or written, the disk is full, or the name is a
             symbolic link that another user made; names the folder and the system's reason. A file
             that was there is as it was.
     """
+    if not isinstance(content, str | bytes | bytearray):
+        raise ArgumentError(message("write", "content of text or bytes", quoted(content)))
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     target = _followed(path)
     with _explained(target), _temporary(target) as temporary:

@@ -694,6 +694,10 @@ def test_inputs_and_results_that_cannot_be_taken():
     )  # fmt: skip
     refused("expected a function or a module, got int", mr.capture, 3, error=ArgumentError)
     refused(
+        "capture: expected arguments that 'write' takes, got too many positional arguments",
+        mr.capture(write), mr.ones(3), 2, error=ArgumentError,
+    )  # fmt: skip
+    refused(
         "expected modules and optimisers as state, got list",
         mr.capture, lambda x: x, [nn.Linear(2, 2)], error=ArgumentError,
     )  # fmt: skip

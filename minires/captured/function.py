@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import random
+from .. import arguments, random
 from ..autograd import Recording, Variable, unwatched
 from ..autograd.recording import here
 from ..device import CPU, ON_CPU, backend_name
@@ -96,14 +96,8 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     >>> [double(mr.tensor([float(i)])).item() for i in range(4)]
     [0.0, 2.0, 4.0, 6.0]
     """
-    if not callable(function):
-        raise ArgumentError(message("capture", "a function or a module", type(function).__name__))
     if isinstance(function, Module) and all(part is not function for part in state):
         state = (function, *state)
-    for part in state:
-        if not isinstance(part, Module | Optimizer):
-            got = type(part).__name__
-            raise ArgumentError(message("capture", "modules and optimisers as state", got))
     return Captured(function, state)
 
 
@@ -115,6 +109,9 @@ class Captured:
     """A function and its recordings; see :func:`capture`."""
 
     def __init__(self, function: Callable[..., Any], state: Sequence[Module | Optimizer]):
+        if not callable(function):
+            got = type(function).__name__
+            raise ArgumentError(message("capture", "a function or a module", got))
         self._function, self._state, self._reads = function, State(state), Reads(function)
         self._seen: OrderedDict[Any, list[Any]] = OrderedDict()  # what it was called with
         self._plans: OrderedDict[Any, _Plan] = OrderedDict()
@@ -169,6 +166,7 @@ class Captured:
 def _apply(function: Callable[..., Any], names: list[str], *values: Any) -> Any:
     """Call a function, the last values by their names."""
     first = len(values) - len(names)
+    arguments.taken("capture", function, values[:first], dict(zip(names, values[first:])))
     return function(*values[:first], **dict(zip(names, values[first:])))
 
 

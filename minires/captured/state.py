@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import random
-from ..errors import CaptureError, message
+from .. import arguments, random
+from ..errors import ArgumentError, CaptureError, message
 from ..nn import module as modules
 from ..nn.module import Module
 from ..optim import Optimizer
@@ -31,6 +31,11 @@ class State:
     """What a captured function uses besides its inputs."""
 
     def __init__(self, parts: Sequence[Module | Optimizer]):
+        parts = [*arguments.iterator("capture", "state", parts)]
+        for part in parts:
+            if not isinstance(part, Module | Optimizer):
+                got = type(part).__name__
+                raise ArgumentError(message("capture", "modules and optimisers as state", got))
         self._modules = [part for part in parts if isinstance(part, Module)]
         self._optimizers = [part for part in parts if isinstance(part, Optimizer)]
         self._seen: Any = None  # the changes of modules, and parameters of optimisers, when it

@@ -150,6 +150,7 @@ def check_module(
         raise DTypeError(message("check_module", "a Module", got, fix="Use check for a function."))
     xs = as_list(inputs)
     wanted = [x for x in xs if not (isinstance(x, Tensor) and x.dtype.kind in "iub")]
+    arguments.taken("check_module", module, xs, {})
     labels = labels_of(module.forward, xs, None)
     labels = [label for label, x in zip(labels, xs) if any(x is w for w in wanted)]
     learnt = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -208,7 +209,8 @@ def labels_of(f: Any, xs: Sequence[Any], names: Sequence[str] | None = None) -> 
         if not known or len(names) != len(xs):
             raise ArgumentError(message("check", f"{len(xs)} names", quoted(names)))
         return list(names)
-    with contextlib.suppress(TypeError, ValueError):  # built-in functions have no signature
+    # built-in functions have no signature; what is no function may raise anything
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):
         parameters = list(inspect.signature(f).parameters.values())[: len(xs)]
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if len(parameters) == len(xs) and all(p.kind in positional for p in parameters):

@@ -74,12 +74,7 @@ def check_inputs(labels: Sequence[str], xs: Sequence[Any]) -> None:
                 f"check: expected finite numbers in {label}, got NaN or infinity, next to which "
                 "nothing can be compared. Check at another point."
             )
-        if overlaps(x._array):
-            raise ArgumentError(
-                f"check: expected {label} with memory for each entry, got shape {x.shape} with "
-                f"strides {x._array.strides}, where entries share it (broadcast_to, expand): one "
-                "cannot be changed without the others. Use x.clone(), and expand inside f."
-            )
+        _demand_own_memory(label, x)
     for i, x in enumerate(xs):
         for j in range(i):
             if xs[j] is x:
@@ -87,6 +82,21 @@ def check_inputs(labels: Sequence[str], xs: Sequence[Any]) -> None:
                     f"check: expected different tensors, got the same one as {labels[j]} and "
                     f"{labels[i]}. Pass a clone of it, or use it twice inside f."
                 )
+
+
+def check_varied(label: str, x: Tensor) -> None:
+    """Refuse a tensor whose entries cannot be varied one by one."""
+    _dtype(label, x)
+    _demand_own_memory(label, x)
+
+
+def _demand_own_memory(label: str, x: Tensor) -> None:
+    if overlaps(x._array):
+        raise ArgumentError(
+            f"check: expected {label} with memory for each entry, got shape {x.shape} with "
+            f"strides {x._array.strides}, where entries share it (broadcast_to, expand): one "
+            "cannot be changed without the others. Use x.clone(), and expand inside f."
+        )
 
 
 def _dtype(label: str, x: Tensor) -> None:

@@ -11,9 +11,9 @@ from .. import arguments
 from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor
 from .analytic import Backward
-from .demands import as_list
+from .demands import as_list, check_varied
 from .numeric import COMPLEX, Ladder, known_reference
-from .point import Array, Guard, Point
+from .point import Array, Guard, Point, host
 
 
 def analytic_jacobian(
@@ -53,7 +53,7 @@ def numeric_jacobian(
     """
     known_reference(reference)
     with _point(f, inputs, wrt, guard) as point:
-        y, _, _ = point.at(point.values)
+        y = host(point.forward()._array)
         ladder = Ladder(point, y, reference, np.random.default_rng(0))
         if reference == COMPLEX and not ladder.complex:
             raise ArgumentError(f"numeric_jacobian: no complex step here: {ladder.reason}.")
@@ -64,8 +64,11 @@ def numeric_jacobian(
 def _point(f: Callable[..., Tensor], inputs: Any, wrt: Tensor, guard: Any) -> Point:
     if not isinstance(wrt, Tensor):
         raise DTypeError(message("jacobian", "wrt to be a tensor", type(wrt).__name__))
+    check_varied("wrt", wrt)
     xs = as_list(inputs)
     arguments.takes("jacobian", "f", f, len(xs))
-    if guard is not None and not callable(guard):
-        raise ArgumentError(message("jacobian", "guard() to make a context", quoted(guard)))
+    if guard is not None:
+        arguments.takes("jacobian", "guard", guard, 0)
+        if not hasattr(type(made := guard()), "__enter__"):
+            raise ArgumentError(message("jacobian", "guard() to make a context", quoted(made)))
     return Point(f, xs, [wrt], **({} if guard is None else {"guard": guard}))

@@ -11,7 +11,6 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from minires.errors import CheckpointError, message
-from minires.files import open_to_read, write_atomic
+from minires.files import as_path, open_to_read, write_atomic
 from minires.interop.dtypes import HALVES, decode, itemsize
 
 CHECKSUM = "minires_crc32"  # its key in the metadata
@@ -67,7 +66,7 @@ def read_safetensors(path: str | os.PathLike[str], op: str) -> Contents:
         CheckpointError: there is no such file, it is damaged, or of a dtype minires does not have;
             the text begins with ``op``.
     """
-    file = Path(path)
+    file = as_path(op, path)
     with open_to_read(file, op) as opened:
         raw = opened.read()
     try:

@@ -88,7 +88,7 @@ def save(
                 message("save", "float, integer or bool tensors", f"{tensor.dtype} under {name!r}")
             )
     arrays = {name: move(tensor._array, CPU) for name, tensor in tensors.items()}
-    write_safetensors(file, arrays, _as_text(metadata or {}))
+    write_safetensors(file, arrays, _as_text({} if metadata is None else metadata))
 
 
 def load(

@@ -26,7 +26,7 @@ from minires import arguments, random
 from minires.errors import ArgumentError, MiniresError, ShapeError, message, quoted
 from minires.nn import BatchNorm2d, Conv2d, Dropout, Module, ReLU, Sequential, init
 from minires.nn import functional as F
-from minires.tensor import Tensor
+from minires.tensor import Tensor, given
 
 Norm = Callable[[int], Module]  # makes the normalisation of so many channels
 
@@ -123,7 +123,7 @@ class OptionA(Module):
         self.stride = arguments.integer(name, "stride", stride, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride, :: self.stride]
+        x = given("shortcut A", x)[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, self.out_channels - self.in_channels))
 
     def extra_repr(self) -> str:
@@ -279,7 +279,9 @@ class _Branch(Module):
         cls, in_channels: int, channels: int, groups: int = 1, width_per_group: int = 64
     ) -> list[int]:
         """Channels in front of the first convolution, between all of them, and behind the last."""
-        inner = channels * width_per_group // 64 * groups
+        numbers = (in_channels, channels, groups, width_per_group)
+        in_channels, channels, groups, width = arguments.sizes(cls.__name__, "widths:", numbers, 1)
+        inner = channels * width // 64 * groups
         return [in_channels, *[inner] * (len(cls.kernels) - 1), channels * cls.expansion]
 
     @classmethod
@@ -289,7 +291,7 @@ class _Branch(Module):
         """How many entries the weights of the convolutions have, before any is made."""
         widths = cls.widths(in_channels, channels, groups, width_per_group)
         return sum(
-            c_in * c_out * kernel**2 // (groups if kernel == 3 else 1)
+            c_in * c_out * kernel**2 // (int(groups) if kernel == 3 else 1)
             for kernel, c_in, c_out in zip(cls.kernels, widths, widths[1:])
         )
 

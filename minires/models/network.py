@@ -30,7 +30,7 @@ from minires.nn import (
     init,
 )
 from minires.nn import functional as F
-from minires.tensor import Tensor
+from minires.tensor import Tensor, given
 
 MOST_BLOCKS = 10_000  # twice as many as ever were trained (10,000 layers, arXiv:1806.05393)
 
@@ -162,7 +162,7 @@ class _Network(Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last maps, ``(n, channels, h', w')``: what is pooled and classified."""
-        if len(x.shape) != 4 or x.shape[1] != self.conv1.in_channels:
+        if len(given(type(self).__name__, x).shape) != 4 or x.shape[1] != self.conv1.in_channels:
             raise ShapeError(_wrong_images(self, x.shape))
         x = self.conv1(x)
         if not self.pre_activation:

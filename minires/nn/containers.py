@@ -169,7 +169,7 @@ class ModuleDict(Module):
         """Add or replace several modules, from a dict or from (name, module) pairs."""
         try:
             named = dict(modules)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # also what a class's own __iter__ raises
             expected = "a dict of names and modules"
             raise ArgumentError(message(type(self).__name__, expected, quoted(modules))) from error
         for name, module in named.items():

@@ -74,6 +74,8 @@ def _shape(op: str, tensor: Any) -> tuple[int, ...]:
     if not isinstance(tensor, Tensor | np.ndarray):
         fix = "A layer with bias=False has no bias to fill." if tensor is None else ""
         raise ArgumentError(message(op, "a tensor to fill", type(tensor).__name__, fix=fix))
+    if tensor.dtype.kind not in "biufc":
+        raise DTypeError(message(op, "a tensor of numbers to fill", tensor.dtype))
     return tensor.shape
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.arguments import number
+from minires.arguments import iterator, number
 from minires.errors import ArgumentError, message, quoted
 from minires.tensor import Tensor
 
@@ -41,7 +41,7 @@ def no_decay_groups(
         raise ArgumentError(message("no_decay_groups", expected, quoted(pairs)))
     weights: list[tuple[str, Tensor]] = []
     others: list[tuple[str, Tensor]] = []
-    for pair in pairs:
+    for pair in iterator("no_decay_groups", "(name, tensor) pairs", pairs):
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)):
             raise ArgumentError(
                 message(

@@ -101,6 +101,7 @@ class OneCycleLR(LRScheduler):
         super().__init__(optimizer)
 
     def next_options(self, step: int) -> list[dict[str, Any]]:
+        step = integer(self._op, "step", step, least=0)
         if step > self.total_steps:
             raise ArgumentError(
                 message(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minires.arguments import flag, number
+from minires.arguments import flag, iterator, number
 from minires.autograd import computed
 from minires.device import backend_name
 from minires.errors import ArgumentError, DTypeError, GraphError, message, unknown
@@ -139,7 +139,7 @@ class Optimizer:
             raise ArgumentError(
                 message(self._op, "an iterable of tensors or groups", _describe(params), fix=fix)
             )
-        return list(params)
+        return list(iterator(self._op, "tensors or groups", params))
 
     def _name_and_tensor(self, entry: Any) -> tuple[str | None, Tensor]:
         name, p = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)

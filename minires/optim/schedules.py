@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from minires.arguments import integer, number
+from minires.arguments import integer, number, takes
 from minires.errors import ArgumentError, message, quoted
 from minires.optim.optimizer import Optimizer
 
@@ -51,6 +51,10 @@ class LRScheduler:
         """The rate after ``step`` steps of a group that has ``lr`` now, and had ``base_lr``.
         ``step`` is 0 where the schedule begins."""
         raise NotImplementedError
+
+    def _given(self, step: Any, lr: Any, base_lr: Any) -> tuple[int, float, float]:
+        rates = number(self._op, "lr", lr), number(self._op, "base_lr", base_lr)
+        return integer(self._op, "step", step, least=0), *rates
 
     def next_options(self, step: int) -> list[dict[str, Any]]:
         """Per group, the options that hold after ``step`` steps: ``{"lr": ...}`` at least."""
@@ -183,6 +187,7 @@ class StepLR(LRScheduler):
         super().__init__(optimizer)
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        step, lr, base_lr = self._given(step, lr, base_lr)
         return lr * self.gamma if step and step % self.step_size == 0 else lr
 
 
@@ -203,6 +208,7 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer)
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        step, lr, base_lr = self._given(step, lr, base_lr)
         return lr * self.gamma if step in self.milestones else lr
 
 
@@ -221,6 +227,7 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer)
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        step, lr, base_lr = self._given(step, lr, base_lr)
         return lr * self.gamma if step else lr
 
 
@@ -252,6 +259,7 @@ class LambdaLR(LRScheduler):
             if not callable(function):
                 expected = "lr_lambda a function, or a list of them"
                 raise ArgumentError(message(self._op, expected, quoted(function)))
+            takes(self._op, "lr_lambda(step)", function, 1)
         if callable(lr_lambda) and isinstance(optimizer, Optimizer):
             self.lr_lambdas *= len(optimizer.param_groups)
         super().__init__(optimizer)
@@ -260,6 +268,7 @@ class LambdaLR(LRScheduler):
         if len(self.lr_lambdas) != len(self.base_lrs):
             expected = f"one function for each of {len(self.base_lrs)} parameter group(s)"
             raise ArgumentError(message(self._op, expected, len(self.lr_lambdas)))
+        step = integer(self._op, "step", step, least=0)
         name = f"lr_lambda({step})"
         return [
             {"lr": base * number(self._op, name, factor(step), least=0)}
@@ -288,6 +297,7 @@ class CosineAnnealingLR(LRScheduler):
         super().__init__(optimizer)
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        step, lr, base_lr = self._given(step, lr, base_lr)
         if step == 0:
             return lr
         if (step - 1 - self.T_max) % (2 * self.T_max) == 0:  # from the bottom, where all are equal
@@ -325,6 +335,7 @@ class LinearLR(LRScheduler):
         super().__init__(optimizer)
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        step, lr, base_lr = self._given(step, lr, base_lr)
         if step == 0:
             return lr * self.start_factor
         if step > self.total_iters:
@@ -352,6 +363,7 @@ class ConstantLR(LRScheduler):
         super().__init__(optimizer)
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
+        step, lr, base_lr = self._given(step, lr, base_lr)
         if step == 0 < self.total_iters:
             return lr * self.factor
         if step != self.total_iters or step == 0:

@@ -51,9 +51,11 @@ def save_checkpoint(
         progress: JSON values of the caller's own (the epoch, the history, ...).
 
     Raises:
-        ArgumentError: ``progress`` holds something that JSON cannot.
+        ArgumentError: ``progress`` holds something that JSON cannot, or model, optimiser or
+            schedule is none.
         CheckpointError: the folder cannot be written.
     """
+    _check_kinds("save_checkpoint", model, optimizer, schedule)
     state_dict = model.state_dict()
     # not by numpy(): whoever has that array may write to it unseen, and what is derived from the
     # weights could no longer be remembered
@@ -102,9 +104,11 @@ def load_checkpoint(
         The ``progress`` that was saved.
 
     Raises:
+        ArgumentError: model, optimiser or schedule is none.
         CheckpointError: the file is missing, damaged or not a checkpoint, or its tensors,
             groups or schedule are not those of the objects given. Nothing is changed then.
     """
+    _check_kinds("load_checkpoint", model, optimizer, schedule)
     arrays, content = _read(path)
     weights = _below(arrays, "model/")
     _check_model(path, weights, model)
@@ -191,6 +195,15 @@ _CONTENT = schema.record(
         "progress": _OBJECT,
     }
 )
+
+
+def _check_kinds(op: str, model: Any, optimizer: Any, schedule: Any) -> None:
+    parts = (getattr(model, part, None) for part in ("state_dict", "load_state_dict"))
+    if isinstance(model, type) or not all(map(callable, parts)):
+        raise ArgumentError(message(op, "a module as model", quoted(model)))
+    for kind, value in ((Optimizer, optimizer), (LRScheduler, schedule)):
+        if value is not None and not isinstance(value, kind):
+            raise ArgumentError(message(op, f"None or an {kind.__name__}", quoted(value)))
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

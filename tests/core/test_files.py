@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness import raises
 
 from minires import files
 from minires.errors import ArgumentError, CheckpointError
@@ -313,3 +314,29 @@ def test_reading_waits_for_no_pipe(tmp_path):
     os.mkfifo(tmp_path / "x")
     with pytest.raises(CheckpointError, match=r"load: expected a file at .*x, got no ordinary"):
         files.open_to_read(tmp_path / "x", "load")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", 3, b"x", None])
+@pytest.mark.parametrize("use", [check_writable, lambda path: write_atomic(path, "")])
+def test_paths_that_name_no_file(path, use):
+    with raises(ArgumentError, "write: expected a path"):
+        use(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are characters")
+def test_a_path_of_bytes_that_are_no_text(tmp_path):
+    write_atomic(tmp_path / "a\udcff", "content")
+    assert os.listdir(os.fsencode(tmp_path)) == [b"a\xff"]
+
+
+@pytest.mark.parametrize("content", [None, 3, ["a"], np.ones(2)])
+def test_content_is_text_or_bytes(content, tmp_path):
+    with raises(ArgumentError, "write: expected content of text or bytes, got"):
+        write_atomic(tmp_path / "x", content)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_long_name_is_abbreviated(tmp_path):
+    with pytest.raises(ArgumentError) as caught:
+        write_atomic(tmp_path / ("x" * 5000), "")
+    assert len(str(caught.value)) < 700

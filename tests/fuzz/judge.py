@@ -96,6 +96,10 @@ def _place(error: BaseException) -> str:
     return f"{frames[-1].filename.rsplit('/minires/', 1)[1]}:{frames[-1].lineno}"
 
 
+def _is_ours(result: Any) -> bool:
+    return type(result).__module__.startswith("minires")
+
+
 def used(result: Any, again: Callable[[Any], Any] | None = None, depth: int = 0) -> None:
     """Do with a result what its user does next: look at it, go on, go back."""
     if isinstance(result, mr.Tensor):
@@ -114,9 +118,9 @@ def used(result: Any, again: Callable[[Any], Any] | None = None, depth: int = 0)
         used(list(itertools.islice(result, 3)), again, depth)
     elif isinstance(result, np.ndarray | np.generic | str | int | float | None):
         return
-    elif hasattr(type(result), "__enter__") and hasattr(type(result), "__exit__"):
+    elif _is_ours(result) and hasattr(type(result), "__enter__"):
         with result:
             pass
-    elif hasattr(type(result), "__iter__"):
+    elif _is_ours(result) and hasattr(type(result), "__iter__"):
         for item in itertools.islice(iter(result), 2):
             used(item, again, depth + 1)

@@ -6,8 +6,10 @@ import os
 import numpy as np
 import pytest
 import safetensors.numpy
+from harness import raises
 
-from minires import random
+import minires as mr
+from minires import nn, random
 from minires.errors import ArgumentError, CheckpointError
 from minires.models import cifar_resnet
 from minires.optim import SGD, Adam, LinearLR
@@ -135,6 +137,22 @@ def test_a_failed_save_keeps_the_old_checkpoint(saved, monkeypatch):
     with pytest.raises(CheckpointError, match="No space left"):
         save_checkpoint(path, model=net, progress={"epoch": 2})
     assert read_progress(path)["epoch"] == 1
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "net", nn.Linear, mr.ones(2), object()])
+@pytest.mark.parametrize("part", ["model", "optimizer", "schedule"])
+def test_what_is_no_model_optimizer_or_schedule(saved, part, wrong):
+    path, *objects = saved
+    parts = dict(zip(("model", "optimizer", "schedule"), objects)) | {part: wrong}
+    if wrong is None and part != "model":
+        pytest.skip("they may be left out")
+    before = path.read_bytes()
+    expected = "expected a module as model" if part == "model" else "expected None or an "
+    with raises(ArgumentError, "save_checkpoint:", expected):
+        save_checkpoint(path, progress={}, **parts)
+    with raises(ArgumentError, "load_checkpoint:", expected):
+        load_checkpoint(path, **parts)
+    assert path.read_bytes() == before
 
 
 def test_progress_must_be_json(saved):
