@@ -1,6 +1,6 @@
 """The identity path, entry by entry: a residual block's Jacobian is ∂F/∂x + I.
 
-* :func:`prove` holds every block kind to it, bit for bit and against numbers; :func:`prove_block`
+* :func:`prove` holds every block kind to it, bit for bit and numerically; :func:`prove_block`
   does so for one block, also of your own.
 * :func:`jacobians` gives the matrices themselves, :func:`paths_through` those of all ways through
   a chain of blocks, and :func:`path_lengths` splits a gradient by the number of branches it came
