@@ -9,12 +9,13 @@ identifiers).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 if TYPE_CHECKING:
@@ -98,9 +99,21 @@ def to_bytes(figure: Figure, file_format: str) -> bytes:
     # Without these two, Matplotlib stamps the time and its own version into the file.
     metadata: Any = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[file_format]
     buffer = io.BytesIO()
-    with matplotlib().rc_context(STYLE):
+    with matplotlib().rc_context(STYLE), _undated():
         figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=metadata)
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _undated() -> Iterator[None]:
+    """Matplotlib reads ``SOURCE_DATE_EPOCH`` for a date that is in none of our files, and fails
+    where it is no number."""
+    date = os.environ.pop("SOURCE_DATE_EPOCH", None)
+    try:
+        yield
+    finally:
+        if date is not None:
+            os.environ["SOURCE_DATE_EPOCH"] = date
 
 
 def layout() -> Any:

@@ -197,7 +197,7 @@ STUDY = ["depth", "--depths", "8", "--kinds", "plain", "--epochs", "1", "--limit
 @pytest.mark.parametrize(
     "over",
     [
-        {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "foo"},
+        {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "foo", "SOURCE_DATE_EPOCH": "x"},
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
     ],
     ids=["ascii", "C"],

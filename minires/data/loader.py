@@ -258,6 +258,9 @@ def _stacked(values: list[Any], indices: NDArray[np.int64], first: bool) -> Any:
     if isinstance(like, str | bytes):
         return values
     if isinstance(like, tuple | Mapping):
+        if not like:
+            expected = "samples of at least one field"
+            raise ShapeError(message("DataLoader", expected, f"{like!r} (sample {indices[0]})"))
         keys = like.keys() if isinstance(like, Mapping) else range(len(like))
         for index, value in zip(indices, values):
             same = isinstance(value, type(like)) and len(value) == len(like)

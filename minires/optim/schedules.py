@@ -196,20 +196,22 @@ class MultiStepLR(LRScheduler):
 
     Args:
         optimizer: whose rates are set.
-        milestones: step counts, >= 1 and increasing.
+        milestones: step counts, >= 1 and in order; one that is named twice counts twice.
         gamma: the factor, > 0.
     """
 
     settings = ("milestones", "gamma")
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
-        self.milestones = increasing(self._op, milestones)
+        self.milestones = increasing(self._op, milestones, twice=True)
         self.gamma = number(self._op, "gamma", gamma, above=0)
         super().__init__(optimizer)
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
         step, lr, base_lr = self._given(step, lr, base_lr)
-        return lr * self.gamma if step in self.milestones else lr
+        for _ in range(self.milestones.count(step)):  # one that is named twice counts twice
+            lr *= self.gamma
+        return lr
 
 
 class ExponentialLR(LRScheduler):
@@ -381,11 +383,12 @@ def line(start: float, end: float, done: float) -> float:
     return start + (end - start) * done
 
 
-def increasing(op: str, milestones: Sequence[int]) -> list[int]:
+def increasing(op: str, milestones: Sequence[int], twice: bool = False) -> list[int]:
+    """Step counts in order; ``twice`` says whether one may be named again."""
     if not isinstance(milestones, list | tuple):
         raise ArgumentError(message(op, "milestones a list of integers", quoted(milestones)))
     steps = [integer(op, "milestone", milestone, least=1) for milestone in milestones]
-    if any(a >= b for a, b in pairwise(steps)):
+    if any(a > b or (a == b and not twice) for a, b in pairwise(steps)):
         raise ArgumentError(message(op, "increasing milestones", steps))
     return steps
 

@@ -27,6 +27,7 @@ from minires.study import figures, measures, protocols, report, store, tables
 from minires.study.store import Results
 from minires.study.tables import KINDS
 from minires.train import Running, evaluate, fit
+from minires.train.job import STARTED
 from minires.train.loop import read_history
 
 EVALUATION_BATCH = 500
@@ -154,6 +155,10 @@ def run_study(
             raise CheckpointError(
                 f"study: {path} holds a study already. Go on with it by --resume {path}, or "
                 "choose another folder."
+            )
+        if (path / STARTED).exists():
+            raise CheckpointError(
+                f"study: {path} holds a training run. Choose another folder by --out."
             )
         store.save(results, path)
         return _go_on(config, results, path, train, test, progress or _Silent()), path

@@ -138,6 +138,7 @@ def test_a_transform_sees_the_images_and_keeps_the_rest():
             ShapeError,
             "samples alike, as sample 0, .* sample 1",
         ),
+        (lambda i: (), ShapeError, "samples of at least one field, got \\(\\) \\(sample 0\\)"),
         (lambda i: {"a": x(i)} if i else {"b": x(i)}, ShapeError, "samples alike, as sample 0"),
         (
             lambda i: (x(i), np.zeros(i + 1)),

@@ -16,7 +16,7 @@ RULES = {
     "linear to 0.2": lambda L, o: L.LinearLR(o, 1.0, 0.2, 30),
     "constant": lambda L, o: L.ConstantLR(o, 0.5, 5),
     "step": lambda L, o: L.StepLR(o, 6, 0.7),
-    "multistep": lambda L, o: L.MultiStepLR(o, [3, 11, 23], 0.1),
+    "multistep": lambda L, o: L.MultiStepLR(o, [3, 11, 11, 23], 0.1),
     "exponential": lambda L, o: L.ExponentialLR(o, 0.93),
     "lambda": lambda L, o: L.LambdaLR(o, lambda n: 1 / (1 + n)),
     "cosine": lambda L, o: L.CosineAnnealingLR(o, 50, 0.01),
