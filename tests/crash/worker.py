@@ -108,13 +108,13 @@ class Faults:
 def work(job):
     """Run one command of minires; returns what it said and how it ended."""
     import minires
-    from minires import cli
+    from minires import cli, console
 
     faults = Faults(job["folder"], job.get("kind"), job.get("at", -1))
     if job.get("kind"):
         faults.install()
     out, err = io.StringIO(), io.StringIO()
-    cli.console.file, cli.errors.file = out, err
+    console.console.file, console.errors.file = out, err
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

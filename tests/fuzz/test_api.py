@@ -78,7 +78,9 @@ def call(entry: Entry, replaced: dict[str, Any]) -> Any:
         values |= replaced
     first: list[Any] = []
     if entry.owner:
-        first.append(instance(entry))
+        owner = instance(entry)
+        static = inspect.getattr_static(owner, entry.name.rpartition(".")[2], None)
+        first.append(type(owner) if isinstance(static, classmethod) else owner)
     for p in arguments(entry):
         if p.kind is POSITIONAL:
             if first or any(
