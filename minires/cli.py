@@ -152,7 +152,7 @@ def depth(
     """Train plain and residual networks of several depths with one recipe, and compare them.
 
     Without options: 8, 20, 32 and 56 layers on the embedded digits. On two idle
-    cores it takes about a minute, and half a minute more the first time, when
+    cores it takes about half a minute, and about a minute the first time, when
     kernels are compiled. Writes results.json, results.csv, figures (PNG and SVG)
     and report.html. The running training error is counted during an epoch, in
     training mode; the final one after the last epoch, in evaluation mode.
