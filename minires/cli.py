@@ -32,6 +32,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            release()  # what comes before, Typer's reading of all commands too, just stops
             return super().invoke(ctx)
         except KeyboardInterrupt:
             stopped()
@@ -51,7 +52,6 @@ app.add_typer(data_app, name="data")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every deliberate error becomes one message and exit code 1."""
-    release()
     with steady() as out:
         try:
             with messages():
