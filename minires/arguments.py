@@ -230,7 +230,7 @@ def callback(op: str, name: str, value: Any, like: str) -> Callable[..., Any] | 
     """``value``, if it can be called or is None; ``like`` shows how it will be."""
     if value is not None and not callable(value):
         raise ArgumentError(message(op, f"{name} to be called as {like}", quoted(value)))
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def takes(op: str, name: str, function: Any, n: int) -> None:

@@ -45,7 +45,7 @@ def randn(
 ) -> Tensor:
     """Draws from the standard normal distribution, by ``generator`` or the global one."""
     kind = _float("randn", dtype)
-    draws = source("randn", generator).standard_normal(shape_of(shape, kind), kind)  # type: ignore[arg-type]
+    draws = source("randn", generator).standard_normal(shape_of(shape, kind), kind)
     return make(draws, requires_grad, device)
 
 
@@ -58,7 +58,7 @@ def rand(
 ) -> Tensor:
     """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one."""
     kind = _float("rand", dtype)
-    draws = source("rand", generator).random(shape_of(shape, kind), kind)  # type: ignore[arg-type]
+    draws = source("rand", generator).random(shape_of(shape, kind), kind)
     return make(draws, requires_grad, device)
 
 

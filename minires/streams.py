@@ -137,7 +137,7 @@ def steady() -> Iterator[Steady]:
     if None in before:
         _open_closed()
     out, err = map(Steady, before)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:

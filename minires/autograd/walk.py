@@ -316,7 +316,7 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
         check_gradient(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
         # a saved array is no gradient: it may be the user's
         if gx._pending is None and id(memory(gx._array)) in kept:
-            gxs[index] = gx = gx.clone()  # type: ignore[attr-defined]
+            gxs[index] = gx = gx.clone()
         if anomaly and has_nan(gx._array) and not any(has_nan(g._array) for g in gys):
             raise NaNError(
                 f"{name}, called at {show_place(node.place)}, made the first NaN of the "

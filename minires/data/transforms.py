@@ -185,7 +185,7 @@ class RandomCrop:
         top, left = draws.integers(2 * p + 1, draw=0), draws.integers(2 * p + 1, draw=1)
         # A row of a window is one run of w * c numbers, so the gather copies whole runs.
         rows = padded.reshape(n, h + 2 * p, (w + 2 * p) * c)
-        windows = sliding_window_view(rows, (h, w * c), axis=(1, 2))  # type: ignore[call-overload]
+        windows = sliding_window_view(rows, (h, w * c), axis=(1, 2))
         return windows[np.arange(n), top, left * c].reshape(n, h, w, c)
 
     def __repr__(self) -> str:

@@ -127,7 +127,7 @@ def batch_norm(draw: Draw) -> Case:
 
     def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         mean, var = (
-            Tensor(values.astype(x.dtype)).to(x.device)  # type: ignore[attr-defined]
+            Tensor(values.astype(x.dtype)).to(x.device)
             for values in (np.linspace(-0.5, 0.5, c), np.linspace(0.5, 2, c))
         )
         if training:
@@ -220,7 +220,7 @@ def cross_entropy(draw: Draw) -> Case:
     assume(options["reduction"] != "mean" or set(labels) != {-100})
 
     def function(x: Tensor) -> Tensor:
-        target = Tensor(np.array(labels)).to(x.device)  # type: ignore[attr-defined]
+        target = Tensor(np.array(labels)).to(x.device)
         return ops.cross_entropy(x, target, **options)
 
     inputs = {"x": _layout(draw, (n, c), normal)}

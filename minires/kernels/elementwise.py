@@ -15,7 +15,7 @@ ADD, SUB, MUL = range(3)
 
 
 @kernel
-def _arithmetic(task, kind, x, y, repeated, size, block, out):  # type: ignore[no-untyped-def]
+def _arithmetic(task, kind, x, y, repeated, size, block, out):
     """out = x + y, x - y or x * y; ``repeated`` says that y is one number."""
     width, end = lanes_of(x), min((task + 1) * block, size)
     whole = end - end % width

@@ -27,7 +27,7 @@ LAUNCH = 40
 _DATA = object.__basicsize__
 
 
-def _call(context, address, arguments, count, arrays, task):  # type: ignore[no-untyped-def]
+def _call(context, address, arguments, count, arrays, task):
     """Call the compiled kernel at ``address`` with ``task`` and the ``count`` arguments.
 
     Each is one word, passed as it is; or, where its bit in ``arrays`` is set, the address of a
@@ -35,11 +35,11 @@ def _call(context, address, arguments, count, arrays, task):  # type: ignore[no-
     """
     signature = types.void(*[types.int64] * 5)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         address, arguments, count, arrays, task = args
         words = builder.inttoptr(arguments, INDEX.as_pointer())
 
-        def value(k):  # type: ignore[no-untyped-def]
+        def value(k):
             word = builder.gep(words, [ir.Constant(INDEX, k)])
             data = builder.add(builder.load(word), ir.Constant(INDEX, _DATA))
             bit = builder.and_(arrays, ir.Constant(INDEX, 1 << k))
@@ -67,7 +67,7 @@ call: Any = intrinsic(_call)
 
 
 @jit.device_function
-def run_task(launch, task):  # type: ignore[no-untyped-def]
+def run_task(launch, task):
     """Do one task of the launch that is described at this address."""
     address, arguments = load(launch + ADDRESS), load(launch + ARGUMENTS)
     call(address, arguments, load(launch + COUNT), load(launch + ARRAYS), task)

@@ -64,7 +64,7 @@ LOWER = (1 << HALF) - 1
 
 
 @jit.device_function
-def calm(block, now):  # type: ignore[no-untyped-def]
+def calm(block, now):
     """Have all threads wait asleep for a while: somebody else wants the cores."""
     length = load(block + CALM)
     if now - load(block + CALM_UNTIL) < length:  # so soon after the last time
@@ -76,7 +76,7 @@ def calm(block, now):  # type: ignore[no-untyped-def]
 
 
 @jit.device_function
-def wait(block, me, place, value, equal):  # type: ignore[no-untyped-def]
+def wait(block, me, place, value, equal):
     """Wait until the word at ``place`` is ``value`` (``equal`` is 1) or is another one (0)."""
     begun = last = ticks()
     patience = load(block + PATIENCE_TICKS) if begun >= load(block + CALM_UNTIL) else 0
@@ -102,14 +102,14 @@ def wait(block, me, place, value, equal):  # type: ignore[no-untyped-def]
 
 
 @jit.device_function
-def wake(block, thread):  # type: ignore[no-untyped-def]
+def wake(block, thread):
     """Wake a thread if it sleeps."""
     if load(thread + ASLEEP) == 1 and replace(thread + ASLEEP, 1, 0):
         lock(load(block + RELEASE), load(thread + LOCK), 0)
 
 
 @jit.device_function
-def take_part(block, first):  # type: ignore[no-untyped-def]
+def take_part(block, first):
     """Do tasks of the current launch until none is left, from the range of thread ``first`` on."""
     threads, done = load(block + TAKING_PART), 0
     for k in range(threads):
@@ -128,7 +128,7 @@ def take_part(block, first):  # type: ignore[no-untyped-def]
         wake(block, block + OWN)
 
 
-def _work(block, number):  # type: ignore[no-untyped-def]
+def _work(block, number):
     """What a thread of the pool does all its life."""
     me, generation = block + OWN + SIZE * number, 0
     while load(block + STOPPED) == 0:
@@ -138,7 +138,7 @@ def _work(block, number):  # type: ignore[no-untyped-def]
             take_part(block, number)
 
 
-def _launch(block, launches, number, threads):  # type: ignore[no-untyped-def]
+def _launch(block, launches, number, threads):
     """Do ``number`` launches, one after another, on as many threads as said."""
     for launch in range(launches, launches + number * LAUNCH, LAUNCH):
         tasks = load(launch + TASKS)
@@ -159,7 +159,7 @@ def _launch(block, launches, number, threads):  # type: ignore[no-untyped-def]
         wait(block, block + OWN, block + REMAINING, 0, 1)
 
 
-def _ask(block, delayed):  # type: ignore[no-untyped-def]
+def _ask(block, delayed):
     """Have threads wait asleep if this one was delayed while they did not; returns the tick."""
     now = ticks()
     if delayed == 1 and now >= load(block + CALM_UNTIL):
@@ -192,7 +192,7 @@ def _python_locks() -> tuple[Any, Any, Any]:
         function: Any = ctypes.pythonapi[f"PyThread_{name}_lock"]
         function.argtypes, function.restype = arguments, address if name == "allocate" else None
         functions.append(function)
-    return tuple(functions)  # type: ignore[return-value]
+    return tuple(functions)
 
 
 class Pool:
@@ -263,7 +263,7 @@ class Pool:
         begin, first = time.perf_counter(), self._ask(self._block, 0)
         time.sleep(0.002)
         last, end = self._ask(self._block, 0), time.perf_counter()
-        return (last - first) / (end - begin)  # type: ignore[no-any-return]
+        return (last - first) / (end - begin)
 
     def _set(self, place: int, value: Any) -> None:
         self._memory[(self._block + place - self._begin) // 8] = value

@@ -93,11 +93,11 @@ def constant(kind: Any, number: float) -> ir.Constant:
     return ir.Constant(kind, number)
 
 
-def _load(context, x, i):  # type: ignore[no-untyped-def]
+def _load(context, x, i):
     """The vector at x[i], x[i + 1], ..."""
     kind = Vector(x.dtype)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         vector = context.get_value_type(kind)
         return builder.load(
             pointer_to(builder, args[0], args[1], vector), align=x.dtype.bitwidth // 8
@@ -106,10 +106,10 @@ def _load(context, x, i):  # type: ignore[no-untyped-def]
     return kind(x, types.int64), generate
 
 
-def _store(context, x, i, v):  # type: ignore[no-untyped-def]
+def _store(context, x, i, v):
     """x[i], x[i + 1], ... = v"""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         place = pointer_to(builder, args[0], args[1], args[2].type)
         builder.store(args[2], place, align=x.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -117,62 +117,62 @@ def _store(context, x, i, v):  # type: ignore[no-untyped-def]
     return types.void(x, types.int64, v), generate
 
 
-def _spread(context, x, i):  # type: ignore[no-untyped-def]
+def _spread(context, x, i):
     """The vector of which every entry is x[i]."""
     kind = Vector(x.dtype)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         value = builder.load(builder.gep(args[0], [args[1]]))
         return spread_value(builder, value, context.get_value_type(kind))
 
     return kind(x, types.int64), generate
 
 
-def _zeros(context, x):  # type: ignore[no-untyped-def]
+def _zeros(context, x):
     """A vector of zeros, of the dtype of the array x."""
     kind = Vector(x.dtype)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return ir.Constant(context.get_value_type(kind), [0.0] * kind.count)
 
     return kind(x), generate
 
 
-def _fma(context, a, b, c):  # type: ignore[no-untyped-def]
+def _fma(context, a, b, c):
     """a * b + c, rounded once."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.call(multiply_add(builder, args[0].type), args)
 
     return a(a, a, a), generate
 
 
-def _difference(context, a, b):  # type: ignore[no-untyped-def]
+def _difference(context, a, b):
     """a - b just as it stands: ``(a - c) + (b - c)`` may otherwise become ``(a + b) - (c + c)``,
     which is not the same where c is large."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.fsub(*args, flags=("nsz",))  # and no other of the kernel's freedoms
 
     return a(a, a), generate
 
 
-def _times(context, number, v):  # type: ignore[no-untyped-def]
+def _times(context, number, v):
     """A number written in the kernel, times a vector."""
     number = _literal(number)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         kind = args[1].type
         return builder.fmul(ir.Constant(kind, [float(number)] * kind.count), args[1])
 
     return v(types.literal(number), v), generate
 
 
-def _times_plus(context, number, v, w):  # type: ignore[no-untyped-def]
+def _times_plus(context, number, v, w):
     """A number written in the kernel, times a vector, plus a vector; rounded once."""
     number = _literal(number)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         kind = args[1].type
         factor = ir.Constant(kind, [float(number)] * kind.count)
         return builder.call(multiply_add(builder, kind), [factor, args[1], args[2]])
@@ -186,39 +186,39 @@ def _literal(number: Any) -> int:
     return int(number.literal_value)
 
 
-def _relu(context, v):  # type: ignore[no-untyped-def]
+def _relu(context, v):
     """max(v, 0), written so that NaN stays NaN."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         zero = constant(args[0].type, 0.0)
         return builder.select(builder.fcmp_ordered("<=", args[0], zero), zero, args[0])
 
     return v(v), generate
 
 
-def _where_open(context, v, chooser):  # type: ignore[no-untyped-def]
+def _where_open(context, v, chooser):
     """0 where chooser <= 0, else v: what a ReLU lets through; the chooser is its output."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         zero = constant(args[0].type, 0.0)
         return builder.select(builder.fcmp_ordered("<=", args[1], zero), zero, args[0])
 
     return v(v, v), generate
 
 
-def _lanes_of(context, x):  # type: ignore[no-untyped-def]
+def _lanes_of(context, x):
     """How many numbers a vector of the array's dtype has: a constant."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return ir.Constant(INDEX, lanes(str(x.dtype)))
 
     return types.int64(x), generate
 
 
-def _where_above(context, v, limit, a, b):  # type: ignore[no-untyped-def]
+def _where_above(context, v, limit, a, b):
     """a where v > limit or v is NaN, else b."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         v, limit, a, b = args
         above = builder.fcmp_ordered(">", v, limit)
         return builder.select(builder.or_(above, builder.fcmp_unordered("uno", v, v)), a, b)
@@ -226,28 +226,28 @@ def _where_above(context, v, limit, a, b):  # type: ignore[no-untyped-def]
     return a(v, v, a, a), generate
 
 
-def _sqrt(context, v):  # type: ignore[no-untyped-def]
+def _sqrt(context, v):
     """The square root."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.call(llvm_function(builder, "sqrt", args[0].type, 1), args)
 
     return v(v), generate
 
 
-def _nearest(context, v):  # type: ignore[no-untyped-def]
+def _nearest(context, v):
     """The nearest whole number, as a float."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.call(llvm_function(builder, "rint", args[0].type, 1), args)
 
     return v(v), generate
 
 
-def _power_of_two(context, v):  # type: ignore[no-untyped-def]
+def _power_of_two(context, v):
     """2 to the power of whole numbers within the range of exponents; of others, anything."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         kind = args[0].type
         bits, mantissa, bias = (64, 52, 1023) if v.dtype == types.float64 else (32, 23, 127)
         integers = ir.VectorType(ir.IntType(bits), kind.count)
@@ -260,22 +260,22 @@ def _power_of_two(context, v):  # type: ignore[no-untyped-def]
     return v(v), generate
 
 
-def _whole(context, x, number):  # type: ignore[no-untyped-def]
+def _whole(context, x, number):
     """A vector of integers, as wide as one of the array x, of which every entry is ``number``."""
     dtype = types.int64 if x.dtype == types.float64 else types.int32
     kind = Vector(dtype)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         value = builder.trunc(args[1], ir.IntType(32)) if dtype == types.int32 else args[1]
         return spread_value(builder, value, context.get_value_type(kind))
 
     return kind(x, types.int64), generate
 
 
-def _store_int32(context, x, i, v):  # type: ignore[no-untyped-def]
+def _store_int32(context, x, i, v):
     """x[i], x[i + 1], ... = a vector of integers, for an array of int32."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         narrow = ir.VectorType(ir.IntType(32), args[2].type.count)
         value = args[2] if args[2].type == narrow else builder.trunc(args[2], narrow)
         builder.store(value, pointer_to(builder, args[0], args[1], narrow), align=4)
@@ -284,10 +284,10 @@ def _store_int32(context, x, i, v):  # type: ignore[no-untyped-def]
     return types.void(x, types.int64, v), generate
 
 
-def _where_equal(context, v, x, i, number):  # type: ignore[no-untyped-def]
+def _where_equal(context, v, x, i, number):
     """v where x[i], x[i + 1], ... of an array of int32 is ``number``, else 0."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         v, x, i, number = args
         kind = ir.VectorType(ir.IntType(32), v.type.count)
         found = builder.load(pointer_to(builder, x, i, kind), align=4)
@@ -297,7 +297,7 @@ def _where_equal(context, v, x, i, number):  # type: ignore[no-untyped-def]
     return v(v, x, types.int64, types.int64), generate
 
 
-def _transpose(context, x, at, places, y, to, ends):  # type: ignore[no-untyped-def]
+def _transpose(context, x, at, places, y, to, ends):
     """y[to + ends[j] + i] = x[at + places[i] + j] for all i and j up to the lanes of a vector.
 
     In log2(lanes) rounds, in each of which pairs of rows exchange halves of smaller and smaller
@@ -305,11 +305,11 @@ def _transpose(context, x, at, places, y, to, ends):  # type: ignore[no-untyped-
     """
     kind = Vector(x.dtype)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         x, at, places, y, to, ends = args
         vector, count = context.get_value_type(kind), kind.count
 
-        def address(array, begin, table, r):  # type: ignore[no-untyped-def]
+        def address(array, begin, table, r):
             offset = builder.load(builder.gep(table, [ir.Constant(INDEX, r)]))
             return pointer_to(builder, array, builder.add(begin, offset), vector)
 
@@ -338,19 +338,19 @@ def _transpose(context, x, at, places, y, to, ends):  # type: ignore[no-untyped-
     return types.void(x, types.int64, places, y, types.int64, ends), generate
 
 
-def _part(context, x, i):  # type: ignore[no-untyped-def]
+def _part(context, x, i):
     """The array x from its entry i on."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.gep(args[0], [args[1]])
 
     return x(x, types.int64), generate
 
 
-def _prefetch(context, x, i):  # type: ignore[no-untyped-def]
+def _prefetch(context, x, i):
     """Begin to bring x[i] near, into the second-level cache; nothing waits for it."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         fetch(builder, builder.gep(args[0], [args[1]]), write=False, nearness=2)
         return context.get_dummy_value()
 
@@ -367,10 +367,10 @@ def fetch(builder: Any, pointer: Any, write: bool, nearness: int) -> None:
     builder.call(function, [builder.bitcast(pointer, byte), *numbers])
 
 
-def _at_address(context, address, size, like):  # type: ignore[no-untyped-def]
+def _at_address(context, address, size, like):
     """The array of ``size`` numbers at an address in memory, of the dtype of the array ``like``."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.inttoptr(args[0], args[2].type)
 
     return like(types.int64, types.int64, like), generate

@@ -89,14 +89,14 @@ def as_source(operand: Any) -> Source:
 
 
 @device_function
-def normalise(v, mean, scale, shift):  # type: ignore[no-untyped-def]
+def normalise(v, mean, scale, shift):
     """(v - mean) * scale + shift: the same instructions, and so the same bits, wherever it is
     needed, for a gradient must meet the zeros that its ReLU made."""
     return fma(v - mean, scale, shift)
 
 
 @device_function
-def read(x, y, k, kind, c, at, pixels, scratch, to):  # type: ignore[no-untyped-def]
+def read(x, y, k, kind, c, at, pixels, scratch, to):
     """scratch[to : to + pixels * c] = the source's values at x[at : at + pixels * c].
 
     ``k`` are the coefficients, flat; ``c`` is the number of channels.
@@ -105,7 +105,7 @@ def read(x, y, k, kind, c, at, pixels, scratch, to):  # type: ignore[no-untyped-
 
 
 @device_function
-def read_apart(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignore[no-untyped-def]
+def read_apart(x, y, k, kind, c, at, pitch, pixels, scratch, to):
     """The same for pixels that lie ``pitch`` entries apart in x, and side by side in scratch.
 
     Some pixels at a time, and of those a vector of channels after another: memory is fastest when
@@ -121,7 +121,7 @@ def read_apart(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignor
 
 
 @device_function
-def _copy(x, at, size, scratch, to):  # type: ignore[no-untyped-def]
+def _copy(x, at, size, scratch, to):
     width = lanes_of(x)
     for i in range(0, size - width + 1, width):
         store(scratch, to + i, load(x, at + i))
@@ -130,7 +130,7 @@ def _copy(x, at, size, scratch, to):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignore[no-untyped-def]
+def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):
     width = lanes_of(x)
     if kind == PLAIN:
         for i in range(pixels):
@@ -185,7 +185,7 @@ def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):  # type: ignore
 
 
 @device_function
-def clear(scratch, at, size):  # type: ignore[no-untyped-def]
+def clear(scratch, at, size):
     """scratch[at : at + size] = 0"""
     width = lanes_of(scratch)
     for i in range(at, at + size - width + 1, width):
@@ -195,7 +195,7 @@ def clear(scratch, at, size):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def fill(x, y, k, kind, c, height, width, image, top, rows, left, columns, scratch, to):  # type: ignore[no-untyped-def]
+def fill(x, y, k, kind, c, height, width, image, top, rows, left, columns, scratch, to):
     """scratch[to + ...] as (rows, columns, c) = the source's window of image ``image`` that
     begins at row ``top`` and column ``left``, with zeros wherever it sticks out."""
     first, last = max(left, 0), min(left + columns, width)
@@ -212,7 +212,7 @@ def fill(x, y, k, kind, c, height, width, image, top, rows, left, columns, scrat
 
 
 @kernel
-def _write(task, x, y, k, kind, c, pixels, block, run, out):  # type: ignore[no-untyped-def]
+def _write(task, x, y, k, kind, c, pixels, block, run, out):
     end = min((task + 1) * block, pixels)
     for pixel in range(task * block, end, run):
         read(x, y, k, kind, c, pixel * c, min(run, end - pixel), out, pixel * c)
@@ -234,7 +234,7 @@ def write(source: Source, out: Any) -> None:
 
 
 @kernel
-def _repeat(task, k, rows, c, times, out):  # type: ignore[no-untyped-def]
+def _repeat(task, k, rows, c, times, out):
     """out (rows, times, c) = k (rows, c)"""
     for row in range(rows):
         for i in range(row * times * c, (row + 1) * times * c, c):

@@ -22,13 +22,13 @@ GROUP = 64  # channels whose blocks' moments a task combines
 
 
 @device_function
-def finite(v, zero):  # type: ignore[no-untyped-def]
+def finite(v, zero):
     """v, with zeros in place of infinities and NaN."""
     return where_above(v - v, zero, zero, v)
 
 
 @device_function
-def block_statistics(y, at, pixels, c, inverse, moments, to):  # type: ignore[no-untyped-def]
+def block_statistics(y, at, pixels, c, inverse, moments, to):
     """moments[to : to + c] = the mean of each channel over the block of ``pixels`` pixels at
     y[at]; moments[to + c : to + 2c] = the sum of squared distances. ``inverse[0]`` = 1 / pixels.
     """
@@ -72,7 +72,7 @@ def block_statistics(y, at, pixels, c, inverse, moments, to):  # type: ignore[no
 
 
 @kernel
-def _combine(task, moments, sizes, blocks, together, c, group, work, mean, var):  # type: ignore[no-untyped-def]
+def _combine(task, moments, sizes, blocks, together, c, group, work, mean, var):
     """A task does ``group`` channels, in float64 ``work`` (3, c)."""
     first, last = task * group, min((task + 1) * group, c)
     center, squares, near = part(work, 0), part(work, c), part(work, 2 * c)

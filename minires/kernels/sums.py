@@ -35,7 +35,7 @@ Dims = tuple[tuple[int, int, bool], ...]  # size, stride, whether to sum; from t
 
 
 @device_function
-def _place(line, sizes, strides, dims):  # type: ignore[no-untyped-def]
+def _place(line, sizes, strides, dims):
     """Where the line of that number begins: its index in so many dimensions, times the strides."""
     at = 0
     for d in range(dims - 1, -1, -1):
@@ -45,7 +45,7 @@ def _place(line, sizes, strides, dims):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _run(x, at, length):  # type: ignore[no-untyped-def]
+def _run(x, at, length):
     """x[at] + ... + x[at + length - 1]"""
     width, whole = lanes_of(x), length - length % lanes_of(x)
     number = np.float64(0)
@@ -63,7 +63,7 @@ def _run(x, at, length):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _runs(task, per_task, count, x, sizes, strides, dims, runs, apart, length, block, gap, out):  # type: ignore[no-untyped-def]
+def _runs(task, per_task, count, x, sizes, strides, dims, runs, apart, length, block, gap, out):
     """out[i] = the sum of run number i of x. A line has so many ``runs``, which begin ``apart``;
     run j of them has ``block`` numbers, or the ``length - j * gap`` that are left."""
     i, last = task * per_task, min((task + 1) * per_task, count)
@@ -78,7 +78,7 @@ def _runs(task, per_task, count, x, sizes, strides, dims, runs, apart, length, b
 
 
 @device_function
-def _add_rows(x, begin, end, pitch, first, last, out, to):  # type: ignore[no-untyped-def]
+def _add_rows(x, begin, end, pitch, first, last, out, to):
     """out[to + j] = x[begin + j] + x[begin + pitch + j] + ... for first <= j < last.
 
     Rows are read from end to end, four at a time, so that the sums are seldom loaded and stored.
@@ -104,7 +104,7 @@ def _add_rows(x, begin, end, pitch, first, last, out, to):  # type: ignore[no-un
 
 
 @kernel
-def _columns(  # type: ignore[no-untyped-def]
+def _columns(
     task, per_task, count, x, sizes, strides, dims, rows, pitch, columns, block, blocks, panel,
     panels, rest, out,
 ):  # fmt: skip

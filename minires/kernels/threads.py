@@ -109,7 +109,7 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """How many threads kernels run on."""
     try:
-        return _here.count  # type: ignore[no-any-return]
+        return _here.count
     except AttributeError:
         _here.count = int(jit.config.NUMBA_NUM_THREADS)
         return _here.count

@@ -134,13 +134,13 @@ class _Writer:
 
 
 def _product(vectors: int) -> Any:
-    def product(  # type: ignore[no-untyped-def]
+    def product(
         context, a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at
     ):
         n = types.int64
         signature = types.void(a, starts, n, offsets, n, n, b, n, bias, n, c, ends, n)
 
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):
             a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at = args
             write = _Writer(context, builder, Vector(signature.args[0].dtype))
             width = vectors * write.lanes
@@ -176,13 +176,11 @@ def _outer(vectors: int, rows: int, lines: int = 0) -> Any:
     """``outer_V``; with ``lines``, ``offset`` is a table of as many, each with so many rows."""
     count_of_rows = rows * max(lines, 1)
 
-    def outer(  # type: ignore[no-untyped-def]
-        context, a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride
-    ):
+    def outer(context, a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride):
         n = types.int64
         signature = types.void(a, starts, n, n, offset if lines else n, b, n, n, c, n, n)
 
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):
             a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride = args
             write = _Writer(context, builder, Vector(signature.args[0].dtype))
             offsets = [write.entry(offset, _number(q)) for q in range(lines)] or [offset]
@@ -213,9 +211,7 @@ def _outer(vectors: int, rows: int, lines: int = 0) -> Any:
 def _plain_product(vectors: int) -> Any:
     """What ``product`` computes, for interpreted kernels."""
 
-    def product(  # type: ignore[no-untyped-def]
-        a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at
-    ):
+    def product(a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at):
         width = vectors * lanes(a.dtype)
         for r in range(at, at + ROWS):
             total = bias[bias_at : bias_at + width].copy()
@@ -231,7 +227,7 @@ def _plain_product(vectors: int) -> Any:
 def _plain_outer(vectors: int, rows: int, lines: int = 0) -> Any:
     """What ``outer`` computes, for interpreted kernels."""
 
-    def outer(a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride):  # type: ignore[no-untyped-def]
+    def outer(a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride):
         width = vectors * lanes(a.dtype)
         for p in range(count):
             begins = starts[at + p] + (offset[:lines] if lines else np.array([offset]))

@@ -18,60 +18,60 @@ from .cpu import lanes
 from .simd import Vector, _operation, pointer_to, spread_value
 
 
-def _wide(context, v):  # type: ignore[no-untyped-def]
+def _wide(context, v):
     """The numbers of v in float64."""
     kind = Vector(types.float64, v.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return args[0] if v == kind else builder.fpext(args[0], context.get_value_type(kind))
 
     return kind(v), generate
 
 
-def _wide_zeros(context, x):  # type: ignore[no-untyped-def]
+def _wide_zeros(context, x):
     """As many zeros in float64 as a vector of the array x has numbers."""
     kind = Vector(types.float64, lanes(str(x.dtype)))
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return ir.Constant(context.get_value_type(kind), [0.0] * kind.count)
 
     return kind(x), generate
 
 
-def _load_wide(context, x, i, v):  # type: ignore[no-untyped-def]
+def _load_wide(context, x, i, v):
     """The vector at x[i], x[i + 1], ... of an array of float64, of as many numbers as v has."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         place = pointer_to(builder, args[0], args[1], args[2].type)
         return builder.load(place, align=8)
 
     return v(x, types.int64, v), generate
 
 
-def _spread_wide(context, x, i, v):  # type: ignore[no-untyped-def]
+def _spread_wide(context, x, i, v):
     """The vector of as many numbers as v has, each of which is x[i]; x is an array of float64."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         value = builder.load(builder.gep(args[0], [args[1]]))
         return spread_value(builder, value, args[2].type)
 
     return v(x, types.int64, v), generate
 
 
-def _narrow(context, v, x):  # type: ignore[no-untyped-def]
+def _narrow(context, v, x):
     """The numbers of a wide vector, rounded to the dtype of the array x."""
     kind = Vector(x.dtype)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return args[0] if v == kind else builder.fptrunc(args[0], context.get_value_type(kind))
 
     return kind(v, x), generate
 
 
-def _sum_of(context, v):  # type: ignore[no-untyped-def]
+def _sum_of(context, v):
     """The sum of the numbers of a wide vector: the upper half is added to the lower, and so on."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         (total,), count = args, v.count
         while count > 1:
             count //= 2

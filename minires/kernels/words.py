@@ -27,38 +27,38 @@ def _place(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, INDEX.as_pointer())
 
 
-def _load(context, address):  # type: ignore[no-untyped-def]
+def _load(context, address):
     """The word at an address."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.load_atomic(_place(builder, args[0]), IN_ORDER, ALIGNMENT)
 
     return types.int64(types.int64), generate
 
 
-def _store(context, address, value):  # type: ignore[no-untyped-def]
+def _store(context, address, value):
     """Write the word at an address."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         builder.store_atomic(args[1], _place(builder, args[0]), IN_ORDER, ALIGNMENT)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
 
 
-def _add(context, address, value):  # type: ignore[no-untyped-def]
+def _add(context, address, value):
     """Add to the word at an address; returns what it was."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.atomic_rmw("add", _place(builder, args[0]), args[1], IN_ORDER)
 
     return types.int64(types.int64, types.int64), generate
 
 
-def _replace(context, address, old, new):  # type: ignore[no-untyped-def]
+def _replace(context, address, old, new):
     """Write ``new`` at an address if ``old`` stands there; whether it did."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         address, old, new = args
         pair = builder.cmpxchg(_place(builder, address), old, new, IN_ORDER, IN_ORDER)
         return builder.extract_value(pair, 1)
@@ -66,10 +66,10 @@ def _replace(context, address, old, new):  # type: ignore[no-untyped-def]
     return types.boolean(types.int64, types.int64, types.int64), generate
 
 
-def _ticks(context):  # type: ignore[no-untyped-def]
+def _ticks(context):
     """The processor's clock, in ticks of its own."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         kind = ir.FunctionType(INDEX, [])
         if platform.machine().lower() in ("aarch64", "arm64"):  # the one that programs may read
             return builder.asm(kind, "mrs $0, cntvct_el0", "=r", [], True)
@@ -79,10 +79,10 @@ def _ticks(context):  # type: ignore[no-untyped-def]
     return types.int64(), generate
 
 
-def _pause(context):  # type: ignore[no-untyped-def]
+def _pause(context):
     """Tell the processor that this thread waits for another's word."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         machine = platform.machine().lower()
         told = {"x86_64": "pause", "amd64": "pause", "aarch64": "yield", "arm64": "yield"}
         if machine in told:
@@ -92,11 +92,11 @@ def _pause(context):  # type: ignore[no-untyped-def]
     return types.void(), generate
 
 
-def _lock(context, function, lock, wait):  # type: ignore[no-untyped-def]
+def _lock(context, function, lock, wait):
     """Call ``function(lock, wait)``, one of Python's for locks, of which ``release`` has no use
     for the second argument."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         function, lock, wait = args
         kind = ir.FunctionType(_I32, [INDEX, _I32])
         builder.call(

@@ -318,7 +318,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
         return GELU.apply(x)
     # (1 + tanh(t)) / 2 is sigmoid(2 t), with all digits where tanh is almost -1; beyond 100 it is
     # constant, and a cube could overflow
-    inner = x.clip(-100, 100)  # type: ignore[attr-defined]
+    inner = x.clip(-100, 100)
     inner = (inner + inner * inner * inner * 0.044715) * math.sqrt(8 / math.pi)
     return x * sigmoid(inner)
 

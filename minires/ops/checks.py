@@ -210,7 +210,7 @@ def real(name: str, x: Any) -> Tensor:
         raise DTypeError(
             message(name, "a floating-point tensor", str(x.dtype), fix="Use x.float().")
         )
-    return x  # type: ignore[no-any-return]
+    return x
 
 
 def numbers(name: str, x: Any, fix: str = "") -> Tensor:

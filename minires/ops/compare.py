@@ -56,7 +56,7 @@ def _contains(x: Tensor, value: Any) -> bool:
     if not isinstance(found, Variable):
         kinds = "a number, an array or a tensor"
         raise DTypeError(message("in", f"{kinds} to look for", type(value).__name__))
-    return bool(found.any())  # type: ignore[attr-defined]
+    return bool(found.any())
 
 
 def _integer(name: str, function: Any) -> Any:

@@ -89,7 +89,7 @@ def fill_(x: Tensor, value: float) -> Tensor:
     if isinstance(value, Variable):
         if value._array.size != 1:
             raise ShapeError(message("fill_", "a number or a tensor of one", value.shape))
-        return copy_(x, value.reshape(()))  # type: ignore[attr-defined]
+        return copy_(x, value.reshape(()))
     with np.errstate(over="ignore"):  # an infinity, as a float32 has it
         replace(x, Tensor(array_module(x._array).full(x.shape, value, x.dtype)))
     return x
@@ -165,7 +165,7 @@ def to(
         raise ArgumentError(message("to", "a device or a dtype", "none"))
     for target in wanted:
         if isinstance(target, Variable):
-            x = to(x, target.dtype, target.device)  # type: ignore[attr-defined]
+            x = to(x, target.dtype, target.device)
         elif isinstance(target, Device) or (
             isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
         ):

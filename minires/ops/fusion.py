@@ -111,7 +111,7 @@ class Convolution(Note):
         """The weights; where they are not being trained, with what kernels made of them."""
         if not self.passing:
             return self._as_they_are()
-        return derived(self._parameters(), "weights", self._as_they_are)  # type: ignore[no-any-return]
+        return derived(self._parameters(), "weights", self._as_they_are)
 
     def _as_they_are(self) -> Weights:
         return Weights(self.w._array, None if self.b is None else self.b._array)

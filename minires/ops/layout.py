@@ -99,4 +99,4 @@ def from_nhwc(images: Any) -> Tensor:
         expected = "images of shape (n, h, w, c)"
         raise ShapeError(message("from_nhwc", expected, tuple(images.shape), fix=fix))
     x = images if isinstance(images, Tensor) else from_numpy(images)
-    return x.permute(0, 3, 1, 2)  # type: ignore[attr-defined, no-any-return]
+    return x.permute(0, 3, 1, 2)

@@ -67,7 +67,7 @@ class LogSoftmax(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (y,) = ctx.saved
-        others = gy.sum(ctx.axes, keepdim=True) - gy  # type: ignore[attr-defined]
+        others = gy.sum(ctx.axes, keepdim=True) - gy
         return -(weigh(gy, expm1(y)) + weigh(y.exp(), others)), None
 
 
@@ -142,7 +142,7 @@ class LogSumExp(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (x,) = ctx.saved
-        gy = gy.reshape(_kept(x.shape, ctx.axes))  # type: ignore[attr-defined]
+        gy = gy.reshape(_kept(x.shape, ctx.axes))
         return weigh(gy, Softmax.apply(x, ctx.axes, True)), None, None
 
 

@@ -30,7 +30,7 @@ STEP, SHRINK, PENALTY, RATE_1, BETA_2, RATE_2, ROOT, EPS, AMSGRAD = range(9)
 
 
 @device_function
-def _sgd_rule(p, g, v, lr, decay, momentum, keep, decays, moves, nesterov):  # type: ignore[no-untyped-def]
+def _sgd_rule(p, g, v, lr, decay, momentum, keep, decays, moves, nesterov):
     """The new parameter and velocity; vectors or numbers."""
     if decays:
         g = fma(decay, p, g)
@@ -44,7 +44,7 @@ def _sgd_rule(p, g, v, lr, decay, momentum, keep, decays, moves, nesterov):  # t
 
 
 @kernel
-def _sgd(task, table, rows, together, options, width_of_options):  # type: ignore[no-untyped-def]
+def _sgd(task, table, rows, together, options, width_of_options):
     for row in range(task * together, min((task + 1) * together, rows)):
         at, size, o = row * 5, table[row * 5 + 3], table[row * 5 + 4] * width_of_options
         p = at_address(table[at], size, options)
@@ -89,7 +89,7 @@ def _sgd(task, table, rows, together, options, width_of_options):  # type: ignor
 
 
 @device_function
-def _adam_rule(  # type: ignore[no-untyped-def]
+def _adam_rule(
     p, g, m, v, most, step, shrink, penalty, rate_1, beta_2, rate_2, root, eps, decays, amsgrad
 ):
     """The new parameter and moments; vectors or numbers."""
@@ -106,7 +106,7 @@ def _adam_rule(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _adam(task, table, rows, together, options, width_of_options):  # type: ignore[no-untyped-def]
+def _adam(task, table, rows, together, options, width_of_options):
     for row in range(task * together, min((task + 1) * together, rows)):
         at, size, o = row * 7, table[row * 7 + 5], table[row * 7 + 6] * width_of_options
         p = at_address(table[at], size, options)
@@ -164,7 +164,7 @@ def _adam(task, table, rows, together, options, width_of_options):  # type: igno
 
 
 @kernel
-def _zero(task, table, rows, together, options, width_of_options):  # type: ignore[no-untyped-def]
+def _zero(task, table, rows, together, options, width_of_options):
     for row in range(task * together, min((task + 1) * together, rows)):
         size = table[row * 3 + 1]
         clear(at_address(table[row * 3], size, options), 0, size)

@@ -139,7 +139,7 @@ class _Work:
                 optimizer.zero_grad()
             logits = model(x)
             loss = loss_fn(logits, y)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss, logits
 
         def judge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

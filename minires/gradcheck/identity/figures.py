@@ -95,7 +95,7 @@ def heat_maps(j: Jacobians, name: str = "", *, narrow: bool = False) -> Figure:
         pad=0.015,
         extend="both" if limit < largest else "neither",
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     note = f"{_many(j.shape_in[0], 'image')}, float64"
     if j.coupling(j.residual):
         note += ". Batch norm couples the images in F" + (", never in I" if s == "I" else "")

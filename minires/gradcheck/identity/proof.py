@@ -230,7 +230,7 @@ class _Case:
         j_f, j_f_at = self._rows(self.f, self.f_at)
         j_s, j_s_at = np.zeros_like(j_f), np.zeros_like(j_f_at)
         if is_residual(block):
-            self.s, self.s_at = parting(block, block.skip, x)  # type: ignore[arg-type]
+            self.s, self.s_at = parting(block, block.skip, x)
             j_s, j_s_at = self._rows(self.s, self.s_at)
         # A branch that reads x in several places has gradients of its own to add there, and the
         # engine adds all of them one after the other: the sum is then rounded in another order.
@@ -305,7 +305,7 @@ class _Case:
         block, j, n = self.block, self.j, self.x.shape[0]
         functions = [block, block.residual]
         if is_residual(block):
-            functions.append(block.skip)  # type: ignore[arg-type]
+            functions.append(block.skip)
 
         def all_at_once(x: Tensor) -> Tensor:
             return concatenate([f(x).reshape(n, -1) for f in functions], 1)
@@ -420,7 +420,7 @@ def silenced(block: Module) -> tuple[str, Module]:
         if _in_branch(name) and isinstance(m, BatchNorm2d | Conv2d)
     ]
     name, layer = layers[-1]
-    _set(layer.weight, 0.0)  # type: ignore[arg-type]
+    _set(layer.weight, 0.0)
     return name, twin
 
 

@@ -46,7 +46,7 @@ def _mask(*shape: int) -> Any:
 
 
 def _choose(x: Tensor, y: Tensor) -> Tensor:
-    return ops.where(Tensor(_mask(2, 3, 4)).to(x.device), x, y)  # type: ignore[attr-defined]
+    return ops.where(Tensor(_mask(2, 3, 4)).to(x.device), x, y)
 
 
 def _pairs() -> list[Case]:
@@ -230,7 +230,7 @@ def _norms() -> list[Case]:
 
 
 def _nll(x: Tensor) -> Tensor:
-    labels = Tensor(np.array([3, -100, 0])).to(x.device)  # type: ignore[attr-defined]
+    labels = Tensor(np.array([3, -100, 0])).to(x.device)
     return ops.nll_loss(x, labels)
 
 

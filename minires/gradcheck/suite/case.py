@@ -143,7 +143,7 @@ class Case:
         rng = np.random.default_rng([seed, zlib.crc32(str(self).encode())])
         return {
             name: Tensor(values.leaf(rng).astype(np.float32).astype(dtype))
-            .to(device)  # type: ignore[attr-defined]
+            .to(device)
             .detach()
             .requires_grad_()
             for name, values in self.inputs.items()
@@ -190,4 +190,4 @@ def randomize(module: Module, rng: np.random.Generator) -> None:
                 (getattr(part, "running_var", None), rng.uniform(0.5, 2, size)),
             ):
                 if target is not None:
-                    target.copy_(Tensor(values.astype(target.dtype)))  # type: ignore[attr-defined]
+                    target.copy_(Tensor(values.astype(target.dtype)))

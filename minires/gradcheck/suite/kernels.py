@@ -123,10 +123,7 @@ def _transposed() -> list[Case]:
 def _norms() -> list[Case]:
     def statistics(c: int, like: Tensor) -> tuple[Tensor, Tensor]:
         mean, var = np.linspace(-0.5, 0.5, c), np.linspace(0.5, 2, c)
-        return tuple(  # type: ignore[return-value]
-            Tensor(a.astype(like.dtype)).to(like.device)  # type: ignore[attr-defined]
-            for a in (mean, var)
-        )
+        return tuple(Tensor(a.astype(like.dtype)).to(like.device) for a in (mean, var))
 
     def train(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return ops.batch_norm(x, None, None, w, b, training=True)
@@ -220,7 +217,7 @@ def _rest() -> list[Case]:
     labels = np.array([2, 0, -100, 3])
 
     def loss(**options: Any) -> Callable[[Tensor], Tensor]:
-        return lambda x: ops.cross_entropy(x, Tensor(labels).to(x.device), **options)  # type: ignore[attr-defined]
+        return lambda x: ops.cross_entropy(x, Tensor(labels).to(x.device), **options)
 
     x = normal(4, 5)
     return [

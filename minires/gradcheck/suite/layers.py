@@ -31,7 +31,7 @@ def _norm(training: bool = True, **options: Any) -> Callable[[], nn.Module]:
 
 
 def _loss(x: Tensor) -> Tensor:
-    labels = Tensor(np.array([1, 0, 3])).to(x.device)  # type: ignore[attr-defined]
+    labels = Tensor(np.array([1, 0, 3])).to(x.device)
     return nn.CrossEntropyLoss(label_smoothing=0.2)(x, labels)
 
 
@@ -42,12 +42,12 @@ def _sequence() -> nn.Module:
 
 
 def _yes_no(x: Tensor, target: Tensor) -> Tensor:
-    factor = Tensor(np.linspace(0.5, 2, 4).astype(x.dtype)).to(x.device)  # type: ignore[attr-defined]
+    factor = Tensor(np.linspace(0.5, 2, 4).astype(x.dtype)).to(x.device)
     return nn.BCEWithLogitsLoss(pos_weight=factor)(x, target)
 
 
 def _labels(x: Tensor) -> Tensor:
-    return nn.NLLLoss()(x, Tensor(np.array([1, 0, 3])).to(x.device))  # type: ignore[attr-defined]
+    return nn.NLLLoss()(x, Tensor(np.array([1, 0, 3])).to(x.device))
 
 
 def _losses() -> list[Case]:

@@ -16,14 +16,14 @@ from .op import AvgPool2dGeometry
 
 
 @device_function
-def _quotient(total, inverse, minus_count, zero):  # type: ignore[no-untyped-def]
+def _quotient(total, inverse, minus_count, zero):
     """total / count, rounded as that: what the product with 1 / count leaves over is added."""
     y = total * inverse
     return fma(finite(fma(y, minus_count, total), zero), inverse, y)
 
 
 @kernel
-def _fwd(task, x, rows, columns, inverse, minus_count, h_in, w_in, h_out, w_out, c, y):  # type: ignore[no-untyped-def]
+def _fwd(task, x, rows, columns, inverse, minus_count, h_in, w_in, h_out, w_out, c, y):
     """``rows`` and ``columns`` say of each output row or column where its window lies."""
     width, vectors = lanes_of(x), c - c % lanes_of(x)
     image, i = task // h_out, task % h_out
@@ -47,7 +47,7 @@ def _fwd(task, x, rows, columns, inverse, minus_count, h_in, w_in, h_out, w_out,
 
 
 @kernel
-def _bwd_x(task, gy, rows, columns, scale, h_in, w_in, h_out, w_out, c, gx):  # type: ignore[no-untyped-def]
+def _bwd_x(task, gy, rows, columns, scale, h_in, w_in, h_out, w_out, c, gx):
     """``rows`` and ``columns`` say of each row or column of the image which windows hold it."""
     width, vectors = lanes_of(gx), c - c % lanes_of(gx)
     image, h = task // h_in, task % h_in

@@ -45,7 +45,7 @@ EPS, OLD, NEW, UNBIASED = range(4)  # eps; the weights of old and new statistics
 
 
 @kernel
-def _statistics(task, x, rows, c, block, inverses, moments):  # type: ignore[no-untyped-def]
+def _statistics(task, x, rows, c, block, inverses, moments):
     """moments[task] = the block's mean and its sum of (x - mean)², per channel."""
     count = min(block, rows - task * block)
     inverse = part(inverses, int(count < block))
@@ -53,7 +53,7 @@ def _statistics(task, x, rows, c, block, inverses, moments):  # type: ignore[no-
 
 
 @kernel
-def _fwd(task, x, k, residual, kind, residual_k, rectified, rows, c, block, y):  # type: ignore[no-untyped-def]
+def _fwd(task, x, k, residual, kind, residual_k, rectified, rows, c, block, y):
     width = lanes_of(x)
     for row in range(task * block, min((task + 1) * block, rows)):
         at = row * c
@@ -93,9 +93,7 @@ def _fwd(task, x, k, residual, kind, residual_k, rectified, rows, c, block, y): 
 
 
 @kernel
-def _bwd_affine(  # type: ignore[no-untyped-def]
-    task, gy, x, k, second, two, gate, kind, masked, keep, rows, c, block, sums
-):
+def _bwd_affine(task, gy, x, k, second, two, gate, kind, masked, keep, rows, c, block, sums):
     """sums[task] = the block's sums of g * (x - mean) and of g, per channel."""
     width, whole = lanes_of(x), c - c % lanes_of(x)
     sum_w, sum_b = task * 2 * c, task * 2 * c + c
@@ -131,9 +129,7 @@ def _bwd_affine(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _affine(  # type: ignore[no-untyped-def]
-    task, mean, var, w, b, numbers, c, own, inv_std, k, running_mean, running_var, follow
-):
+def _affine(task, mean, var, w, b, numbers, c, own, inv_std, k, running_mean, running_var, follow):
     for j in range(c):  # in float64, for which there is no quick and inexact root
         own[j], own[c + j] = w[j], b[j]
         inv_std[j] = 1 / np.sqrt(np.float64(var[j] + numbers[EPS]))
@@ -147,7 +143,7 @@ def _affine(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):  # type: ignore[no-untyped-def]
+def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):
     """gw and gb from the blocks' sums (blocks, 2, together * c), in float64 ``total`` (2, ...)."""
     size = 2 * together * c
     whole = size - size % lanes_of(sums)
@@ -168,7 +164,7 @@ def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):  # type: i
 
 
 @kernel
-def _share_and_slope(task, gw, gb, inv_std, inverse, c, forward, k):  # type: ignore[no-untyped-def]
+def _share_and_slope(task, gw, gb, inv_std, inverse, c, forward, k):
     """k (5, c) = the coefficients of the gradient; ``inverse[0]`` is 1 / m."""
     for j in range(SHARE * c):
         k[j] = forward[j]

@@ -322,7 +322,7 @@ def _put_off(
     if not is_grad_enabled():
         if not behind_convolution:
             _ = x._array  # no pass is saved by waiting
-        return Variable._defer(Normalised(x, affine.coefficients, affine[:4]))  # type: ignore[no-any-return]
+        return Variable._defer(Normalised(x, affine.coefficients, affine[:4]))
     args = (x, *_parameters(x, weight, bias), affine.mean, affine.inv_std, batch)
     ctx = BatchNorm.context(*args)
     if any(ctx.needs_grad) or not behind_convolution:

@@ -58,7 +58,7 @@ ADD, RECTIFY, MEASURE = 1, 2, 4  # what is done to a finished block
 
 
 @kernel
-def _pack(  # type: ignore[no-untyped-def]
+def _pack(
     task, tasks, w, size, packed, t, width, per_group, rounds, per_round, length, per_column,
     places, ends,
 ):  # fmt: skip
@@ -93,7 +93,7 @@ def _pack(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _multiply(a, weights, width, bias, y, y_at, tile, t, p, positions, first, last):  # type: ignore[no-untyped-def]
+def _multiply(a, weights, width, bias, y, y_at, tile, t, p, positions, first, last):
     """y = a * weights + bias for the phase at t[p] of a block and the panels first to last - 1."""
     panels, size = (t[S.Y_GROUP] + width - 1) // width, t[S.TAPS] * t[S.GROUP] * width
     starts, ends, offsets = (
@@ -133,7 +133,7 @@ def _multiply(a, weights, width, bias, y, y_at, tile, t, p, positions, first, la
 
 
 @device_function
-def _multiply_channels(a, weights, bias, y, y_at, t, p, positions):  # type: ignore[no-untyped-def]
+def _multiply_channels(a, weights, bias, y, y_at, t, p, positions):
     """The same for a depthwise convolution: weights (taps, channels)."""
     c, width = t[S.CHANNELS], lanes_of(y)
     starts, ends, offsets = (
@@ -158,7 +158,7 @@ def _multiply_channels(a, weights, bias, y, y_at, t, p, positions):  # type: ign
 
 
 @device_function
-def _skip_padding(  # type: ignore[no-untyped-def]
+def _skip_padding(
     a, weights, width, bias, y, y_at, tile, t, p, positions, images, row, first, last
 ):  # fmt: skip
     """Where weights are NaN or infinite, take what they made of the padding's zeros out of y.
@@ -196,7 +196,7 @@ def _skip_padding(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _skip_padding_of_channels(a, weights, bias, y, y_at, t, p, positions, images, row):  # type: ignore[no-untyped-def]
+def _skip_padding_of_channels(a, weights, bias, y, y_at, t, p, positions, images, row):
     """The same for a depthwise convolution."""
     c, ends, starts = t[S.CHANNELS], part(t, t[p + S.ENDS]), part(t, t[p + S.STARTS])
     if finite(y, y_at + ends[0], c):
@@ -217,7 +217,7 @@ def _skip_padding_of_channels(a, weights, bias, y, y_at, t, p, positions, images
 
 
 @device_function
-def _finish(y, residual, todo, moments, inverse, block, t):  # type: ignore[no-untyped-def]
+def _finish(y, residual, todo, moments, inverse, block, t):
     """What is left to do for a block of the result: residual, ReLU, statistics."""
     image, images, row, rows = extent(t, block)
     at, width = image * t[S.Y_IMAGE] + row * t[S.Y_ROW], lanes_of(y)
@@ -242,13 +242,13 @@ def _finish(y, residual, todo, moments, inverse, block, t):  # type: ignore[no-u
 
 
 @kernel
-def _finish_blocks(task, tasks, blocks, y, residual, todo, moments, inverse, t):  # type: ignore[no-untyped-def]
+def _finish_blocks(task, tasks, blocks, y, residual, todo, moments, inverse, t):
     for block in range(task * blocks // tasks, (task + 1) * blocks // tasks):
         _finish(y, residual, todo, moments, inverse, block, t)
 
 
 @kernel
-def _convolve(  # type: ignore[no-untyped-def]
+def _convolve(
     task, tasks, cuts, blocks, panels, x, x2, k, kind, window, weights, width, bias, y, residual,
     todo, moments, inverse, scratch, t,
 ):  # fmt: skip

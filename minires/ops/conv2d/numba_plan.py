@@ -332,7 +332,7 @@ def panel_width(columns: int, dtype: Any) -> int:
 
 
 @device_function
-def extent(t, block):  # type: ignore[no-untyped-def]
+def extent(t, block):
     """The first image of a block, how many it has, its first row of positions, how many."""
     image_block, band = block // t[BANDS], block % t[BANDS]
     image = image_block * t[IMAGES] // t[IMAGE_BLOCKS]
@@ -342,14 +342,14 @@ def extent(t, block):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def window_begin(t, image, row):  # type: ignore[no-untyped-def]
+def window_begin(t, image, row):
     """Where the window of a block begins in the source, for windows inside it."""
     pixel = (image * t[HEIGHT] + row * t[STEP] + t[TOP]) * t[WIDTH] + t[LEFT]
     return pixel * t[CHANNELS]
 
 
 @device_function
-def source_pixel(t, p, i, positions, images, row):  # type: ignore[no-untyped-def]
+def source_pixel(t, p, i, positions, images, row):
     """Row and column of the source at which position ``i`` of a block's phase stands; with 0 in
     the place of its taps' offsets."""
     columns = t[p + P_COLUMNS]
@@ -358,7 +358,7 @@ def source_pixel(t, p, i, positions, images, row):  # type: ignore[no-untyped-de
 
 
 @device_function
-def all_inside(t, p, h, w):  # type: ignore[no-untyped-def]
+def all_inside(t, p, h, w):
     """Whether all taps of a phase lie in the image, seen from row ``h`` and column ``w``."""
     rows, columns = t[p + TAP_ROWS], t[p + TAP_COLUMNS]
     reach = t[p + REACH]
@@ -370,7 +370,7 @@ def all_inside(t, p, h, w):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def inside(t, p, h, w, a, b):  # type: ignore[no-untyped-def]
+def inside(t, p, h, w, a, b):
     """Whether the tap in row ``a`` and column ``b`` of a phase lies in the image."""
     down = h + t[t[p + REACH] + a]
     across = w + t[t[p + REACH] + 2 * t[p + TAP_ROWS] + b]
@@ -378,14 +378,14 @@ def inside(t, p, h, w, a, b):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def place_of_tap(t, p, a, b):  # type: ignore[no-untyped-def]
+def place_of_tap(t, p, a, b):
     """How many entries after a position's first one in the window that tap is."""
     rows, columns, reach = t[p + TAP_ROWS], t[p + TAP_COLUMNS], t[p + REACH]
     return t[reach + rows + a] + t[reach + 2 * rows + columns + b]
 
 
 @device_function
-def finite(x, at, size):  # type: ignore[no-untyped-def]
+def finite(x, at, size):
     """Whether x[at : at + size] is free of NaN and infinity."""
     spoiled = 0
     for i in range(at, at + size):
@@ -394,7 +394,7 @@ def finite(x, at, size):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def fill_window(x, x2, k, kind, t, image, images, row, rows, window):  # type: ignore[no-untyped-def]
+def fill_window(x, x2, k, kind, t, image, images, row, rows, window):
     """Copy the window of a block, a piece of a row at a time."""
     height, width, c = t[HEIGHT], t[WIDTH], t[CHANNELS]
     first = row * t[STEP] + t[TOP]

@@ -62,7 +62,7 @@ PARTS_SIZE = 2**21  # entries of all parts together
 
 
 @device_function
-def _copy_panel(b, stride, count, columns, width, panel):  # type: ignore[no-untyped-def]
+def _copy_panel(b, stride, count, columns, width, panel):
     """panel (count, width) = the first columns of b (count, stride)."""
     lanes = lanes_of(b)
     for i in range(count):
@@ -73,7 +73,7 @@ def _copy_panel(b, stride, count, columns, width, panel):  # type: ignore[no-unt
 
 
 @device_function
-def _take_panels(  # type: ignore[no-untyped-def]
+def _take_panels(
     gy, gy2, k, kind, at, count, scratch, width, panels, first, last, c, group, panel_of_b
 ):  # fmt: skip
     """panel_of_b (last - first, CHUNK, width) = some panels of ``count`` positions of gy."""
@@ -91,7 +91,7 @@ def _take_panels(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _copy_rows(a, starts, count, rows, copied):  # type: ignore[no-untyped-def]
+def _copy_rows(a, starts, count, rows, copied):
     """copied (count, HIGH) = the first rows of each position of a, and what comes after."""
     for i in range(count):
         for r in range(0, rows, lanes_of(a)):
@@ -99,7 +99,7 @@ def _copy_rows(a, starts, count, rows, copied):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _panels_finite(panel_of_b, count, width, panels):  # type: ignore[no-untyped-def]
+def _panels_finite(panel_of_b, count, width, panels):
     whole = 0
     for panel in range(panels):
         whole += finite(panel_of_b, panel * CHUNK * width, count * width)
@@ -107,7 +107,7 @@ def _panels_finite(panel_of_b, count, width, panels):  # type: ignore[no-untyped
 
 
 @device_function
-def _add_inside(  # type: ignore[no-untyped-def]
+def _add_inside(
     a, panel_of_b, sums, width, t, rows, at, count, positions, images, image_row, first, last
 ):  # fmt: skip
     """The products of ``count`` positions of a block from ``at`` on, of taps inside the image."""
@@ -135,7 +135,7 @@ def _add_inside(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _add_products(  # type: ignore[no-untyped-def]
+def _add_products(
     a, gy, gy2, kg, kind, y_at, copied, panel_of_b, b_scratch, sums, width, tile, t, rows,
     positions, images, image_row, first, last, steps, careful,
 ):  # fmt: skip
@@ -193,7 +193,7 @@ def _add_products(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _add_products_of_channels(a, b, sums, t, positions, images, image_row, careful):  # type: ignore[no-untyped-def]
+def _add_products_of_channels(a, b, sums, t, positions, images, image_row, careful):
     """The same for a depthwise convolution: sums (taps, channels)."""
     p, c, width = t[S.FIRST_PHASE], t[S.CHANNELS], lanes_of(a)
     starts, offsets = part(t, t[p + S.STARTS]), part(t, t[p + S.OFFSETS])
@@ -219,7 +219,7 @@ def _add_products_of_channels(a, b, sums, t, positions, images, image_row, caref
 
 
 @device_function
-def _first_rows_finite(sums, width, size, first, last, t):  # type: ignore[no-untyped-def]
+def _first_rows_finite(sums, width, size, first, last, t):
     """Whether the sums of the first tap and channel are finite, in which every gy had a part."""
     if not width:
         return finite(sums, 0, t[S.CHANNELS])
@@ -230,7 +230,7 @@ def _first_rows_finite(sums, width, size, first, last, t):  # type: ignore[no-un
 
 
 @large_kernel
-def _correlate(  # type: ignore[no-untyped-def]
+def _correlate(
     task, parts, cuts, blocks, panels, x, x2, kx, kind_x, window, gy, gy2, kg, kind_gy, gradient,
     width, tile, sums, size, rows, scratch, steps, t,
 ):  # fmt: skip
@@ -273,7 +273,7 @@ def _correlate(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sum_parts(task, tasks, parts, sums, size, gw, width, t, places, filter_, ends):  # type: ignore[no-untyped-def]
+def _sum_parts(task, tasks, parts, sums, size, gw, width, t, places, filter_, ends):
     """gw[column, entry] = the sum of all parts' sums[panel, places[entry], column].
 
     ``filter_``: how many entries (channel, tap) a filter has; ``ends``: multiples of that.

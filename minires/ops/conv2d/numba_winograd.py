@@ -93,7 +93,7 @@ def suits_weight(g: Conv2dGeometry, dtype: Any) -> bool:
 
 
 @device_function
-def _multiply(u, starts, tiles, c_in, v, at, width, bias, bias_at, m, ends, to):  # type: ignore[no-untyped-def]
+def _multiply(u, starts, tiles, c_in, v, at, width, bias, bias_at, m, ends, to):
     """A plane of m = a plane of u times a panel (c_in, width) of weights at v[at], plus bias.
 
     The last register tile may take in some tiles too many, whatever they hold: there is room for
@@ -109,7 +109,7 @@ def _multiply(u, starts, tiles, c_in, v, at, width, bias, bias_at, m, ends, to):
 @device_function
 def _finish(
     y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments, block
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Residual, ReLU and statistics, each if wanted, of a block of y."""
     begin = pixels_before(first, down, h, w)
     pixels = pixels_before(last, down, h, w) - begin
@@ -129,7 +129,7 @@ def _finish(
 
 
 @device_function
-def _take_taps(w, out, into, first, step, panel, width, c_in, taps):  # type: ignore[no-untyped-def]
+def _take_taps(w, out, into, first, step, panel, width, c_in, taps):
     """taps (9, c_in, width) = a panel of ``width`` output channels of w.
 
     Tap t from input i to output o is w[o * out + i * into + first + t * step].
@@ -142,7 +142,7 @@ def _take_taps(w, out, into, first, step, panel, width, c_in, taps):  # type: ig
 
 
 @device_function
-def _transform_taps(taps, size, matrix, r, v, to):  # type: ignore[no-untyped-def]
+def _transform_taps(taps, size, matrix, r, v, to):
     """v (6, c_in, width) = row r of the planes G g Gᵀ; ``size`` is c_in * width."""
     for i in range(0, size, lanes_of(taps)):
         weight_planes(taps, i, size, matrix, r, v, to + i, size)
@@ -151,7 +151,7 @@ def _transform_taps(taps, size, matrix, r, v, to):  # type: ignore[no-untyped-de
 @kernel
 def _transform_weights(
     task, w, out, into, first, step, matrix, v, workspace, width, c_in, panels, tasks
-):  # type: ignore[no-untyped-def]
+):
     """v (panels, planes, c_in, width) = G g Gᵀ."""
     size = c_in * width
     taps = part(workspace, task * 9 * size)
@@ -169,7 +169,7 @@ def _convolve(
     task, x, x2, k, kind, v, width, bias, biased, residual, added, rectified, y, inverse, measured,
     moments, starts, ends, workspace, size, c_in, h_in, w_in, c_out, h, w, p_h, p_w, total, rows,
     plane_u, plane_m, tasks,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Narrow: the three steps, block after block."""
     down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
     u = part(workspace, task * size)
@@ -201,7 +201,7 @@ def _convolve(
 def _wide_products(
     task, w, out, into, first, step, matrix, u, starts, plane_u, tiles, c_in, width, bias, biased,
     m, ends, plane_m, c_out, workspace, tasks,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Wide, second step: m, one panel of output channels after another.
 
     The weights of a panel are transformed on the way, six planes at a time, because all planes of
@@ -227,7 +227,7 @@ def _wide_products(
 def _wide_output(
     task, m, plane, c, h, w, begin, end, rows, y, residual, added, rectified, inverse, measured,
     moments, tasks,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Wide, third step: y of the tile rows from ``begin`` to ``end``, by blocks."""
     down, across = (h + 3) // 4, (w + 3) // 4
     low, high = begin // rows, (end + rows - 1) // rows

@@ -83,7 +83,7 @@ def window_size(across: int, c: int) -> int:
 @device_function
 def transform_data(
     x, y, k, kind, c, h, w, p_h, p_w, down, across, first, last, window, u, plane, side, slab
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """u = Bᵀ d B of the tile rows from ``first`` to ``last``.
 
     A plane is (tiles, c); or, as a wide weight gradient reads it, one slab (tiles, side) of
@@ -110,7 +110,7 @@ def transform_data(
 @device_function
 def transform_gradient(
     x, y, k, kind, c, h, w, down, across, first, last, window, z, plane, side, slab
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """z = A gy Aᵀ of the tile rows from ``first`` to ``last``; gy is 0 outside the image."""
     columns = 4 * across
     to = 0
@@ -125,7 +125,7 @@ def transform_gradient(
 
 
 @device_function
-def transform_output(m, plane, c, h, w, down, across, first, last, y):  # type: ignore[no-untyped-def]
+def transform_output(m, plane, c, h, w, down, across, first, last, y):
     """The tile rows from ``first`` to ``last`` of y = Aᵀ m A."""
     at = 0
     for q in range(first, last):
@@ -140,7 +140,7 @@ def transform_output(m, plane, c, h, w, down, across, first, last, y):  # type: 
 
 
 @device_function
-def pixels_before(q, down, h, w):  # type: ignore[no-untyped-def]
+def pixels_before(q, down, h, w):
     """How many pixels lie before tile row q."""
     return (q // down * h + 4 * (q % down)) * w
 
@@ -149,7 +149,7 @@ def pixels_before(q, down, h, w):  # type: ignore[no-untyped-def]
 def wide_data(
     task, x, x2, k, kind, c, h_in, w_in, p_h, p_w, down, across, begin, end, u, plane, side, slab,
     workspace, size, tasks,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """u of the tile rows from ``begin`` to ``end``, all threads together."""
     count = end - begin
     first, last = begin + task * count // tasks, begin + (task + 1) * count // tasks

@@ -54,7 +54,7 @@ def matrix_of(dtype: Any) -> Any:
 
 
 @device_function
-def _data(d0, d1, d2, d3, d4, d5):  # type: ignore[no-untyped-def]
+def _data(d0, d1, d2, d3, d4, d5):
     """Bᵀ d"""
     a, b = times_plus(-4, d2, d4), times_plus(-4, d1, d3)
     c, e = d4 - d2, d3 - d1
@@ -69,14 +69,14 @@ def _data(d0, d1, d2, d3, d4, d5):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _output(m0, m1, m2, m3, m4, m5):  # type: ignore[no-untyped-def]
+def _output(m0, m1, m2, m3, m4, m5):
     """Aᵀ m"""
     a, b, c, e = m1 + m2, m1 - m2, m3 + m4, m3 - m4
     return m0 + a + c, times_plus(2, e, b), times_plus(4, c, a), times_plus(8, e, b) + m5
 
 
 @device_function
-def _gradient(y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+def _gradient(y0, y1, y2, y3):
     """A y"""
     a, b = y0 + y2, y1 + y3
     c, e = times_plus(4, y2, y0), times_plus(8, y3, times(2, y1))
@@ -84,14 +84,14 @@ def _gradient(y0, y1, y2, y3):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _weight(matrix, r, g0, g1, g2):  # type: ignore[no-untyped-def]
+def _weight(matrix, r, g0, g1, g2):
     """Row r of G g."""
     v = spread(matrix, 3 * r) * g0
     return fma(spread(matrix, 3 * r + 2), g2, fma(spread(matrix, 3 * r + 1), g1, v))
 
 
 @device_function
-def _weight_gradient(s0, s1, s2, s3, s4, s5, matrix):  # type: ignore[no-untyped-def]
+def _weight_gradient(s0, s1, s2, s3, s4, s5, matrix):
     """Gᵀ s"""
     quarter, sixth, small = spread(matrix, 0), spread(matrix, 7), spread(matrix, 9)
     a, b = (s1 + s2) * sixth, (s2 - s1) * sixth
@@ -103,7 +103,7 @@ def _weight_gradient(s0, s1, s2, s3, s4, s5, matrix):  # type: ignore[no-untyped
 
 
 @device_function
-def _load_data(x, at, step):  # type: ignore[no-untyped-def]
+def _load_data(x, at, step):
     """Bᵀ of the six vectors at x[at], x[at + step], ..."""
     return _data(
         load(x, at),
@@ -116,7 +116,7 @@ def _load_data(x, at, step):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _load_gradient(x, at, step):  # type: ignore[no-untyped-def]
+def _load_gradient(x, at, step):
     """A of the four vectors at x[at], x[at + step], ..."""
     return _gradient(
         load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step)
@@ -124,7 +124,7 @@ def _load_gradient(x, at, step):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _load_output(m, at, step):  # type: ignore[no-untyped-def]
+def _load_output(m, at, step):
     """Aᵀ of the six vectors at m[at], m[at + step], ..."""
     return _output(
         load(m, at),
@@ -137,7 +137,7 @@ def _load_output(m, at, step):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _store_planes(u, to, plane, v):  # type: ignore[no-untyped-def]
+def _store_planes(u, to, plane, v):
     """Six planes, one after another."""
     store(u, to, v[0])
     store(u, to + plane, v[1])
@@ -148,7 +148,7 @@ def _store_planes(u, to, plane, v):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _store_pixels(y, to, pixel, count, v):  # type: ignore[no-untyped-def]
+def _store_pixels(y, to, pixel, count, v):
     """The first ``count`` of four pixels of a row."""
     store(y, to, v[0])
     if count > 1:
@@ -160,7 +160,7 @@ def _store_pixels(y, to, pixel, count, v):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def data_tile(x, at, row, pixel, u, to, plane):  # type: ignore[no-untyped-def]
+def data_tile(x, at, row, pixel, u, to, plane):
     """u = Bᵀ d B of the 6x6 pixels d at x[at]."""
     a, b = _load_data(x, at, row), _load_data(x, at + pixel, row)
     c, d = _load_data(x, at + 2 * pixel, row), _load_data(x, at + 3 * pixel, row)
@@ -174,7 +174,7 @@ def data_tile(x, at, row, pixel, u, to, plane):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def gradient_tile(x, at, row, pixel, z, to, plane):  # type: ignore[no-untyped-def]
+def gradient_tile(x, at, row, pixel, z, to, plane):
     """z = A d Aᵀ of the 4x4 pixels d at x[at]."""
     a, b = _load_gradient(x, at, row), _load_gradient(x, at + pixel, row)
     c, d = _load_gradient(x, at + 2 * pixel, row), _load_gradient(x, at + 3 * pixel, row)
@@ -187,7 +187,7 @@ def gradient_tile(x, at, row, pixel, z, to, plane):  # type: ignore[no-untyped-d
 
 
 @device_function
-def output_tile(m, at, plane, y, to, row, pixel, rows, columns):  # type: ignore[no-untyped-def]
+def output_tile(m, at, plane, y, to, row, pixel, rows, columns):
     """y = Aᵀ m A: as many rows and columns of the 4x4 pixels as the image has."""
     down = 6 * plane
     a, b = _load_output(m, at, down), _load_output(m, at + plane, down)
@@ -206,7 +206,7 @@ def output_tile(m, at, plane, y, to, row, pixel, rows, columns):  # type: ignore
 
 
 @device_function
-def weight_planes(g, at, tap, matrix, r, v, to, plane):  # type: ignore[no-untyped-def]
+def weight_planes(g, at, tap, matrix, r, v, to, plane):
     """v = the six planes of row r of G g Gᵀ; tap t of g is at g[at + t * tap]."""
     a = _weight(matrix, r, load(g, at), load(g, at + 3 * tap), load(g, at + 6 * tap))
     b = _weight(matrix, r, load(g, at + tap), load(g, at + 4 * tap), load(g, at + 7 * tap))
@@ -216,7 +216,7 @@ def weight_planes(g, at, tap, matrix, r, v, to, plane):  # type: ignore[no-untyp
 
 
 @device_function
-def _load_sums(sums, at, step, part, parts, matrix):  # type: ignore[no-untyped-def]
+def _load_sums(sums, at, step, part, parts, matrix):
     """Gᵀ of six vectors, each summed over the parts."""
     return _weight_gradient(
         _sum(sums, at, part, parts),
@@ -230,7 +230,7 @@ def _load_sums(sums, at, step, part, parts, matrix):  # type: ignore[no-untyped-
 
 
 @device_function
-def _sum(sums, at, part, parts):  # type: ignore[no-untyped-def]
+def _sum(sums, at, part, parts):
     """The vector at sums[at] plus those of the other parts, ``part`` entries apart, in order."""
     total = load(sums, at)
     for index in range(1, parts):
@@ -239,7 +239,7 @@ def _sum(sums, at, part, parts):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _store_taps(taps, to, step, v):  # type: ignore[no-untyped-def]
+def _store_taps(taps, to, step, v):
     """Three taps, one after another."""
     store(taps, to, v[0])
     store(taps, to + step, v[1])
@@ -247,7 +247,7 @@ def _store_taps(taps, to, step, v):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def weight_gradient(sums, at, plane, part, parts, matrix, taps):  # type: ignore[no-untyped-def]
+def weight_gradient(sums, at, plane, part, parts, matrix, taps):
     """taps (9, lanes) = Gᵀ s G, of the planes s that are the sum of some parts."""
     lanes, down = lanes_of(sums), 6 * plane
     a = _load_sums(sums, at, down, part, parts, matrix)

@@ -41,7 +41,7 @@ SIDE = 64  # channels by channels of a wide layer that are summed at a time
 
 
 @device_function
-def _add_products(u, starts, rows, z, stride, columns, tiles, sums):  # type: ignore[no-untyped-def]
+def _add_products(u, starts, rows, z, stride, columns, tiles, sums):
     """sums (rows, columns) += uᵀ z of a plane, for so many channels of u and of z."""
     lanes = lanes_of(u)
     if columns % (2 * lanes) == 0:
@@ -63,7 +63,7 @@ def _depth(rows: int, columns: int, dtype: Any) -> int:
 
 
 @device_function
-def _fetch_share(x, at, size, e):  # type: ignore[no-untyped-def]
+def _fetch_share(x, at, size, e):
     """Begin to bring a 36th of ``size`` entries at x[at] near, while plane e is computed with."""
     share = size // PLANES
     for i in range(at + e * share, at + (e + 1) * share, lanes_of(x)):
@@ -71,7 +71,7 @@ def _fetch_share(x, at, size, e):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, c_in):  # type: ignore[no-untyped-def]
+def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, c_in):
     """gw[o : o + columns, i] = Gᵀ s G of row a of the summed parts of ``size`` entries."""
     lanes = lanes_of(gw)
     for b in range(0, columns, lanes):
@@ -86,7 +86,7 @@ def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, 
 def _sum_parts(
     task, gy, gy2, gy_k, gy_kind, x, x2, k, kind, sums, starts, workspace, size, c_in, h_in, w_in,
     c_out, h, w, p_h, p_w, total, rows, plane_u, plane_z, depth, parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Narrow: sums[part] (planes, depth, c_out) = uᵀ z of the part's blocks."""
     down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
     u = part(workspace, task * size)
@@ -119,7 +119,7 @@ def _sum_parts(
 
 
 @large_kernel
-def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tasks):  # type: ignore[no-untyped-def]
+def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tasks):
     """Narrow: gw of the sums of all parts, added in order."""
     taps = part(workspace, task * 9 * lanes_of(gw))
     size = PLANES * depth * c_out
@@ -130,7 +130,7 @@ def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tas
 @large_kernel
 def _wide_gradient(
     task, gy, gy2, k, kind, c, h, w, total, z, plane, side, slab, workspace, size, tasks
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Wide: z of all tile rows."""
     down, across = (h + 3) // 4, (w + 3) // 4
     first, last = task * total // tasks, (task + 1) * total // tasks
@@ -144,7 +144,7 @@ def _wide_gradient(
 def _wide_sums(
     task, u, plane_u, c_in, z, plane_z, c_out, starts, tiles, side, depth, matrix, gw, workspace,
     size, tasks,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Wide: gw, ``side`` by ``side`` channels after another."""
     sums = part(workspace, task * size)
     taps = part(sums, PLANES * depth * side)

@@ -309,7 +309,7 @@ def _put_off(x: Tensor, w: Tensor, b: Tensor | None, g: Conv2dGeometry) -> Tenso
     if read._version.exposed:
         note.finish()
     if not is_grad_enabled():
-        return Variable._defer(note)  # type: ignore[no-any-return]
+        return Variable._defer(note)
     args = (x, w, b, g)
     ctx = Conv2d.context(*args)
     ctx.geometry = g
@@ -320,7 +320,7 @@ def _put_off(x: Tensor, w: Tensor, b: Tensor | None, g: Conv2dGeometry) -> Tenso
 def _copied(x: Tensor) -> Tensor:
     """Images in memory of their own."""
     copy = computed(_copy, nhwc(x._array))
-    return Variable._wrap(copy.transpose(0, 3, 1, 2))  # type: ignore[no-any-return]
+    return Variable._wrap(copy.transpose(0, 3, 1, 2))
 
 
 def _copy(array: Any) -> Any:
@@ -333,4 +333,4 @@ def _unexposed(parameter: Tensor) -> Tensor:
     """The parameter, or a copy if someone has its array: many look at weights, to draw or to
     compare them, and few write there."""
     exposed = parameter._version.exposed and here.recording is None
-    return Variable._wrap(copied(parameter._array)) if exposed else parameter  # type: ignore[no-any-return]
+    return Variable._wrap(copied(parameter._array)) if exposed else parameter

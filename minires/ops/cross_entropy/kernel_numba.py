@@ -47,7 +47,7 @@ def _numbers(dtype: Any) -> Any:
 
 
 @device_function
-def _exp(x, e, terms):  # type: ignore[no-untyped-def]
+def _exp(x, e, terms):
     """exp(x) of a vector of numbers up to 0, with ``terms`` terms of the series; NaN stays NaN."""
     x = where_above(x, spread(e, SMALLEST), x, spread(e, SMALLEST))  # no infinities from here on
     n = nearest(x * spread(e, LOG2_E))
@@ -61,7 +61,7 @@ def _exp(x, e, terms):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _softmax(x, at, classes, e, terms, row, to, padded):  # type: ignore[no-untyped-def]
+def _softmax(x, at, classes, e, terms, row, to, padded):
     """Fill a scratch row from the logits x at ``at``: behind ``to`` come x - max(x), its
     exponentials, how many of these are 1, and the sum of what the others add: beside a single 1
     it can be as small as it likes.
@@ -100,9 +100,7 @@ def _softmax(x, at, classes, e, terms, row, to, padded):  # type: ignore[no-unty
 
 
 @kernel
-def _fwd(  # type: ignore[no-untyped-def]
-    task, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, losses
-):
+def _fwd(task, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, losses):
     row = task * (2 * padded + 2 * lanes_of(x))
     for i in range(task * block, min((task + 1) * block, n)):
         if labels[i] == ignore:
@@ -124,9 +122,7 @@ def _fwd(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _bwd_x(  # type: ignore[no-untyped-def]
-    task, g, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, gx
-):
+def _bwd_x(task, g, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, gx):
     row = task * (2 * padded + 2 * lanes_of(x))
     for i in range(task * block, min((task + 1) * block, n)):
         at, label = i * classes, labels[i]

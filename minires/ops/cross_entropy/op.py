@@ -205,7 +205,7 @@ def check_weight(name: str, weight: Any, x: Tensor) -> Tensor:
         expected = f"a weight for each class, of shape {x.shape[1:]}"
         raise ShapeError(message(name, expected, weight.shape))
     check_same(name, x, weight)
-    return weight  # type: ignore[no-any-return]
+    return weight
 
 
 def sum_of_weights(name: str, factors: Tensor) -> Tensor:

@@ -27,9 +27,7 @@ from .op import MaxPool2dGeometry
 
 
 @kernel
-def _fwd(  # type: ignore[no-untyped-def]
-    task, x, rows, columns, d_h, d_w, h_in, w_in, h_out, w_out, c, y, index
-):
+def _fwd(task, x, rows, columns, d_h, d_w, h_in, w_in, h_out, w_out, c, y, index):
     """``rows`` and ``columns`` say of each output row or column where in the image its window
     begins and ends."""
     width, vectors = lanes_of(x), c - c % lanes_of(x)
@@ -61,7 +59,7 @@ def _fwd(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _bwd_x(task, gy, index, rows, columns, h_in, w_in, h_out, w_out, c, gx):  # type: ignore[no-untyped-def]
+def _bwd_x(task, gy, index, rows, columns, h_in, w_in, h_out, w_out, c, gx):
     """``rows`` and ``columns`` say of each row or column of the image which windows may hold it."""
     width, vectors = lanes_of(gx), c - c % lanes_of(gx)
     image, h = task // h_in, task % h_in

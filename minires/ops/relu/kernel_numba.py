@@ -11,7 +11,7 @@ BLOCK = 1 << 14  # entries of a task
 
 
 @kernel
-def _fwd(task, x, size, block, y):  # type: ignore[no-untyped-def]
+def _fwd(task, x, size, block, y):
     width, end = lanes_of(x), min((task + 1) * block, size)
     whole = end - end % width
     for i in range(task * block, whole, width):
@@ -21,7 +21,7 @@ def _fwd(task, x, size, block, y):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _bwd_x(task, gy, y, size, block, gx):  # type: ignore[no-untyped-def]
+def _bwd_x(task, gy, y, size, block, gx):
     width, end = lanes_of(y), min((task + 1) * block, size)
     whole = end - end % width
     for i in range(task * block, whole, width):
