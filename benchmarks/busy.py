@@ -191,7 +191,7 @@ def _run(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from minires.kernels.threads import get_num_threads
+    from minires.kernels.numba.threads import get_num_threads
 
     for work in options.works:
         if work not in WORKS:

@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from minires.kernels.threads import get_num_threads
+    from minires.kernels.numba.threads import get_num_threads
 
     if options.rounds < 1:
         raise ArgumentError(message("--rounds", "at least 1", options.rounds))

@@ -20,7 +20,7 @@ from pathlib import Path
 import minires as mr
 from minires import nn, optim
 from minires.errors import ArgumentError, MiniresError, message
-from minires.kernels import buffers
+from minires.kernels.numba import allocator
 from minires.models import BasicBlock, cifar_resnet
 
 SETTLED = 100  # steps after which memory has been seen by all
@@ -44,9 +44,9 @@ def train(steps: int, advance: Callable[[], object]) -> tuple[int, int]:
         mr.cross_entropy(net(mr.randn(batch, 3, 16, 16)), mr.arange(batch) % 10).backward()
         optimizer.step()
         if step == SETTLED - 1:
-            before = buffers.in_use(), resident()
+            before = allocator.in_use(), resident()
         advance()
-    return buffers.in_use() - before[0], resident() - before[1]
+    return allocator.in_use() - before[0], resident() - before[1]
 
 
 def make_graphs(count: int, advance: Callable[[], object]) -> tuple[int, int]:
@@ -74,12 +74,12 @@ def make_graphs(count: int, advance: Callable[[], object]) -> tuple[int, int]:
         graph(i)
     gc.collect()
     gc.disable()
-    before = buffers.in_use()
+    before = allocator.in_use()
     try:
         for i in range(count):
             graph(i)
             advance()
-        return gc.collect(), buffers.in_use() - before
+        return gc.collect(), allocator.in_use() - before
     finally:
         gc.enable()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minires.kernels.jit import kernel
-from minires.kernels.simd import lanes_of, load, store
+from minires.kernels.numba.kernel import kernel
+from minires.kernels.numba.simd import lanes_of, load, store
 
 BLOCK = 1 << 14  # entries that a task copies, a multiple of any vector
 

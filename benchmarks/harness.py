@@ -306,7 +306,7 @@ def _run(name: str, cases: Callable[[bool], Iterable[Case]], options: argparse.N
     from rich.console import Console
     from rich.progress import Progress
 
-    from minires.kernels.threads import get_num_threads, set_num_threads
+    from minires.kernels.numba.threads import get_num_threads, set_num_threads
 
     if options.threads is not None:
         set_num_threads(options.threads)

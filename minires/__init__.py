@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils
     from .captured import capture
     from .interop import export_onnx, load, load_metadata, save
-    from .kernels.threads import get_num_threads, set_num_threads
+    from .kernels.numba.threads import get_num_threads, set_num_threads
     from .nn.draw import draw
     from .nn.summary import summary
 
@@ -87,8 +87,8 @@ _LAZY = {
     "train": ".train",
     "utils": ".utils",
     "capture": ".captured",
-    "get_num_threads": ".kernels.threads",
-    "set_num_threads": ".kernels.threads",
+    "get_num_threads": ".kernels.numba.threads",
+    "set_num_threads": ".kernels.numba.threads",
     "load": ".interop",
     "load_metadata": ".interop",
     "save": ".interop",

@@ -158,7 +158,7 @@ def depth(
     training mode; the final one after the last epoch, in evaluation mode.
     """
     from minires.console import StudyDisplay
-    from minires.kernels import jit
+    from minires.kernels.numba import compiler
     from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study
     from minires.study.tables import print_table
 
@@ -179,7 +179,7 @@ def depth(
         raise unknown("protocol", protocol, PROTOCOLS)
     display = StudyDisplay(console)
     try:
-        with display, jit.listening(display.kernel):
+        with display, compiler.listening(display.kernel):
             if resume is not None:
                 if out is not None and out.resolve() != resume.resolve():
                     raise ArgumentError("--out and --resume name different folders; give one.")
@@ -263,7 +263,7 @@ def train(
     """
     from minires import models
     from minires.console import TrainingDisplay
-    from minires.kernels import jit
+    from minires.kernels.numba import compiler
     from minires.train.job import TrainingJob
 
     if list_names:
@@ -290,7 +290,7 @@ def train(
     prepared = job.prepare(folder, resume)
     try:
         display = TrainingDisplay(console, model, epochs, prepared.batches)
-        with display, jit.listening(display.kernel):
+        with display, compiler.listening(display.kernel):
             display.skip(prepared.epochs_done)
             history = prepared.run(on_epoch=display.epoch, watch=display.batch)
     except KeyboardInterrupt:
@@ -316,18 +316,18 @@ def warmup(
     import time
 
     from minires.console import WarmUpDisplay
-    from minires.kernels import jit
+    from minires.kernels.numba import compiler
     from minires.train.warmup import PASSES, passes
 
     start = time.perf_counter()
-    with WarmUpDisplay(console, PASSES) as display, jit.listening(display.kernel):
+    with WarmUpDisplay(console, PASSES) as display, compiler.listening(display.kernel):
         for done, (name, run) in enumerate(passes(model)):
             display.begin(name, done)
             run()
     seconds, count = time.perf_counter() - start, len(display.kernels)
     kernels = f"{count} kernel{'s' if count > 1 else ''}"
     done_in = f"Compiled {kernels} in" if count else "All kernels were there already:"
-    text = f"{done_in} {seconds:.1f} s. They are kept in {jit.cache_folder()}"
+    text = f"{done_in} {seconds:.1f} s. They are kept in {compiler.cache_folder()}"
     say(text)
 
 
@@ -364,7 +364,7 @@ def gradcheck(
     from minires.console import GradcheckDisplay, gradcheck_legend, gradcheck_table
     from minires.files import make_private
     from minires.gradcheck import page, suite
-    from minires.kernels.jit import cache_folder
+    from minires.kernels.numba.compiler import cache_folder
 
     if n:  # Hypothesis keeps its notes in the current folder unless told otherwise
         notes = cache_folder().parent / "hypothesis"
@@ -455,7 +455,7 @@ def info() -> None:
     from minires import data, environment
     from minires.console import facts
     from minires.device import available, cupy
-    from minires.kernels import cpu, jit, threads, tile
+    from minires.kernels.numba import compiler, cpu, threads, tile
 
     running = threads.get_num_threads()
     features = llvm.get_host_cpu_features()
@@ -467,7 +467,8 @@ def info() -> None:
             gpu = f"CuPy {cupy().__version__}"
         except DeviceError as error:
             gpu = str(error)
-    cached = list(jit.cache_folder().rglob("*.nbc"))
+    folder = compiler.cache_folder()
+    cached = list(folder.rglob("*.nbc"))
     size = sum(path.stat().st_size for path in cached) / 2**20
     console.print(
         facts(
@@ -483,7 +484,7 @@ def info() -> None:
                 "threads": f"{running} of {os.cpu_count()} cores",
                 "devices": ", ".join(map(str, available())),
                 "GPU": gpu,
-                "kernel cache": f"{jit.cache_folder()} ({len(cached)} kernels, {size:.1f} MiB)",
+                "kernel cache": f"{folder} ({len(cached)} kernels, {size:.1f} MiB)",
                 "data": data.data_root(),
             },
         ),

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 
 def describe() -> dict[str, Any]:
     """Versions, processor, threads and commit, as plain JSON values."""
-    from .kernels.threads import get_num_threads
+    from .kernels.numba.threads import get_num_threads
 
     return {
         **versions(),

@@ -13,7 +13,7 @@ import minires as mr
 from minires import models, nn, optim
 from minires.captured import MOST
 from minires.errors import ArgumentError, CaptureError, DTypeError
-from minires.kernels import buffers
+from minires.kernels.numba import allocator
 from minires.nn import functional as F
 
 STEPS = 6
@@ -504,7 +504,9 @@ def test_results_stay_and_work_in_between_does_no_harm():
     for x, y in data:
         kept.append(captured(x, y)["logits"])
         copies.append(kept[-1].numpy().copy())
-        spoilt = [buffers.empty((4, 9, 8, c), np.float32) for c in (3, 16, 32, 64) for _ in "abcde"]
+        spoilt = [
+            allocator.allocate((4, 9, 8, c), np.float32) for c in (3, 16, 32, 64) for _ in "abcde"
+        ]
         for array in spoilt:
             array.fill(np.nan)
         del spoilt
@@ -518,15 +520,15 @@ def test_a_recording_gives_its_memory_back():
     step(x, y)
     net.zero_grad()
     gc.collect()
-    before = buffers.in_use()
+    before = allocator.in_use()
     captured = mr.capture(step, net, opt)
     for _ in range(3):
         captured(x, y)
-    assert buffers.in_use() > before
+    assert allocator.in_use() > before
     net.zero_grad()
     del captured
     gc.collect()
-    assert buffers.in_use() <= before
+    assert allocator.in_use() <= before
 
 
 def test_no_more_recordings_than_that():

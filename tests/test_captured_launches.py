@@ -12,11 +12,13 @@ import pytest
 
 import minires as mr
 from minires import models, nn
-from minires.kernels import jit
-from minires.kernels.threads import Launches
+from minires.kernels.numba import compiler
+from minires.kernels.numba.threads import Launches
 from minires.nn import functional as F
 
-compiled = pytest.mark.skipif(jit.config.DISABLE_JIT, reason="interpreted kernels are no launches")
+compiled = pytest.mark.skipif(
+    compiler.config.DISABLE_JIT, reason="interpreted kernels are no launches"
+)
 
 
 def images(*shape, calls=5):

@@ -8,12 +8,14 @@ import pytest
 import minires as mr
 from minires import nn, optim
 from minires.captured import function as captures
-from minires.kernels import buffers, jit
+from minires.kernels.numba import allocator, compiler
 
 SIZE = 1 << 20  # bytes
 
 
-@pytest.mark.skipif(jit.config.DISABLE_JIT, reason="a recording keeps more of interpreted kernels")
+@pytest.mark.skipif(
+    compiler.config.DISABLE_JIT, reason="a recording keeps more of interpreted kernels"
+)
 def test_idle_memory_of_a_recording_serves_what_is_a_little_smaller():
     def pooled(x):
         x = nn.functional.max_pool2d(x, (2, 1), stride=1)  # 31 rows, 1 MiB
@@ -66,11 +68,11 @@ def test_gradients_are_copied_where_the_function_adds_to_them(monkeypatch, zero,
 
 
 def test_idle_memory_goes_before_a_recording_gets_its_own():
-    buffers.release()
-    idle = [buffers.empty((SIZE,), "uint8") for _ in range(8)]
+    allocator.release()
+    idle = [allocator.allocate((SIZE,), "uint8") for _ in range(8)]
     del idle
-    assert buffers._held >= 8 * SIZE
+    assert allocator._held >= 8 * SIZE
     captured = mr.capture(lambda x: x.relu())
     for seed in range(3):
         captured(mr.tensor(np.random.default_rng(seed).standard_normal(4)))
-    assert buffers._held < 8 * SIZE
+    assert allocator._held < 8 * SIZE

@@ -17,7 +17,7 @@ import pytest
 import minires as mr
 from minires.cli import app, main
 from minires.device import _kernel_module
-from minires.kernels import cpu, jit
+from minires.kernels.numba import compiler, cpu
 
 
 def run(capsys, *arguments):
@@ -162,19 +162,19 @@ def test_info_names_what_a_bug_report_needs(capsys):
     assert "CuPy" in out
     assert f"{mr.get_num_threads()} of {os.cpu_count()} cores" in out
     assert cpu.instructions() in out
-    assert str(jit.cache_folder()) in re.sub(r"\s", "", out)  # long, so broken over lines
+    assert str(compiler.cache_folder()) in re.sub(r"\s", "", out)  # long, so broken over lines
 
 
 WARM_UP_AND_TRAIN = """
 from minires.cli import main
-from minires.kernels import jit
+from minires.kernels.numba import compiler, kernel
 
 def ready(*arguments):
     try:
         main([*arguments])
     except SystemExit as stop:
         assert not stop.code, stop.code
-    return len(jit._compiled)
+    return len(kernel._compiled)
 
 after_warmup = ready("warmup", "cifar_resnet8")
 after_training = ready("train", "cifar_resnet8", "--limit", "64", "--epochs", "1")
@@ -186,9 +186,9 @@ print(f"ready after warmup: {after_warmup}, after training: {after_training}")
 def test_warmup_readies_all_that_a_training_run_needs(tmp_path):
     """It compiles what is not kept yet, here at least one kernel, and a training run after it has
     nothing to compile or load; the second time nothing is left to compile."""
-    cache = tmp_path / jit.cache_folder().name
-    if jit.cache_folder().exists():  # or compiling all of it would take half a minute
-        shutil.copytree(jit.cache_folder(), cache, ignore=shutil.ignore_patterns("*_add_up-*"))
+    cache = tmp_path / compiler.cache_folder().name
+    if compiler.cache_folder().exists():  # or compiling all of it would take half a minute
+        shutil.copytree(compiler.cache_folder(), cache, ignore=shutil.ignore_patterns("*_add_up-*"))
 
     def python(*arguments):
         done = subprocess.run(

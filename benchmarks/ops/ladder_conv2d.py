@@ -30,11 +30,11 @@ from shapes import normal, pair
 from minires import drawing
 from minires.errors import ArgumentError, MiniresError, message
 from minires.files import write_atomic
-from minires.kernels import threads
-from minires.kernels.cpu import lanes
-from minires.kernels.jit import kernel
-from minires.kernels.source import RECTIFIED, Source
-from minires.kernels.tile import ROWS, product_2
+from minires.kernels.numba import threads
+from minires.kernels.numba.cpu import lanes
+from minires.kernels.numba.kernel import kernel
+from minires.kernels.numba.tile import ROWS, product_2
+from minires.kernels.operand import RECTIFIED, Operand
 from minires.ops.batch_norm import kernel_numba as batch_norm
 from minires.ops.conv2d import Conv2dGeometry, kernel_numpy
 from minires.ops.conv2d import numba_direct as direct
@@ -161,7 +161,7 @@ def climb(layer: tuple[int, int, int], rounds: int, after: Callable[[], object])
     mean, shift = normal(2, c, seed=3)
     inv_std, scale = 1 + normal(2, c, seed=4) ** 2
     nothing = np.zeros(c, "f4")
-    source = Source(x, RECTIFIED, np.stack([mean, scale * inv_std, shift, nothing, nothing]))
+    source = Operand(x, RECTIFIED, np.stack([mean, scale * inv_std, shift, nothing, nothing]))
     kernel_numpy.conv2d_fwd(source.values(), w, None, expected, g)
     moments = np.empty((2, c), "f4")
     right = np.stack([expected.mean(axis=(0, 1, 2)), expected.var(axis=(0, 1, 2))])

@@ -16,7 +16,7 @@ import torch
 from harness import SETTLE_SECONDS, Case, Timing, agree, measure
 
 import minires as mr
-from minires.kernels import threads
+from minires.kernels.numba import threads
 from minires.ops.conv2d import Conv2dGeometry
 from minires.study import PROTOCOLS, StudyConfig, run_study
 from minires.train import Running
@@ -75,7 +75,7 @@ def convolution(layer: Layer, direction: str, rounds: int, turn: Turn) -> tuple[
     Raises:
         Disagreement: the results differ.
     """
-    from minires.kernels import buffers
+    from minires.kernels.numba import allocator
     from minires.ops.conv2d import kernel_numba as kernels
 
     rng = np.random.default_rng(0)
@@ -122,7 +122,7 @@ def convolution(layer: Layer, direction: str, rounds: int, turn: Turn) -> tuple[
     mine, expected = np.empty_like(like), np.empty_like(like)
 
     def fast() -> None:
-        run(buffers.empty(like.shape, like.dtype))
+        run(allocator.allocate(like.shape, like.dtype))
 
     def to_compare() -> None:
         result = theirs()
@@ -262,7 +262,7 @@ def outside_kernels(epochs: int | None, turn: Turn) -> tuple[list[float], list[f
     """Seconds in all, and outside kernels, of each network of ``minires depth``.
 
     ``epochs`` may be fewer than the study's own. Outside is whatever does not happen in the loops
-    of :mod:`minires.kernels.threads`: Python, NumPy, loading data, checkpoints.
+    of :mod:`minires.kernels.numba.threads`: Python, NumPy, loading data, checkpoints.
     """
     quick, watch = PROTOCOLS["quick"], _Watch(turn)
     loops = threads._in_parallel, threads._in_order

@@ -3,11 +3,11 @@
 A training step is the same few hundred kernels in the same memory, time after time, and the same
 Python that finds out which. While a :class:`Recording` is on in a thread, everything that computes
 there leaves a *step* in it, a function without arguments that does the same again to the same
-arrays: a kernel its launch (:mod:`minires.kernels.jit`), whatever NumPy does a call through
+arrays: a kernel its launch (:mod:`minires.kernels.numba`), whatever NumPy does a call through
 :func:`computed`. :meth:`Recording.repeat` runs the steps, and nothing else.
 
 That is safe for the memory: buffers that were taken during the recording stay its own
-(:func:`minires.kernels.buffers.empty`), and are used again within it as they were the first time.
+(:mod:`.allocator`), and are used again within it as they were the first time.
 What it does not know is Python that looked at values, to decide or to compute on its own.
 :func:`look` refuses that while a recording is on; :mod:`minires.captured` proves, before it trusts
 a recording, that nothing else was missed.

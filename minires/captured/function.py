@@ -32,7 +32,7 @@ from ..autograd.recording import here
 from ..device import CPU, ON_CPU, backend_name
 from ..errors import ArgumentError, CaptureError, DeviceError, message
 from ..forks import new_lock_in_children
-from ..kernels.buffers import release
+from ..kernels.numba.allocator import release
 from ..mode import settings
 from ..nn.module import Module
 from ..optim import Optimizer

@@ -152,7 +152,7 @@ class _Checkpoint:
         if any(name.endswith("/constants.pkl") for name in names):
             raise _Unreadable(
                 "a TorchScript program",
-                "With PyTorch: torch.save(torch.jit.load(path).state_dict(), new_path).",
+                "With PyTorch: torch.save(torch.compiler.load(path).state_dict(), new_path).",
             )
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if not pickles:

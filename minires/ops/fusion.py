@@ -36,14 +36,14 @@ import numpy as np
 from ..autograd import Pending, Sum, Variable, computed, derived, fusing, is_grad_enabled
 from ..autograd import pending as notes
 from ..device import ON_CPU, backend_name, kernels
-from ..kernels.buffers import empty
-from ..kernels.weights import Weights
+from ..kernels.numba.allocator import allocate
+from ..kernels.packed import Weights
 from ..tensor import Tensor
 from .checks import nhwc
 from .layout import channels_last
 
 if TYPE_CHECKING:
-    from ..kernels.source import Source
+    from ..kernels.operand import Operand
     from .conv2d.op import Conv2dGeometry
 
 
@@ -83,7 +83,7 @@ def source_of(x: Variable) -> Any:
 class Note(Pending):
     """Pending work on an (n, c, h, w) tensor. What cannot be taken over, these methods decline."""
 
-    def source(self) -> Source | None:
+    def source(self) -> Operand | None:
         """How a kernel may read the result while nobody has written it."""
         return None
 
@@ -121,7 +121,7 @@ class Convolution(Note):
 
     def _run(self, w: Weights, **finish: Any) -> Any:
         g = self.geometry
-        y = empty((g.n, g.h_out, g.w_out, g.c_out), self.dtype)
+        y = allocate((g.n, g.h_out, g.w_out, g.c_out), self.dtype)
         kernels("conv2d", y).conv2d_fwd(source_of(self.x), w, None, y, g, **finish)
         return y.transpose(0, 3, 1, 2)
 
@@ -161,7 +161,7 @@ def _scaled(w: Any, b: Any, coefficients: Any) -> tuple[Any, Any]:
 class Normalised(Note):
     """(y - mean) * scale + shift + residual, through a ReLU.
 
-    ``coefficients`` are (5, c) as in :class:`~minires.kernels.source.Source`; the arrays that the
+    ``coefficients`` are (5, c) as in :class:`~minires.kernels.operand.Operand`; the arrays that the
     kernel wants them from (w, b, mean, inv_std) are ``affine``.
     """
 
@@ -200,14 +200,14 @@ class Normalised(Note):
             residual = self.residual if residual is None else residual
             return Normalised(self.y, self.coefficients, self.affine, residual, rectify)
 
-    def source(self) -> Source | None:
+    def source(self) -> Operand | None:
         with notes.computing:
             if not self.alone or self.array is not None or note_of(self.y) is not None:
                 return None
-            from ..kernels.source import NORMALISED, RECTIFIED, Source
+            from ..kernels.operand import NORMALISED, RECTIFIED, Operand
 
             kind = RECTIFIED if self.rectify else NORMALISED
-            return Source(buffer(self.y), kind, self.coefficients)
+            return Operand(buffer(self.y), kind, self.coefficients)
 
     def _added(self) -> Any:
         """The residual as the kernel may read it: itself normalised on the way, or an array."""
@@ -223,7 +223,7 @@ class Normalised(Note):
             residual = None if self.residual is None else buffer(self.residual)
             return convolution.normalised(self.coefficients, residual, self.rectify)
         y = buffer(self.y)
-        out = empty(y.shape, y.dtype)
+        out = allocate(y.shape, y.dtype)
         c = y.shape[-1]
         with np.errstate(all="ignore"):  # inf and nan are results
             kernels("batch_norm", y).batch_norm_fwd(
@@ -240,10 +240,10 @@ def _rows(operand: Any) -> Any:
     """An (n, h, w, c) array, or a source of one, as (m, c)."""
     if operand is None or isinstance(operand, np.ndarray):
         return None if operand is None else operand.reshape(-1, operand.shape[-1])
-    from ..kernels.source import Source
+    from ..kernels.operand import Operand
 
     c = operand.x.shape[-1]
-    return Source(operand.x.reshape(-1, c), operand.kind, operand.coefficients)
+    return Operand(operand.x.reshape(-1, c), operand.kind, operand.coefficients)
 
 
 class Gated(Note):
@@ -261,7 +261,7 @@ class Gated(Note):
         if len(self.parts) == 2:
             with np.errstate(all="ignore"):
                 g = computed(operator.add, g, buffer(self.parts[1]))
-        gx = empty(y.shape, y.dtype)
+        gx = allocate(y.shape, y.dtype)
         kernels("relu", y).relu_bwd_x(g.reshape(-1), y.reshape(-1), gx.reshape(-1))
         return gx.transpose(0, 3, 1, 2)
 
@@ -281,19 +281,19 @@ class NormalisedGradient(Note):
         self.g, self.y, self.coefficients, self.gated = g, y, coefficients, gated
         self.batch = batch
 
-    def source(self) -> Source:
-        from ..kernels.source import GATED, GRADIENT, NORMALISED, PASSED, Source
+    def source(self) -> Operand:
+        from ..kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, Operand
 
         if not self.batch and not self.gated:
             k = computed(_scale_alone, self.coefficients)
-            return Source(buffer(self.g), NORMALISED, k)
+            return Operand(buffer(self.g), NORMALISED, k)
         kind = (GATED if self.batch else PASSED) if self.gated else GRADIENT
-        return Source(buffer(self.g), kind, self.coefficients, buffer(self.y))
+        return Operand(buffer(self.g), kind, self.coefficients, buffer(self.y))
 
     def _compute(self) -> Any:
-        from ..kernels.source import write
+        from ..kernels.numba.prologue import write
 
-        out = empty(buffer(self.y).shape, self.dtype)
+        out = allocate(buffer(self.y).shape, self.dtype)
         write(self.source(), out)
         return out.transpose(0, 3, 1, 2)
 
@@ -325,7 +325,7 @@ def normalised_gradients(
         else:
             options = {"gate": _rows(buffer(gated.y))}
         if second or not own_gate:  # others will want it, or a second gradient is to be added
-            masked = empty(rows.shape, rows.dtype)
+            masked = allocate(rows.shape, rows.dtype)
             options |= {"masked": masked, "second": _rows(buffer(second[0])) if second else None}
     slopes = coefficients
     if batch:
@@ -350,11 +350,11 @@ def convolution_gradients(
     dtype = gy.dtype
     gx = gw = None
     if w is not None:
-        array = empty((g.n, g.h_in, g.w_in, g.c_in), dtype)
+        array = allocate((g.n, g.h_in, g.w_in, g.c_in), dtype)
         kernels("conv2d", array).conv2d_bwd_input(source, w._array, array, g)
         gx = Variable._wrap(array.transpose(0, 3, 1, 2))
     if x is not None:
-        array = empty((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), dtype)
+        array = allocate((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), dtype)
         kernels("conv2d", array).conv2d_bwd_weight(source, source_of(x), array, g)
         gw = Variable._wrap(array)
     return gx, gw

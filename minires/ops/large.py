@@ -38,8 +38,8 @@ def arithmetic(sign: str, x: Any, y: Any) -> Any:
     order = _order(x)
     if not x.transpose(order).flags.c_contiguous:
         return None
-    from ..kernels import elementwise
+    from ..kernels.numba import arithmetic
 
-    kind = {"+": elementwise.ADD, "-": elementwise.SUB, "*": elementwise.MUL}[sign]
-    out = elementwise.arithmetic(kind, flat(x), y if number else flat(y))
+    kind = {"+": arithmetic.ADD, "-": arithmetic.SUB, "*": arithmetic.MUL}[sign]
+    out = arithmetic.arithmetic(kind, flat(x), y if number else flat(y))
     return out.reshape([x.shape[i] for i in order]).transpose(np.argsort(order))

@@ -9,7 +9,7 @@ import numpy as np
 from ..autograd import Function
 from ..device import array_module
 from ..errors import DTypeError, ShapeError, message
-from ..kernels.buffers import empty
+from ..kernels.numba.allocator import allocate
 from ..tensor import Tensor, from_numpy, given, tensor_method
 
 FEW = 4  # channels that are moved one by one: faster than a few numbers after another
@@ -21,7 +21,7 @@ def room(shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
     On the CPU it is a buffer: fresh memory takes longer to get than to fill.
     """
     xp = array_module(like)
-    return (empty if xp is np else xp.empty)(shape, like.dtype if dtype is None else dtype)
+    return (allocate if xp is np else xp.empty)(shape, like.dtype if dtype is None else dtype)
 
 
 class Contiguous(Function):

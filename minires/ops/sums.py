@@ -25,7 +25,7 @@ def wide_sum(x: Any, axes: Axes) -> Any:
         return x.sum(axis=axes, dtype=np.float64 if x.dtype.kind == "f" else None)
     real = x.dtype in (np.float32, np.float64)
     if real and x.size >= KERNEL_FROM and backend_name(x) == "numba":
-        from ..kernels import sums
+        from ..kernels.numba import sums
 
         return sums.add_up(x, axes)
     if x.dtype.kind == "f" and x.dtype.itemsize < 8:

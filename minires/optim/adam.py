@@ -104,7 +104,7 @@ class Adam(Optimizer):
         data -= lr / (1 - beta1 ** state["step"]) * first / scale
 
     def _update_together(self, updates: list[Update]) -> None:
-        from minires.kernels.weights import contiguous
+        from minires.kernels.packed import contiguous
         from minires.optim.kernel_numba import adam
 
         arrays = []

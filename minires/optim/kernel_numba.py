@@ -17,9 +17,19 @@ import numpy as np
 from minires.autograd import computed
 from minires.autograd.recording import here
 from minires.errors import message
-from minires.kernels.jit import Kernel, device_function, kernel
-from minires.kernels.simd import at_address, fma, lanes_of, load, spread, sqrt, store, where_above
-from minires.kernels.source import clear
+from minires.kernels.numba.compiler import device_function
+from minires.kernels.numba.kernel import Kernel, kernel
+from minires.kernels.numba.prologue import clear
+from minires.kernels.numba.simd import (
+    at_address,
+    fma,
+    lanes_of,
+    load,
+    spread,
+    sqrt,
+    store,
+    where_above,
+)
 
 PIECE = 1 << 13  # entries of a parameter in one row of the table, and about those of a task
 

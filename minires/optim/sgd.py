@@ -91,7 +91,7 @@ class SGD(Optimizer):
         data -= group["lr"] * grad
 
     def _update_together(self, updates: list[Update]) -> None:
-        from minires.kernels.weights import contiguous
+        from minires.kernels.packed import contiguous
         from minires.optim.kernel_numba import sgd
 
         arrays, begins = [], []

@@ -9,11 +9,11 @@ from harness import raises
 
 import minires as mr
 from minires.errors import DeviceError
-from minires.kernels import buffers
+from minires.kernels.numba import allocator
 
 
 def test_the_first_step_of_a_process(load):
-    from minires.kernels.jit import cache_folder
+    from minires.kernels.numba.compiler import cache_folder
 
     script = load("compile_time")
     times = script.measure("cifar_resnet8", 2, cache_folder().parent)
@@ -66,7 +66,9 @@ def test_nothing_grows_and_nothing_is_left(load, monkeypatch, capsys):
 def test_what_is_kept_is_noticed(load, monkeypatch):
     script = load("endurance")
     kept = []
-    monkeypatch.setattr(mr.Tensor, "exp", lambda x: kept.append(buffers.empty((8000,), "f4")) or x)
+    monkeypatch.setattr(
+        mr.Tensor, "exp", lambda x: kept.append(allocator.allocate((8000,), "f4")) or x
+    )
     assert script.make_graphs(36, lambda: None)[1] > 0
 
 
@@ -89,7 +91,7 @@ def test_memory_that_grows_in_training_is_noticed(load, monkeypatch):
     kept, right = [], mr.cross_entropy
 
     def cross_entropy(x, labels):
-        kept.append(buffers.empty((8000,), "float32"))
+        kept.append(allocator.allocate((8000,), "float32"))
         return right(x, labels)
 
     monkeypatch.setattr(mr, "cross_entropy", cross_entropy)

@@ -18,7 +18,7 @@ import minires as mr
 from minires import random
 from minires.autograd import pending
 from minires.captured import function as captured
-from minires.kernels import buffers, jit, threads
+from minires.kernels.numba import allocator, compiler, threads
 matmul = importlib.import_module("minires.ops.matmul")  # not the operation
 
 held, done = threading.Event(), threading.Event()
@@ -47,7 +47,7 @@ thread.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 LOCKS = (
-    "pending.computing, buffers._lock, threads._launching, matmul._product, captured._serving, "
+    "pending.computing, allocator._lock, threads._launching, matmul._product, captured._serving, "
     "random.generator().bit_generator.lock"
 )
 
@@ -70,7 +70,7 @@ def run(locks, child):
     [
         "mr.randn(3); random.get_state(); mr.manual_seed(1)",
         "mr.ones(64, 64) @ mr.ones(64, 64)",
-        "buffers.empty((1 << 20,), 'uint8')",
+        "allocator.allocate((1 << 20,), 'uint8')",
         "mr.capture(lambda x: x * 2)(mr.ones(2))",
         "x = mr.ones(1, 2, 5, 5); (mr.conv2d(x, mr.ones(2, 2, 3, 3)) + 1).relu().numpy()",
     ],
@@ -89,6 +89,6 @@ def test_the_generator_goes_on_where_it_was():
 def test_a_fork_while_another_thread_compiles():
     """Numba's own lock stays held: nothing can be compiled in the child."""
     child = "mr.conv2d(mr.ones(1, 2, 5, 5), mr.ones(2, 2, 3, 3)).numpy()"
-    said, code = run("jit._own_settings(),", child)
+    said, code = run("compiler.own_settings(),", child)
     assert code == "7"
     assert "expected a process that was not forked while a thread compiled kernels" in said

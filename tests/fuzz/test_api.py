@@ -27,7 +27,7 @@ from fuzz.values import BAD
 
 import minires as mr
 from minires import nn
-from minires.kernels.threads import get_num_threads, set_num_threads
+from minires.kernels.numba.threads import get_num_threads, set_num_threads
 
 ENTRIES = {entry.name: entry for entry in surface()}
 CALLED = [

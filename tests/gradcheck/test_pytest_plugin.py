@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minires.kernels.jit import cache_folder
+from minires.kernels.numba.compiler import cache_folder
 
 pytest_plugins = ["pytester"]
 

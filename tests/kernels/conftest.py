@@ -10,7 +10,7 @@ import pytest
 
 MODULE = """
 import numpy as np
-from minires.kernels.jit import kernel
+from minires.kernels.numba.kernel import kernel
 
 
 @kernel

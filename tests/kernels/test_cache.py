@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minires.kernels import cache
+from minires.kernels.numba import cache
 
 posix = pytest.mark.skipif(os.name != "posix", reason="owners, modes and such locks are POSIX'")
 root = pytest.mark.skipif(
@@ -19,10 +19,10 @@ root = pytest.mark.skipif(
 )
 
 LISTEN = """
-from minires.kernels import jit
+from minires.kernels.numba import compiler
 import doubling
 heard = []
-with jit.listening(heard.append):
+with compiler.listening(heard.append):
     results = [doubling.run(dtype) for dtype in ("float32", "float64")]
 print(results[0][1], *heard)
 """
@@ -158,7 +158,7 @@ def test_processes_that_start_at_once_compile_each_kernel_once(python_alone):
     )
     # what launches kernels is not heard of: count what is kept
     count = (
-        "from minires.kernels import cache\nsaves = []\nsave = cache.Kept.save_overload\n"
+        "from minires.kernels.numba import cache\nsaves = []\nsave = cache.Kept.save_overload\n"
         "def counted(self, *a):\n    saves.append(self._py_func.__name__)\n    save(self, *a)\n"
         "cache.Kept.save_overload = counted\n"
     )

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from minires.kernels import cpu
+from minires.kernels.numba import cpu
 
 
 def python(code, **environment):
@@ -32,7 +32,7 @@ def python(code, **environment):
 )
 def test_the_shape_can_be_forced(forced, expected):
     code = (
-        "from minires.kernels import cpu\n"
+        "from minires.kernels.numba import cpu\n"
         "print(cpu.lanes('float32'), cpu.lanes('float64'), cpu.rows(2, 8), cpu.rows(2, 99),\n"
         "      cpu.instructions())"
     )
@@ -41,7 +41,7 @@ def test_the_shape_can_be_forced(forced, expected):
 
 
 def test_another_shape_is_refused():
-    done = python("import minires.kernels.cpu", MINIRES_SIMD="32")
+    done = python("import minires.kernels.numba.cpu", MINIRES_SIMD="32")
     assert "MINIRES_SIMD: expected 16, 8 or 4, got '32'" in done.stderr
 
 

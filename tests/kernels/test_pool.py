@@ -12,15 +12,15 @@ import weakref
 import numpy as np
 import pytest
 
-from minires.kernels import pool as pools
-from minires.kernels import threads
-from minires.kernels.jit import kernel
+from minires.kernels.numba import pool as pools
+from minires.kernels.numba import threads
+from minires.kernels.numba.kernel import kernel
 
 STRESS = """
 import random, time
 import numpy as np
 import minires as mr
-from minires.kernels import threads
+from minires.kernels.numba import threads
 from doubling import double
 
 random.seed(0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minires.kernels.cpu import lanes
-from minires.kernels.jit import kernel
-from minires.kernels.simd import (
+from minires.kernels.numba.cpu import lanes
+from minires.kernels.numba.kernel import kernel
+from minires.kernels.numba.simd import (
     at_address,
     fma,
     lanes_of,

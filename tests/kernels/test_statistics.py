@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minires.kernels.jit import kernel
-from minires.kernels.statistics import block_statistics, combine
+from minires.kernels.numba.kernel import kernel
+from minires.kernels.numba.statistics import block_statistics, combine
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.sums import BLOCK, FEW, PANEL, add_up
+from minires.kernels.numba.sums import BLOCK, FEW, PANEL, add_up
 
 DTYPES = ["float32", "float64"]
 

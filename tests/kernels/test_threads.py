@@ -119,7 +119,7 @@ def test_a_fork_while_another_thread_launches_does_not_hang(python):
         "import os, threading, warnings\n"
         "warnings.simplefilter('ignore')\n"
         "import doubling\n"
-        "from minires.kernels import threads\n"
+        "from minires.kernels.numba import threads\n"
         "doubling.run()\n"
         "held, done = threading.Event(), threading.Event()\n"
         "def hold():\n"

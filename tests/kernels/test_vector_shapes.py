@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from minires.kernels import cpu
+from minires.kernels.numba import cpu
 
 HERE = Path(__file__).parent
 PARTS = [HERE / f"test_{part}.py" for part in ("simd", "tile", "source", "statistics")]

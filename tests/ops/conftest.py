@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minires.kernels.jit import Kernel
+from minires.kernels.numba.kernel import Kernel
 from minires.ops.batch_norm.op import BatchNorm, BatchNormGradients
 from minires.ops.elementwise import Add
 from minires.ops.relu.op import ReLU, ReLUInput

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.source import NORMALISED, Source
+from minires.kernels.operand import NORMALISED, Operand
 from minires.ops.batch_norm import kernel_numba, kernel_numpy
 
 SHAPES = [(2, 1), (3, 3), (7, 16), (64, 3), (96, 8), (33, 17), (50, 64), (5000, 5), (1300, 40)]
@@ -106,7 +106,7 @@ def test_coefficients_of_the_gradient(shape, dtype):
 def test_forward(shape, dtype, residual, rectify):
     g = Given(shape, dtype)
     others = {"none": None, "array": g.other}
-    others["normalised"] = Source(g.other, NORMALISED, g.coefficients)
+    others["normalised"] = Operand(g.other, NORMALISED, g.coefficients)
     options = {"residual": others[residual], "relu": rectify}
     given = g.x, g.w, g.b, g.mean, g.inv_std
     fast, reference = both("batch_norm_fwd", [shape], dtype, *given, **options)
@@ -131,7 +131,9 @@ def test_a_pending_shortcut_gives_the_bits_of_a_written_one(shape, dtype):
     given = g.x, g.w, g.b, g.mean, g.inv_std
     kernel_numba.batch_norm_fwd(g.other, *given[1:], written)
     kernel_numba.batch_norm_fwd(*given, y, residual=written)
-    kernel_numba.batch_norm_fwd(*given, fused, residual=Source(g.other, NORMALISED, g.coefficients))
+    kernel_numba.batch_norm_fwd(
+        *given, fused, residual=Operand(g.other, NORMALISED, g.coefficients)
+    )
     np.testing.assert_array_equal(y, fused)
 
 

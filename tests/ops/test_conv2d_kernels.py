@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels import cpu
-from minires.kernels.buffers import LINE
-from minires.kernels.simd import INTERPRETED
-from minires.kernels.source import GATED, GRADIENT, NORMALISED, RECTIFIED, Source
-from minires.kernels.tile import ROWS
+from minires.kernels.numba import cpu
+from minires.kernels.numba.allocator import LINE
+from minires.kernels.numba.simd import INTERPRETED
+from minires.kernels.numba.tile import ROWS
+from minires.kernels.operand import GATED, GRADIENT, NORMALISED, RECTIFIED, Operand
 from minires.ops.conv2d import Conv2dGeometry, kernel_numba, kernel_numpy, numba_direct
 from minires.ops.conv2d.numba_plan import (
     ENDS,
@@ -99,7 +99,7 @@ def unset(like) -> np.ndarray:
 
 def double(operand):
     """The operand as the reference is to read it: an array of float64."""
-    values = operand.values() if isinstance(operand, Source) else operand
+    values = operand.values() if isinstance(operand, Operand) else operand
     return values.astype(np.float64)
 
 
@@ -156,11 +156,11 @@ def test_sources_and_finishing(case, dtype, way):
     x, w, b, gy = operands(g, dtype)
     residual = normal(dtype, *gy.shape, seed=2)
     of_x, of_gy = normal(dtype, 5, g.c_in, seed=3), normal(dtype, 5, g.c_out, seed=4)
-    rectified = Source(x, RECTIFIED, of_x)
-    check_forward(way, Source(x, NORMALISED, of_x), w, None, g, residual)
+    rectified = Operand(x, RECTIFIED, of_x)
+    check_forward(way, Operand(x, NORMALISED, of_x), w, None, g, residual)
     check_forward(way, rectified, w, b, g, residual, relu=True)
     for kind in (GRADIENT, GATED):
-        check_gradients(way, rectified, w, Source(gy, kind, of_gy, residual), g)
+        check_gradients(way, rectified, w, Operand(gy, kind, of_gy, residual), g)
 
 
 @pytest.mark.parametrize("name", ["3x3", "pointwise", "depthwise", "strided"])
@@ -215,7 +215,7 @@ def all_results(case) -> Iterator[np.ndarray]:
     g = geometry(*case)
     x, w, b, gy = operands(g, "float32")
     y, gx, gw, statistics = unset(gy), unset(x), unset(w), np.empty((2, g.c_out), "float32")
-    source = Source(x, RECTIFIED, normal("float32", 5, g.c_in))
+    source = Operand(x, RECTIFIED, normal("float32", 5, g.c_in))
     kernel_numba.conv2d_fwd(source, w, b, y, g, residual=gy, relu=True, statistics=statistics)
     kernel_numba.conv2d_bwd_input(gy, w, gx, g)
     kernel_numba.conv2d_bwd_weight(gy, source, gw, g)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.cpu import LANES
-from minires.kernels.jit import config
-from minires.kernels.source import GATED, GRADIENT, RECTIFIED, Source
+from minires.kernels.numba.compiler import config
+from minires.kernels.numba.cpu import LANES
+from minires.kernels.operand import GATED, GRADIENT, RECTIFIED, Operand
 from minires.ops.conv2d import kernel_numpy, numba_winograd_weight
 from minires.ops.conv2d import numba_winograd as winograd
 from minires.ops.conv2d.numba_winograd_tile import G
@@ -132,13 +132,13 @@ def test_sources():
     def coefficients(c):
         return rng.uniform(0.5, 1.5, (5, c)).astype(np.float32)
 
-    source = Source(x, RECTIFIED, coefficients(g.c_in))
+    source = Operand(x, RECTIFIED, coefficients(g.c_in))
     y, reference = poisoned(gy.shape), np.empty(gy.shape)
     winograd.conv2d_fwd(source, w, None, y, g)
     kernel_numpy.conv2d_fwd(source.values().astype(np.float64), w, None, reference, g)
     near(y, reference)
     for kind in (GRADIENT, GATED):
-        upstream = Source(gy, kind, coefficients(g.c_out), saved)
+        upstream = Operand(gy, kind, coefficients(g.c_out), saved)
         gx, gw = poisoned(x.shape), poisoned(w.shape)
         gx_reference, gw_reference = np.empty(x.shape), np.empty(w.shape)
         winograd.conv2d_bwd_input(upstream, w, gx, g)

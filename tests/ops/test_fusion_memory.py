@@ -11,7 +11,7 @@ from ops.fused import STAGES, Chain, both_ways, pending, values
 
 import minires as mr
 from minires.autograd.tape import MANY
-from minires.kernels import buffers
+from minires.kernels.numba import allocator
 
 
 def test_two_thousand_layers_without_looking():
@@ -63,17 +63,17 @@ def test_many_gradients_are_not_all_held():
     x = mr.zeros(1, 4, 64, 64, requires_grad=True)
     w = mr.ones(4, 4, 1, 1)
     peak = []
-    before = buffers.in_use()
+    before = allocator.in_use()
     total = mr.zeros(())
     for _ in range(20):
         y = mr.conv2d(x, w)
-        y.register_hook(lambda g: peak.append(buffers.in_use() - before))
+        y.register_hook(lambda g: peak.append(allocator.in_use() - before))
         total = total + y.sum()
     del y
     total.backward()
     assert len(peak) == 20
     assert x.grad._array[0, 0, 0, 0] == 80
-    assert peak[-1] - peak[0] <= 4 * buffers.size_class(x._array.nbytes)
+    assert peak[-1] - peak[0] <= 4 * allocator.size_class(x._array.nbytes)
 
 
 def test_graphs_leave_no_garbage():

@@ -9,7 +9,7 @@ from ops.fused import Torchvision, Written, both_ways, build, conv, pending
 
 import minires as mr
 from minires import nn
-from minires.kernels import buffers
+from minires.kernels.numba import allocator
 from minires.models.blocks import BasicBlock, Bottleneck, PlainBlock, PreActBlock
 from minires.nn import BatchNorm2d
 from minires.ops.layout import channels_last
@@ -110,18 +110,18 @@ def test_evaluation_is_convolutions_only(block, launches):
 def test_memory_of_an_inner_activation():
     """After conv-bn-relu-conv two outputs are held, and not the four that were named."""
     net, x = layers(), channels_last(mr.randn(4, 16, 32, 32)).requires_grad_()
-    one = buffers.size_class(x._array.nbytes)
-    before = buffers.in_use()
+    one = allocator.size_class(x._array.nbytes)
+    before = allocator.in_use()
     y = net.c2(net.b1(net.c1(x)).relu())
     assert y.shape == x.shape
     y.sum()
-    assert buffers.in_use() - before == 2 * one
+    assert allocator.in_use() - before == 2 * one
     gradient = mr.ones(*y.shape)
     y.backward(gradient)
     x.grad = net.c1.weight.grad = net.c2.weight.grad = None
-    assert buffers.in_use() - before == one  # y; what the graph saved is released
+    assert allocator.in_use() - before == one  # y; what the graph saved is released
     del y
-    assert buffers.in_use() == before
+    assert allocator.in_use() == before
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Torchvision, PreActBlock, Bottleneck])
@@ -129,13 +129,13 @@ def test_memory_comes_back_after_backward(block):
     """Though the loss is still held, as in every training loop until the next one is there."""
     net, x = made(lambda: block(16, 16, 2), (4, 16, 32, 32))
     net.zero_grad()
-    before = buffers.in_use()
+    before = allocator.in_use()
     loss = net(x).sum()
-    assert buffers.in_use() > before
+    assert allocator.in_use() > before
     loss.backward()
     x.grad = None
     net.zero_grad()
-    assert buffers.in_use() == before
+    assert allocator.in_use() == before
     assert loss.grad_fn is not None
 
 

@@ -10,7 +10,7 @@ from harness import raises
 
 import minires as mr
 from minires.errors import ArgumentError
-from minires.kernels.simd import INTERPRETED
+from minires.kernels.numba.simd import INTERPRETED
 from minires.nn import functional as F
 from minires.ops.conv2d.numba_winograd import suits
 from minires.ops.conv2d.op import conv2d_geometry
@@ -42,7 +42,7 @@ def by_winograd(modules):
 @pytest.fixture
 def modules(monkeypatch):
     """The modules of the kernels that were launched."""
-    from minires.kernels.jit import Kernel
+    from minires.kernels.numba.kernel import Kernel
 
     found, launch = [], Kernel.__call__
 

@@ -11,16 +11,8 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.simd import INTERPRETED
-from minires.kernels.source import (
-    GATED,
-    GRADIENT,
-    NORMALISED,
-    PASSED,
-    PLAIN,
-    RECTIFIED,
-    Source,
-)
+from minires.kernels.numba.simd import INTERPRETED
+from minires.kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Operand
 from minires.ops.conv2d import Conv2dGeometry, kernel_numpy, numba_direct
 
 SPECIAL = (np.nan, np.inf, -np.inf)
@@ -190,7 +182,7 @@ def source(rng, x, kind):
     y = rng.standard_normal(x.shape).astype(x.dtype) if kind >= GRADIENT else None
     if y is not None and rng.integers(2):
         plant(rng, y)
-    return Source(x, kind, k, y)
+    return Operand(x, kind, k, y)
 
 
 @pytest.mark.parametrize("kind", [PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.jit import device_function, kernel
-from ...kernels.simd import fma, lanes_of, load, spread, store
-from ...kernels.source import clear
-from ...kernels.statistics import finite
-from ...kernels.wide import narrow, spread_wide, wide, wide_zeros
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.prologue import clear
+from ...kernels.numba.simd import fma, lanes_of, load, spread, store
+from ...kernels.numba.statistics import finite
+from ...kernels.numba.wide import narrow, spread_wide, wide, wide_zeros
 from .op import AvgPool2dGeometry
 
 

@@ -3,7 +3,7 @@
 Rows are taken in blocks that depend on the sizes alone. A block's sums are vectors in registers;
 the sums of the blocks are added in float64 and in order, so that the result does not depend on the
 number of threads. Where a row has fewer channels than a few vectors hold, several rows are taken as
-one long row (:func:`~minires.kernels.source.pixels_together`), and sums over them are added up in
+one long row (:func:`.pixels_together`), and sums over them are added up in
 the end.
 """
 
@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from ...autograd import computed
-from ...kernels import buffers
-from ...kernels.jit import kernel
-from ...kernels.simd import fma, lanes_of, load, part, relu, store, where_open
-from ...kernels.source import (
+from ...kernels.numba.allocator import allocate
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.prologue import clear, normalise, pixels_together, repeated, write
+from ...kernels.numba.simd import fma, lanes_of, load, part, relu, store, where_open
+from ...kernels.numba.statistics import block_statistics, combine
+from ...kernels.numba.wide import wide, wide_zeros
+from ...kernels.operand import (
     GRADIENT,
     MEAN,
     NORMALISED,
@@ -25,17 +28,10 @@ from ...kernels.source import (
     SHARE,
     SHIFT,
     SLOPE,
-    Source,
-    as_source,
-    clear,
-    normalise,
-    pixels_together,
-    repeated,
-    write,
+    Operand,
+    as_operand,
 )
-from ...kernels.statistics import block_statistics, combine
-from ...kernels.weights import contiguous
-from ...kernels.wide import wide, wide_zeros
+from ...kernels.packed import contiguous
 
 BLOCK = 1 << 15  # entries in a block, so that a block of an array stays in the cache
 FEW = 32  # rows of a gradient that are added up in its dtype; their sums are in float64
@@ -192,7 +188,7 @@ def _cut(x: Any) -> tuple[int, int, int, int, int]:
 def batch_norm_statistics(x: Any, mean: Any, var: Any) -> None:
     """Fill mean and the biased variance."""
     _, rows, c, block, blocks = _cut(x)
-    moments = buffers.empty((blocks, 2, c), x.dtype)
+    moments = allocate((blocks, 2, c), x.dtype)
     sizes = np.minimum(rows - np.arange(blocks) * block, block)
     inverses = (1 / np.array([block, sizes[-1]])).astype(x.dtype)
     _statistics(blocks, x, rows, c, block, inverses, moments)
@@ -211,7 +207,7 @@ def batch_norm_affine(
     running: Any = None,
 ) -> None:
     """Fill ``own`` (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients (5, c) of
-    a Source: mean, w * inv_std and b, then zeros.
+    an Operand: mean, w * inv_std and b, then zeros.
 
     ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
     move towards mean and the unbiased variance.
@@ -231,7 +227,7 @@ def batch_norm_affine(
 
 
 def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:
-    """(5, c) as in a Source: share and slope are 0."""
+    """(5, c) as in an Operand: share and slope are 0."""
     k = np.zeros((5, mean.size), dtype)
     k[MEAN], k[SCALE], k[SHIFT] = mean, w * scale, shift
     return k
@@ -250,14 +246,14 @@ def batch_norm_fwd(
 ) -> None:
     """Fill y = act(w * (x - mean) * inv_std + b + residual), act being ReLU or nothing.
 
-    ``residual`` is None, an array (m, c), or a Source of the kinds PLAIN or NORMALISED over one: a
-    shortcut whose own batch norm is applied here.
+    ``residual`` is None, an array (m, c), or an Operand of the kinds PLAIN or NORMALISED over
+    one: a shortcut whose own batch norm is applied here.
     """
     together, rows, c, block, blocks = _cut(x)
     k = repeated(computed(_coefficients, x.dtype, mean, inv_std, b, w), together)
     other, kind, other_k = x, ABSENT, k
     if residual is not None:
-        source = as_source(residual)
+        source = as_operand(residual)
         other, kind = source.x, source.kind
         if kind == NORMALISED:
             other_k = repeated(source.coefficients, together)
@@ -283,7 +279,7 @@ def batch_norm_bwd_affine(
     behind the batch norm was shut.
 
     That is where ``gate`` (m, c), the ReLU's output, is at most 0; or, with the ``coefficients``
-    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    (5, c) of an Operand in its place, where x normalised by them is not. ``masked`` receives g.
     ``slopes`` (5, c) is filled with the coefficients of gx, given those of y in ``forward``: their
     mean, scale and shift, share = gb / m and slope = gw / m * inv_std.
     """
@@ -299,7 +295,7 @@ def batch_norm_bwd_affine(
         coefficients = computed(_coefficients, x.dtype, mean, inv_std, inv_std)
     block = min(block, FEW)
     blocks = -(-rows // block)
-    sums = buffers.empty((blocks, 2, c), x.dtype)
+    sums = allocate((blocks, 2, c), x.dtype)
     _bwd_affine(
         blocks,
         gy,
@@ -330,7 +326,7 @@ def batch_norm_bwd_x(
     if batch:
         k = _coefficients(x.dtype, mean, inv_std, np.zeros_like(gb), w)
         _slopes(gw, gb, inv_std, x.shape[0], k, k)
-        write(Source(gy, GRADIENT, k, x), gx)
+        write(Operand(gy, GRADIENT, k, x), gx)
     else:
         k = _coefficients(x.dtype, np.zeros_like(mean), inv_std, np.zeros_like(gb), w)
-        write(Source(gy, NORMALISED, k), gx)  # gy * scale, whatever x is
+        write(Operand(gy, NORMALISED, k), gx)  # gy * scale, whatever x is

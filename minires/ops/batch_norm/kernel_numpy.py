@@ -26,7 +26,7 @@ def batch_norm_affine(
     running: Any = None,
 ) -> None:
     """Fill ``own`` (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients (5, c) of
-    a Source: mean, w * inv_std and b, then zeros.
+    an Operand: mean, w * inv_std and b, then zeros.
 
     ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
     move towards mean and the unbiased variance.
@@ -54,7 +54,7 @@ def batch_norm_fwd(
 ) -> None:
     """Fill y = act(w * (x - mean) * inv_std + b + residual), act being ReLU or nothing.
 
-    ``residual`` is None, an array (m, c), or a Source over one.
+    ``residual`` is None, an array (m, c), or an Operand over one.
     """
     y[...] = w * ((x - mean) * inv_std) + b
     if residual is not None:
@@ -82,7 +82,7 @@ def batch_norm_bwd_affine(
     behind the batch norm was shut.
 
     That is where ``gate`` (m, c), the ReLU's output, is at most 0; or, with the ``coefficients``
-    (5, c) of a Source in its place, where x normalised by them is not. ``masked`` receives g.
+    (5, c) of an Operand in its place, where x normalised by them is not. ``masked`` receives g.
     ``slopes`` (5, c) is filled with the coefficients of gx, given those of y in ``forward``: their
     mean, scale and shift, share = gb / m and slope = gw / m * inv_std.
     """

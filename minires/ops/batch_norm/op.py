@@ -266,7 +266,7 @@ class _Affine(NamedTuple):
     b: Any
     mean: Any
     inv_std: Any
-    coefficients: Any  # (5, c), as in minires.kernels.source
+    coefficients: Any  # (5, c), as in minires.kernels.operand
 
 
 def _affine(

@@ -28,7 +28,7 @@ def conv2d_fwd(
     """Fill y (n, h_out, w_out, c_out) with act(conv(x, w) + b + residual).
 
     Args:
-        x: array (n, h_in, w_in, c_in), or a Source.
+        x: array (n, h_in, w_in, c_in), or an Operand.
         w: (c_out, c_in / groups, k_h, k_w), any strides; or Weights, which have their own bias.
         b: (c_out,) or None.
         residual: array like y, or None.
@@ -41,12 +41,12 @@ def conv2d_fwd(
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
-    """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or a Source."""
+    """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or an Operand."""
     way = direct if g.direct or not winograd.suits(g, gx.dtype) else winograd
     way.conv2d_bwd_input(gy, w, gx, g)
 
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
-    """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Sources."""
+    """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Operands."""
     way = direct if g.direct or not winograd.suits_weight(g, gw.dtype) else winograd
     way.conv2d_bwd_weight(gy, x, gw, g)

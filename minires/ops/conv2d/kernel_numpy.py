@@ -1,6 +1,6 @@
 """Convolution, the reference: one matrix product per kernel tap, and nothing clever.
 
-All activations are buffers (n, h, w, c), or sources (:mod:`minires.kernels.source`) over such;
+All activations are buffers (n, h, w, c), or sources (:mod:`minires.kernels.operand`) over such;
 weights keep their shape (c_out, c_in / groups, k_h, k_w).
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.source import as_source
-from ...kernels.weights import as_weights
+from ...kernels.operand import as_operand
+from ...kernels.packed import as_weights
 from .. import sums
 from .op import Conv2dGeometry
 
@@ -62,7 +62,7 @@ def conv2d_fwd(
     kept = as_weights(w, b)
     w, b = kept.array, kept.bias
     y[...] = 0 if b is None else b
-    x = as_source(x).values()
+    x = as_operand(x).values()
     for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
             y[:, *out, o] += x[:, *inside, i] @ w[o, :, u, v].T
@@ -77,7 +77,7 @@ def conv2d_fwd(
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in)."""
-    gy = as_source(gy).values()
+    gy = as_operand(gy).values()
     gx[...] = 0
     for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
@@ -86,7 +86,7 @@ def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in / groups, k_h, k_w)."""
-    gy, x = as_source(gy).values(), as_source(x).values()
+    gy, x = as_operand(gy).values(), as_operand(x).values()
     for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
             gw[o, :, u, v] = np.tensordot(

@@ -3,10 +3,10 @@
 The batch is cut into blocks of output pixels (:mod:`.numba_plan`). For each, the source pixels that
 it needs, its window, are copied into a scratch memory that stays in the cache, with the zeros of
 the padding around them; on that way batch norm and ReLU may be applied
-(:mod:`minires.kernels.source`). The register tile (:mod:`minires.kernels.tile`) then multiplies the
-windows of ROWS positions with a *panel*, the weights of as many output channels as one or two
-vectors hold. What a ResNet does to the result next is done to the block while it is still in the
-cache: adding the residual, ReLU, and the statistics of the batch norm that follows.
+(:mod:`minires.kernels.operand`). The register tile (:mod:`minires.kernels.numba.tile`) then
+multiplies the windows of ROWS positions with a *panel*, the weights of as many output channels as
+one or two vectors hold. What a ResNet does to the result next is done to the block while it is
+still in the cache: adding the residual, ReLU, and the statistics of the batch norm that follows.
 
 The input gradient is the same computation with another plan. The weight gradient is in
 :mod:`.numba_weight`. With as many groups as channels (depthwise), there is nothing to multiply as
@@ -22,16 +22,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...autograd import computed
-from ...kernels import buffers
-from ...kernels.cpu import lanes
-from ...kernels.jit import device_function, kernel
-from ...kernels.simd import fma, lanes_of, load, part, spread, store, transpose
-from ...kernels.simd import relu as positive
-from ...kernels.source import PLAIN, Source, as_source, clear, nothing_of
-from ...kernels.statistics import block_statistics, combine
-from ...kernels.threads import get_num_threads
-from ...kernels.tile import ROWS, product_1, product_2
-from ...kernels.weights import as_weights, contiguous
+from ...kernels.numba.allocator import allocate, workspace
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.cpu import lanes
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.prologue import clear
+from ...kernels.numba.simd import fma, lanes_of, load, part, spread, store, transpose
+from ...kernels.numba.simd import relu as positive
+from ...kernels.numba.statistics import block_statistics, combine
+from ...kernels.numba.threads import get_num_threads
+from ...kernels.numba.tile import ROWS, product_1, product_2
+from ...kernels.operand import PLAIN, Operand, as_operand, nothing_of
+from ...kernels.packed import as_weights, contiguous
 from . import numba_plan as S  # the names of the sizes in a plan's table
 from .numba_plan import (
     Plan,
@@ -328,7 +330,7 @@ def _job(g: Conv2dGeometry, role: str, plain: bool, kind: str, threads: int) -> 
 
 
 def _run(
-    source: Source, w: Any, b: Any, y: Any, g: Conv2dGeometry, role: str, residual: Any = None,
+    source: Operand, w: Any, b: Any, y: Any, g: Conv2dGeometry, role: str, residual: Any = None,
     relu: bool = False, statistics: Any = None,
 ) -> None:  # fmt: skip
     """Forward (role "forward", x -> y) or input gradient (role "input", gy -> gx)."""
@@ -343,13 +345,13 @@ def _run(
     todo = ADD * (residual is not None) + RECTIFY * relu + MEASURE * (statistics is not None)
     moments = nothing
     if statistics is not None:
-        moments = buffers.empty((p.blocks, 2, y.shape[3]), dtype)
+        moments = allocate((p.blocks, 2, y.shape[3]), dtype)
     residual = nothing if residual is None else residual
     tasks = job.cuts if job.cuts > 1 else job.shares
     x, x2, k, kind = source.arguments
     _convolve(
         tasks, tasks, job.cuts, p.blocks, job.panels, x, x2, k, kind, p.window, weights, job.width,
-        bias, y, residual, todo, moments, job.inverse, buffers.scratch(job.scratch, dtype), p.table,
+        bias, y, residual, todo, moments, job.inverse, workspace(job.scratch, dtype), p.table,
     )  # fmt: skip
     if job.cuts > 1 and todo:
         _finish_blocks(
@@ -376,7 +378,7 @@ def _packed(w: Any, job: _Job, g: Conv2dGeometry, role: str, threads: int) -> An
         c, rounds, per_round, length, per_column = c_in, 1, 0, c_in * taps, c_in * taps
     else:  # the columns are input channels, and of each the taps lie side by side
         c, rounds, per_round, length, per_column = c_out, c_out, c_in * taps, taps, taps
-    packed = buffers.empty((panels, taps * c, width), w.dtype)
+    packed = allocate((panels, taps * c, width), w.dtype)
     tasks = min(threads, panels) if packed.size > 2**14 else 1
     _pack(
         tasks, tasks, w, w.size, packed, p.table, width, w.size // g.groups, rounds, per_round,
@@ -413,7 +415,7 @@ def conv2d_fwd(
     """Fill y (n, h_out, w_out, c_out) with act(conv(x, w) + b + residual).
 
     Args:
-        x: array (n, h_in, w_in, c_in), or a Source.
+        x: array (n, h_in, w_in, c_in), or an Operand.
         w: (c_out, c_in / groups, k_h, k_w), any strides; or Weights, which have their own bias.
         b: (c_out,) or None.
         residual: array like y, or None.
@@ -423,11 +425,11 @@ def conv2d_fwd(
     """
     if y.size == 0:
         return
-    _run(as_source(x), w, b, y, g, "forward", residual, relu, statistics)
+    _run(as_operand(x), w, b, y, g, "forward", residual, relu, statistics)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
-    """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or a Source."""
+    """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or an Operand."""
     if gx.size == 0:
         return
-    _run(as_source(gy), w, None, gx, g, "input")
+    _run(as_operand(gy), w, None, gx, g, "input")

@@ -31,11 +31,11 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.buffers import LINE
-from ...kernels.cpu import lanes
-from ...kernels.jit import device_function
-from ...kernels.source import clear, read_apart
-from ...kernels.tile import ROWS
+from ...kernels.numba.allocator import LINE
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.cpu import lanes
+from ...kernels.numba.prologue import clear, read_apart
+from ...kernels.numba.tile import ROWS
 from .op import Conv2dGeometry
 
 # Where in the table each size of the plan stands.
@@ -237,7 +237,7 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
 
 def _whole_lines(size: int, itemsize: int) -> int:
     """So many entries or a few more, so that what comes after them begins with a line of the cache
-    (see :func:`~minires.kernels.buffers.scratch`)."""
+    (see :func:`~minires.kernels.numba.allocator.scratch`)."""
     line = LINE // itemsize
     return -(-size // line) * line
 

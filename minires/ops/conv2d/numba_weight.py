@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...autograd import computed
-from ...kernels import buffers
-from ...kernels.cpu import lanes
-from ...kernels.jit import device_function, kernel, large_kernel
-from ...kernels.simd import fma, lanes_of, load, part, spread, store, transpose
-from ...kernels.source import PLAIN, as_source, clear, read
-from ...kernels.threads import get_num_threads
-from ...kernels.tile import (
+from ...kernels.numba.allocator import allocate, workspace
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.cpu import lanes
+from ...kernels.numba.kernel import kernel, large_kernel
+from ...kernels.numba.prologue import clear, read
+from ...kernels.numba.simd import fma, lanes_of, load, part, spread, store, transpose
+from ...kernels.numba.threads import get_num_threads
+from ...kernels.numba.tile import (
     LOW_ROWS,
     OUTER_ROWS,
     WINDOW_LINES,
@@ -35,6 +36,7 @@ from ...kernels.tile import (
     outer_low,
     outer_window,
 )
+from ...kernels.operand import PLAIN, as_operand
 from . import numba_plan as S  # the names of the sizes in a plan's table
 from .numba_plan import (
     Plan,
@@ -355,8 +357,8 @@ def _job(g: Conv2dGeometry, kind: str) -> _Job:
 
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
-    """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Sources."""
-    x, gy, dtype = as_source(x), as_source(gy), gw.dtype
+    """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Operands."""
+    x, gy, dtype = as_operand(x), as_operand(gy), gw.dtype
     if x.x.size == 0:
         computed(gw.fill, 0)
         return
@@ -364,11 +366,11 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         g, dtype.char
     )
     gradient = 0 if gy.kind == PLAIN else read_at_once * g.c_out
-    sums = buffers.empty((parts * panels * size,), dtype)
+    sums = allocate((parts * panels * size,), dtype)
     room = window + gradient + CHUNK * (HIGH + -(-panels // cuts) * width)
     _correlate(
         parts * cuts, parts, cuts, p.blocks, panels, *x.arguments, window, *gy.arguments, gradient,
-        width, tile, sums, size, rows, buffers.scratch(parts * cuts * room, dtype), _STEPS, p.table,
+        width, tile, sums, size, rows, workspace(parts * cuts * room, dtype), _STEPS, p.table,
     )  # fmt: skip
     if not width:
         computed(_add_up, sums.reshape(parts, -1, g.c_in), gw)

@@ -33,16 +33,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...autograd import computed
-from ...kernels import buffers
-from ...kernels.cpu import lanes
-from ...kernels.jit import device_function, kernel
-from ...kernels.simd import lanes_of, load, part, store
-from ...kernels.simd import relu as rectify
-from ...kernels.source import Source, as_source, nothing_of
-from ...kernels.statistics import block_statistics, combine
-from ...kernels.threads import get_num_threads
-from ...kernels.tile import ROWS, product_1, product_2
-from ...kernels.weights import as_weights, contiguous
+from ...kernels.numba.allocator import allocate, workspace
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.cpu import lanes
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.simd import lanes_of, load, part, store
+from ...kernels.numba.simd import relu as rectify
+from ...kernels.numba.statistics import block_statistics, combine
+from ...kernels.numba.threads import get_num_threads
+from ...kernels.numba.tile import ROWS, product_1, product_2
+from ...kernels.operand import Operand, as_operand, nothing_of
+from ...kernels.packed import as_weights, contiguous
 from .numba_winograd_rows import (
     PLANES,
     Tiling,
@@ -258,14 +259,14 @@ def conv2d_fwd(
 ) -> None:
     """Fill y (n, h_out, w_out, c_out), and the statistics (mean, var) of each of its channels."""
     taps = (9 * g.c_in, 9, 0, 1)
-    _run(as_source(x), w, taps, b, y, g.padding, residual, relu, statistics)
+    _run(as_operand(x), w, taps, b, y, g.padding, residual, relu, statistics)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in)."""
     taps = (9, 9 * g.c_in, 8, -1)
     padding = (2 - g.padding[0], 2 - g.padding[1])
-    _run(as_source(gy), w, taps, None, gx, padding, None, False, None)
+    _run(as_operand(gy), w, taps, None, gx, padding, None, False, None)
 
 
 class _Job(NamedTuple):
@@ -304,7 +305,7 @@ def _job(shape: tuple[int, ...], c_in: int, dtype: Any, taps: tuple[int, ...]) -
 
 
 def _run(
-    source: Source,
+    source: Operand,
     w: Any,
     taps: tuple[int, int, int, int],
     b: Any,
@@ -330,27 +331,27 @@ def _run(
     nothing = nothing_of(dtype)
     wanted = (nothing if residual is None else residual, int(residual is not None), int(relu))
     measured = int(statistics is not None)
-    moments = buffers.empty((len(t.pixels), 2, c_out), dtype) if measured else nothing
+    moments = allocate((len(t.pixels), 2, c_out), dtype) if measured else nothing
     if not job.wide:
         v = kept.form(job.form, lambda: _transformed(kept.array, taps, c_in, c_out, width, tasks))
         _convolve(
             tasks, *source.arguments, v, width, bias, biased, *wanted, y, t.inverse, measured,
-            moments, starts, ends, buffers.scratch(tasks * job.size, dtype), job.size, c_in, h_in,
+            moments, starts, ends, workspace(tasks * job.size, dtype), job.size, c_in, h_in,
             w_in, c_out, h_out, w_out, *padding, t.total, t.rows, plane_u, plane_m, tasks,
         )  # fmt: skip
     else:
         w, matrix = contiguous(kept.array), matrix_of(dtype)
-        u, m = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_m))
-        workspace = buffers.scratch(tasks * job.size, dtype)
+        u, m = (allocate((PLANES, plane), dtype) for plane in (plane_u, plane_m))
+        scratch = workspace(tasks * job.size, dtype)
         for begin in range(0, t.total, job.chunk):
             end = min(begin + job.chunk, t.total)
             wide_data(
                 tasks, *source.arguments, c_in, h_in, w_in, *padding, t.down, t.across, begin, end,
-                u, plane_u, c_in, 0, workspace, job.size, tasks,
+                u, plane_u, c_in, 0, scratch, job.size, tasks,
             )  # fmt: skip
             _wide_products(
                 tasks, w, *taps, matrix, u, starts, plane_u, (end - begin) * t.across, c_in, width,
-                bias, biased, m, ends, plane_m, c_out, workspace, tasks,
+                bias, biased, m, ends, plane_m, c_out, scratch, tasks,
             )  # fmt: skip
             _wide_output(
                 tasks, m, plane_m, c_out, h_out, w_out, begin, end, t.rows, y, *wanted, t.inverse,
@@ -369,8 +370,8 @@ def _transformed(
 ) -> Any:
     """The weights as planes (panels, planes, c_in, width)."""
     w, dtype, panels = contiguous(w), w.dtype, c_out // width
-    v = buffers.empty((panels, PLANES, c_in, width), dtype)
-    scratch = buffers.scratch(tasks * 9 * c_in * width, dtype)
+    v = allocate((panels, PLANES, c_in, width), dtype)
+    scratch = workspace(tasks * 9 * c_in * width, dtype)
     _transform_weights(
         tasks, w, *taps, matrix_of(dtype), v, scratch, width, c_in, panels, tasks
     )  # fmt: skip

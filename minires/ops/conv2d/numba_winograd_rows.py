@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.jit import device_function, kernel
-from ...kernels.simd import lanes_of, part
-from ...kernels.source import fill
-from ...kernels.tile import ROWS
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.prologue import fill
+from ...kernels.numba.simd import lanes_of, part
+from ...kernels.numba.tile import ROWS
 from .numba_winograd_tile import data_tile, gradient_tile, output_tile
 
 PLANES = 36

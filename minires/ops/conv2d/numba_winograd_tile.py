@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.jit import device_function
-from ...kernels.simd import fma, lanes_of, load, spread, store, times, times_plus
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.simd import fma, lanes_of, load, spread, store, times, times_plus
 
 G = np.array(
     [

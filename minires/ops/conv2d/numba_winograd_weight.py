@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...autograd import computed
-from ...kernels import buffers
-from ...kernels.cpu import lanes
-from ...kernels.jit import device_function, large_kernel
-from ...kernels.simd import lanes_of, part, prefetch
-from ...kernels.source import GRADIENT, as_source, clear
-from ...kernels.threads import get_num_threads
-from ...kernels.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_low
+from ...kernels.numba.allocator import allocate, workspace
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.cpu import lanes
+from ...kernels.numba.kernel import large_kernel
+from ...kernels.numba.prologue import clear
+from ...kernels.numba.simd import lanes_of, part, prefetch
+from ...kernels.numba.threads import get_num_threads
+from ...kernels.numba.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_low
+from ...kernels.operand import GRADIENT, as_operand
 from .numba_winograd_rows import (
     PLANES,
     Tiling,
@@ -201,7 +203,7 @@ def _job(g: Conv2dGeometry, kind: str) -> _Job:
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in, 3, 3)."""
-    gy, x = as_source(gy), as_source(x)
+    gy, x = as_operand(gy), as_operand(x)
     if gy.x.size == 0:
         computed(gw.fill, 0)
         return
@@ -210,28 +212,28 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     t, wide, starts, plane_u, plane_z, depth, parts, size = _job(g, dtype.char)
     if wide:
         tiles = t.total * t.across
-        u, z = (buffers.empty((PLANES, plane), dtype) for plane in (plane_u, plane_z))
-        workspace = buffers.scratch(tasks * size, dtype)
+        u, z = (allocate((PLANES, plane), dtype) for plane in (plane_u, plane_z))
+        scratch = workspace(tasks * size, dtype)
         wide_data(
             tasks, *x.arguments, g.c_in, g.h_in, g.w_in, *g.padding, t.down, t.across, 0, t.total,
-            u, plane_u, SIDE, tiles * SIDE, workspace, size, tasks,
+            u, plane_u, SIDE, tiles * SIDE, scratch, size, tasks,
         )  # fmt: skip
         _wide_gradient(
             tasks, *gy.arguments, g.c_out, g.h_out, g.w_out, t.total, z, plane_z, SIDE,
-            tiles * SIDE, workspace, size, tasks,
+            tiles * SIDE, scratch, size, tasks,
         )  # fmt: skip
         _wide_sums(
             tasks, u, plane_u, g.c_in, z, plane_z, g.c_out, starts, tiles, SIDE, depth,
-            matrix, result, workspace, size, tasks,
+            matrix, result, scratch, size, tasks,
         )  # fmt: skip
     else:
-        sums = buffers.empty((parts, PLANES, depth, g.c_out), dtype)
+        sums = allocate((parts, PLANES, depth, g.c_out), dtype)
         _sum_parts(
-            parts, *gy.arguments, *x.arguments, sums, starts, buffers.scratch(parts * size, dtype),
+            parts, *gy.arguments, *x.arguments, sums, starts, workspace(parts * size, dtype),
             size, g.c_in, g.h_in, g.w_in, g.c_out, g.h_out, g.w_out, *g.padding, t.total, t.rows,
             plane_u, plane_z, depth, parts,
         )  # fmt: skip
-        scratch = buffers.scratch(tasks * 9 * lanes(dtype), dtype)
+        scratch = workspace(tasks * 9 * lanes(dtype), dtype)
         _add_parts(tasks, sums, parts, depth, matrix, result, scratch, g.c_in, g.c_out, tasks)
     if result is not gw:
         computed(np.copyto, gw, result)

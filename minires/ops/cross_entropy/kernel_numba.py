@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels import buffers
-from ...kernels.cpu import lanes
-from ...kernels.jit import device_function, kernel
-from ...kernels.simd import (
+from ...kernels.numba.allocator import allocate
+from ...kernels.numba.compiler import device_function
+from ...kernels.numba.cpu import lanes
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.simd import (
     fma,
     lanes_of,
     load,
@@ -150,7 +151,7 @@ def _arguments(x: Any, labels: Any, smoothing: float, ignore: int) -> tuple[int,
     block = max(1, BLOCK // classes)
     tasks, width = -(-n // block), lanes(x.dtype)
     padded = -(-classes // width) * width
-    scratch = buffers.empty((tasks, 2 * padded + 2 * width), x.dtype)
+    scratch = allocate((tasks, 2 * padded + 2 * width), x.dtype)
     e, share = _numbers(x.dtype), np.array([smoothing], x.dtype)
     sizes = n, classes, block
     return tasks, (labels, share, ignore, *sizes, e, e.size - SERIES, scratch, padded)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.jit import kernel
-from ...kernels.simd import (
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.prologue import clear
+from ...kernels.numba.simd import (
     lanes_of,
     load,
     store,
@@ -22,7 +23,6 @@ from ...kernels.simd import (
     where_equal,
     whole,
 )
-from ...kernels.source import clear
 from .op import MaxPool2dGeometry
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...kernels.jit import kernel
-from ...kernels.simd import lanes_of, load, relu, store, where_open
+from ...kernels.numba.kernel import kernel
+from ...kernels.numba.simd import lanes_of, load, relu, store, where_open
 
 BLOCK = 1 << 14  # entries of a task
 

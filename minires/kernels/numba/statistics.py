@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .jit import device_function, kernel
+from .compiler import device_function
+from .kernel import kernel
 from .simd import difference, fma, lanes_of, load, part, spread, store, where_above, zeros
 
 GROUP = 64  # channels whose blocks' moments a task combines

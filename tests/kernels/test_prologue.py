@@ -1,22 +1,13 @@
-"""Sources written to memory: ``write`` gives what ``values`` defines."""
+"""Operands written to memory: ``write`` gives what ``values`` defines."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from minires.kernels.cpu import lanes
-from minires.kernels.source import (
-    GATED,
-    GRADIENT,
-    NORMALISED,
-    PASSED,
-    PLAIN,
-    RECTIFIED,
-    Source,
-    pixels_together,
-    write,
-)
+from minires.kernels.numba.cpu import lanes
+from minires.kernels.numba.prologue import pixels_together, write
+from minires.kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Operand
 
 
 @pytest.mark.parametrize("kind", [PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])
@@ -27,7 +18,7 @@ from minires.kernels.source import (
 def test_write(shape, dtype, kind):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, *shape)).astype(dtype)
-    source = Source(x, kind, rng.standard_normal((5, shape[-1])).astype(dtype), y)
+    source = Operand(x, kind, rng.standard_normal((5, shape[-1])).astype(dtype), y)
     out = np.full_like(x, np.nan)
     write(source, out)
     tolerance = 1e-5 if dtype == "float32" else 1e-14
@@ -37,9 +28,9 @@ def test_write(shape, dtype, kind):
 def test_write_of_an_array():
     x = np.arange(24, dtype=np.float32).reshape(2, 12)
     out = np.empty_like(x)
-    write(Source(x), out)
+    write(Operand(x), out)
     np.testing.assert_array_equal(out, x)
-    write(Source(x[:0]), out[:0])
+    write(Operand(x[:0]), out[:0])
 
 
 @pytest.mark.parametrize("c", [1, 3, 16, 17, 64, 100])

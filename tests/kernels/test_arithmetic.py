@@ -7,7 +7,7 @@ import operator
 import numpy as np
 import pytest
 
-from minires.kernels.elementwise import ADD, BLOCK, MUL, SUB, arithmetic
+from minires.kernels.numba.arithmetic import ADD, BLOCK, MUL, SUB, arithmetic
 
 DTYPES = ["float32", "float64"]
 

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from . import jit
+from . import compiler
 from .simd import INDEX
 from .words import load
 
@@ -66,7 +66,7 @@ def _call(context, address, arguments, count, arrays, task):
 call: Any = intrinsic(_call)
 
 
-@jit.device_function
+@compiler.device_function
 def run_task(launch, task):
     """Do one task of the launch that is described at this address."""
     address, arguments = load(launch + ADDRESS), load(launch + ARGUMENTS)

@@ -1,91 +1,36 @@
-"""Sources: how a kernel reads an operand that was never written to memory.
+"""Prologues on the CPU: how a kernel reads an :class:`~minires.kernels.operand.Operand`.
 
-Between two convolutions stand a batch norm and a ReLU, each of which would read and write the
-whole tensor. A convolution copies its input into a small scratch memory anyway, block by block, to
-add the padding. On that way it can apply what stands in between, and nothing needs to be written:
-the operand is then a *source*, an array ``x`` and what to make of it. The kinds, with one number
-per channel for each of mean, scale, shift, share and slope (formulas of
-:mod:`minires.ops.batch_norm`):
-
-=============  =======================================================================
-PLAIN          x
-NORMALISED     (x - mean) * scale + shift
-RECTIFIED      max(NORMALISED, 0)
-GRADIENT       scale * (x - share - (y - mean) * slope): what batch norm hands back when
-               x is the gradient of its output and y was its input
-GATED          the same, with x set to 0 where (y - mean) * scale + shift <= 0
-PASSED         scale * x, with x set to 0 there: the same of a batch norm with fixed statistics,
-               whose gradient does not depend on y but by the ReLU
-=============  =======================================================================
+Kernels copy their input into a small scratch memory anyway, block by block; on that way they apply
+the operand's prologue.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..operand import (
+    GATED,
+    GRADIENT,
+    MEAN,
+    NORMALISED,
+    PASSED,
+    PLAIN,
+    RECTIFIED,
+    SCALE,
+    SHARE,
+    SHIFT,
+    SLOPE,
+    Operand,
+)
+from .compiler import device_function
 from .cpu import lanes
-from .jit import device_function, kernel
+from .kernel import kernel
 from .simd import fma, lanes_of, load, relu, store, where_open, zeros
 
-PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED = range(6)
-MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
 RUN = 1 << 9  # entries that are read at a time
-
-
-@dataclass(slots=True, eq=False)
-class Source:
-    """An operand (n, h, w, c) as a kernel is to read it.
-
-    Attributes:
-        x: the array that is read, contiguous.
-        kind: what to make of it, see the table above.
-        coefficients: (5, c): mean, scale, shift, share, slope; those a kind does not use are 0.
-        y: the second array of the last three kinds, of the shape of x.
-    """
-
-    x: Any
-    kind: int = PLAIN
-    coefficients: Any = None
-    y: Any = None
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """(x, y, coefficients, kind) for a kernel; what is absent is an empty array."""
-        nothing = nothing_of(self.x.dtype)
-        y = nothing if self.y is None else self.y
-        k = nothing if self.coefficients is None else self.coefficients
-        return self.x, y, k, self.kind
-
-    def values(self) -> Any:
-        """The operand as an array: the definition, in plain NumPy."""
-        if self.kind == PLAIN:
-            return self.x
-        mean, scale, shift, share, slope = self.coefficients
-        if self.kind in (NORMALISED, RECTIFIED):
-            z = (self.x - mean) * scale + shift
-            return np.where(z <= 0, 0, z).astype(z.dtype) if self.kind == RECTIFIED else z
-        g = self.x
-        if self.kind != GRADIENT:
-            g = np.where((self.y - mean) * scale + shift <= 0, 0, g).astype(g.dtype)
-        if self.kind == PASSED:
-            return scale * g
-        return scale * (g - share - (self.y - mean) * slope)
-
-
-@functools.cache
-def nothing_of(dtype: np.dtype[Any]) -> Any:
-    """An empty array, for a kernel's argument that is not there."""
-    return np.empty(0, dtype)
-
-
-def as_source(operand: Any) -> Source:
-    """An array as the source that is just this array; a source as it is."""
-    return operand if isinstance(operand, Source) else Source(operand)
 
 
 @device_function
@@ -97,7 +42,7 @@ def normalise(v, mean, scale, shift):
 
 @device_function
 def read(x, y, k, kind, c, at, pixels, scratch, to):
-    """scratch[to : to + pixels * c] = the source's values at x[at : at + pixels * c].
+    """scratch[to : to + pixels * c] = the operand's values at x[at : at + pixels * c].
 
     ``k`` are the coefficients, flat; ``c`` is the number of channels.
     """
@@ -196,7 +141,7 @@ def clear(scratch, at, size):
 
 @device_function
 def fill(x, y, k, kind, c, height, width, image, top, rows, left, columns, scratch, to):
-    """scratch[to + ...] as (rows, columns, c) = the source's window of image ``image`` that
+    """scratch[to + ...] as (rows, columns, c) = the operand's window of image ``image`` that
     begins at row ``top`` and column ``left``, with zeros wherever it sticks out."""
     first, last = max(left, 0), min(left + columns, width)
     for row in range(rows):
@@ -221,9 +166,9 @@ def _write(task, x, y, k, kind, c, pixels, block, run, out):
 BLOCK = 1 << 14  # entries that a task writes
 
 
-def write(source: Source, out: Any) -> None:
-    """Fill ``out`` (..., c) with the values of a source, in parallel."""
-    x, y, k, kind = source.arguments
+def write(operand: Operand, out: Any) -> None:
+    """Fill ``out`` (..., c) with the values of an operand, in parallel."""
+    x, y, k, kind = operand.arguments
     c = x.shape[-1]
     pixels = x.size // max(c, 1)
     together = pixels_together(pixels, c, x.dtype)

@@ -25,7 +25,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from ..errors import ArgumentError, message
+from ...errors import ArgumentError, message
 
 SHAPES = (16, 8, 4)  # float32 lanes
 

@@ -25,9 +25,9 @@ from . import settings  # noqa: F401 - looks at Numba's settings before it is im
 import numba
 from numba.core.caching import FunctionCache
 
-from ..errors import DeviceError, message
-from ..files import foreign, make_private, open_own, others_may_write
-from ..forks import in_children
+from ...errors import DeviceError, message
+from ...files import foreign, make_private, open_own, others_may_write
+from ...forks import in_children
 
 PATIENCE = 120.0  # seconds that a process waits for another's kernel before it compiles its own
 _SILENCE = 2.0  # seconds until it says so

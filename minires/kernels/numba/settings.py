@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import ArgumentError, message
+from ...errors import ArgumentError, message
 
 
 def _import_numba() -> None:

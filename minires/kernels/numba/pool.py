@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from . import jit
+from . import compiler
 from .launch import LAUNCH, TASKS, run_task
 from .words import add, load, lock, pause, replace, store, ticks
 
@@ -63,7 +63,7 @@ HALF = 32  # bits
 LOWER = (1 << HALF) - 1
 
 
-@jit.device_function
+@compiler.device_function
 def calm(block, now):
     """Have all threads wait asleep for a while: somebody else wants the cores."""
     length = load(block + CALM)
@@ -75,7 +75,7 @@ def calm(block, now):
     store(block + CALM_UNTIL, now + length)
 
 
-@jit.device_function
+@compiler.device_function
 def wait(block, me, place, value, equal):
     """Wait until the word at ``place`` is ``value`` (``equal`` is 1) or is another one (0)."""
     begun = last = ticks()
@@ -101,14 +101,14 @@ def wait(block, me, place, value, equal):
         lock(load(block + ACQUIRE), load(me + LOCK), 1)
 
 
-@jit.device_function
+@compiler.device_function
 def wake(block, thread):
     """Wake a thread if it sleeps."""
     if load(thread + ASLEEP) == 1 and replace(thread + ASLEEP, 1, 0):
         lock(load(block + RELEASE), load(thread + LOCK), 0)
 
 
-@jit.device_function
+@compiler.device_function
 def take_part(block, first):
     """Do tasks of the current launch until none is left, from the range of thread ``first`` on."""
     threads, done = load(block + TAKING_PART), 0
@@ -168,9 +168,9 @@ def _ask(block, delayed):
 
 
 _WORD = types.int64
-_working: Any = jit.lazily(_work, types.void(_WORD, _WORD))
-_launching: Any = jit.lazily(_launch, types.void(_WORD, _WORD, _WORD, _WORD))
-_asking: Any = jit.lazily(_ask, _WORD(_WORD, _WORD))
+_working: Any = compiler.lazily(_work, types.void(_WORD, _WORD))
+_launching: Any = compiler.lazily(_launch, types.void(_WORD, _WORD, _WORD, _WORD))
+_asking: Any = compiler.lazily(_ask, _WORD(_WORD, _WORD))
 
 
 def _delay() -> int:

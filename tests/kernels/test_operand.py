@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minires.kernels import source
-from minires.kernels.jit import kernel
-from minires.kernels.source import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Source
+from minires.kernels.numba import source
+from minires.kernels.numba.kernel import kernel
+from minires.kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Operand
 
 KINDS = {
     "plain": PLAIN,
@@ -42,8 +42,8 @@ def make(kind, shape, dtype, seed=0):
     x, y = rng.standard_normal((2, *shape)).astype(dtype)
     coefficients = rng.standard_normal((5, shape[-1])).astype(dtype)
     if kind == PLAIN:
-        return Source(x)
-    return Source(x, kind, coefficients, y if kind >= GRADIENT else None)
+        return Operand(x)
+    return Operand(x, kind, coefficients, y if kind >= GRADIENT else None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -77,12 +77,12 @@ def test_the_formulas_are_those_of_batch_norm(c):
         slope = (upstream * x_hat).mean(axis=0) * inv_std
         expected = weight * inv_std * (upstream - share - (x - mean) * slope)
         k = np.stack([mean, weight * inv_std, bias, share, slope])
-        np.testing.assert_allclose(Source(g, kind, k, x).values(), expected, atol=1e-12)
+        np.testing.assert_allclose(Operand(g, kind, k, x).values(), expected, atol=1e-12)
     k = np.stack([mean, weight * inv_std, bias, 0 * mean, 0 * mean])
-    passed = Source(g, PASSED, k, x).values()
+    passed = Operand(g, PASSED, k, x).values()
     np.testing.assert_allclose(passed, weight * inv_std * gated, atol=1e-12)
-    np.testing.assert_allclose(Source(x, NORMALISED, k).values(), z, atol=1e-12)
-    np.testing.assert_allclose(Source(x, RECTIFIED, k).values(), np.maximum(z, 0), atol=1e-12)
+    np.testing.assert_allclose(Operand(x, NORMALISED, k).values(), z, atol=1e-12)
+    np.testing.assert_allclose(Operand(x, RECTIFIED, k).values(), np.maximum(z, 0), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])
@@ -153,6 +153,6 @@ def test_clear(size):
 
 def test_an_array_is_its_own_source():
     x = np.ones((1, 2, 2, 3))
-    assert source.as_source(x).values() is x
-    operand = Source(x)
-    assert source.as_source(operand) is operand
+    assert source.as_operand(x).values() is x
+    operand = Operand(x)
+    assert source.as_operand(operand) is operand

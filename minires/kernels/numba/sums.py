@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import buffers
+from .allocator import allocate
+from .compiler import device_function
 from .cpu import lanes
-from .jit import device_function, kernel
+from .kernel import kernel
 from .simd import lanes_of, load, store
 from .wide import load_wide, sum_of, wide, wide_zeros
 
@@ -270,7 +271,7 @@ def add_up(x: Any, axes: tuple[int, ...]) -> Any:
         return plan.restore(y.astype(np.float64))
     total = np.lib.stride_tricks.as_strided(y, (plan.extent,), (y.itemsize,))
     for kernel_, tasks, before, behind, size, _ in plan.passes:
-        out = buffers.empty((size,), np.float64)
+        out = allocate((size,), np.float64)
         kernel_(tasks, *before, total, *behind, out)
         total = out
     return plan.restore(total)

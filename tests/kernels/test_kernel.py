@@ -13,13 +13,14 @@ import pytest
 from harness import raises
 
 from minires.errors import DeviceError
-from minires.kernels import cache, jit
+from minires.kernels.numba import cache, compiler
+from minires.kernels.numba.kernel import kernel
 
 LISTEN = """
-from minires.kernels import cache, jit
+from minires.kernels.numba import cache, compiler
 import doubling
 heard = []
-with jit.listening(heard.append):
+with compiler.listening(heard.append):
     results = [doubling.run(dtype) for dtype in ("float32", "float32", "float64")]
 assert len({tuple(result) for result in results}) == 1
 print(results[0][1], *heard)
@@ -54,10 +55,10 @@ def test_each_vector_width_has_its_own_cache(python):
 def test_sizes_are_not_compiled_in(python):
     code = (
         "import numpy as np\n"
-        "from minires.kernels import cache, jit\n"
+        "from minires.kernels.numba import cache, compiler\n"
         "from doubling import double\n"
         "heard = []\n"
-        "with jit.listening(heard.append):\n"
+        "with compiler.listening(heard.append):\n"
         "    for size in (1, 5, 1000):\n"
         "        x = np.ones((3, size), np.float32)\n"
         "        y = np.zeros_like(x)\n"
@@ -121,38 +122,38 @@ def test_without_a_home_there_is_no_cache(monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(cache.Path, "home", home)
     with raises(DeviceError, "expected a home directory, got none", "Set NUMBA_CACHE_DIR"):
-        jit.cache_folder()
+        compiler.cache_folder()
     with pytest.warns(UserWarning, match="cannot be kept in a home directory: there is none"):
         assert not cache.is_usable.__wrapped__()
 
 
 def test_settings_of_numba_survive_two_threads_that_compile():
-    before, inside = jit.config.OPT, threading.Event()
+    before, inside = compiler.config.OPT, threading.Event()
 
     def compile_first():
-        with jit._own_settings(level=1):
+        with compiler.own_settings(level=1):
             inside.set()
             time.sleep(0.2)
 
     thread = threading.Thread(target=compile_first)
     thread.start()
     inside.wait()
-    with jit._own_settings(level=2):
-        assert not thread.is_alive() or jit.config.OPT == 2
+    with compiler.own_settings(level=2):
+        assert not thread.is_alive() or compiler.config.OPT == 2
         thread.join(1)
         assert not thread.is_alive()
-        assert jit.config.OPT == 2
-    assert before == jit.config.OPT
-    assert not jit.compiling()
+        assert compiler.config.OPT == 2
+    assert before == compiler.config.OPT
+    assert not compiler.compiling()
 
 
 def test_a_full_disk_is_explained(monkeypatch):
     def full(self):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(jit._Compiled, "compile", full)
+    monkeypatch.setattr(compiler.Compiled, "compile", full)
 
-    @jit.kernel
+    @kernel
     def fill(task, y):
         y[0] = 1
 
@@ -160,7 +161,7 @@ def test_a_full_disk_is_explained(monkeypatch):
         fill(1, np.empty(1))
 
 
-@jit.kernel
+@kernel
 def _count(task, y, step):
     y[task] = task * step
 
@@ -179,7 +180,7 @@ def test_arrays_must_be_contiguous():
 
 
 def test_a_kernel_keeps_its_name_and_its_words():
-    @jit.kernel
+    @kernel
     def documented(task):
         """What it does."""
 
@@ -189,10 +190,10 @@ def test_a_kernel_keeps_its_name_and_its_words():
 
 def test_the_cache_folder_is_the_users(monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", "somewhere")
-    assert str(jit.cache_folder()).startswith("somewhere")
+    assert str(compiler.cache_folder()).startswith("somewhere")
     monkeypatch.delenv("NUMBA_CACHE_DIR")
-    assert os.path.expanduser("~") in str(jit.cache_folder())
-    assert jit.cache_folder().name.startswith("minires-")
+    assert os.path.expanduser("~") in str(compiler.cache_folder())
+    assert compiler.cache_folder().name.startswith("minires-")
 
 
 def test_interpreted_kernels_give_the_same(python):
@@ -203,7 +204,7 @@ def test_interpreted_kernels_give_the_same(python):
 INTERRUPTED = """
 import signal
 from doubling import double, run
-from minires.kernels import cache
+from minires.kernels.numba import cache
 
 def interrupt(number, frame):
     raise KeyboardInterrupt

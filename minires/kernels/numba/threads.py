@@ -17,10 +17,10 @@ from __future__ import annotations
 import threading
 from array import array
 
-from .. import arguments as checks
-from ..errors import DeviceError
-from ..forks import in_children, new_lock_in_children
-from . import jit
+from ... import arguments as checks
+from ...errors import DeviceError
+from ...forks import in_children, new_lock_in_children
+from . import compiler
 from .pool import Pool
 
 _launching = threading.RLock()
@@ -78,7 +78,7 @@ def check_process(name: str) -> None:
 
 def _start() -> Pool:
     global _pool
-    _pool = Pool(jit.config.NUMBA_NUM_THREADS)
+    _pool = Pool(compiler.config.NUMBA_NUM_THREADS)
     return _pool
 
 
@@ -86,7 +86,7 @@ def _after_fork() -> None:
     global _pool, _broken_by_fork
     _pool = None  # its threads do not exist here
     # a thread that was compiling is gone, too, and never gives Numba's lock back
-    _broken_by_fork = jit.compiling()
+    _broken_by_fork = compiler.compiling()
 
 
 in_children(_after_fork)
@@ -101,7 +101,7 @@ def set_num_threads(n: int) -> None:
         ArgumentError: ``n`` is no whole number, below 1, or above the number the process started
             with.
     """
-    limit = jit.config.NUMBA_NUM_THREADS
+    limit = compiler.config.NUMBA_NUM_THREADS
     fix = "Set NUMBA_NUM_THREADS before starting Python for more."
     _here.count = checks.integer("set_num_threads", "n", n, 1, limit, fix=fix)
 
@@ -111,5 +111,5 @@ def get_num_threads() -> int:
     try:
         return _here.count
     except AttributeError:
-        _here.count = int(jit.config.NUMBA_NUM_THREADS)
+        _here.count = int(compiler.config.NUMBA_NUM_THREADS)
         return _here.count

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from . import buffers
-from .jit import kernel
+from .allocator import allocate
+from .kernel import kernel
 from .simd import lanes_of, load, spread, store
 
 BLOCK = 1 << 14  # entries of a task
@@ -35,7 +35,7 @@ def _arithmetic(task, kind, x, y, repeated, size, block, out):
 def arithmetic(kind: int, x: Any, y: Any) -> Any:
     """x + y, x - y or x * y for ADD, SUB or MUL; y is an array like x, or a number."""
     number = not isinstance(y, np.ndarray)
-    out = buffers.empty(x.shape, x.dtype)
+    out = allocate(x.shape, x.dtype)
     other = np.array([y], x.dtype) if number else y
     _arithmetic(-(-x.size // BLOCK), kind, x, other, int(number), x.size, BLOCK, out)
     return out

@@ -2,10 +2,10 @@
 
 An array of a megabyte that NumPy allocates is fresh from the operating system: its pages are
 mapped, one by one, when they are first written, which takes longer than computing what is written.
-A training step asks for the same sizes over and over, so :func:`empty` keeps the memory of arrays
-that nobody holds any more and gives it to the next one of a similar size. It is an array like any
-other. Its memory is free again when the last view of it is gone, which nobody has to be told: each
-view refers to the block of memory, and Python counts the references.
+A training step asks for the same sizes over and over, so :func:`allocate` keeps the memory of
+arrays that nobody holds any more and gives it to the next one of a similar size. It is an array
+like any other. Its memory is free again when the last view of it is gone, which nobody has to be
+told: each view refers to the block of memory, and Python counts the references.
 
 Blocks begin at different offsets from a page, because arrays that begin at the same one fight for
 the same cache lines. What is held, idle or not, stays near the most that was ever in use at once.
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.recording import here
-from ..forks import new_lock_in_children
+from ...autograd.recording import here
+from ...forks import new_lock_in_children
 
 TINY = 1 << 11  # bytes, below which an array is NumPy's, wherever it begins
 SMALLEST = 1 << 14  # bytes, below which memory is not kept: NumPy is good at small arrays
@@ -59,7 +59,7 @@ def size_class(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+def allocate(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     """Like :func:`numpy.empty`, in memory that was used before where there is some.
 
     Raises:
@@ -73,19 +73,19 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     return np.ndarray(shape, dtype, block)
 
 
-_scratch: dict[Any, np.ndarray[Any, Any]] = {}
+_workspaces: dict[Any, np.ndarray[Any, Any]] = {}
 
 
-def scratch(size: int, dtype: Any) -> np.ndarray[Any, Any]:
+def workspace(size: int, dtype: Any) -> np.ndarray[Any, Any]:
     """At least ``size`` entries for one kernel to work in, and nobody else: one runs at a time.
 
     They begin with a line of the cache, as blocks do: a vector that reaches over two lines takes
     twice as long to read or write, and NumPy's own arrays mostly begin 16 bytes behind a line."""
-    memory = _scratch.get(dtype)
+    memory = _workspaces.get(dtype)
     if memory is None or memory.size < size:
         dtype = np.dtype(dtype)
         block = _fresh(size * dtype.itemsize, LINE, 0)
-        memory = _scratch[dtype] = np.ndarray(size, dtype, block)
+        memory = _workspaces[dtype] = np.ndarray(size, dtype, block)
     return memory
 
 
@@ -173,7 +173,7 @@ def _free(enough: int) -> None:
     all of it and the scratch memory."""
     global _held
     if not enough:
-        _scratch.clear()
+        _workspaces.clear()
     for size in sorted(_blocks, reverse=True):
         for block in [*_idle(_blocks[size])]:
             if _held > enough:

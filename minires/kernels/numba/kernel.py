@@ -1,0 +1,141 @@
+"""Kernels: functions that Numba compiles, once for every combination of dtypes.
+
+A kernel is a plain function whose first argument is a task (:mod:`.threads`) and whose others are
+flat arrays, of which it sees pointers, and integers::
+
+    @kernel
+    def _double(task, x, y, size, block):
+        for i in range(task * block, min((task + 1) * block, size)):
+            y[i] = 2 * x[i]
+
+    _double(tasks, x, y, x.size, block)  # fills y
+
+The decorator compiles it on first use for the dtypes in hand (:mod:`.compiler`). Sizes are
+arguments like any others: two layers that differ in them share one compilation.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...autograd.recording import Recording, computed, here
+from ...errors import message
+from . import cache, compiler
+from .compiler import FASTMATH, config
+
+# isort: split
+import numba
+from numba import types
+
+_KINDS: dict[str, Any] = {np.dtype(d).char: types.CPointer(numba.from_dtype(np.dtype(d))) for d in (
+    "f4", "f8", "i8", "i4", "u1", "?")}  # fmt: skip
+_NUMBER = "."  # the kind of an argument that is no array
+_ARRAY = np.ndarray
+
+
+class Kernel:
+    """A kernel, compiled once for every combination of dtypes it is launched with.
+
+    ``kernel(tasks, *arguments)`` runs it for all tasks and returns when its outputs are filled.
+    Arrays must be contiguous: the kernel sees where they begin and trusts its caller with the rest.
+    """
+
+    def __init__(self, function: Callable[..., None], level: int = 3):
+        functools.update_wrapper(self, function)
+        self.function, self.level = function, level
+        self.__name__: str = function.__name__
+        self._launchers: dict[str, functools.partial[None]] = {}
+
+    def __call__(self, tasks: int, *arguments: Any) -> None:
+        if tasks <= 0:
+            return
+        if config.DISABLE_JIT:
+            computed(self._interpret, tasks, arguments)
+            return
+        # A network is hundreds of launches, of twenty arguments each: these lines are to be quick.
+        # Where an array begins, the loop that calls the kernel looks up itself (threads.py).
+        kinds = "".join([a.dtype.char if type(a) is _ARRAY else _NUMBER for a in arguments])
+        words = array("q", [id(a) if type(a) is _ARRAY else a for a in arguments])
+        if False in [a.flags.c_contiguous for a in arguments if type(a) is _ARRAY]:
+            scattered = next(a for a in arguments if type(a) is _ARRAY and not a.flags.c_contiguous)
+            got = f"strides {scattered.strides}"
+            raise ValueError(message(self.__name__, "contiguous arrays", got))
+        launch = self._launchers.get(kinds) or self._compile(kinds)
+        launch(words, tasks)
+        if here.recording is not None:
+            self._record(here.recording, launch, arguments, tasks)
+
+    def _interpret(self, tasks: int, arguments: tuple[Any, ...]) -> None:
+        flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]
+        with np.errstate(all="ignore"):  # as the compiled kernel: inf and nan are results
+            for task in range(tasks):
+                self.function(task, *flat)
+
+    def _record(
+        self, recording: Recording, launch: functools.partial[None], arguments: Any, tasks: int
+    ) -> None:
+        """Make the launch a step, together with those before it. It names arrays by where their
+        data begins: it must not hold them, or the recording could not use their memory again."""
+        from .threads import Launches
+
+        words = array("q")
+        for a in arguments:
+            if type(a) is _ARRAY:
+                recording.hold(a)
+            words.append(a.__array_interface__["data"][0] if type(a) is _ARRAY else a)
+        _, address, _ = launch.args
+        steps = recording.steps
+        last = steps[-1] if steps else None
+        if not isinstance(last, Launches):
+            last = Launches(self.__name__)
+            steps.append(last)
+        last.add(address, words, tasks)
+
+    def _compile(self, kinds: str) -> functools.partial[None]:
+        """Compile for these dtypes, or load what was compiled before; returns what launches it."""
+        from . import threads
+        from .launch import MOST_ARGUMENTS
+
+        name = self.function.__name__
+        threads.check_process(name)  # in a child that cannot launch it, compiling could even hang
+        if len(kinds) > MOST_ARGUMENTS:
+            got = len(kinds)
+            raise ValueError(message(name, f"at most {MOST_ARGUMENTS} arguments", got))
+        args = [types.int64 if kind == _NUMBER else _KINDS[kind] for kind in kinds]
+        signature = types.void(types.int64, *args)
+        options = {"error_model": "numpy", "fastmath": set(FASTMATH), "nogil": True}
+        compiled: Any = compiler.Compiled(self.function, (signature.args, types.void), {}, options)
+
+        def compile() -> None:
+            with compiler.own_settings(self.level), compiler.teaching(name):
+                # what was typed into a notebook has no file to tell whether it is still the same
+                if os.path.exists(self.function.__code__.co_filename) and cache.is_usable():
+                    compiled.enable_caching()
+                compiled.compile()
+
+        compiler.undisturbed(compile)
+        _compiled.append(compiled)
+        arrays = sum(1 << k for k, kind in enumerate(kinds) if kind != _NUMBER)
+        launch = functools.partial(threads.run, self.__name__, compiled.address, arrays)
+        self._launchers[kinds] = launch
+        return launch
+
+
+_compiled: list[Any] = []  # machine code lives as long as these
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
+    """Make a function of (task, arrays and integers ...) a :class:`Kernel`."""
+    return Kernel(function)
+
+
+def large_kernel(function: Callable[..., None]) -> Kernel:
+    """The same for a function that calls several register tiles, and gains nothing from LLVM's
+    third level of optimisation, which takes it twice as long as the second."""
+    return Kernel(function, level=2)

@@ -1,0 +1,82 @@
+"""Operands: how a kernel reads an array that was never written to memory.
+
+Between two convolutions stand a batch norm and a ReLU, each of which would read and write the
+whole tensor. A convolution copies its input into a small scratch memory anyway, block by block, to
+add the padding. On that way it can apply what stands in between, and nothing needs to be written:
+the operand is then an array ``x`` with a *prologue*, what to make of it. The kinds, with one number
+per channel for each of mean, scale, shift, share and slope (formulas of
+:mod:`minires.ops.batch_norm`):
+
+=============  =======================================================================
+PLAIN          x
+NORMALISED     (x - mean) * scale + shift
+RECTIFIED      max(NORMALISED, 0)
+GRADIENT       scale * (x - share - (y - mean) * slope): what batch norm hands back when
+               x is the gradient of its output and y was its input
+GATED          the same, with x set to 0 where (y - mean) * scale + shift <= 0
+PASSED         scale * x, with x set to 0 there: the same of a batch norm with fixed statistics,
+               whose gradient does not depend on y but by the ReLU
+=============  =======================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED = range(6)
+MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
+
+
+@dataclass(slots=True, eq=False)
+class Operand:
+    """An operand (n, h, w, c) as a kernel is to read it.
+
+    Attributes:
+        x: the array that is read, contiguous.
+        kind: what to make of it, see the table above.
+        coefficients: (5, c): mean, scale, shift, share, slope; those a kind does not use are 0.
+        y: the second array of the last three kinds, of the shape of x.
+    """
+
+    x: Any
+    kind: int = PLAIN
+    coefficients: Any = None
+    y: Any = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """(x, y, coefficients, kind) for a kernel; what is absent is an empty array."""
+        nothing = nothing_of(self.x.dtype)
+        y = nothing if self.y is None else self.y
+        k = nothing if self.coefficients is None else self.coefficients
+        return self.x, y, k, self.kind
+
+    def values(self) -> Any:
+        """The operand as an array: the definition, in plain NumPy."""
+        if self.kind == PLAIN:
+            return self.x
+        mean, scale, shift, share, slope = self.coefficients
+        if self.kind in (NORMALISED, RECTIFIED):
+            z = (self.x - mean) * scale + shift
+            return np.where(z <= 0, 0, z).astype(z.dtype) if self.kind == RECTIFIED else z
+        g = self.x
+        if self.kind != GRADIENT:
+            g = np.where((self.y - mean) * scale + shift <= 0, 0, g).astype(g.dtype)
+        if self.kind == PASSED:
+            return scale * g
+        return scale * (g - share - (self.y - mean) * slope)
+
+
+@functools.cache
+def nothing_of(dtype: np.dtype[Any]) -> Any:
+    """An empty array, for a kernel's argument that is not there."""
+    return np.empty(0, dtype)
+
+
+def as_operand(operand: Any) -> Operand:
+    """An array as the source that is just this array; a source as it is."""
+    return operand if isinstance(operand, Operand) else Operand(operand)
