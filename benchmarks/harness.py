@@ -14,8 +14,8 @@ Beside each time stands the share of the two floors it reaches (:mod:`floors`): 
 move over the measured bandwidth of a copy of that size, and the operations that must be done over
 the rate of a large float32 ``np.matmul``. Near 100 % there is little left to gain.
 
-Rows are appended to ``benchmarks/results/<name>.csv``. Run as a program, this file writes the
-newest of them into ``benchmarks/README.md``.
+Rows are appended to ``benchmarks/results/<name>.csv``; ``benchmarks/readme.py`` writes the newest
+of them into ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ import numpy as np
 from minires.errors import ArgumentError, CheckpointError, MiniresError, message
 
 RESULTS = Path(__file__).resolve().parent / "results"
-README = Path(__file__).resolve().parent / "README.md"
-BEGIN, END = "<!-- newest results -->", "<!-- end of results -->"
 
 ROUND_SECONDS = 0.02  # each side repeats its call until a round lasts this long
 # OpenBLAS threads spin for some 25 ms after a product and hold the core that the next kernel
@@ -247,7 +245,7 @@ def append(path: Path, rows: Iterable[dict[str, Any]], columns: tuple[str, ...] 
     if not path.exists() or path.stat().st_size == 0:
         writer.writeheader()
     else:
-        header = _columns(path)
+        header = columns_of(path)
         if header != columns:
             raise CheckpointError(
                 message(str(path), "the harness's columns", ",".join(header), fix="Move it away.")
@@ -325,13 +323,13 @@ def _run(name: str, cases: Callable[[bool], Iterable[Case]], options: argparse.N
             limits = Floors(floors.bandwidth(case.bytes), peak)
             rows.append(row(case, timing, error, limits, facts))
             append(options.results / f"{name}.csv", rows[-1:])  # Ctrl-C loses no result
-    console.print(f"Numba kernels against the NumPy references. {_header(rows[0])}.", style="bold")
+    console.print(f"Numba kernels against the NumPy references. {header(rows[0])}.", style="bold")
     for shape, group in itertools.groupby(rows, key=lambda line: line["shape"]):
         console.print(_table(shape, group))
     console.print(f"Appended to {options.results / f'{name}.csv'}", soft_wrap=True)
 
 
-def _header(row: dict[str, Any]) -> str:
+def header(row: dict[str, Any]) -> str:
     """What a run's rows were measured with, in one sentence."""
     return (
         f"minires {row['minires']} (commit {row['commit'] or 'unknown'}), Python {row['python']}, "
@@ -344,7 +342,7 @@ def _header(row: dict[str, Any]) -> str:
 HEADINGS = ("kernel", "ms", "of copy", "of peak", "NumPy ms", "ratio (p20-p80)")
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A row as shown, under :data:`HEADINGS`."""
     ratio, low, high = (float(row[name]) for name in ("ratio", "ratio_p20", "ratio_p80"))
     return (
@@ -369,9 +367,15 @@ def _table(shape: str, rows: Iterable[dict[str, Any]]) -> Any:
         left = heading == HEADINGS[0]
         table.add_column(heading, justify="left" if left else "right", min_width=width)
     for line in rows:
-        table.add_row(*_cells(line))
+        table.add_row(*cells(line))
     table.add_row()
     return table
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The names in the first line of a CSV file."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return tuple(next(csv.reader(file), ()))
 
 
 def newest(path: Path) -> list[dict[str, str]]:
@@ -379,46 +383,3 @@ def newest(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [line for line in rows if line["date"] == rows[-1]["date"]]
-
-
-def markdown(results: Path = RESULTS) -> str:
-    """The newest results of every CSV file in a folder, as Markdown.
-
-    Files with columns of their own are tables of other pages.
-    """
-    from versus import report
-
-    parts = []
-    for path in sorted(results.glob("*.csv")):
-        columns = _columns(path)
-        if columns == report.COLUMNS:
-            parts.append(report.markdown(path))
-        elif columns == COLUMNS:
-            parts.append(_kernels_markdown(path))
-    return "\n\n".join(parts)
-
-
-def _columns(path: Path) -> tuple[str, ...]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return tuple(next(csv.reader(file), ()))
-
-
-def _kernels_markdown(path: Path) -> str:
-    rows = newest(path)
-    lines = [("shape", *HEADINGS), ("---", "---", *["---:"] * 5)]
-    lines += [(line["shape"], *_cells(line)) for line in rows]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"**{path.stem}**, {rows[0]['date'][:10]}: {_header(rows[0])}.\n\n{table}"
-
-
-def update_readme(readme: Path = README, results: Path = RESULTS) -> None:
-    """Put the newest results between the two marks in the README."""
-    from minires.files import write_atomic
-
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    write_atomic(readme, f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}")
-
-
-if __name__ == "__main__":
-    update_readme()

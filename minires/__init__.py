@@ -52,6 +52,7 @@ from .draws import rand, randint, randn, randn_like, randperm
 from .ops import *  # noqa: F403 - every operation is a public name, as in mr.conv2d
 from .random import Generator, manual_seed
 from .tensor import Tensor, from_dlpack, from_numpy, tensor
+from .version import __version__
 
 if TYPE_CHECKING:
     from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils
@@ -60,8 +61,6 @@ if TYPE_CHECKING:
     from .kernels.numba.threads import get_num_threads, set_num_threads
     from .nn.draw import draw
     from .nn.summary import summary
-
-__version__ = "0.1.0"
 
 _notebook.shorten_tracebacks()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from .version import __version__
+
 
 def describe() -> dict[str, Any]:
     """Versions, processor, threads and commit, as plain JSON values."""
@@ -27,13 +29,7 @@ def describe() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that compute."""
     packages = {name: importlib.metadata.version(name) for name in ("numpy", "numba")}
-    return {"minires": _own_version(), "python": platform.python_version(), **packages}
-
-
-def _own_version() -> str:
-    from . import __version__
-
-    return __version__
+    return {"minires": __version__, "python": platform.python_version(), **packages}
 
 
 def cpu() -> str:

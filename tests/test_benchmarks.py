@@ -26,7 +26,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delitem(sys.modules, "harness", raising=False)  # the tests' own, of that name
     yield importlib.import_module("harness")
-    for name in ("harness", "floors", "shapes"):
+    for name in ("harness", "floors", "shapes", "readme"):
         sys.modules.pop(name, None)
 
 
@@ -188,15 +188,16 @@ def test_other_columns_are_refused(harness: ModuleType, tmp_path: Path) -> None:
 
 
 def test_the_readme_gets_the_newest_rows(harness: ModuleType, tmp_path: Path) -> None:
+    page = importlib.import_module("readme")
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{harness.BEGIN}\nold\n{harness.END}\nafter\n")
+    readme.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
     harness.append(tmp_path / "double.csv", [make_row(harness, date="2026-01-01T00:00:00")])
     harness.append(tmp_path / "double.csv", [make_row(harness, date="2026-02-01T00:00:00")])
-    harness.update_readme(readme, tmp_path)
+    page.update(readme, tmp_path)
     text = readme.read_text()
-    assert text.startswith(f"before\n{harness.BEGIN}\n\n**double**, 2026-02-01: minires x")
+    assert text.startswith(f"before\n{page.BEGIN}\n\n**double**, 2026-02-01: minires x")
     assert "| 3 | double | 2 | 25 % | 25 % | 10 | 0.200 (0.140-0.260) |" in text
-    assert text.endswith(f"\n\n{harness.END}\nafter\n")
+    assert text.endswith(f"\n\n{page.END}\nafter\n")
     assert "old" not in text
     assert "2026-01-01" not in text
 

@@ -42,8 +42,7 @@ def _resident() -> int:
 
 
 def _measure(side: str, name: str, layout: str = "NCHW", style: str = "own") -> int:
-    from versus.steps import Minires, Net, Torch
-    from versus.works import NETS
+    from versus.steps import NETS, Minires, Net, Torch
 
     chosen = NETS[name]
 

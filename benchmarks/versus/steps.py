@@ -77,6 +77,18 @@ class Net:
         return x, rng.integers(0, self.classes, batch)
 
 
+NETS = {
+    "resnet20": Net("cifar_resnet", {"depth": 20}, (3, 32, 32), batch=128, checked=128),
+    "resnet56": Net("cifar_resnet", {"depth": 56}, (3, 32, 32), batch=128, checked=32),
+    "resnet110": Net("cifar_resnet", {"depth": 110}, (3, 32, 32), batch=128, checked=16),
+    "resnet18-96": Net(
+        "resnet18", {"in_channels": 1, "num_classes": 10}, (1, 96, 96), batch=64, checked=16
+    ),
+    "resnet18-224": Net("resnet18", {}, (3, 224, 224), batch=16, checked=4),
+    "resnet50": Net("resnet50", {}, (3, 224, 224), batch=8, checked=2),
+}
+
+
 class Torch:
     """Steps of the net in PyTorch, in one dtype and one memory order."""
 

@@ -10,7 +10,7 @@ import harness
 import numpy as np
 
 from versus import memory, parts
-from versus.steps import Minires, Net, Torch, agree, agree_in_inference, quicker
+from versus.steps import NETS, Minires, Net, Torch, agree, agree_in_inference, quicker
 
 # How the same net is written: as minires builds it, with its steps by minires.capture, and as
 # torchvision writes it; with what the title says of it.
@@ -19,16 +19,6 @@ UNTIMED = 3  # steps, after which a captured one is recorded
 LONG_SECONDS = 0.1  # a call that takes this long needs no untimed one before it
 MIB = 2**20
 
-NETS = {
-    "resnet20": Net("cifar_resnet", {"depth": 20}, (3, 32, 32), batch=128, checked=128),
-    "resnet56": Net("cifar_resnet", {"depth": 56}, (3, 32, 32), batch=128, checked=32),
-    "resnet110": Net("cifar_resnet", {"depth": 110}, (3, 32, 32), batch=128, checked=16),
-    "resnet18-96": Net(
-        "resnet18", {"in_channels": 1, "num_classes": 10}, (1, 96, 96), batch=64, checked=16
-    ),
-    "resnet18-224": Net("resnet18", {}, (3, 224, 224), batch=16, checked=4),
-    "resnet50": Net("resnet50", {}, (3, 224, 224), batch=8, checked=2),
-}
 TITLES = {
     "resnet20": "ResNet-20, 32x32",
     "resnet56": "ResNet-56, 32x32",

@@ -122,7 +122,7 @@ class Graph:
 
     def model(self) -> Any:
         """The whole as an ``onnx.ModelProto``, without what no output depends on."""
-        from minires import __version__
+        from minires.version import __version__
 
         helper, outputs = self._onnx.helper, self._name_outputs()
         needed, nodes = set(outputs), []

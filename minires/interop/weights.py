@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minires import __version__, arguments
+from minires import arguments
 from minires.device import CPU, Device, move
 from minires.errors import ArgumentError, CheckpointError, DTypeError, message, quoted
 from minires.files import as_path
@@ -23,6 +23,7 @@ from minires.interop.safetensors_ import (
 from minires.nn import Module
 from minires.nn.state import as_tensors
 from minires.tensor import Tensor, from_numpy
+from minires.version import __version__
 
 _PYTORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # the last for NAME.pth.tar, never a tar
 _JSON = "minires_json"  # the metadata key that lists the keys whose text is JSON

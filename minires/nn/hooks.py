@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from minires.errors import ArgumentError, message
 from minires.tensor import Tensor
 
-if TYPE_CHECKING:
-    from minires.nn.module import Module
+
+class Hooked(Protocol):
+    """What is asked of a module here."""
+
+    _backward_hooks: dict[int, Callable[..., Any]]
+
+    @property
+    def forward(self) -> Callable[..., Any]: ...
 
 
 class _Watch:
     """Collects the gradients of one call of ``module`` and hands them to its backward hooks."""
 
-    def __init__(self, module: Module, n_in: int) -> None:
+    def __init__(self, module: Hooked, n_in: int) -> None:
         self.module = module
         self.grad_input: list[Tensor | None] = [None] * n_in
         self.grad_output: list[Tensor | None] = []
@@ -55,7 +62,7 @@ class _Watch:
         return result
 
 
-def call_watched(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call_watched(module: Hooked, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``module.forward``, with the module's backward hooks set to fire in the backward pass.
 
     Each differentiable input passes through a view of its own, so that the view's gradient is

@@ -147,22 +147,21 @@ def test_parity_rows_are_judged_and_shown(load):
 
 
 def test_parity_the_readme_has_the_newest_row_of_each_work(load, tmp_path):
-    harness, report = load("harness"), load("versus.report")
+    harness, report, page = load("harness"), load("versus.report"), load("readme")
     path = tmp_path / "vs_pytorch.csv"
     other = row(load, work="infer-resnet20-1", title="one image", value="0.7", must="0.6")
     for line in (row(load, value="0.9"), other, row(load, value="0.5")):
         harness.append(path, [line], report.COLUMNS)
     (tmp_path / "other.csv").write_text("planted,found\n1,2\n")  # a table of another page
     assert [line["value"] for line in report.newest(path)] == ["0.5", "0.7"]
-    text = harness.markdown(tmp_path)
+    text = page.markdown(tmp_path)
     assert "| a net | 0.60 | 0.40 | 0.500 | 0.45-0.52 | 10 ms | 20 ms |" in text
     assert "| one image | 0.60 | 0.40 | **0.700** |" in text
     assert "0.900" not in text
     assert "png" not in text
     assert report.draw(path).read_bytes()[:4] == b"\x89PNG"
-    assert "![Time of minires over that of PyTorch](results/vs_pytorch.png)" in harness.markdown(
-        tmp_path
-    )
+    picture = "![Time of minires over that of PyTorch](results/vs_pytorch.png)"
+    assert picture in page.markdown(tmp_path)
 
 
 def run_script(*arguments):

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-HEAVY = ["numba", "cupy", "matplotlib", "rich", "typer", "safetensors", "torch", "sklearn"]
+HEAVY = [
+    *("numba", "llvmlite", "cupy", "matplotlib", "jinja2", "PIL", "rich", "typer"),
+    *("safetensors", "torch", "sklearn"),
+]
 
 
 def run(code):
