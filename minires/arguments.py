@@ -174,13 +174,13 @@ def choice(kind: str, value: Any, known: Iterable[str]) -> str:
 def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
     """``value``, an integer or (rows, columns), as two ints from ``least`` on."""
     entries = value if isinstance(value, tuple | list) else (value, value)
-    whole = [as_integer(entry) for entry in entries]
-    if len(whole) != 2 or any(entry is None or entry < least for entry in whole):
+    whole = [entry for entry in map(as_integer, entries) if entry is not None and entry >= least]
+    if len(whole) != 2 or len(entries) != 2:
         expected = f"{name} an integer >= {least} or a pair of them"
         raise ArgumentError(message(op, expected, quoted(value)))
-    if any(entry > MOST for entry in whole if entry is not None):
+    if max(whole) > MOST:
         raise ArgumentError(message(op, f"{name} of at most {MOST}", quoted(value)))
-    return whole[0], whole[1]  # type: ignore[return-value]
+    return whole[0], whole[1]
 
 
 def size(op: str, name: str, value: Any, least: int) -> int | tuple[int, int]:
@@ -196,12 +196,13 @@ def sizes(
     with ``least`` None they may be negative."""
     lowest = -MOST if least is None else least
     entries = value if isinstance(value, tuple | list) else (value,)
-    whole = [as_integer(entry) for entry in entries]
-    fits = all(entry is not None and lowest <= entry <= MOST for entry in whole)
+    numbers = map(as_integer, entries)
+    whole = [entry for entry in numbers if entry is not None and lowest <= entry <= MOST]
+    fits = len(whole) == len(entries)
     if not fits or (length is not None and len(whole) != length):
         many = "integers" if length is None else f"{length} integers"
         raise ArgumentError(message(op, f"{name} {many}{_bounds(least, None)}", quoted(value)))
-    return tuple(whole)  # type: ignore[arg-type]
+    return tuple(whole)
 
 
 def iterator(op: str, name: str, value: Any) -> Iterator[Any]:

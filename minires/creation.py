@@ -25,14 +25,14 @@ def sizes_of(op: str, args: Sequence[Any], least: int = 0) -> tuple[int, ...]:
     """
     if len(args) == 1 and _is_sequence(args[0]):
         args = args[0]
-    sizes = [as_integer(size) for size in args]
-    if None in sizes:
+    sizes = [size for size in map(as_integer, args) if size is not None]
+    if len(sizes) < len(args):
         raise ShapeError(message(op, "integers", quoted(tuple(args[: DIMS + 1]))))
     if len(sizes) > DIMS:
         raise ShapeError(message(op, f"at most {DIMS} dimensions", len(sizes)))
-    if any(size < least for size in sizes if size is not None):
+    if any(size < least for size in sizes):
         raise ShapeError(message(op, f"sizes >= {least}", quoted(tuple(sizes))))
-    return tuple(sizes)  # type: ignore[arg-type]
+    return tuple(sizes)
 
 
 def _is_sequence(value: Any) -> bool:

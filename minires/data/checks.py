@@ -50,11 +50,10 @@ def places(op: str, index: Any, n: int) -> int | NDArray[np.int64]:
     if isinstance(index, slice):
         return np.arange(*arguments.span(op, index).indices(n), dtype=np.int64)
     if isinstance(index, list | range):
-        whole = [arguments.as_integer(entry) for entry in index]
-        if None in whole:
+        whole = [entry for entry in map(arguments.as_integer, index) if entry is not None]
+        if len(whole) < len(index):
             raise _no_index(op, index)
-        lowest, highest = min(whole, default=0), max(whole, default=0)  # type: ignore[type-var]
-        _within(op, lowest, highest, n if whole else 1)  # type: ignore[arg-type]
+        _within(op, min(whole, default=0), max(whole, default=0), n if whole else 1)
         many = np.array(whole, np.int64)
     else:
         many = index.detach().numpy() if isinstance(index, Tensor) else index
