@@ -30,7 +30,11 @@ import pytest
 import minires
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "benchmarks/README.md",
+]
 LANGUAGES = {"python", "bash", "text"}
 NEEDS = {"docs/export.md": ("onnx", "onnxruntime")}  # packages of the extra "parity"
 

@@ -1,0 +1,74 @@
+"""What contributors are told, what runs before a commit and what .ci/run checks are the same."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import minires as mr
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKERS = {"ruff", "mypy"}
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def hooks():
+    """The command of each hook, in order."""
+    return [
+        shlex.split(line) for line in re.findall(r"entry: (.+)", text(".pre-commit-config.yaml"))
+    ]
+
+
+def steps():
+    """The commands of ``.ci/run`` that are programs of its virtual environment, in order."""
+    script = text(".ci/run").replace("\\\n", " ")
+    lines = re.findall(r'^"\$bin/(\w+)"(.*)$', script, re.MULTILINE)
+    return [[program, *shlex.split(rest)] for program, rest in lines]
+
+
+def told():
+    """The commands in the bash blocks of CONTRIBUTING.md."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text("CONTRIBUTING.md"), re.MULTILINE | re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+def test_the_hooks_are_the_checks_of_the_whole_run():
+    checks = [step for step in steps() if step[0] in CHECKERS]
+    assert checks == [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+    assert hooks() == [*checks, ["pytest", "tests/test_layout.py"]]
+    assert ["pytest"] in steps()  # the whole suite, the layout test with it
+
+
+def test_hooks_need_no_network_and_look_at_everything():
+    config = text(".pre-commit-config.yaml")
+    assert re.findall(r"repo: (.+)", config) == ["local"]
+    for setting in ("language: system", "pass_filenames: false", "always_run: true"):
+        assert config.count(setting) == len(hooks())
+
+
+def test_the_page_names_the_same_commands():
+    assert all(hook in told() for hook in hooks())
+    assert ["pytest", "-m", "not slow"] in told()
+    assert ["pytest"] in told()
+
+
+def test_extras_of_the_page_exist_and_bring_the_tools():
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    install = next(line for line in told() if line[:2] == ["pip", "install"])
+    for extra in re.search(r"\[(.*)\]", install[-1])[1].split(","):
+        assert extra in extras
+    tools = {re.match(r"[\w-]+", need)[0] for need in extras["dev"]}
+    assert CHECKERS | {"pre-commit"} <= tools
+
+
+def test_the_version_is_the_one_that_the_changelog_ends_with():
+    names = re.findall(r"^## \[(.+?)\]", text("CHANGELOG.md"), re.MULTILINE)
+    assert names[:2] == ["Unreleased", mr.__version__]
+    assert version("minires") == mr.__version__
