@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import re
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import pytest
 import minires as mr
 from minires.gradcheck import check, check2
 
+F64 = "float64"
 TOLERANCE = {"float64": 1e-11, "float32": 3e-5}
 
 
@@ -30,6 +32,16 @@ def distinct(*shapes, seed=0):
         size = int(np.prod(shape))
         result.append(np.asarray((rng.permutation(size) - size / 2 + 0.5).reshape(shape) * 0.1))
     return result
+
+
+def leaf(values, dtype=F64):
+    """A tensor of these values that requires a gradient."""
+    return mr.tensor(values, dtype=dtype, requires_grad=True)
+
+
+def line():
+    """The line of the caller, as messages write it."""
+    return inspect.currentframe().f_back.f_lineno
 
 
 LAYOUTS = {

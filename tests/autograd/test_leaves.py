@@ -6,7 +6,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from core.leaves import F64, leaf
+from harness import F64, leaf
 
 import minires as mr
 from minires import nn

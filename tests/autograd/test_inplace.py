@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from core.leaves import F64, leaf, line
+from harness import F64, leaf, line
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError, GraphError, ShapeError
@@ -24,7 +24,7 @@ def test_a_saved_input_changed_in_place_names_both_lines():
     text = str(error.value)
     assert re.search(rf"Mul saved a tensor of shape \(2,\) \(version 0\) at \S+:{saved_at};", text)
     assert re.search(rf"changed in place at \S+:{changed_at} \(version 1\)", text)
-    assert "test_autograd_in_place.py" in text
+    assert "test_inplace.py" in text
     assert "y = y + x" in text
 
 
@@ -114,7 +114,7 @@ def test_in_place_on_itself():
 def test_leaves_that_require_grad_are_protected():
     x = leaf([1.0, 2.0])
     at = line() + 2
-    with pytest.raises(GraphError, match=rf"_in_place.py:{at}: a leaf that requires grad"):
+    with pytest.raises(GraphError, match=rf"test_inplace.py:{at}: a leaf that requires grad"):
         x += 1
     with pytest.raises(GraphError, match="a view of a leaf that requires grad"):
         x[0].fill_(1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from core.leaves import F64, leaf, line
+from harness import F64, leaf, line
 
 import minires as mr
 from minires.errors import DTypeError, GraphError, ShapeError

@@ -11,7 +11,7 @@ import weakref
 
 import numpy as np
 import pytest
-from core.leaves import F64, leaf, line
+from harness import F64, leaf, line
 
 import minires as mr
 from minires import autograd
@@ -178,7 +178,7 @@ def test_a_second_backward_names_the_lines():
     with pytest.raises(GraphError) as error:
         y.backward()
     text = str(error.value)
-    assert re.search(rf"Mul saved at \S+test_autograd.py:{made_at} were released", text)
+    assert re.search(rf"Mul saved at \S+test_walk.py:{made_at} were released", text)
     assert re.search(rf"first backward at \S+:{first_at};", text)
     assert re.search(rf"second one came at \S+:{second_at}\.", text)
     assert "retain_graph=True" in text
@@ -371,7 +371,7 @@ def test_detect_anomaly_names_the_forward_line():
     x = leaf([-1.0])
     with mr.detect_anomaly():
         at = line() + 2
-        with pytest.raises(NaNError, match=rf"Log made the first NaN .*test_autograd.py:{at}"):
+        with pytest.raises(NaNError, match=rf"Log made the first NaN .*test_walk.py:{at}"):
             mr.log(x)
         y = mr.tensor([np.nan]) * 2  # a NaN that came in is not made here
     assert np.isnan(y.item())
@@ -395,7 +395,7 @@ def test_detect_anomaly_names_the_forward_line_of_a_nan_made_backward():
 def test_messages_name_the_users_line_and_not_the_engines():
     place = autograd.caller()
     assert place == (__file__, line() - 1)
-    assert autograd.show_place(place).endswith(f"test_autograd.py:{line() - 2}")
+    assert autograd.show_place(place).endswith(f"test_walk.py:{line() - 2}")
     assert autograd.show_place(("<stdin>", 3)) == "<stdin>:3"
 
 
