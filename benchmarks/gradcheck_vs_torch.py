@@ -1,6 +1,6 @@
 """Which planted errors does ``torch.autograd.gradcheck`` find, and which does minires?
 
-Every error of ``minires.gradcheck.planted`` is put in place, and the same function with the same
+Every error of ``minires.selfcheck.planted`` is put in place, and the same function with the same
 wrong backward is handed to four checkers, on the same numbers:
 
 * ``torch.autograd.gradcheck``, slow mode (every entry) and fast mode (one random projection), with
@@ -30,7 +30,7 @@ import torch
 import minires as mr
 from minires import environment
 from minires.gradcheck import check
-from minires.gradcheck.planted import PLANTED, Planted
+from minires.selfcheck.planted import PLANTED, Planted
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gradcheck_vs_torch.csv"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "gradient_checks.md"

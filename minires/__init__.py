@@ -48,8 +48,8 @@ from .creation import (
 from .derivatives import hessian, hvp, jacobian, jvp, vjp
 from .device import Device, backend, synchronize
 from .device import Device as device
-from .draws import rand, randint, randn, randn_like, randperm
 from .ops import *  # noqa: F403 - every operation is a public name, as in mr.conv2d
+from .ops.random import rand, randint, randn, randn_like, randperm
 from .random import Generator, manual_seed
 from .tensor import Tensor, from_dlpack, from_numpy, tensor
 from .version import __version__
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .captured import capture
     from .interop import export_onnx, load, load_metadata, save
     from .kernels.numba.threads import get_num_threads, set_num_threads
-    from .nn.draw import draw
+    from .nn.graph_picture import draw
     from .nn.summary import summary
 
 _notebook.shorten_tracebacks()
@@ -91,7 +91,7 @@ _LAZY = {
     "load": ".interop",
     "load_metadata": ".interop",
     "save": ".interop",
-    "draw": ".nn.draw",
+    "draw": ".nn.graph_picture",
     "export_onnx": ".interop",
     "summary": ".nn",
 }

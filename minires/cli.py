@@ -24,7 +24,7 @@ from minires.starting import release
 from minires.streams import printable, steady
 
 if TYPE_CHECKING:
-    from minires.gradcheck.suite import Result
+    from minires.selfcheck import Result
 
 
 class _Commands(TyperGroup):
@@ -361,19 +361,20 @@ def gradcheck(
     Prints one line for each argument on each backend, and then every error in
     detail. The exit code is 1 if there is an error.
     """
+    from minires import selfcheck
     from minires.console import GradcheckDisplay, gradcheck_legend, gradcheck_table
     from minires.files import make_private
-    from minires.gradcheck import page, suite
     from minires.kernels.numba.compiler import cache_folder
+    from minires.selfcheck import page
 
     if n:  # Hypothesis keeps its notes in the current folder unless told otherwise
         notes = cache_folder().parent / "hypothesis"
         make_private(notes)
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(notes))
-    plan = suite.plan(names or (), backend=backend, device=device, draws=n, seed=seed)
+    plan = selfcheck.plan(names or (), backend=backend, device=device, draws=n, seed=seed)
     if report is not None:
         page.check_path(report)
-    with GradcheckDisplay(console, max(map(len, suite.NAMES))) as display:
+    with GradcheckDisplay(console, max(map(len, selfcheck.NAMES))) as display:
         result = plan.run(display)
     console.print(gradcheck_table(result.rows(), console.width))
     console.print()
@@ -390,7 +391,7 @@ def gradcheck(
 
 def _gradcheck_report(path: Path, result: Result, seed: int) -> bool:
     """Write the report; whether the identity path of the blocks in it holds."""
-    from minires.gradcheck import gallery, page
+    from minires.selfcheck import gallery, page
 
     blocks = set(gallery.BLOCKS) & {row.name for row in result.rows()}
     identity = None

@@ -28,7 +28,7 @@ from minires.errors import MiniresError
 from minires.starting import STOPPED
 
 if TYPE_CHECKING:
-    from minires.gradcheck.suite import Row
+    from minires.selfcheck import Row
     from minires.train import Running
 
 

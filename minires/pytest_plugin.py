@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     if config.getoption("--minires-gradcheck"):
-        from .gradcheck.as_tests import collect
+        from .selfcheck.as_tests import collect
 
         items += collect(session)
 

@@ -311,7 +311,7 @@ def test_gradcheck_fails_with_what_is_wrong_below_the_table(capsys, monkeypatch,
 
 
 def test_gradcheck_reports_the_identity_path_of_blocks(capsys, tmp_path, monkeypatch):
-    from minires.gradcheck import gallery
+    from minires.selfcheck import gallery
 
     small = partial(gallery.identity.singular_values, (2, 3), shape=(2, 2, 2))
     monkeypatch.setattr(gallery.identity, "singular_values", small)

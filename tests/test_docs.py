@@ -236,10 +236,10 @@ def test_readme_and_help_give_one_duration() -> None:
 
 
 def test_the_page_counts_the_gradient_checks() -> None:
-    from minires.gradcheck import suite
+    from minires import selfcheck
 
     page = (ROOT / "docs/gradient_checks.md").read_text(encoding="utf-8")
-    count = len(suite.plan(device="cpu").jobs)
+    count = len(selfcheck.plan(device="cpu").jobs)
     assert f"\nAll {count} cases hold on numpy and numba:" in page, "take over a new run"
 
 

@@ -21,13 +21,15 @@ OPS = sorted(p.parent.name for p in (PACKAGE / "ops").glob("*/op.py"))
 STOREYS = [
     {"errors", "forks", "arguments", "files", "mode", "starting", "notebook", "version"},
     {"device", "random", "autograd", "cuda"},
-    {"tensor", "creation", "draws"},
+    {"tensor", "creation"},
     {"kernels", "ops"},
     {"derivatives"},
-    {"nn", "optim", "data", "utils", "environment", "html", "drawing", "streams"},
+    {"nn", "optim", "data", "utils", "environment", "report", "streams"},
     {"captured"},
     {"models", "train", "interop"},
     {"gradcheck"},
+    {"identity"},
+    {"selfcheck"},
     {"study", "console"},
     {"cli", "__main__", "pytest_plugin"},
 ]

@@ -27,7 +27,6 @@ import floors
 from harness import SETTLE_SECONDS, Case, agree, environment
 from shapes import normal, pair
 
-from minires import drawing
 from minires.errors import ArgumentError, MiniresError, message
 from minires.files import write_atomic
 from minires.kernels.numba import threads
@@ -39,6 +38,7 @@ from minires.ops.batch_norm import kernel_numba as batch_norm
 from minires.ops.conv2d import Conv2dGeometry, kernel_numpy
 from minires.ops.conv2d import numba_direct as direct
 from minires.ops.conv2d import numba_winograd as winograd
+from minires.report import figures
 
 FIGURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "ladder_conv2d.png"
 LAYERS = {  # name: images, channels in and out, height and width; kernels are 3x3
@@ -197,14 +197,14 @@ def _seconds(run: Callable[[], object]) -> float:
 # ---- showing ---------------------------------------------------------------------------------
 
 
-@drawing.styled
+@figures.styled
 def figure(ladders: dict[str, list[Rung]], most: float, note: str) -> Any:
     """The rates, a panel for each layer; the seven loops are too slow to be seen as a bar."""
     from matplotlib.figure import Figure
 
-    result = Figure(figsize=(4.2 * len(ladders) + 1.2, 3.7), layout=drawing.layout())
+    result = Figure(figsize=(4.2 * len(ladders) + 1.2, 3.7), layout=figures.layout())
     panels = result.subplots(1, len(ladders), squeeze=False, sharex=True, sharey=True)[0]
-    blue, vermillion = drawing.KIND_COLOURS["residual"], drawing.KIND_COLOURS["plain"]
+    blue, vermillion = figures.KIND_COLOURS["residual"], figures.KIND_COLOURS["plain"]
     for axis, (title, rungs) in zip(panels, ladders.items()):
         for place, rung in enumerate(rungs):
             rate = rung.rate / 1e9
@@ -227,7 +227,7 @@ def figure(ladders: dict[str, list[Rung]], most: float, note: str) -> Any:
     highest = max(rung.rate for rungs in ladders.values() for rung in rungs)
     panels[0].set_xlim(0, 1.15 * max(highest, most) / 1e9)
     notes = [f"Line: {most / 1e9:.0f} GFLOP/s, the register tile on data in the cache. {note}"]
-    drawing.heading(result, "A 3x3 convolution, forward, in ever better ways", notes)
+    figures.heading(result, "A 3x3 convolution, forward, in ever better ways", notes)
     return result
 
 
@@ -284,7 +284,7 @@ def _run(options: argparse.Namespace) -> None:
     for title, rungs in ladders.items():
         console.print(_show(title, rungs, most))
     if options.figure is not None:
-        write_atomic(options.figure, drawing.to_bytes(figure(ladders, most, note), "png"))
+        write_atomic(options.figure, figures.to_bytes(figure(ladders, most, note), "png"))
         console.print(f"Drawn in {options.figure}", soft_wrap=True)
 
 

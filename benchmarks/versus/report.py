@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires import drawing
 from minires.files import write_atomic
+from minires.report import figures
 
 if TYPE_CHECKING:
     from versus.works import Result, Work
@@ -154,7 +154,7 @@ def markdown(path: Path) -> str:
     return "\n\n".join(parts)
 
 
-@drawing.styled
+@figures.styled
 def figure(rows: Sequence[Row]) -> Any:
     """Bars of the ratios of nets, and beside them the convolutions', with must and goal."""
     from matplotlib.figure import Figure
@@ -166,35 +166,35 @@ def figure(rows: Sequence[Row]) -> Any:
     ]
     panels = [panel for panel in panels if panel[1]]
     longest = max(len(lines) for _, lines in panels)
-    result = Figure(figsize=(8.4 * len(panels), 1.9 + 0.2 * longest), layout=drawing.layout())
+    result = Figure(figsize=(8.4 * len(panels), 1.9 + 0.2 * longest), layout=figures.layout())
     axes = result.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, lines) in zip(axes, panels):
         for place, line in enumerate(lines):
             value, low, high = (float(line[name]) for name in ("value", "p20", "p80"))
             axis.barh(place, value, height=0.66, color=COLOURS[verdict(line)])
-            axis.plot([low, high], [place] * 2, color=drawing.INK, lw=1)
+            axis.plot([low, high], [place] * 2, color=figures.INK, lw=1)
             for name, dashes in (("must", "-"), ("goal", ":")):
                 at = float(line[name])
-                axis.plot([at] * 2, [place - 0.45, place + 0.45], dashes, color=drawing.INK, lw=1.6)
+                axis.plot([at] * 2, [place - 0.45, place + 0.45], dashes, color=figures.INK, lw=1.6)
         axis.set_yticks(range(len(lines)), [line["title"] for line in lines], fontsize=7.5)
         axis.set_ylim(longest - 0.4, -0.6)
         far = max(float(line[name]) for line in lines for name in ("must", "value", "p80"))
         axis.set_xlim(0, max(1.1, 1.05 * far))
-        axis.axvline(1, color=drawing.GREY, lw=0.8)
+        axis.axvline(1, color=figures.GREY, lw=0.8)
         axis.grid(axis="y", visible=False)
         axis.set_title(title)
         axis.set_xlabel("minires / PyTorch, time or memory")
     names = {"goal": "reaches the goal", "must": "reaches the must", "missed": "misses it"}
-    keys = [drawing.key(names[name], color=colour, lw=6) for name, colour in COLOURS.items()]
-    keys += [drawing.key("must", color=drawing.INK, lw=1.6)]
-    keys += [drawing.key("goal", color=drawing.INK, lw=1.6, ls=":")]
-    drawing.heading(result, "minires against PyTorch: less is better", list(caption(rows)))
-    drawing.legend(result, keys, per_row=5)
+    keys = [figures.key(names[name], color=colour, lw=6) for name, colour in COLOURS.items()]
+    keys += [figures.key("must", color=figures.INK, lw=1.6)]
+    keys += [figures.key("goal", color=figures.INK, lw=1.6, ls=":")]
+    figures.heading(result, "minires against PyTorch: less is better", list(caption(rows)))
+    figures.legend(result, keys, per_row=5)
     return result
 
 
 def draw(path: Path) -> Path:
     """Draw the newest rows of a CSV file beside it."""
     target = path.with_suffix(".png")
-    write_atomic(target, drawing.to_bytes(figure(newest(path)), "png"))
+    write_atomic(target, figures.to_bytes(figure(newest(path)), "png"))
     return target

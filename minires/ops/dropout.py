@@ -13,10 +13,10 @@ import numpy as np
 from ..arguments import flag, number
 from ..autograd import computed
 from ..device import array_module
-from ..draws import source
 from ..tensor import Tensor
 from .checks import images, real
 from .elementwise import mul
+from .random import source
 
 
 def dropout(

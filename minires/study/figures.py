@@ -8,7 +8,7 @@
 The same visual code in all of them: dashed is plain and solid is residual, colour is depth (dark to
 light, so that it also reads in grey) or, where depth is on an axis, kind. Over several seeds a line
 is the mean of the finished runs and the band around it their range. The style is that of
-:mod:`minires.drawing`; the same results give the same bytes.
+:mod:`minires.report.figures`; the same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minires.drawing import (
+from minires.files import write_atomic
+from minires.report.figures import (
     DASHES,
     GREY,
     INK,
@@ -33,7 +34,6 @@ from minires.drawing import (
     styled,
     to_bytes,
 )
-from minires.files import write_atomic
 from minires.study.tables import KINDS, groups, rows
 
 if TYPE_CHECKING:

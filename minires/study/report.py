@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from minires.files import write_atomic
-from minires.html import document, paragraph, svg_uri
-from minires.html import facts as facts_table
+from minires.report.page import document, paragraph, svg_uri
+from minires.report.page import facts as facts_table
 from minires.study import figures, tables
 
 PAPER = "https://arxiv.org/abs/1512.03385"

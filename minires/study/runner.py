@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minires import arguments, data, environment
-from minires.drawing import matplotlib
 from minires.errors import ArgumentError, CheckpointError, NaNError, message, quoted
 from minires.files import claimed
 from minires.models import cifar_plain, cifar_resnet
 from minires.models.cifar import blocks_per_stage
 from minires.nn import Module, summary
 from minires.random import manual_seed
+from minires.report.figures import matplotlib
 from minires.study import figures, measures, protocols, report, store, tables
 from minires.study.store import Results
 from minires.study.tables import KINDS

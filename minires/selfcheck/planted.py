@@ -17,13 +17,12 @@ import numpy as np
 
 from .. import random
 from ..device import backend as use_backend
+from ..gradcheck import Report, check
 from ..models.blocks import BasicBlock
 from ..ops import avg_pool2d, batch_norm, conv2d, max_pool2d
 from ..tensor import Tensor
 from . import mistakes
-from .check import check
 from .mistakes import Mixing, Plant
-from .report import Report
 
 Case = tuple[Callable[..., Tensor], list[Tensor], list[str]]  # a function, its inputs, their names
 

@@ -8,9 +8,9 @@ import pytest
 import minires as mr
 from minires.device import kernels
 from minires.gradcheck import check
-from minires.gradcheck.planted import PLANTED, check_planted
 from minires.models import BasicBlock
 from minires.ops.elementwise import Sub
+from minires.selfcheck.planted import PLANTED, check_planted
 
 each = pytest.mark.parametrize("planted", PLANTED, ids=lambda p: p.name)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minires.drawing import GREY, INK, KIND_COLOURS, RULE
 from minires.errors import ArgumentError, ExportError, message
 from minires.files import as_path, write_atomic
 from minires.nn.module import Module
@@ -23,6 +22,7 @@ from minires.ops.conv2d.op import Conv2d, Conv2dInput
 from minires.ops.index import GetItem
 from minires.ops.matmul import MatMul
 from minires.ops.max_pool2d.op import MaxPool2d
+from minires.report.figures import GREY, INK, KIND_COLOURS, RULE
 
 UNSEEN = {layout.ChannelsLast, layout.Contiguous, convert.Clone, convert.Move}
 WEIGHTED = {Conv2d, Conv2dInput, MatMul}

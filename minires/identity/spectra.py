@@ -15,7 +15,7 @@ import numpy as np
 from minires import random
 from minires.autograd import grad
 from minires.errors import ArgumentError, message
-from minires.gradcheck.identity.jacobians import Array, as_float64, calibrate, frozen
+from minires.identity.jacobians import Array, as_float64, calibrate, frozen
 from minires.models import BasicBlock, PlainBlock, PreActBlock, PreActPlainBlock
 from minires.models.network import he_init
 from minires.nn import Module, Sequential

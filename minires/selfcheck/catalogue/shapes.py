@@ -1,6 +1,6 @@
 """Random shapes and options for each operation (Hypothesis): what a list of cases forgets.
 
-Each strategy draws a :class:`~minires.gradcheck.suite.Case`: strides beyond the kernel, padding
+Each strategy draws a :class:`~minires.selfcheck.Case`: strides beyond the kernel, padding
 beyond it too, dilation, groups, h unlike w, sizes of one, and arguments whose memory is reversed,
 strided, transposed or repeated. All start from the smallest, so that a case that fails shrinks to
 the least that still does. Its label has all shapes, layouts and options, to make it again.
@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from hypothesis.extra.numpy import basic_indices, mutually_broadcastable_shapes
 
-from .. import ops
-from ..errors import MiniresError
-from ..ops.conv2d.op import Conv2dGeometry
-from ..tensor import Tensor
-from .suite.case import Case, Groups, Shape, Values, apart, each, normal, positive, together
+from ... import ops
+from ...errors import MiniresError
+from ...ops.conv2d.op import Conv2dGeometry
+from ...tensor import Tensor
+from .case import Case, Groups, Shape, Values, apart, each, normal, positive, together
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Maker = Callable[..., Values]

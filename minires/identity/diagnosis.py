@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.gradcheck.identity.jacobians import Array, Jacobians
+from minires.identity.jacobians import Array, Jacobians
 
 _CLOSE = 1e-9  # of the largest entry: a factor of 1.001 is far from 1, rounding is not
 

@@ -1,4 +1,4 @@
-"""The suite covers everything there is, adds up what it finds, and shows what is wrong."""
+"""The catalogue covers everything there is, adds up what it finds, and shows what is wrong."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import minires as mr
 from minires import models, nn, ops
 from minires.device import CPU, _backend, _kernel_module
 from minires.errors import ArgumentError, DeviceError, KernelMissing
-from minires.gradcheck.suite import CASES, Backend, backends, examine, plan, select
-from minires.gradcheck.suite.arrays import NOT_DIFFERENTIABLE
-from minires.gradcheck.suite.case import LAYOUTS, apart, normal
-from minires.gradcheck.suite.layers import CONTAINERS
 from minires.models import blocks
+from minires.selfcheck import CASES, Backend, backends, catalogue, examine, plan, select
+from minires.selfcheck.catalogue.arrays import NOT_DIFFERENTIABLE
+from minires.selfcheck.catalogue.case import LAYOUTS, apart, normal
+from minires.selfcheck.catalogue.layers import CONTAINERS
 
 NUMPY, NUMBA = Backend("numpy"), Backend("numba")
 BLOCKS = ["PlainBlock", "BasicBlock", "Bottleneck", "PreActPlainBlock", "PreActBlock"]
@@ -197,15 +197,15 @@ def test_bad_plans(options, kind, words):
 
 def test_random_shapes_need_hypothesis(monkeypatch):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    monkeypatch.delitem(sys.modules, "minires.gradcheck.shapes", raising=False)
-    monkeypatch.delattr(mr.gradcheck, "shapes", raising=False)
+    monkeypatch.delitem(sys.modules, "minires.selfcheck.catalogue.shapes", raising=False)
+    monkeypatch.delattr(catalogue, "shapes", raising=False)
     with raises(ArgumentError, "Hypothesis", "pip install 'minires[test]'"):
         plan(["relu"], draws=1)
 
 
 def test_without_random_shapes_nothing_of_the_tests_is_imported():
     code = (
-        "import sys; from minires.gradcheck.suite import plan; plan(['relu']).run();"
+        "import sys; from minires.selfcheck import plan; plan(['relu']).run();"
         "print([m for m in ('hypothesis', 'pytest', 'matplotlib', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -316,10 +316,10 @@ def test_a_kernel_that_raises_does_not_hide_the_others(monkeypatch):
         raise IndexError("out of the window")
 
     monkeypatch.setattr(kernel("relu"), "relu_bwd_x", broken)
-    monkeypatch.setattr("minires.gradcheck.suite.runner.warm_up", lambda *_: None)
+    monkeypatch.setattr("minires.selfcheck.runner.warm_up", lambda *_: None)
     result = plan(["relu", "neg"], backend="numpy").run()
     assert "IndexError: out of the window" in result.failures()[0]
-    assert "test_suite.py:" in result.failures()[0]
+    assert "test_catalogue.py:" in result.failures()[0]
     assert {r.name: r.ok for r in result.rows()} == {"relu": False, "neg": True}
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from . import random
-from .arguments import as_integer, integer
-from .creation import shape_of
-from .device import CPU, Device
-from .errors import ArgumentError, DTypeError, message, quoted
-from .tensor import Tensor, as_dtype, given, make
+from .. import random
+from ..arguments import as_integer, integer
+from ..creation import shape_of
+from ..device import CPU, Device
+from ..errors import ArgumentError, DTypeError, message, quoted
+from ..tensor import Tensor, as_dtype, given, make
 
 
 def source(op: str, generator: np.random.Generator | None) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Runs the cases on every backend."""
+"""Runs the cases of the catalogue on every backend."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...arguments import integer
-from ...autograd import grad
-from ...device import CPU, Device, available, backend
-from ...errors import ArgumentError, DeviceError, KernelMissing, MiniresError, message, unknown
-from ...nn import Module
-from ...tensor import Tensor
-from .. import AdjointReport, check, check2, check_adjoint, check_module
-from ..report import Report
-from .case import Case
+from ..arguments import integer
+from ..autograd import grad
+from ..device import CPU, Device, available, backend
+from ..errors import ArgumentError, DeviceError, KernelMissing, MiniresError, message, unknown
+from ..gradcheck import AdjointReport, check, check2, check_adjoint, check_module
+from ..gradcheck.report import Report
+from ..nn import Module
+from ..tensor import Tensor
 from .catalogue import names_of, select
+from .catalogue.case import Case
 from .results import Outcome, Result
 
 # Second derivatives of a map with m outputs and n inputs have m·n² entries: probes see them all.
@@ -233,7 +233,7 @@ def plan(
 def _searches(jobs: Sequence[tuple[Case, Backend]]) -> tuple[tuple[str, Any, Backend], ...]:
     """(name, strategy, backend) for every planned operation that has random shapes."""
     try:
-        from .. import shapes  # not at the top: Hypothesis belongs to the tests
+        from .catalogue import shapes  # not at the top: Hypothesis belongs to the tests
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
@@ -263,7 +263,7 @@ def _search(
     name: str, strategy: Any, place: Backend, draws: int, seed: int, progress: Progress | None
 ) -> list[Outcome]:
     """The outcomes of ``draws`` random cases; of those that fail, the smallest."""
-    from ..shapes import smallest
+    from .catalogue.shapes import smallest
 
     outcomes: list[Outcome] = []
     failed = False

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from minires.autograd import grad
 from minires.errors import ArgumentError, ShapeError, message
-from minires.gradcheck.identity.jacobians import (
+from minires.gradcheck.report import Verdict
+from minires.identity.jacobians import (
     LIMIT,
     Array,
     Jacobians,
@@ -33,7 +34,6 @@ from minires.gradcheck.identity.jacobians import (
     relative,
     rows,
 )
-from minires.gradcheck.report import Verdict
 from minires.nn import Module
 from minires.ops import cross_entropy
 from minires.tensor import Tensor
@@ -144,7 +144,7 @@ def path_lengths(blocks: Sequence[Module], x: Tensor, gy: Tensor) -> PathLengths
         ShapeError: ``gy`` has another shape than the output.
 
     >>> import minires as mr
-    >>> from minires.gradcheck.identity import path_lengths
+    >>> from minires.identity import path_lengths
     >>> from minires.models import PreActBlock
     >>> blocks = [PreActBlock(2, 2).double() for _ in range(3)]
     >>> x = mr.randn(2, 2, 4, 4, dtype="float64")

@@ -5,7 +5,7 @@
 * :func:`path_lengths`: the gradient by the number of residual branches it came through
   (Veit et al. 2016, arXiv:1605.06431, Fig. 6).
 
-Each takes numbers that :mod:`minires.gradcheck.identity` computes and returns a Matplotlib figure;
+Each takes numbers that :mod:`minires.identity` computes and returns a Matplotlib figure;
 :func:`draw_all` computes and writes all of them.
 """
 
@@ -19,7 +19,15 @@ import numpy as np
 
 from minires import random
 from minires.data import load
-from minires.drawing import (
+from minires.files import write_atomic
+from minires.identity.chains import PathLengths, around_blocks, sample_path_norms
+from minires.identity.chains import path_lengths as split_by_length
+from minires.identity.jacobians import Array, Jacobians, jacobians
+from minires.identity.proof import RESIDUAL, example
+from minires.identity.spectra import Spectra
+from minires.identity.spectra import singular_values as compute_spectra
+from minires.models import cifar_resnet
+from minires.report.figures import (
     DASHES,
     GREY,
     INK,
@@ -32,14 +40,6 @@ from minires.drawing import (
     styled,
     to_bytes,
 )
-from minires.files import write_atomic
-from minires.gradcheck.identity.chains import PathLengths, around_blocks, sample_path_norms
-from minires.gradcheck.identity.chains import path_lengths as split_by_length
-from minires.gradcheck.identity.jacobians import Array, Jacobians, jacobians
-from minires.gradcheck.identity.proof import RESIDUAL, example
-from minires.gradcheck.identity.spectra import Spectra
-from minires.gradcheck.identity.spectra import singular_values as compute_spectra
-from minires.models import cifar_resnet
 from minires.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ def path_lengths(
     that length; right, the gradient norm of single paths, which falls as paths get longer.
 
     Args:
-        split: of :func:`minires.gradcheck.identity.path_lengths`.
+        split: of :func:`minires.identity.path_lengths`.
         singles: (samples, n + 1) norms of
-            :func:`minires.gradcheck.identity.sample_path_norms`; their geometric mean is drawn,
+            :func:`minires.identity.sample_path_norms`; their geometric mean is drawn,
             and their range.
         name: of what the split is of, for the heading.
 

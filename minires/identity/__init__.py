@@ -6,12 +6,12 @@
   a chain of blocks, and :func:`path_lengths` splits a gradient by the number of branches it came
   through.
 * :func:`singular_values` compares deep plain and residual stacks.
-* :mod:`minires.gradcheck.identity.figures` draws all of it.
+* :mod:`minires.identity.figures` draws all of it.
 
 ``docs/identity_path.md`` walks through it.
 """
 
-from minires.gradcheck.identity.chains import (
+from minires.identity.chains import (
     ChainProof,
     PathLengths,
     around_blocks,
@@ -22,8 +22,8 @@ from minires.gradcheck.identity.chains import (
     prove_chain,
     sample_path_norms,
 )
-from minires.gradcheck.identity.jacobians import Jacobians, calibrate, jacobians
-from minires.gradcheck.identity.proof import (
+from minires.identity.jacobians import Jacobians, calibrate, jacobians
+from minires.identity.proof import (
     Proof,
     example,
     option_a_matrix,
@@ -33,7 +33,7 @@ from minires.gradcheck.identity.proof import (
     silenced,
     worst,
 )
-from minires.gradcheck.identity.spectra import Spectra, singular_values, stack_jacobians
+from minires.identity.spectra import Spectra, singular_values, stack_jacobians
 
 __all__ = [
     "ChainProof",

@@ -11,10 +11,10 @@ from typing import Any
 from .. import environment
 from ..errors import ArgumentError, message
 from ..files import check_writable, write_atomic
-from ..html import document, facts, paragraph, svg_uri
+from ..gradcheck.report import MOST_SKIPPED, ROUNDING_LIMIT
+from ..report.page import document, facts, paragraph, svg_uri
 from .gallery import Gallery, Picture
-from .report import MOST_SKIPPED, ROUNDING_LIMIT
-from .suite import Result, Row
+from .results import Result, Row
 
 CSS = """
 main { max-width: 1080px; }

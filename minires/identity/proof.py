@@ -16,8 +16,10 @@ import numpy as np
 
 from minires import random
 from minires.errors import ShapeError, message
-from minires.gradcheck.identity.diagnosis import what_is_wrong
-from minires.gradcheck.identity.jacobians import (
+from minires.gradcheck.jacobians import numeric_jacobian
+from minires.gradcheck.report import Verdict
+from minires.identity.diagnosis import what_is_wrong
+from minires.identity.jacobians import (
     LIMIT,
     Array,
     Jacobians,
@@ -33,8 +35,6 @@ from minires.gradcheck.identity.jacobians import (
     shares_activation,
     times_read,
 )
-from minires.gradcheck.jacobians import numeric_jacobian
-from minires.gradcheck.report import Verdict
 from minires.models import (
     BasicBlock,
     Bottleneck,
@@ -124,7 +124,7 @@ def prove(kinds: Sequence[Any] = (*RESIDUAL, *PLAIN), seed: int = 0) -> list[Pro
 
     Backward runs on the backend that is set, the complex step on the NumPy references.
 
-    >>> from minires.gradcheck import identity
+    >>> from minires import identity
     >>> from minires.models import PreActPlainBlock
     >>> proofs = identity.prove([PreActPlainBlock])
     >>> [(proof.stride, proof.mode, proof.ok) for proof in proofs]
@@ -440,7 +440,7 @@ def scaled_skip(block: Module, factor: float) -> Module:
     arXiv:1603.05027, Eq. 6); 0 removes it.
 
     >>> import minires as mr
-    >>> from minires.gradcheck.identity import scaled_skip
+    >>> from minires.identity import scaled_skip
     >>> from minires.models import BasicBlock
     >>> x = mr.ones(1, 2, 3, 3)
     >>> bool((scaled_skip(BasicBlock(2, 2), 0.5).skip(x) == x / 2).all())

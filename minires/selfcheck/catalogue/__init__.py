@@ -1,4 +1,4 @@
-"""Every case there is, and choosing among them by name."""
+"""What is checked: every case there is, and choosing among them by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = names_of(CASES)
 
 
 def select(names: Sequence[str] = ()) -> list[Case]:
-    """The cases of these operations, layers and blocks, in the order of the suite; all for none.
+    """The cases of these operations, layers and blocks, all for none, in their order here.
 
     Raises:
         ArgumentError: a name that has no cases, with the nearest that do.

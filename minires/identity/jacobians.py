@@ -208,7 +208,7 @@ def jacobians(block: Module, x: Tensor) -> Jacobians:
         x: (n, c, h, w).
 
     >>> import minires as mr
-    >>> from minires.gradcheck.identity import jacobians
+    >>> from minires.identity import jacobians
     >>> from minires.models import BasicBlock
     >>> j = jacobians(BasicBlock(2, 2), mr.randn(3, 2, 4, 5))
     >>> j.block.shape, bool((j.block == j.expected).all())

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, Phase, find, settings
 
 import minires
 from minires.device import _kernel_module
-from minires.gradcheck.shapes import STRATEGIES, smallest
-from minires.gradcheck.suite import Backend, examine, plan, select
-from minires.gradcheck.suite.case import LAYOUTS
+from minires.selfcheck import Backend, examine, plan, select
+from minires.selfcheck.catalogue.case import LAYOUTS
+from minires.selfcheck.catalogue.shapes import STRATEGIES, smallest
 
 NUMPY, NUMBA = Backend("numpy"), Backend("numba")
 JOBS = [

@@ -1,4 +1,4 @@
-"""What the suite found, case by case and as rows of the table."""
+"""What the checks found, case by case and as rows of the table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import AdjointReport
-from ..report import ArgumentResult, Report
-from .case import Case
+from ..gradcheck import AdjointReport
+from ..gradcheck.report import ArgumentResult, Report
+from .catalogue.case import Case
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Result:
         return texts
 
     def rows(self) -> list[Row]:
-        """The table: by operation in the order of the suite, by argument, by backend."""
+        """The table: by operation in the order of the catalogue, by argument, by backend."""
         rows: dict[tuple[str, str, str], Row] = {}
 
         def row(outcome: Outcome, argument: str) -> Row:

@@ -12,11 +12,9 @@ from harness import raises
 from PIL import Image
 
 import minires as mr
-from minires import nn
-from minires.drawing import to_bytes
+from minires import identity, nn
 from minires.errors import ArgumentError, DTypeError, GradcheckError, ShapeError
-from minires.gradcheck import identity
-from minires.gradcheck.identity import example, figures, jacobians, prove_block
+from minires.identity import example, figures, jacobians, prove_block
 from minires.models import (
     BasicBlock,
     Bottleneck,
@@ -28,6 +26,7 @@ from minires.models import (
     cifar_resnet,
 )
 from minires.models.blocks import add
+from minires.report.figures import to_bytes
 
 RESIDUAL = [BasicBlock, Bottleneck, PreActBlock, PreActBottleneck]
 ALL = [*RESIDUAL, PlainBlock, PreActPlainBlock]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from ..drawing import to_bytes
+from .. import identity
+from ..identity import PathLengths, Proof, Spectra, figures
+from ..identity.proof import PLAIN, RESIDUAL
 from ..nn import Module
-from . import identity
-from .identity import PathLengths, Proof, Spectra, figures
-from .identity.proof import PLAIN, RESIDUAL
+from ..report.figures import to_bytes
 
 BLOCKS = {kind.__name__: kind for kind in (*PLAIN, *RESIDUAL)}
 IMAGES = 2  # whose Jacobians the singular values of deep stacks are averaged over

@@ -10,10 +10,9 @@ from harness import Page, raises
 
 from minires.device import _kernel_module
 from minires.errors import ArgumentError, CheckpointError
-from minires.gradcheck import gallery, page
-from minires.gradcheck.identity import singular_values
-from minires.gradcheck.identity.figures import example_split
-from minires.gradcheck.suite import plan
+from minires.identity import singular_values
+from minires.identity.figures import example_split
+from minires.selfcheck import gallery, page, plan
 
 
 @pytest.fixture(scope="module")

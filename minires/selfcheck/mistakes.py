@@ -1,4 +1,4 @@
-"""The mistakes that :mod:`minires.gradcheck.planted` plants, and how they are planted.
+"""The mistakes that :mod:`minires.selfcheck.planted` plants, and how they are planted.
 
 Each is a context: inside it a backward kernel, the ``backward`` of a Function or the skip of a
 residual block is wrong. Forward passes stay right, so that the numerical derivative is the truth.

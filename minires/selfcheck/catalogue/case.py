@@ -1,4 +1,4 @@
-"""What one case of the suite is: a function or a module, and the inputs to take it at."""
+"""What one case of the catalogue is: a function or a module, and the inputs to take it at."""
 
 from __future__ import annotations
 
