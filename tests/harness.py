@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import math
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import minires as mr
 from minires.gradcheck import check, check2
+from minires.nn import init
 
 F64 = "float64"
 TOLERANCE = {"float64": 1e-11, "float32": 3e-5}
@@ -130,6 +133,35 @@ def one_thread(*libraries):
     finally:
         for library, threads in zip(libraries, before):
             library.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def undrawn():
+    """Networks are built without drawing their large weights, which stay zeros and take no memory.
+
+    For tests that load weights, or look at no values: drawing tens of millions takes seconds.
+    """
+
+    def large(shape):
+        return math.prod(shape) > 10_000
+
+    class Draws:
+        def __getattr__(self, name):
+            draw = getattr(mr.random.generator(), name)
+
+            def drawn(first, second, shape):  # a mean and a deviation, or two ends
+                return np.broadcast_to(0.0, shape) if large(shape) else draw(first, second, shape)
+
+            return drawn if name in ("normal", "uniform") else draw
+
+    def fill(tensor, values):
+        return tensor if large(np.shape(values)) else before(tensor, values)
+
+    before = init._fill
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(init, "random", SimpleNamespace(generator=Draws))
+        patch.setattr(init, "_fill", fill)
+        yield
 
 
 def raises(kind, *words):

@@ -10,23 +10,21 @@ its own, or all of them with ``MINIRES_FUZZ=all`` in the environment (some minut
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import resource
 import sys
-import types
 import typing
 import warnings
 import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fuzz.judge import boxed, fault, used
 from fuzz.recipes import BY_NAME, INSTANCES, RECIPES, SKIPPED, TOGETHER, matrix
 from fuzz.surface import Entry, arguments, surface
 from fuzz.values import BAD
+from harness import undrawn
 
 import minires as mr
 from minires import nn
@@ -142,40 +140,6 @@ def attempt(entry: Entry, replaced: dict[str, Any]) -> None:
     used(call(entry, replaced), following(entry) if inspect.isclass(entry.function) else None)
 
 
-class FewDraws:
-    """The generator, but none of a large weight's entries are drawn."""
-
-    def __getattr__(self, name):
-        return getattr(mr.random.generator(), name)
-
-    def normal(self, mean, std, shape):
-        return _nothing(shape) if _large(shape) else mr.random.generator().normal(mean, std, shape)
-
-    def uniform(self, low, high, shape):
-        return _nothing(shape) if _large(shape) else mr.random.generator().uniform(low, high, shape)
-
-
-def _large(shape):
-    return math.prod(shape) > 10_000
-
-
-def _nothing(shape):
-    return np.broadcast_to(np.zeros(()), shape)  # which takes no memory
-
-
-@pytest.fixture(autouse=True)
-def _few_draws(monkeypatch):
-    """Large weights stay as zeros, of which no memory is taken: drawing tens of millions of them
-    for each call would take most of the time here, and no argument's fault depends on them."""
-    fill = nn.init._fill
-
-    def filled(tensor, values):
-        return tensor if _large(np.shape(values)) else fill(tensor, values)
-
-    monkeypatch.setattr(nn.init, "random", types.SimpleNamespace(generator=FewDraws))
-    monkeypatch.setattr(nn.init, "_fill", filled)
-
-
 @pytest.fixture(autouse=True)
 def _in_a_box(tmp_path, monkeypatch):
     """A folder of its own, little memory, and all settings back afterwards."""
@@ -186,7 +150,7 @@ def _in_a_box(tmp_path, monkeypatch):
         present = int(Path("/proc/self/statm").read_text("ascii").split()[0])
         limit = present * resource.getpagesize() + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    with boxed(), warnings.catch_warnings():
+    with boxed(), undrawn(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

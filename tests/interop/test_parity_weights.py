@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import one_thread
+from harness import one_thread, undrawn
 
 import minires as mr
 from minires import models
@@ -95,7 +95,9 @@ def trained(name, smooth=False):
     PyTorch's own float32 and float64 gradients of these nets differ by percents.
     """
     torch.manual_seed(0)
-    net = TorchResNet(*NETS[name])
+    with pytest.MonkeyPatch.context() as patch:  # convolutions are drawn once, below
+        patch.setattr(tnn.Conv2d, "reset_parameters", lambda module: None)
+        net = TorchResNet(*NETS[name])
     for module in net.modules():
         if isinstance(module, tnn.Conv2d):
             tnn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -120,7 +122,8 @@ def trained(name, smooth=False):
 def pair(name, dtype, smooth=False):
     """The same net on both sides, and the same images."""
     theirs = trained(name, smooth).to(getattr(torch, dtype))
-    ours = models.create(name, num_classes=CLASSES).to(dtype)
+    with undrawn():  # all of it is loaded
+        ours = models.create(name, num_classes=CLASSES).to(dtype)
     assert ours.load_state_dict(theirs.state_dict()) == ([], [])
     assert list(ours.state_dict()) == list(theirs.state_dict())
     x = np.random.default_rng(0).standard_normal((BATCH, 3, SIZE, SIZE)).astype(dtype)
