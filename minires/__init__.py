@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as _np
 
+from . import fusion as _fusion
 from . import notebook as _notebook
+from .anomaly import detect_anomaly
 from .autograd import (
     Function,
-    detect_anomaly,
     enable_grad,
     grad,
     inference_mode,

@@ -161,7 +161,7 @@ def _like(op: str, other: Tensor, dtype: Any) -> Tensor:
     xp = array_module(other._array)
     array = getattr(xp, op)(other._array, dtype=None if dtype is None else as_dtype(dtype))
     result = Tensor(array)
-    result._version.exposed = False
+    result._version.escaped = False
     return result
 
 

@@ -111,6 +111,24 @@ def memory(array: Any) -> Any:
         array = base
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy or CuPy."""
+    return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
+
+
+def writeable(array: Any) -> bool:
+    """Whether an array may be written to: on a GPU every one may."""
+    return getattr(array.flags, "writeable", True)
+
+
+def zeros_on(device: Device, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of zeros on a device."""
+    if device.type == "cpu":
+        return np.zeros(shape, dtype)
+    with cupy().cuda.Device(device.index):
+        return cupy().zeros(shape, dtype)
+
+
 def device_of(array: Any) -> Device:
     """The device an array lives on.
 
@@ -168,42 +186,72 @@ def backend(name: str) -> Mode:
     return Mode("backend", _backend, choice("backend", name, _BACKENDS))
 
 
-ON_CPU = np.empty(0)  # where only the place of an array counts
-
-
-def backend_name(array: Any) -> str:
-    """Which kernels serve this array: "numpy", "numba" or "cuda".
+def backend_name(place: Any) -> str:
+    """Which kernels serve an array, or the arrays of a :class:`Device`: "numpy", "numba" or "cuda".
 
     Raises:
         DTypeError: no array.
+        DeviceError: an array on a GPU under ``backend("numpy")``.
     """
-    if isinstance(array, np.ndarray | np.generic):
-        return "numpy" if _backend.get().value == "numpy" else "numba"
-    _on_gpu("backend_name", array)
+    on_references = _backend.get().value == "numpy"
+    if isinstance(place, np.ndarray | np.generic) or place is CPU:
+        return "numpy" if on_references else "numba"
+    if not isinstance(place, Device):
+        _on_gpu("backend_name", place)
+    elif place == CPU:
+        return "numpy" if on_references else "numba"
+    if on_references:
+        fix = 'Move the tensors with .to("cpu").'
+        raise DeviceError(message('backend("numpy")', "tensors on cpu", "one on a GPU", fix=fix))
     return "cuda"
 
 
+def backend_of(place: Any) -> ModuleType:
+    """What the kernels of an array, or of a :class:`Device`, are made with:
+    :mod:`minires.kernels.numba` or a sibling, all of which offer the same (see there).
+
+    Raises:
+        KernelMissing, DTypeError, DeviceError: there is none.
+    """
+    return _backend_module(backend_name(place))
+
+
+@functools.cache
+def _backend_module(name: str) -> ModuleType:
+    path = f"minires.kernels.{name}"
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:  # it lacks something else
+            raise
+        fix = 'Move the tensors with .to("cpu").'
+        text = message("device", f"kernels for {name!r}", "none", f"{path} does not exist", fix)
+        raise KernelMissing(text) from None
+
+
 def kernels(op: str, array: Any) -> ModuleType:
-    """The kernel module of ``minires.ops.<op>`` that serves this array.
+    """The kernel module that serves this array: of ``minires.ops.<op>``, or of a package of your
+    own if ``op`` is its dotted name.
 
     Raises:
         KernelMissing: the op has no kernel on the array's device.
         ArgumentError: ``op`` is no name.
         DTypeError: no array.
     """
-    if not isinstance(op, str) or not op.isidentifier():  # what imports take
+    if not isinstance(op, str) or not all(part.isidentifier() for part in op.split(".")):
         raise ArgumentError(message("kernels", "op the name of an operation", quoted(op)))
     return _kernel_module(op, backend_name(array))
 
 
 @functools.cache
 def _kernel_module(op: str, name: str) -> ModuleType:
-    path = f"minires.ops.{op}.kernel_{name}"
+    package = op if "." in op else f"minires.ops.{op}"
+    path = f"{package}.kernel_{name}"
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name not in (path, f"minires.ops.{op}"):  # a kernel that lacks something else
-            raise
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise  # a kernel that lacks something else
         context, fix = f"{path} does not exist", 'Move the tensors with .to("cpu").'
         text = message(quoted(op).strip("'"), f"a kernel for {name!r}", "none", context, fix)
         raise KernelMissing(text) from None

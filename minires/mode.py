@@ -8,6 +8,9 @@ value that counts is that of the newest::
     with no_grad():             True <- False
         with enable_grad():     True <- False <- True
 
+A setting may also be built in layers (:class:`Layered`): each mode then holds something around what
+held before it.
+
 Leaving a mode takes its own link out of the chain, wherever that is. So blocks may be left in
 another order than that in which they were entered (two generators that take turns), and in another
 thread or task (an ``ExitStack`` closed by a task of its own): the mode is then over in both.
@@ -17,9 +20,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import ArgumentError, message, quoted
 
@@ -34,7 +38,7 @@ class Held:
         over: whether the mode was left while the link stood in a chain.
     """
 
-    __slots__ = ("before", "by", "over", "token", "value")
+    __slots__ = ("__weakref__", "before", "by", "over", "token", "value")
 
     def __init__(self, value: Any, before: Held | None = None, by: Mode | None = None) -> None:
         self.value, self.before, self.by = value, before, by
@@ -53,20 +57,66 @@ class Held:
         return _living(self.before).value
 
 
+class Layer(Held):
+    """A value that is built around the value below: ``around(below)``, made when it is first asked
+    for."""
+
+    __slots__ = ("_around",)
+    _built: ClassVar[weakref.WeakSet[Layer]] = weakref.WeakSet()
+
+    def __init__(self, around: Callable[[Any], Any], before: Held, by: Mode) -> None:
+        self.before, self.by = before, by
+        self.over, self.token = False, None
+        self._around = around
+
+    def end(self) -> None:
+        self.over, self.token = True, None
+        for layer in [*Layer._built]:  # any of them may have been built around this one
+            layer.rebuild()
+
+    def rebuild(self) -> None:
+        """Forget the value that was built."""
+        Layer._built.discard(self)
+        del self.value
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for the value while it is not built."""
+        if name != "value" or self.before is None:
+            raise AttributeError(name)
+        below = _living(self.before).value
+        if self.over:
+            return below
+        self.value = self._around(below)
+        Layer._built.add(self)
+        return self.value
+
+
 Setting = ContextVar[Held]
 _settings: list[Setting] = []
 
 
-def setting(name: str, default: Any) -> Setting:
-    """A new setting; ``.get().value`` is its value here and now."""
+def setting(name: str, default: Any, listed: bool = True) -> Setting:
+    """A new setting; ``.get().value`` is its value here and now. ``listed`` says that
+    :func:`settings` has it."""
     first = Held(default)
     made = ContextVar(f"minires_{name}", default=first)
-    _settings.append(made)
+    if listed:
+        _settings.append(made)
     return made
 
 
+def install(setting: Setting, value: Any) -> None:
+    """Give a setting another value where no mode holds, in all threads."""
+    first = setting.get()
+    while first.before is not None:
+        first = first.before
+    first.value = value
+    for layer in [*Layer._built]:
+        layer.rebuild()
+
+
 def settings() -> tuple[Any, ...]:
-    """The values of all settings here and now."""
+    """The values of all listed settings here and now."""
     return tuple([variable.get().value for variable in _settings])
 
 
@@ -104,8 +154,12 @@ class Mode:
         self._name, self._setting, self._value = name, setting, value
         self._entered: list[Held] = []
 
+    def _held(self) -> Held:
+        """A new link of the chain as it is here and now."""
+        return Held(self._value, _living(self._setting.get()), self)
+
     def __enter__(self) -> None:
-        held = Held(self._value, _living(self._setting.get()), self)
+        held = self._held()
         held.token = self._setting.set(held)
         self._entered.append(held)
 
@@ -162,13 +216,25 @@ class Mode:
         return named(_ordinary(self, function))
 
 
+class Layered(Mode):
+    """A mode whose setting holds ``around(what held before)``.
+
+    Args:
+        name, setting: as of :class:`Mode`.
+        around: makes the new value of the one before.
+    """
+
+    def _held(self) -> Held:
+        return Layer(self._value, _living(self._setting.get()), self)
+
+
 class _Body:
     """The body of a function, run piece by piece in a mode. Between the pieces everything is as
     the caller had it; what the body itself has set or entered waits for the next piece."""
 
     def __init__(self, mode: Mode) -> None:
         self._setting = mode._setting
-        self._inside = Held(mode._value, _living(mode._setting.get()), mode)
+        self._inside = mode._held()
 
     def run(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         outside = self._setting.get()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .arguments import as_integer
-from .autograd import Variable, look, show_place
-from .device import CPU, Device, cupy, device_of, move
+from .autograd import Variable, host_read, show_place
+from .device import CPU, Device, cupy, move
 from .errors import (
     ArgumentError,
     DeviceError,
@@ -59,7 +59,6 @@ class Tensor(Variable):
     tensor([2., 4., 6.])
     """
 
-    __slots__ = ()
     __array_ufunc__ = None  # NumPy leaves `array + tensor` to the tensor
 
     def __init__(self, data: Any, requires_grad: bool = False):
@@ -67,7 +66,7 @@ class Tensor(Variable):
         if isinstance(data, Variable):
             self._version = data._version  # the memory is the same, so writes to it are too
         else:
-            self._version.exposed = hasattr(data, "dtype")  # the caller has the memory too
+            self._version.escaped = hasattr(data, "dtype")  # the caller has the memory too
 
     # -- facts
 
@@ -84,31 +83,27 @@ class Tensor(Variable):
         if self.requires_grad and array.dtype.kind not in "fc":
             raise DTypeError(message("data", "a floating-point array", str(array.dtype)))
         self._hold(array)
-        self._version.expose()  # the caller has it, or a tensor with a version of its own
+        self._version.escape()  # the caller has it, or a tensor with a version of its own
         if isinstance(value, Variable):
-            value._version.expose()
+            value._version.escape()
 
     def _expose(self) -> Any:
         """The array, for someone who may write into it."""
-        look("the array of a tensor")
+        host_read("the array of a tensor")
         array = self._array
-        self._version.settle()
-        self._version.expose()
+        self._version.flush_readers()
+        self._version.escape()
         return array
 
     def _hold(self, array: Any) -> None:
         """Take a new array, which nobody else has."""
-        self._version.settle()
-        self._array, self._pending = array, None
+        self._version.flush_readers()
+        self._array, self._lazy = array, None
         self._version.bump()
 
     @property
     def ndim(self) -> int:
         return len(self.shape)
-
-    @property
-    def device(self) -> Device:
-        return CPU if self._pending is not None else device_of(self._array)
 
     @property
     def nbytes(self) -> int:
@@ -203,12 +198,12 @@ class Tensor(Variable):
         """The one value of a one-element tensor, as a Python number."""
         if self._array.size != 1:
             raise ShapeError(message("item", "a tensor of one element", f"shape {self.shape}"))
-        look("the value of a tensor")
+        host_read("the value of a tensor")
         return self._array.item()
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
-        look("the values of a tensor")
+        host_read("the values of a tensor")
         return self._array.tolist()
 
     def __float__(self) -> float:
@@ -447,5 +442,5 @@ def given(name: str, x: Any) -> Tensor:
 def make(array: Any, requires_grad: bool, device: str | Device = CPU) -> Tensor:
     """A tensor on a new array, which nobody else has."""
     result = Tensor(move(np.asarray(array), Device.parse(device)), requires_grad)
-    result._version.exposed = False
+    result._version.escaped = False
     return result

@@ -11,7 +11,7 @@ import pytest
 import minires as mr
 from minires import ops
 from minires.device import _backend, array_module, available
-from minires.ops.layout import room
+from minires.memory import allocate
 
 
 class _PoisonedNumPy:
@@ -38,7 +38,7 @@ def _poison(array):
 
 @pytest.fixture(autouse=True, scope="session")
 def _poisoned_memory():
-    """Outputs are allocated in op.py, by the array module or in room: give it the poisoned ones.
+    """Outputs are allocated in op.py, by the array module or by allocate: poison both.
 
     NumPy itself stays as it is, since Numba looks up its functions while it compiles.
     """
@@ -48,14 +48,17 @@ def _poisoned_memory():
         module = array_module(array)
         return poisoned if module is np else module
 
-    def poisoned_room(*args):
-        return _poison(room(*args))
+    def poisoned_allocate(*args):
+        return _poison(allocate(*args))
 
     with pytest.MonkeyPatch.context() as patch:
         for path in Path(ops.__file__).parent.glob("*/op.py"):
             module = import_module(f"minires.ops.{path.parent.name}.op")
-            assert "array_module" in vars(module) or "room" in vars(module)
-            for name, stand_in in (("array_module", poisoned_module), ("room", poisoned_room)):
+            assert "array_module" in vars(module) or "allocate" in vars(module)
+            for name, stand_in in (
+                ("array_module", poisoned_module),
+                ("allocate", poisoned_allocate),
+            ):
                 if name in vars(module):
                     patch.setattr(module, name, stand_in)
         yield

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..device import array_module
+from ..device import array_module, writeable
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from .function import Context, Function
+from .context import Context
+from .engine import call, current
+from .function import Function
 from .modes import _grad_mode
-from .observe import _observer
 from .place import caller, show_place
-from .recording import computed
-from .tape import Node, meta
+from .tape import Node
 from .variable import Variable
 
 
 def check_inplace(target: Variable, *sources: Any) -> bool:
     """Whether an in-place write must be recorded; refuses those that cannot be."""
-    target._version.settle()
+    target._version.flush_readers()
     if not _grad_mode.get().value:
         return False
     base, _, recorded = target._view or (target, (), True)
@@ -66,18 +66,26 @@ def replace(target: Variable, new: Variable) -> None:
                 fix="Use the out-of-place form.",
             )
         )
-    if target._pending is None:
+    if target._lazy is None:
         check_writeable(target)
     if record and new._node is not None:
-        new._node.ctx._keep_old(target)
-    if target._pending is None:
-        computed(_write, target._array, new._array)
+        new._node.ctx.keep_old(target)
+    if target._lazy is None:
+        call(_write, target._array, new._array)
     else:  # nobody has seen the old values: they need not be computed
-        target._take(new)
+        _take(target, new)
     written(target, new if record else None)
-    observer = _observer.get().value
-    if observer is not None:
-        observer.replaced(target, new)
+    current().wrote(target, new)
+
+
+def _take(target: Variable, new: Variable) -> None:
+    """Let ``target``, which is lazy, stand for what ``new`` stands for."""
+    lazy = new._lazy
+    if lazy is not None and new._node is not None and new._node.ctx.saves(lazy):
+        lazy = lazy.again()  # the target may be written once more, and what was saved may not
+    target._lazy = lazy
+    if lazy is None:
+        target._array = new._array
 
 
 def _write(array: Any, new: Any) -> None:
@@ -85,7 +93,7 @@ def _write(array: Any, new: Any) -> None:
 
 
 def check_writeable(target: Variable) -> None:
-    if not getattr(target._array.flags, "writeable", True):  # CuPy arrays always are
+    if not writeable(target._array):
         raise ArgumentError(
             f"in-place write: this tensor of shape {target.shape} looks at read-only memory "
             "(an expanded tensor, or a NumPy array marked so). Write to x.clone()."
@@ -110,8 +118,8 @@ def written(target: Variable, new: Variable | None) -> None:
     edges = [v._edge() if v.requires_grad else None for v in (base, new)]
     ctx = Context((edges[0] is not None, edges[1] is not None))
     ctx.steps = steps
-    node = Node(CopyIntoView, ctx, edges, [meta(base), meta(new)])
-    node.outputs.append(meta(base))
+    node = Node(CopyIntoView, ctx, edges, [base._meta, new._meta])
+    node.outputs.append(base._meta)
     target._version.bump()
     base._set_node(node, 0)
 

@@ -1,4 +1,4 @@
-"""The modes of automatic differentiation: recording, the search for NaN, fusion, direct sums.
+"""The modes of automatic differentiation: what is recorded, and sums as they are defined.
 
 All of them are context managers and decorators, with or without parentheses, of functions,
 generator functions, coroutine functions and asynchronous generators; see :mod:`minires.mode`.
@@ -12,8 +12,6 @@ from ..arguments import flag
 from ..mode import Mode, setting, state
 
 _grad_mode = setting("grad", True)
-_fusion = setting("fusion", True)
-_anomaly = setting("anomaly", False)
 _precise = setting("precise", False)
 
 
@@ -75,16 +73,6 @@ class set_grad_enabled(Mode):
         return super().__call__(function)
 
 
-def no_fusion(function: Any = None) -> Any:
-    """Run every operation by itself, at once.
-
-    By default convolutions, batch norms, additions and ReLUs share their passes over memory where
-    nobody looks in between; the values are the same up to rounding. See docs/architecture.md.
-    """
-    mode = Mode("no_fusion", _fusion, False)
-    return mode if function is None else mode(function)
-
-
 def precise(function: Any = None) -> Any:
     """Compute each convolution as the sum that defines it, and each batch norm by itself.
 
@@ -111,9 +99,3 @@ def is_precise() -> bool:
 def is_grad_enabled() -> bool:
     """Whether operations are recorded in this thread."""
     return bool(_grad_mode.get().value)
-
-
-def detect_anomaly(function: Any = None) -> Any:
-    """Stop at the first operation that makes a NaN, forward or backward, and name its line."""
-    mode = Mode("detect_anomaly", _anomaly, True)
-    return mode if function is None else mode(function)

@@ -12,8 +12,9 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ENGINE = tuple(
     os.path.join(_PACKAGE, part)
     for part in (
-        *(folder + os.sep for folder in ("autograd", "ops", "nn", "interop")),
-        *("tensor.py", "derivatives.py", "mode.py"),
+        *(folder + os.sep for folder in ("autograd", "fusion", "ops", "nn", "interop")),
+        *("tensor.py", "derivatives.py", "mode.py", "anomaly.py", "watcher.py"),
+        os.path.join("captured", "recorder.py"),
     )
 )
 _is_engine: dict[str, bool] = {}

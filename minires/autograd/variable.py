@@ -6,35 +6,37 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..arguments import flag
+from ..device import CPU, Device, device_of
 from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
+from .lazy import Lazy
 from .modes import _grad_mode, enable_grad
-from .pending import Pending
-from .tape import Node, Version, check_gradient
+from .tape import Meta, Node, check_gradient
+from .version import Version
 
 
 class Variable:
     """An array with a place on the tape. :class:`minires.Tensor` is this with operations."""
 
-    __slots__ = (
-        "__weakref__",
-        "_array",
-        "_grad",
-        "_hooks",
-        "_index",
-        "_node",
-        "_node_version",
-        "_pending",
-        "_requires_grad",
-        "_retains",
-        "_version",
-        "_view",
-    )
     _class: ClassVar[type[Variable]]
+
+    # Set in every tensor, for they are read at every operation:
+    _array: Any  # not there while the tensor is lazy
+    _version: Version
+    _lazy: Lazy | None  # the array to come, while it is still to be computed
+    _node: Node | None  # what made the tensor, if that is recorded
+    _view: tuple[Variable, tuple[Any, ...], bool] | None  # base, steps, whether recorded
+    _requires_grad: bool
+    # and what most tensors never set:
+    _index = 0  # which output of the node the tensor is
+    _node_version = 0  # the version that the node belongs to
+    _retains = False
+    _grad: Variable | None = None
+    _hooks: dict[int, Callable[[Any], Any]] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -48,68 +50,76 @@ class Variable:
             self.requires_grad = requires_grad
 
     def _start(self) -> None:
-        self._pending: Pending | None = None
         self._version = Version()
-        self._node: Node | None = None
-        self._index = 0
-        self._node_version = 0
-        self._view: tuple[Variable, tuple[Any, ...], bool] | None = None
+        self._lazy = self._node = self._view = None
         self._requires_grad = False
-        self._retains = False
-        self._grad: Variable | None = None
-        self._hooks: dict[int, Callable[[Any], Any]] | None = None
 
     @staticmethod
     def _wrap(array: Any) -> Any:
         """A new tensor on this array, outside the graph."""
-        variable = Variable._class.__new__(Variable._class)
+        variable = _new(Variable._class)
         if type(array) is not np.ndarray and not _is_array(array):
             array = np.asarray(array)  # NumPy reductions return scalars
         variable._array = array
-        variable._start()
+        variable._version = Version()
+        variable._lazy = variable._node = variable._view = None
+        variable._requires_grad = False
         return variable
 
     @staticmethod
-    def _defer(pending: Pending) -> Any:
-        """A new tensor that stands for pending work, outside the graph."""
-        variable = Variable._class.__new__(Variable._class)
+    def _defer(lazy: Lazy) -> Any:
+        """A new lazy tensor, outside the graph."""
+        variable = _new(Variable._class)
         variable._start()
-        variable._pending = pending
+        variable._lazy = lazy
         return variable
 
     def __getattr__(self, name: str) -> Any:
-        """Called for what is not there: the array of pending work, which is finished now."""
+        """Called for what is not there: the array of a lazy tensor, which is computed now."""
         if name != "_array":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        pending = self._pending
-        if pending is not None:
-            self._array = pending.finish()
-            self._pending = None  # after the array is there: another thread may look
+        lazy = self._lazy
+        if lazy is not None:
+            self._array = lazy.realize()
+            self._lazy = None  # after the array is there: another thread may look
         return object.__getattribute__(self, "_array")
-
-    def _take(self, new: Variable) -> None:
-        """Stand for what ``new`` stands for, pending or not."""
-        self._pending = new._pending
-        if new._pending is None:
-            self._array = new._array
 
     def _to_write(self) -> Any:
         """The array, for the engine to write into; call ``bump_version`` afterwards."""
         array = self._array
-        self._version.settle()
+        self._version.flush_readers()
         return array
 
     # -- facts
 
     @property
     def shape(self) -> tuple[int, ...]:
-        pending = self._pending
-        return self._array.shape if pending is None else pending.shape
+        lazy = self._lazy
+        return self._array.shape if lazy is None else lazy.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        pending = self._pending
-        return self._array.dtype if pending is None else pending.dtype
+        lazy = self._lazy
+        return self._array.dtype if lazy is None else lazy.dtype
+
+    @property
+    def device(self) -> Device:
+        """Where the array lives, or will."""
+        lazy = self._lazy
+        if lazy is not None:
+            return lazy.device
+        return CPU if type(self._array) is np.ndarray else device_of(self._array)
+
+    @property
+    def _meta(self) -> Meta:
+        """Shape, dtype and device."""
+        where: Any = self._lazy
+        if where is None:
+            array = self._array
+            if type(array) is np.ndarray:
+                return array.shape, array.dtype, CPU
+            return array.shape, array.dtype, device_of(array)
+        return where.shape, where.dtype, where.device
 
     @property
     def is_leaf(self) -> bool:
@@ -243,27 +253,14 @@ class Variable:
         self._retains = True
         self.register_hook(Keeper(self))
 
-    def backward(
-        self,
-        gradient: Any = None,
-        retain_graph: bool | None = None,
-        create_graph: bool = False,
-    ) -> None:
-        """Add the gradient of this tensor to ``.grad`` of every leaf behind it.
+    if TYPE_CHECKING:  # bound by .walk
 
-        Args:
-            gradient: the upstream gradient, of this tensor's shape; needed unless it is a scalar.
-            retain_graph: keep what the graph saved, for another backward. Default: create_graph.
-            create_graph: record the backward pass itself, for higher derivatives.
+        def backward(
+            self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False
+        ) -> None: ...
 
-        Raises:
-            ShapeError: not a scalar and no ``gradient``, or one of another shape.
-            GraphError: nothing requires grad, or the graph was released by an earlier backward.
-        """
-        from .walk import check_flags, walk
 
-        check_flags("backward", retain_graph, create_graph)
-        walk([self], [gradient], None, retain_graph, create_graph)
+_new = object.__new__  # quicker than asking the class for its own
 
 
 def _is_array(value: Any) -> bool:

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag, listed
-from ..device import array_module, memory
-from ..errors import DTypeError, GraphError, NaNError, ShapeError, message, quoted
+from ..device import array_module, memory, writeable, zeros_on
+from ..errors import DTypeError, GraphError, ShapeError, message, quoted
 from ..mode import Mode
-from .function import has_nan
-from .modes import _anomaly, _grad_mode
-from .pending import Sum, fusing, may_wait
+from .engine import call, copied, current, in_complex_step
+from .modes import _grad_mode
 from .place import Place, caller, show_place
-from .recording import computed, copied
 from .tape import Node, check_gradient
 from .variable import Keeper, Variable
 
@@ -112,8 +110,14 @@ def _start(output: Variable, gradient: Any) -> Any:
         return Variable._wrap(array_module(output._array).ones_like(output._array))
     if not isinstance(gradient, Variable):
         gradient = _upstream(gradient, output._array.dtype)
-    check_gradient(gradient, output._array.shape, output._array.dtype, "backward")
+    _check(gradient, output._array.shape, output._array.dtype, "backward")
     return gradient
+
+
+def _check(gradient: Variable, shape: tuple[int, ...], dtype: Any, what: str) -> None:
+    if in_complex_step():  # where dtypes mix
+        dtype = gradient.dtype
+    check_gradient(gradient, shape, dtype, what)
 
 
 def _leading_nodes(starts: list[Node], targets: set[Any]) -> set[Node]:
@@ -176,18 +180,14 @@ def walk(
         if present is None:
             slots[index] = gradient
         elif (
-            present._pending is None
-            and id(present._array) in own
-            and present.dtype == gradient.dtype
+            present._lazy is None and id(present._array) in own and present.dtype == gradient.dtype
         ):
             # nobody else has seen this array: no new memory (dtypes differ in a complex step only)
             _accumulate(present, gradient)
-        elif not create_graph and fusing() and may_wait(present, gradient):
-            slots[index] = Variable._defer(Sum(present, gradient))
         else:
-            slots[index] = present + gradient
-            if not create_graph:
-                own.add(id(slots[index]._array))
+            slots[index] = total = current().add(present, gradient)
+            if total._lazy is None and not create_graph:
+                own.add(id(total._array))
 
     def run_hooks(table: dict[int, Any] | None, gradient: Any) -> Any:
         if not table:
@@ -200,7 +200,7 @@ def walk(
             exposed.add(id(memory(gradient._array)))  # the hook may hold on to it
             replaced = hook(gradient)
             if replaced is not None:
-                check_gradient(replaced, gradient.shape, gradient.dtype, "hook")
+                _check(replaced, gradient.shape, gradient.dtype, "hook")
                 gradient = replaced
                 exposed.add(id(memory(gradient._array)))
         kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
@@ -221,7 +221,7 @@ def walk(
             for index, gradient in enumerate(gys):
                 if gradient is None:
                     continue
-                if gradient._pending is None:
+                if gradient._lazy is None:
                     own.discard(id(gradient._array))
                 gys[index] = gradient = run_hooks(node.hooks.get(index), gradient)
                 if (node, index) in wanted:
@@ -244,10 +244,10 @@ def walk(
                 present = leaf._grad
                 if present is None:
                     leaf._grad = _unaliased(gradient, exposed, create_graph)
-                elif create_graph or not getattr(present._array.flags, "writeable", True):
+                elif create_graph or not writeable(present._array):
                     leaf._grad = present + gradient
                 else:
-                    present._version.settle()
+                    present._version.flush_readers()
                     _accumulate(present, gradient)
                     present._version.bump()
             return []
@@ -275,7 +275,7 @@ def _receives(leaf: Variable) -> bool:
 
 def _accumulate(total: Variable, gradient: Variable) -> None:
     with np.errstate(all="ignore"):  # inf - inf is nan, as it is in a forward pass
-        computed(operator.iadd, total._array, gradient._array)
+        call(operator.iadd, total._array, gradient._array)
 
 
 def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
@@ -287,16 +287,13 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
             f"first backward at {show_place(ctx.released)}; a second one came at "
             f"{show_place(here)}. Compute the result again, or pass retain_graph=True."
         )
-    for index, (shape, dtype, xp) in enumerate(node.outputs):
+    for index, (shape, dtype, device) in enumerate(node.outputs):
         if gys[index] is None:
-            gys[index] = Variable._wrap(xp.zeros(shape, dtype))
+            gys[index] = Variable._wrap(zeros_on(device, shape, dtype))
     kept = {id(memory(array)) for array in ctx.kept()}
     ctx._node = node
-    anomaly, call = _anomaly.get().value, node.function.backward
-    if anomaly:  # it is this node that is to be named, not what it is made of
-        call = Mode("backward", _anomaly, False)(call)
     try:
-        result = call(ctx, *gys)
+        result = current().backward(node, gys)
     except NotImplementedError as error:
         raise GraphError(f"{name} at {show_place(node.place)} has no derivative.") from error
     finally:
@@ -313,15 +310,10 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
         if not isinstance(gx, Variable):
             expected = f"a tensor for argument {index}"
             raise GraphError(message(f"{name}.backward", expected, type(gx).__name__))
-        check_gradient(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
+        _check(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
         # a saved array is no gradient: it may be the user's
-        if gx._pending is None and id(memory(gx._array)) in kept:
+        if gx._lazy is None and id(memory(gx._array)) in kept:
             gxs[index] = gx = gx.clone()
-        if anomaly and has_nan(gx._array) and not any(has_nan(g._array) for g in gys):
-            raise NaNError(
-                f"{name}, called at {show_place(node.place)}, made the first NaN of the "
-                f"backward pass, in the gradient of argument {index}."
-            )
     return gxs
 
 
@@ -329,9 +321,33 @@ def _unaliased(gradient: Any, exposed: set[int], create_graph: bool) -> Any:
     """A gradient the user may change without changing another one (or anything else)."""
     array = gradient._array
     root = memory(array)
-    fresh = id(root) not in exposed and root.flags.writeable and root.size == array.size
+    fresh = id(root) not in exposed and writeable(root) and root.size == array.size
     if not fresh:
         gradient = gradient.clone() if create_graph else Variable._wrap(copied(array))
         root = memory(gradient._array)
     exposed.add(id(root))
     return gradient if create_graph or gradient._node is None else gradient.detach()
+
+
+def backward(
+    self: Variable,
+    gradient: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> None:
+    """Add the gradient of this tensor to ``.grad`` of every leaf behind it.
+
+    Args:
+        gradient: the upstream gradient, of this tensor's shape; needed unless it is a scalar.
+        retain_graph: keep what the graph saved, for another backward. Default: create_graph.
+        create_graph: record the backward pass itself, for higher derivatives.
+
+    Raises:
+        ShapeError: not a scalar and no ``gradient``, or one of another shape.
+        GraphError: nothing requires grad, or the graph was released by an earlier backward.
+    """
+    check_flags("backward", retain_graph, create_graph)
+    walk([self], [gradient], None, retain_graph, create_graph)
+
+
+Variable.backward = backward  # type: ignore[method-assign]

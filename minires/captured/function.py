@@ -5,7 +5,7 @@ kernels to run. :func:`capture` runs that Python once for each shape of the inpu
 only what it led to: the same kernels in the same memory. (CUDA graphs and tinygrad's ``TinyJit`` do
 the same for GPUs.)
 
-How a recording is made is told in :mod:`minires.autograd.recording`. Here is what makes it safe to
+How a graph is recorded is told in :mod:`.recorder`. Here is what makes it safe to
 use one: everything that the function reads or changes besides its inputs is named (``state``); what
 decides which recording serves is compared at each call; and a recording is used only after it was
 *proven*: it is made on other inputs (those of the call before) and other parameters than those in
@@ -27,18 +27,17 @@ from typing import Any
 import numpy as np
 
 from .. import arguments, random
-from ..autograd import Recording, Variable, unwatched
-from ..autograd.recording import here
-from ..device import CPU, ON_CPU, backend_name
-from ..errors import ArgumentError, CaptureError, DeviceError, message
+from ..autograd import Variable, current
+from ..device import CPU, Device, array_module, backend_name, backend_of, move
+from ..errors import ArgumentError, CaptureError, message
 from ..forks import new_lock_in_children
-from ..kernels.numba.allocator import release
 from ..mode import settings
 from ..nn.module import Module
 from ..optim import Optimizer
 from ..tensor import Tensor
 from .reads import Reads
-from .state import MOST, PLAIN, Moment, State
+from .recorder import Graph
+from .state import MOST, PLAIN, Snapshot, State
 
 _array = operator.attrgetter("_array")
 
@@ -123,15 +122,17 @@ class Captured:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """What the function returns for these arguments."""
-        if here.recording is not None:
+        if current().recording:
             return self._function(*args, **options)  # another capture records it
         with _serving:
             function = functools.partial(_apply, self._function, [*options])
             return self._serve(function, (*args, *options.values()), (*options,))
 
     def _serve(self, function: Callable[..., Any], args: tuple[Any, ...], names: Any) -> Any:
-        call = (names, *map(_signature, args), settings())
-        if not unwatched() or backend_name(ON_CPU) != "numba":
+        engine = current()
+        call = (names, *map(_signature, args), settings(), bool(engine.rules))
+        device = next((arg.device for arg in args if isinstance(arg, Tensor)), CPU)
+        if engine.watching or backend_name(device) == "numpy":
             return _copy(function(*args))
         state = self._state.signature(self._reads_gradients)
         read = self._reads.signature(state[0], self._state.modules)
@@ -148,7 +149,7 @@ class Captured:
             read = self._reads.ran(state[0], self._state.modules)
             self._seen[read, *before] = seen  # not if that failed: it is to be recorded on these
         else:
-            plan, result = _Plan.proven(function, args, others, self._state)
+            plan, result = _Plan.proven(function, args, others, self._state, device)
             self._reads.ran(state[0], self._state.modules)
             if plan is None:
                 return result
@@ -180,10 +181,8 @@ def _signature(arg: Any) -> Any:
         fix = "Gradients are for parameters; pass x.detach()."
         expected = "inputs that do not require grad"
         raise ArgumentError(message("capture", expected, "one that does", fix=fix))
-    if arg.device != CPU:
-        raise DeviceError(message("capture", "tensors on cpu", str(arg.device)))
     array = arg._array  # results depend on the memory order too, in their last bits
-    return array.shape, array.dtype, array.strides, arg._version.exposed
+    return array.shape, array.dtype, array.strides, arg.device, arg._version.escaped
 
 
 def _plain(arg: Any) -> Any:
@@ -204,7 +203,7 @@ def _others(before: list[Any] | None, args: tuple[Any, ...]) -> list[Any] | None
         if not isinstance(arg, Tensor):
             others.append(arg)
             continue
-        array, other = arg._array, earlier._array
+        array, other = move(arg._array, CPU), move(earlier._array, CPU)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return None  # NaN in all results would be the same, however wrong
         if array.size and array.tobytes() == other.tobytes():
@@ -218,10 +217,10 @@ def _others(before: list[Any] | None, args: tuple[Any, ...]) -> list[Any] | None
 def _like(arg: Tensor, array: Any) -> Tensor:
     """A tensor with these values in the place of ``arg``: in its memory order, and as exposed, for
     what may wait depends on that."""
-    own = np.empty_like(arg._array)
-    own[...] = array
+    own = array_module(arg._array).empty_like(arg._array)
+    own[...] = move(array, arg.device)
     tensor: Tensor = Variable._wrap(own)
-    tensor._version.exposed = arg._version.exposed
+    tensor._version.escaped = arg._version.escaped
     return tensor
 
 
@@ -237,13 +236,15 @@ def _near(array: Any) -> Any:
 class _Plan:
     """A recording, and what goes in and out of it."""
 
-    def __init__(self, function: Callable[..., Any], args: Sequence[Any], state: State):
+    def __init__(
+        self, function: Callable[..., Any], args: Sequence[Any], state: State, device: Device
+    ):
         self._inputs = [_like(arg, arg._array) if isinstance(arg, Tensor) else arg for arg in args]
         before = [(t, t._version, t._version.count) for t in state.tensors]
         entering = [(t, t._grad) for t in state.tensors]
         counts = [0 if g is None else g._version.count for _, g in entering]
-        self._recording = Recording([t._version for t in state.tensors])
-        with self._recording.on():
+        self._graph = Graph(backend_of(device), [t._version for t in state.tensors])
+        with self._graph.recorded():
             self._result = function(*self._inputs)
             _each(self._result, _array)  # whatever is still to be computed
             self._gradients = [(t, t._grad) for t, g in entering if t._grad is not g]
@@ -257,12 +258,17 @@ class _Plan:
         written = [(version, version.count - count) for _, version, count in before]
         self._written = [(version, times) for version, times in written if times]
         self._arrays = state.arrays()
-        uses = self._recording.uses
+        uses = self._graph.uses
         self.gradients_read = [(t, g) for t, g in entering if g is not None and uses(g._array)]
 
     @classmethod
     def proven(
-        cls, function: Callable[..., Any], args: Sequence[Any], others: list[Any], state: State
+        cls,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        others: list[Any],
+        state: State,
+        device: Device,
     ) -> tuple[_Plan | None, Any]:
         """A plan of which it is known that it does what the function does, and what it returns;
         no plan where an optimiser begins to keep something, or where it turns out that there should
@@ -272,7 +278,7 @@ class _Plan:
         Raises:
             CaptureError: says what differs.
         """
-        start, modes = Moment(state), state.signature(gradients=False)[:2]
+        start, modes = Snapshot(state), state.signature(gradients=False)[:2]
         try:
             result = _copy(function(*args))
             if state.signature(gradients=False)[:2] != modes:
@@ -284,8 +290,8 @@ class _Plan:
                 return None, result
             expected = _outcome(result, state)
             start.restore(change=0.875)
-            release()  # the recording keeps its memory: it need not come on top of what is idle
-            plan = cls(function, others, state)
+            backend_of(device).release()  # the graph keeps its memory: not on top of what is idle
+            plan = cls(function, others, state, device)
         except BaseException:
             start.restore()
             raise
@@ -316,13 +322,13 @@ class _Plan:
             if isinstance(arg, Tensor):
                 mine._array[...] = arg._array
         for version, _ in self._written:
-            version.settle()
+            version.flush_readers()
         for tensor, gradient in self._gradients:
             tensor._grad = None  # should this fail
             if gradient is not None:
-                gradient._version.settle()
+                gradient._version.flush_readers()
         try:
-            self._recording.repeat()
+            self._graph.replay()
         finally:
             for version, times in self._written:
                 version.advance(times)
@@ -347,7 +353,7 @@ def _outcome(result: Any, state: State) -> list[tuple[Any, Any]]:
 
 
 def _digest(array: Any) -> tuple[Any, ...]:
-    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    content = np.ascontiguousarray(move(array, CPU)).reshape(-1).view(np.uint8).data
     return array.shape, array.dtype, hashlib.blake2b(content, digest_size=16).digest()
 
 

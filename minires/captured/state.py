@@ -1,7 +1,7 @@
 """What a captured function uses besides its inputs: modules, optimisers, the random generator.
 
 :class:`State` tells when something about it has changed so that another recording is needed,
-:class:`Moment` goes back to what it was.
+:class:`Snapshot` goes back to what it was.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .. import arguments, random
+from ..device import is_array
 from ..errors import ArgumentError, CaptureError, message
 from ..nn import module as modules
 from ..nn.module import Module
@@ -86,7 +85,7 @@ class State:
         """The arrays of all tensors, and those that the optimisers keep."""
         arrays = [*map(_array, self.tensors)]
         for kept in self.kept():
-            arrays += [value for value in kept.values() if isinstance(value, np.ndarray)]
+            arrays += [value for value in kept.values() if is_array(value)]
         return arrays
 
     def kept(self) -> list[dict[str, Any]]:
@@ -104,7 +103,7 @@ class State:
     def numbers(self) -> list[Any]:
         """What the optimisers keep besides arrays."""
         kept = [value for kept in self.kept() for value in kept.values()]
-        return [value for value in kept if not isinstance(value, np.ndarray)]
+        return [value for value in kept if not is_array(value)]
 
 
 class _Attribute:
@@ -127,7 +126,7 @@ class _Attribute:
         )
 
 
-class Moment:
+class Snapshot:
     """What the state was at one moment, to go back to."""
 
     def __init__(self, state: State):
@@ -137,9 +136,9 @@ class Moment:
         self._gradients = [(t, t._grad) for t in state.tensors]
         gradients = [gradient for _, gradient in self._gradients if gradient is not None]
         every = state.adds_to_gradients
-        self._copies = [(g, g._array.copy()) for g in gradients if every or g._version.exposed]
+        self._copies = [(g, g._array.copy()) for g in gradients if every or g._version.escaped]
         self._uncopied = [
-            (g._version, g._version.count) for g in gradients if not (every or g._version.exposed)
+            (g._version, g._version.count) for g in gradients if not (every or g._version.escaped)
         ]
         self._random = random.get_state()
         owners = [*state.tensors, *[gradient for gradient, _ in self._copies]]
@@ -153,7 +152,7 @@ class Moment:
     def restore(self, change: float = 1.0) -> None:
         """Make everything what it was, floats multiplied by ``change``."""
         for version, _ in self._counts:
-            version.settle()
+            version.flush_readers()
         for array, copy in self._arrays:
             array[...] = copy * change if change != 1 and copy.dtype.kind == "f" else copy
         for kept in self._state.kept():

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import grad, watch
+from ..autograd import grad
 from ..device import array_module
 from ..tensor import Tensor
+from ..watcher import watch
 from .point import Array, Point, host, kept_arrays
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..autograd import Variable, enable_grad, no_grad, watch
-from ..autograd.tape import Version
+from ..autograd import Variable, Version, enable_grad, no_grad
 from ..device import array_module, backend, device_of, move
 from ..errors import ArgumentError
 from ..tensor import Tensor
+from ..watcher import watch
 from .demands import check_result
 
 Array = NDArray[np.float64]

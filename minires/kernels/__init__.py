@@ -1,1 +1,2 @@
-"""What several kernels share: compilation and threads (jit), the register tile (tile)."""
+"""What kernels share: operands and prologues, epilogues, packed weights; and for each backend a
+folder with everything that its kernels are made of."""

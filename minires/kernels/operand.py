@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED = range(6)
+PROLOGUES = frozenset({"normalised", "rectified", "gradient", "gated", "passed"})
 MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
 
 

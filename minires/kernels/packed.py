@@ -1,8 +1,9 @@
-"""Weights: an array of weights, together with the forms that kernels brought it into.
+"""Packed weights: an array of weights, together with the forms that kernels brought it into.
 
 Kernels do not read weights as they are stored. They pack them into panels, or transform them first,
-which for one image takes as long as using them. Whoever keeps a :class:`Weights` object between two
+which for one image takes as long as using them. Whoever keeps :class:`PackedWeights` between two
 calls keeps these forms too; they are made when they are first asked for.
+(:func:`minires.autograd.memo` keeps them until one of their tensors is written.)
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.recording import computed, here
+from ..autograd.engine import call, current
 
 
-class Weights:
+class PackedWeights:
     """``array`` (c_out, c_in / groups, k_h, k_w) and ``bias`` (c_out,) or None, which must not
     change any more, and their forms."""
 
@@ -28,16 +29,15 @@ class Weights:
     def form(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The form of this name, made by ``make`` when it is first asked for."""
         if key not in self._forms:
-            recording = here.recording
-            self._forms[key] = make() if recording is None else recording.derive_from(self, make)
+            self._forms[key] = current().part(self, make)
         return self._forms[key]
 
 
 def contiguous(w: Any) -> Any:
     """Weights side by side in memory; those that are so already as they are."""
-    return w if w.flags.c_contiguous else computed(np.ascontiguousarray, w)
+    return w if w.flags.c_contiguous else call(np.ascontiguousarray, w)
 
 
-def as_weights(w: Any, bias: Any = None) -> Weights:
-    """Arrays as weights that nobody keeps; weights, which have their own bias, as they are."""
-    return w if isinstance(w, Weights) else Weights(w, bias)
+def as_packed(w: Any) -> PackedWeights:
+    """An array as weights without bias, which nobody keeps; packed weights as they are."""
+    return w if isinstance(w, PackedWeights) else PackedWeights(w)

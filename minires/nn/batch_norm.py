@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from minires import arguments
-from minires.autograd import computed, look
+from minires.autograd import call, host_read
 from minires.creation import ones, zeros
 from minires.errors import ShapeError, message
 from minires.nn import functional as F
@@ -95,7 +95,7 @@ class BatchNorm2d(Module):
         count = self.num_batches_tracked if self.training else None
         momentum = self.momentum
         if momentum is None:
-            look("the count of batches, as momentum=None asks for,")
+            host_read("the count of batches, as momentum=None asks for,")
             momentum = 0.0 if count is None else 1.0 / (int(count.item()) + 1)
         y = F.batch_norm(
             x,
@@ -108,7 +108,7 @@ class BatchNorm2d(Module):
             self.eps,
         )
         if count is not None:  # after the op: a batch it refuses is not counted
-            computed(operator.iadd, count._to_write(), 1)
+            call(operator.iadd, count._to_write(), 1)
             count.bump_version()
         return y
 

@@ -207,7 +207,7 @@ def _kept(model: Module, seen: Trace) -> dict[str, int]:
     alive = []  # an array that was freed could give its id to another
     result: dict[str, int] = {}
     for step in seen.steps:
-        for array in step.node.ctx.kept() if step.node is not None else ():
+        for array in step.ctx.kept() if step.ctx is not None else ():
             owner = memory(array)
             if id(owner) not in known:
                 known.add(id(owner))

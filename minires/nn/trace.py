@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from minires import arguments
-from minires.autograd import Observer, caller, enable_grad, no_fusion, no_grad, observed_by
+from minires.autograd import caller, enable_grad, no_grad
 from minires.creation import zeros
 from minires.errors import ArgumentError, message, quoted
 from minires.nn.module import Module
 from minires.random import get_state, set_state
 from minires.tensor import Tensor, as_dtype
+from minires.watcher import Observer, observed_by
 
 
 @dataclass(eq=False)
@@ -60,7 +61,7 @@ class Step:
         options: its keyword arguments.
         module: the dotted path of the module whose ``forward`` applied it.
         place: the line outside minires' engine that did.
-        node: its node on the tape, if it was recorded.
+        ctx: what its backward would need, if the pass was recorded.
     """
 
     function: Any
@@ -68,7 +69,7 @@ class Step:
     options: dict[str, Any]
     module: str
     place: tuple[str, int]
-    node: Any = None
+    ctx: Any = None
     outputs: tuple[Value, ...] = ()
 
     @property
@@ -107,7 +108,7 @@ def trace(name: str, net: Module, inputs: Sequence[Tensor], grad: bool = False) 
     """Run ``net`` once in evaluation mode, operation by operation, and say what it did.
 
     The network and the random state are left as they were, and ``inputs`` are only read. With
-    ``grad`` the pass is recorded, so that steps have nodes.
+    ``grad`` the pass is recorded, so that steps know what backward needs.
 
     Raises:
         ArgumentError: ``net`` is no module, or returns anything but tensors; calls itself ``name``.
@@ -118,7 +119,6 @@ def trace(name: str, net: Module, inputs: Sequence[Tensor], grad: bool = False) 
     with (
         _evaluating(net),
         enable_grad() if grad else no_grad(),
-        no_fusion(),
         recorder.following(net),
         observed_by(recorder),
     ):
@@ -254,13 +254,14 @@ class _Recorder(Observer):
     def leave(
         self,
         function: Any,
+        ctx: Any,
         args: Sequence[Any],
         options: Mapping[str, Any],
         outputs: Sequence[Any],
     ) -> None:
         inputs = tuple(self._argument(a) for a in args)
-        node = outputs[0]._node
-        step = Step(function, inputs, dict(options), self._path[-1], caller(), node)
+        step = Step(function, inputs, dict(options), self._path[-1], caller())
+        step.ctx = ctx if ctx is not None and ctx.recorded else None
         made = [Value(out.shape, out.dtype, step=step) for out in outputs]
         step.outputs = tuple(self._know(out, value) for out, value in zip(outputs, made))
         self.trace.steps.append(step)
@@ -271,7 +272,7 @@ class _Recorder(Observer):
         known = self._known.get(id(arg))  # the array of a tensor, as a condition is
         return arg if known is None else known[-1]
 
-    def replaced(self, target: Any, new: Any) -> None:
+    def wrote(self, target: Any, new: Any) -> None:
         if target._view is None:  # else the memory that it looks at changed too, partly
             self._know(target, self.value(new))
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from minires import arguments
-from minires.autograd import computed, no_grad
-from minires.autograd.recording import here
+from minires.autograd import call, current, no_grad
 from minires.errors import ArgumentError, NaNError, message
 from minires.nn.module import Module
 from minires.ops import norm
@@ -56,12 +55,12 @@ def clip_grad_norm_(
     error_if_nonfinite = arguments.flag(op, "error_if_nonfinite", error_if_nonfinite)
     gradients = _gradients(op, parameters)
     lengths = tuple([norm(gradient, norm_type)._array for gradient in gradients])
-    total, factor = computed(_shortened, lengths, norm_type, limit, error_if_nonfinite)
-    if factor != 1 or here.recording is not None:  # a recording cannot know
+    total, factor = call(_shortened, lengths, norm_type, limit, error_if_nonfinite)
+    if factor != 1 or current().recording:  # a graph cannot know
         with no_grad():
             for gradient in gradients:
-                gradient.mul_(Tensor(computed(factor.astype, gradient.dtype)))
-    return Tensor(computed(total.astype, gradients[0].dtype if gradients else np.float32))
+                gradient.mul_(Tensor(call(factor.astype, gradient.dtype)))
+    return Tensor(call(total.astype, gradients[0].dtype if gradients else np.float32))
 
 
 def _shortened(

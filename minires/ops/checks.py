@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments import as_integer, as_number, choice
 from ..autograd import Variable, in_complex_step
-from ..device import array_module, device_of
+from ..device import array_module
 from ..errors import DeviceError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, given
 
@@ -154,14 +154,14 @@ def _range(dtype: Any) -> tuple[int, int]:
 def check_same(name: str, *tensors: Variable) -> None:
     """All on one device and of one dtype, or an error that says how to make them so."""
     first = tensors[0]
-    dtype, on_gpu = first.dtype, _on_gpu(first)
+    dtype, device = first.dtype, first.device
     for other in tensors[1:]:
         if not isinstance(other, Variable):
             given(name, other)
-        if other.dtype is dtype and _on_gpu(other) is on_gpu:
+        if other.dtype is dtype and other.device is device:
             continue
-        if _on_gpu(other) != _on_gpu(first):
-            one, two = (device_of(v._array) for v in (first, other))
+        if other.device != device:
+            one, two = device, other.device
             raise DeviceError(
                 f"{name}: expected tensors on one device, got {one} and {two}. "
                 f"Move one, as in x.to('{one}')."
@@ -171,10 +171,6 @@ def check_same(name: str, *tensors: Variable) -> None:
                 f"{name}: expected one dtype, got {first.dtype} {first.shape} and "
                 f"{other.dtype} {other.shape}. Cast one, as in x.astype('{first.dtype}')."
             )
-
-
-def _on_gpu(x: Variable) -> bool:
-    return x._pending is None and not isinstance(x._array, np.ndarray)
 
 
 def check_reduction(reduction: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import number
-from ..autograd import Variable, computed, in_complex_step, switch, tell
+from ..autograd import Variable, call, current, in_complex_step, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
@@ -30,10 +30,12 @@ def _comparison(symbol: str, function: Any) -> Any:
         else:
             a, b = binary_operands(symbol, x, y)
         left, right = (v._array if isinstance(v, Variable) else v for v in (a, b))
-        result = computed(function, ordered(left), ordered(right))
+        result = call(function, ordered(left), ordered(right))
         if x._array.dtype.kind in "fc":
             switch(symbol, lambda: result)
-        return tell(function, (a, b), Tensor(result))
+        output = Tensor(result)
+        current().compared(function, (a, b), output)
+        return output
 
     return compare
 
@@ -75,7 +77,7 @@ def _integer(name: str, function: Any) -> Any:
         with np.errstate(all="ignore"):
             if like._array.dtype.kind in "fc":
                 switch(name, lambda: ordered(left) // ordered(right))
-            return Tensor(computed(function, left, right))
+            return Tensor(call(function, left, right))
 
     return compute
 
@@ -100,26 +102,26 @@ for _dunder, _symbol, _ufunc in (
 def _invert(x: Tensor) -> Tensor:
     if x.dtype.kind in "fc":
         raise DTypeError(message("~", "a bool or integer tensor", str(x.dtype)))
-    return Tensor(computed(operator.invert, x._array))
+    return Tensor(call(operator.invert, x._array))
 
 
 @tensor_method("isnan")
 def isnan(x: Tensor) -> Tensor:
     """True where an entry is NaN."""
-    return Tensor(computed(array_module(given("isnan", x)._array).isnan, x._array))
+    return Tensor(call(array_module(given("isnan", x)._array).isnan, x._array))
 
 
 @tensor_method("isfinite")
 def isfinite(x: Tensor) -> Tensor:
     """True where an entry is neither NaN nor infinite."""
-    return Tensor(computed(array_module(given("isfinite", x)._array).isfinite, x._array))
+    return Tensor(call(array_module(given("isfinite", x)._array).isfinite, x._array))
 
 
 @tensor_method("sign")
 def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
     array = numbers("sign", x)._array
-    result = computed(array_module(array).sign, ordered(array))
+    result = call(array_module(array).sign, ordered(array))
     switch("sign", lambda: result)
     return Tensor(result)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag
-from ..autograd import Function, Variable, computed, in_complex_step, replace
+from ..autograd import Function, Variable, call, in_complex_step, replace
 from ..device import Device, array_module, device_of, move
 from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor, as_dtype, tensor_method
@@ -60,7 +60,7 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
         if in_complex_step() and (array.dtype, dtype) == (np.complex128, np.float64):
             return x  # a float64 tensor that carries a derivative
         return Cast.apply(x, dtype)
-    return Tensor(computed(ordered(array).astype, dtype))
+    return Tensor(call(ordered(array).astype, dtype))
 
 
 def _cast_to(dtype: Any) -> Any:

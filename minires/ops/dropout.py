@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag, number
-from ..autograd import computed
+from ..autograd import call
 from ..device import array_module
 from ..tensor import Tensor
 from .checks import images, real
@@ -75,7 +75,7 @@ def _masked(
     p = number(name, "p", p, least=0, most=1)
     if not flag(name, "training", training) or p == 0:
         return x
-    mask = computed(_mask, source(name, generator), shape, p, x.dtype)
+    mask = call(_mask, source(name, generator), shape, p, x.dtype)
     return mul(x, Tensor(array_module(x._array).asarray(mask)))
 
 

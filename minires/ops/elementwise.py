@@ -13,10 +13,8 @@ import numpy as np
 from ..autograd import (
     Function,
     Variable,
+    call,
     check_inplace,
-    computed,
-    fusing,
-    is_grad_enabled,
     replace,
     switch,
 )
@@ -221,7 +219,7 @@ class Maximum(Function):
     def backward(ctx: Any, gy: Tensor) -> Any:
         (first,) = ctx.constants
         gx = sum_to(only(gy, first), ctx.shapes[0]) if ctx.needs_grad[0] else None
-        other = computed(np.logical_not, first)
+        other = call(np.logical_not, first)
         gz = sum_to(only(gy, other), ctx.shapes[1]) if ctx.needs_grad[1] else None
         return gx, gz, None
 
@@ -367,18 +365,7 @@ class Clip(Function):
 @tensor_method("__add__", "add")
 def add(x: Any, y: Any) -> Tensor:
     """``x + y``, broadcast."""
-    x, y = binary_operands("add", x, y)
-    for a, b in ((x, y), (y, x)):
-        pending = a._pending if isinstance(a, Variable) else None
-        if pending is not None and isinstance(b, Variable) and a.shape == b.shape and fusing():
-            note = pending.plus(b) if pending.array is None else None
-            if note is not None and not is_grad_enabled():
-                return Variable._defer(note)
-            if note is not None:
-                ctx = Add.context(x, y)
-                ctx.shapes = x.shape, y.shape
-                return Add.defer(ctx, (x, y), note)
-    return Add.apply(x, y)
+    return Add.apply(*binary_operands("add", x, y))
 
 
 @tensor_method("__sub__", "sub")

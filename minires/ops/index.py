@@ -13,11 +13,11 @@ from ..autograd import (
     Context,
     Function,
     Variable,
+    call,
     check_inplace,
     check_writeable,
-    computed,
     copied,
-    look,
+    host_read,
     written,
 )
 from ..device import array_module
@@ -84,13 +84,13 @@ class SetItem(Function):
         xp = array_module(gy._array)
         gx = gvalues = None
         if ctx.needs_grad[0]:
-            gx = gy * Tensor(computed(_zero_at, xp.ones(gy.shape, gy.dtype), index))
+            gx = gy * Tensor(call(_zero_at, xp.ones(gy.shape, gy.dtype), index))
         if ctx.needs_grad[1]:
             gvalues = GetItem.apply(gy, index)
             if not _is_basic(index):  # of several values for one entry, the last one stays
                 order = xp.arange(gvalues.numel()).reshape(gvalues.shape)
                 winner = xp.zeros(gy.shape, order.dtype)
-                last = computed(_last_at, winner, index, order, gy.dtype)
+                last = call(_last_at, winner, index, order, gy.dtype)
                 gvalues = gvalues * Tensor(last)
             gvalues = _fit_back(gvalues, shape)
         return gx, gvalues
@@ -221,7 +221,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     index = _clean(index)
     for part in index if isinstance(index, tuple) else (index,):
         if getattr(part, "dtype", None) == np.bool_:
-            look("a mask, which decides how many entries there are,")
+            host_read("a mask, which decides how many entries there are,")
     steps = _integers_first(index)
     if steps is not None:
         return getitem(getitem(x, steps[0]), steps[1])
@@ -250,9 +250,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
                 f"assignment: a complex step cannot go through a write into {array.dtype} memory."
             )
     try:
-        computed(
-            operator.setitem, array, index, value._array if isinstance(value, Variable) else value
-        )
+        call(operator.setitem, array, index, value._array if isinstance(value, Variable) else value)
     except IndexError as error:
         raise BoundsError(f"index: {error} (shape {x.shape})") from error
     except ValueError as error:
@@ -274,4 +272,6 @@ def _assigned(x: Tensor, value: Any, index: Any) -> Tensor:
     needs = (x.requires_grad, isinstance(value, Variable) and value.requires_grad)
     ctx = Context(needs)
     ctx.index, ctx.shape = _own(index), getattr(value, "shape", ())
-    return SetItem.record(ctx, (x, value), x._array)
+    output = Tensor._wrap(x._array)
+    SetItem.record(ctx, (x, value), output)
+    return output

@@ -7,21 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..device import array_module
 from ..errors import DTypeError, ShapeError, message
-from ..kernels.numba.allocator import allocate
+from ..memory import allocate
 from ..tensor import Tensor, from_numpy, given, tensor_method
 
 FEW = 4  # channels that are moved one by one: faster than a few numbers after another
-
-
-def room(shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
-    """Memory for a result where ``like`` is, and of its dtype unless one is given, to be written.
-
-    On the CPU it is a buffer: fresh memory takes longer to get than to fill.
-    """
-    xp = array_module(like)
-    return (allocate if xp is np else xp.empty)(shape, like.dtype if dtype is None else dtype)
 
 
 class Contiguous(Function):
@@ -44,7 +34,7 @@ class ChannelsLast(Function):
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
         n, c, h, w = x.shape
-        y = room((n, h, w, c), x)
+        y = allocate((n, h, w, c), x.dtype, x)
         if c <= FEW:
             for channel in range(c):
                 y[..., channel] = x[:, channel]
@@ -69,6 +59,9 @@ def channels_last(x: Tensor) -> Tensor:
     """``x``, (n, c, h, w), with memory in the order (n, h, w, c); itself if it is so already."""
     if len(given("channels_last", x).shape) != 4:
         raise ShapeError(message("channels_last", "x of shape (n, c, h, w)", x.shape))
+    lazy = x._lazy
+    if lazy is not None and lazy.channels_last:
+        return x
     if x._array.transpose(0, 2, 3, 1).flags.c_contiguous:
         return x
     return ChannelsLast.apply(x)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import computed
+from ..autograd import call
 from ..device import array_module
 from ..errors import ShapeError, message
 from ..tensor import Tensor
@@ -90,14 +90,14 @@ def nll_loss(
     target = target if isinstance(target, Tensor) else Tensor(target)
     ignore_index = check_ignored("nll_loss", ignore_index)
     labels = check_labels("nll_loss", target, x, ignore_index)
-    used, at = computed(used_labels, labels, ignore_index)
+    used, at = call(used_labels, labels, ignore_index)
     losses = -where(used, x[array_module(labels).arange(len(labels)), at], 0)
     if weight is not None:
         factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
         losses = weigh(losses, factors)
     if check_reduction(reduction) != "mean":
         return reduced("nll_loss", losses, reduction)
-    count = computed(_count, used, x.dtype)
+    count = call(_count, used, x.dtype)
     if weight is None:
         return losses.sum() / Tensor(count)
     return losses.sum() / sum_of_weights("nll_loss", factors)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..arguments import as_integer, flag, number
-from ..autograd import Function, computed, switch
+from ..autograd import Function, call, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
@@ -241,7 +241,7 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The sum over ``dim`` (all dimensions by default); bools and integers are counted as int64."""
     axes = dims("sum", x, dim)
     if x.dtype.kind not in "fc":
-        return Tensor(computed(_count, x._array, axes, keepdim))
+        return Tensor(call(_count, x._array, axes, keepdim))
     return Sum.apply(x, axes, keepdim)
 
 
@@ -381,7 +381,7 @@ def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
     _nonempty(name, x, tuple(range(x.ndim)) if axis is None else (axis,))
     array = ordered(x._array)
     function = getattr(array_module(array), f"arg{name}")
-    found = computed(functools.partial(function, axis=axis, keepdims=keepdim), array)
+    found = call(functools.partial(function, axis=axis, keepdims=keepdim), array)
     if array.dtype.kind == "f":
         switch(f"arg{name}", lambda: found)
     return np.asarray(found) if isinstance(found, np.generic) else found
@@ -433,7 +433,7 @@ def _truth(name: str) -> Any:
         axes = dims(name, x, dim)
         function = getattr(array_module(array), name)
         return Tensor(
-            np.asarray(computed(functools.partial(function, axis=axes, keepdims=keepdim), array))
+            np.asarray(call(functools.partial(function, axis=axes, keepdims=keepdim), array))
         )
 
     reduce.__name__ = name

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments import as_integer, as_number, flag, room
-from ..autograd import computed, look, switch
+from ..autograd import call, host_read, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor, tensor_method
@@ -60,7 +60,7 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
         size = f"x {x.shape}, dim {axis}"
         raise ArgumentError(message("topk", f"k in 0..{x.shape[axis]}", quoted(k), size))
     array = ordered(x._array)
-    index = computed(_first, array, axis, many, largest)
+    index = call(_first, array, axis, many, largest)
     if array.dtype.kind == "f":
         switch("topk", lambda: index)
     return TopK(TakeAlong.apply(x, index, axis), Tensor(index))
@@ -106,10 +106,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if many == -1:
         if not labels.size:
             raise ArgumentError(message("one_hot", "num_classes for no labels at all", -1))
-        look("the largest label, for num_classes=-1,")
+        host_read("the largest label, for num_classes=-1,")
         many = int(labels.max()) + 1
     room("one_hot", 8 * labels.size * many, f"{many} classes")
-    return Tensor(computed(_rows_of, labels, many))
+    return Tensor(call(_rows_of, labels, many))
 
 
 def _rows_of(labels: Any, num_classes: int) -> Any:

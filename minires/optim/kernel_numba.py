@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.autograd import computed
-from minires.autograd.recording import here
+from minires.autograd import call
 from minires.errors import message
 from minires.kernels.numba.compiler import device_function
 from minires.kernels.numba.kernel import Kernel, kernel
@@ -210,22 +209,22 @@ def _launch(function: Kernel, arrays: Sequence[Sequence[Any]], options: Options)
 
     There is a launch for each dtype among them.
     """
-    numbers = computed(_numbers, options)
+    numbers = call(_numbers, options)
     name = function.function.__name__
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         chosen = [k for k, mine in enumerate(arrays) if mine[0].dtype == dtype and mine[0].size]
         if not chosen:
             continue
-        if here.recording is not None:
-            for array in [a for k in chosen for a in arrays[k]]:
-                here.recording.hold(array)
         addresses = np.array([[_address(a, name) for a in arrays[k]] for k in chosen], np.int64)
         owner, first, size = _pieces(tuple(arrays[k][0].size for k in chosen))
         table = np.column_stack([addresses[owner] + dtype.itemsize * first[:, None], size, owner])
         together = max(1, len(table) * PIECE // int(size.sum()))
-        mine = computed(_rows, numbers, chosen, dtype)
+        mine = call(_rows, numbers, chosen, dtype)
         tasks = -(-len(table) // together)
-        function(tasks, np.ascontiguousarray(table), len(table), together, mine, mine.shape[1])
+        function(
+            tasks, np.ascontiguousarray(table), len(table), together, mine, mine.shape[1],
+            reaches=[a for k in chosen for a in arrays[k]],
+        )  # fmt: skip
 
 
 def _numbers(options: Options) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minires.arguments import flag, iterator, number
-from minires.autograd import computed
+from minires.autograd import call
 from minires.device import backend_name
 from minires.errors import ArgumentError, DTypeError, GraphError, message, unknown
 from minires.optim.states import fitting
@@ -201,14 +201,14 @@ class Optimizer:
             if p.grad.dtype != p.dtype:
                 wanted, got = f"a gradient of dtype {p.dtype}", p.grad.dtype
                 raise DTypeError(message(f"{self._op}.step", wanted, got, _label(*name, p)))
-        computed(self._check_groups)
+        call(self._check_groups)
         together: list[Update] = []
         for _, p, group in work:
             update = (p._to_write(), p.grad._array, self.state[p], group)
             if _suits_kernels(update[0], update[2]):
                 together.append(update)
             else:
-                computed(self._update, *update)
+                call(self._update, *update)
         if together:
             self._update_together(together)
         for _, p, _ in work:
@@ -329,7 +329,7 @@ def _zero(tensors: list[Tensor]) -> None:
         if _suits_kernels(array, {}):
             together.append(array)
         else:
-            computed(array.fill, 0)
+            call(array.fill, 0)
     if together:
         from minires.optim.kernel_numba import zero
 

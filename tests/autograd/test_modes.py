@@ -11,14 +11,31 @@ import pytest
 
 import minires as mr
 from minires import nn
-from minires.autograd.modes import _anomaly, _fusion, _grad_mode, _precise
-from minires.autograd.observe import _observer, observed_by
+from minires.anomaly import NaNGuard
+from minires.autograd import current
+from minires.autograd.engine import _engine, around
+from minires.autograd.modes import _grad_mode, _precise
 from minires.device import _backend
 from minires.errors import ArgumentError
+from minires.fusion import FUSING
 from minires.mode import Mode, _settings, settings
+from minires.watcher import Observer, Watcher, observed_by
 
-WATCHER = object()
-# name: (how it is made, its setting, the value it gives)
+
+def guarded():
+    return isinstance(current(), NaNGuard)
+
+
+def fused():
+    return bool(current().rules)
+
+
+def engine_as_usual():
+    return around("around", lambda engine: FUSING)
+
+
+# name: (how it is made, its setting, the value it gives); of modes that put an engine around the
+# one before, the function that tells of it in place of the setting
 MODES = {
     "no_grad": (mr.no_grad, _grad_mode, False),
     "enable_grad": (mr.enable_grad, _grad_mode, True),
@@ -26,8 +43,8 @@ MODES = {
     "set_grad_enabled(True)": (lambda: mr.set_grad_enabled(True), _grad_mode, True),
     "inference_mode": (mr.inference_mode, _grad_mode, False),
     "inference_mode(False)": (lambda: mr.inference_mode(False), _grad_mode, True),
-    "detect_anomaly": (mr.detect_anomaly, _anomaly, True),
-    "no_fusion": (mr.no_fusion, _fusion, False),
+    "detect_anomaly": (mr.detect_anomaly, guarded, True),
+    "no_fusion": (mr.no_fusion, fused, False),
     "precise": (mr.precise, _precise, True),
     "backend": (lambda: mr.backend("numpy"), _backend, "numpy"),
 }
@@ -46,15 +63,17 @@ class Case:
     """A mode that is entered where the setting has another value."""
 
     def __init__(self, name):
-        self.make, self.setting, self.inside = MODES[name]
-        start = self.setting.get().value
+        self.make, self.told, self.inside = MODES[name]
+        self.layered = self.told in (guarded, fused)
+        self.setting = _engine if self.layered else self.told
+        start = self.get()
         self.outside = start if start != self.inside else (not start)
 
     def get(self):
-        return self.setting.get().value
+        return self.told() if self.layered else self.setting.get().value
 
     def around(self):
-        return Mode("around", self.setting, self.outside)
+        return engine_as_usual() if self.layered else Mode("around", self.setting, self.outside)
 
 
 @pytest.fixture
@@ -309,11 +328,11 @@ def test_delegation_and_nested_decorators(case):
     @case.make()
     def outer():
         result = yield from inner()
-        yield result, case.get(), _anomaly.get().value
+        yield result, case.get(), guarded()
 
     running = outer()
     assert next(running) == case.inside
-    assert not _anomaly.get().value or case.setting is _anomaly
+    assert not guarded() or case.told is guarded
     assert running.send("x") == ("x", case.inside, True)
 
 
@@ -701,17 +720,18 @@ def test_watching_is_a_mode_too():
     async def main():
         await asyncio.create_task(enter())
         stack.close()
-        assert _observer.get().value is None
+        assert not isinstance(current(), Watcher)
 
     async def enter():
-        assert stack.enter_context(observed_by(WATCHER)) is WATCHER
-        assert _observer.get().value is WATCHER
+        observer = Observer()
+        assert stack.enter_context(observed_by(observer)) is observer
+        assert current().observer is observer
 
     asyncio.run(main())
 
 
 def test_every_mode_is_in_the_table():
     """Whoever adds a setting adds its mode here."""
-    known = [setting for _, setting, _ in MODES.values()] + [_observer]
+    known = [setting for _, setting, _ in MODES.values() if setting not in (guarded, fused)]
     assert {id(setting) for setting in _settings} == {id(setting) for setting in known}
     assert len(settings()) == len(_settings)

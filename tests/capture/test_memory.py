@@ -29,7 +29,7 @@ def test_idle_memory_of_a_recording_serves_what_is_a_little_smaller():
             x = mr.tensor(rng.standard_normal((1, 256, 32, 32)), dtype="float32")
             np.testing.assert_array_equal(captured(x).numpy(), pooled(x).numpy())
     (plan,) = captured._plans.values()
-    taken = sum(size * len(blocks) for size, blocks in plan._recording.memory.items())
+    taken = sum(size * len(blocks) for size, blocks in plan._graph.pool._own.items())
     assert taken <= 3 * SIZE  # the images in the order of channels, and two more
 
 
@@ -38,12 +38,12 @@ def test_gradients_are_copied_where_the_function_adds_to_them(monkeypatch, zero,
     """Elsewhere that would be one more copy of all parameters while a recording is proven."""
     found = set()
 
-    class Moment(captures.Moment):
+    class Snapshot(captures.Snapshot):
         def __init__(self, state):
             super().__init__(state)
             found.add(len(self._copies))
 
-    monkeypatch.setattr(captures, "Moment", Moment)
+    monkeypatch.setattr(captures, "Snapshot", Snapshot)
 
     def weights(captured):
         mr.manual_seed(0)

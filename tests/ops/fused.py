@@ -60,7 +60,7 @@ def outcome(f):
 
 def pending(x):
     """Whether nobody has computed this tensor."""
-    return x._pending is not None and x._pending.array is None
+    return x._lazy is not None and x._lazy.array is None
 
 
 def values(x):

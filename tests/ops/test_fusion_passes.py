@@ -19,7 +19,7 @@ def kinds(launches):
     """Everything that is not part of a convolution or its statistics, nor a matter of some numbers
     per channel, in order."""
     of_channels = ("batch_norm.affine", "batch_norm.add_up", "batch_norm.share_and_slope")
-    small = ("conv2d.", "statistics.", "source.repeat", *of_channels)
+    small = ("conv2d.", "statistics.", "prologue.repeat", *of_channels)
     return [name for name in launches if not name.startswith(small)]
 
 

@@ -12,7 +12,8 @@ import pytest
 from ops.fused import Chain, close, follow, pending, same, values
 
 import minires as mr
-from minires.autograd.pending import Pending, computing
+from minires.autograd.lazy import Lazy, computing
+from minires.device import CPU
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_threads_with_a_network_each(impatient):
             same(one, expected[0])
 
 
-class Known(Pending):
+class Known(Lazy):
     def _compute(self):
         return np.ones(self.shape, self.dtype)
 
@@ -122,7 +123,7 @@ def test_a_fork_while_another_thread_computes():
     child = os.fork()
     if child == 0:
         signal.alarm(10)
-        os._exit(int(Known((2,), np.float32).finish().sum()))
+        os._exit(int(Known((2,), np.float32, CPU).realize().sum()))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
     end.set()
     thread.join()

@@ -63,7 +63,7 @@ def test_saving_hands_the_weights_to_nobody(tmp_path):
     """What is derived from weights that someone may write unseen cannot be remembered."""
     net = cifar_resnet(8)
     save_checkpoint(tmp_path / "run.safetensors", model=net, progress={})
-    assert not any(tensor._version.exposed for tensor in net.state_dict().values())
+    assert not any(tensor._version.escaped for tensor in net.state_dict().values())
 
 
 def test_numbers_in_the_optimizer_state_come_back_too(tmp_path, make_net):

@@ -13,6 +13,7 @@ the same cache lines. What is held, idle or not, stays near the most that was ev
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -23,13 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.recording import here
 from ...forks import new_lock_in_children
 
 TINY = 1 << 11  # bytes, below which an array is NumPy's, wherever it begins
 SMALLEST = 1 << 14  # bytes, below which memory is not kept: NumPy is good at small arrays
 SPARE = 1 << 26  # bytes that may be held beyond the most that was in use at once, and an eighth
-LARGER = 2  # how many times as large as asked for a recording's memory may be
+LARGER = 2  # how many times as large as asked for a pool's block may be
 PAGE, LINE = 4096, 64
 
 _lock = threading.RLock()  # a garbage collection may come at any line, and end up in here again
@@ -104,22 +104,53 @@ def _fresh(size: int, step: int, offset: int) -> Any:
     return _kind(size).from_buffer(raw, start)
 
 
+class MemoryPool:
+    """Memory that one captured graph keeps for itself: each replay writes it anew."""
+
+    def __init__(self) -> None:
+        self._own: dict[int, list[Any]] = {}  # blocks, by size
+
+    def owns(self, root: Any) -> bool:
+        """Whether an array that is no view lies in this memory."""
+        block = root.base
+        return any(block is own for own in self._own.get(getattr(block, "_length_", 0), ()))
+
+    def take(self, size: int) -> Any:
+        """An idle block of at least this size."""
+        for known in sorted(self._own):  # nobody else will ever use them: rather a larger one than
+            if size <= known <= LARGER * size:  # one more
+                for block in _idle(self._own[known], lists=2):
+                    return block
+        block = _take_shared(size)
+        self._own.setdefault(size, []).append(block)
+        return block
+
+
+class _Here(threading.local):
+    pool: MemoryPool | None = None
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def taking_from(pool: MemoryPool | None) -> Iterator[None]:
+    """Let what this thread allocates inside be a pool's; None stands for everybody's memory."""
+    before, _here.pool = _here.pool, pool
+    try:
+        yield
+    finally:
+        _here.pool = before
+
+
 def _take(size: int) -> Any:
-    """An idle block of this size, or a new one; a recording's own, while one is on."""
-    if here.recording is None or here.recording.lasting:
-        return _take_shared(size)
-    own = here.recording.memory
-    for known in sorted(own):  # nobody else will ever use them: rather a larger one than one more
-        if size <= known <= LARGER * size:
-            for block in _idle(own[known], lists=2):
-                return block
-    block = _take_shared(size)
-    own.setdefault(size, []).append(block)
-    return block
+    """An idle block of this size, or a new one."""
+    pool = _here.pool
+    return _take_shared(size) if pool is None else pool.take(size)
 
 
 def _take_shared(size: int) -> Any:
-    """An idle block of this size that is no recording's, or a new one."""
+    """An idle block of this size that is no pool's, or a new one."""
     global _held
     with _lock:
         blocks = _blocks.setdefault(size, [])

@@ -19,12 +19,12 @@ from __future__ import annotations
 import functools
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...autograd.recording import Recording, computed, here
+from ...autograd.engine import _engine, call
 from ...errors import message
 from . import cache, compiler
 from .compiler import FASTMATH, config
@@ -52,12 +52,17 @@ class Kernel:
         self.__name__: str = function.__name__
         self._launchers: dict[str, functools.partial[None]] = {}
 
-    def __call__(self, tasks: int, *arguments: Any) -> None:
+    def __call__(self, tasks: int, *arguments: Any, reaches: Sequence[Any] = ()) -> None:
+        """Run the kernel; ``reaches`` are arrays that it finds through addresses."""
         if tasks <= 0:
             return
         if config.DISABLE_JIT:
-            computed(self._interpret, tasks, arguments)
-            return
+            call(self._interpret, tasks, arguments)
+        else:
+            _engine.get().value.launch(self, tasks, arguments, reaches)
+
+    def run(self, tasks: int, arguments: tuple[Any, ...]) -> None:
+        """Run the compiled kernel, here and now."""
         # A network is hundreds of launches, of twenty arguments each: these lines are to be quick.
         # Where an array begins, the loop that calls the kernel looks up itself (threads.py).
         kinds = "".join([a.dtype.char if type(a) is _ARRAY else _NUMBER for a in arguments])
@@ -68,34 +73,17 @@ class Kernel:
             raise ValueError(message(self.__name__, "contiguous arrays", got))
         launch = self._launchers.get(kinds) or self._compile(kinds)
         launch(words, tasks)
-        if here.recording is not None:
-            self._record(here.recording, launch, arguments, tasks)
+
+    def address(self, arguments: tuple[Any, ...]) -> int:
+        """Where the machine code for arguments of these dtypes is, with which the kernel ran."""
+        kinds = "".join([a.dtype.char if type(a) is _ARRAY else _NUMBER for a in arguments])
+        return int(self._launchers[kinds].args[1])
 
     def _interpret(self, tasks: int, arguments: tuple[Any, ...]) -> None:
         flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]
         with np.errstate(all="ignore"):  # as the compiled kernel: inf and nan are results
             for task in range(tasks):
                 self.function(task, *flat)
-
-    def _record(
-        self, recording: Recording, launch: functools.partial[None], arguments: Any, tasks: int
-    ) -> None:
-        """Make the launch a step, together with those before it. It names arrays by where their
-        data begins: it must not hold them, or the recording could not use their memory again."""
-        from .threads import Launches
-
-        words = array("q")
-        for a in arguments:
-            if type(a) is _ARRAY:
-                recording.hold(a)
-            words.append(a.__array_interface__["data"][0] if type(a) is _ARRAY else a)
-        _, address, _ = launch.args
-        steps = recording.steps
-        last = steps[-1] if steps else None
-        if not isinstance(last, Launches):
-            last = Launches(self.__name__)
-            steps.append(last)
-        last.add(address, words, tasks)
 
     def _compile(self, kinds: str) -> functools.partial[None]:
         """Compile for these dtypes, or load what was compiled before; returns what launches it."""

@@ -16,6 +16,10 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from ... import arguments as checks
 from ...errors import DeviceError
@@ -50,10 +54,16 @@ class Launches:
         self._launches = array("q")
         self._arguments: list[array[int]] = []
 
-    def add(self, address: int, arguments: array[int], tasks: int) -> None:
-        """Launch one more kernel; its ``arguments`` are numbers and addresses of data."""
-        self._launches.extend((address, *arguments.buffer_info(), 0, tasks))
-        self._arguments.append(arguments)
+    def add(self, kernel: Any, tasks: int, arguments: Sequence[Any]) -> None:
+        """Launch one more kernel, which ran with these arguments just now. The row names arrays by
+        where their data begins: it does not hold them, or nobody could use their memory again."""
+        words = array("q")
+        for a in arguments:
+            is_array = type(a) is np.ndarray
+            words.append(a.__array_interface__["data"][0] if is_array else a)
+        address = kernel.address(arguments)
+        self._launches.extend((address, *words.buffer_info(), 0, tasks))
+        self._arguments.append(words)
 
     def __call__(self) -> None:
         check_process(self._name)

@@ -17,9 +17,10 @@ from ...arguments import flag, pair
 from ...autograd import Function
 from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message
+from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import Pair, images, nhwc, real, remembered
-from ..layout import channels_last, room
+from ..layout import channels_last
 from ..max_pool2d.op import pooled_size
 
 
@@ -132,7 +133,7 @@ class AvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: AvgPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
-        y = room((g.n, *g.scale.shape, g.c), x)
+        y = allocate((g.n, *g.scale.shape, g.c), x.dtype, x)
         kernels("avg_pool2d", x).avg_pool2d_fwd(nhwc(x), y, g)
         return y.transpose(0, 3, 1, 2)
 
@@ -150,7 +151,7 @@ class AvgPool2dInput(Function):
     @staticmethod
     def forward(ctx: Any, gy: Any, geometry: AvgPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
-        gx = room((g.n, g.h_in, g.w_in, g.c), gy)
+        gx = allocate((g.n, g.h_in, g.w_in, g.c), gy.dtype, gy)
         kernels("avg_pool2d", gy).avg_pool2d_bwd_x(nhwc(gy), gx, g)
         return gx.transpose(0, 3, 1, 2)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import computed
+from ...autograd import call
+from ...kernels.epilogue import NOTHING, Epilogue
 from ...kernels.numba.allocator import allocate
 from ...kernels.numba.kernel import kernel
 from ...kernels.numba.prologue import clear, normalise, pixels_together, repeated, write
@@ -223,7 +224,7 @@ def batch_norm_affine(
     )  # fmt: skip
     for array, original in zip(arrays, theirs):
         if array is not original and running is not None:
-            computed(np.copyto, original, array)
+            call(np.copyto, original, array)
 
 
 def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:
@@ -240,24 +241,22 @@ def batch_norm_fwd(
     mean: Any,
     inv_std: Any,
     y: Any,
-    *,
-    residual: Any = None,
-    relu: bool = False,
+    epilogue: Epilogue = NOTHING,
 ) -> None:
-    """Fill y = act(w * (x - mean) * inv_std + b + residual), act being ReLU or nothing.
+    """Fill y with the epilogue of w * (x - mean) * inv_std + b.
 
-    ``residual`` is None, an array (m, c), or an Operand of the kinds PLAIN or NORMALISED over
-    one: a shortcut whose own batch norm is applied here.
+    Its residual is an array (m, c), or an Operand of the kinds PLAIN or NORMALISED over one: a
+    shortcut whose own batch norm is applied here.
     """
     together, rows, c, block, blocks = _cut(x)
-    k = repeated(computed(_coefficients, x.dtype, mean, inv_std, b, w), together)
+    k = repeated(call(_coefficients, x.dtype, mean, inv_std, b, w), together)
     other, kind, other_k = x, ABSENT, k
-    if residual is not None:
-        source = as_operand(residual)
+    if epilogue.residual is not None:
+        source = as_operand(epilogue.residual)
         other, kind = source.x, source.kind
         if kind == NORMALISED:
             other_k = repeated(source.coefficients, together)
-    _fwd(blocks, x, k, other, kind, other_k, int(relu), rows, c, block, y)
+    _fwd(blocks, x, k, other, kind, other_k, int(epilogue.relu), rows, c, block, y)
 
 
 def batch_norm_bwd_affine(
@@ -292,7 +291,7 @@ def batch_norm_bwd_affine(
     if coefficients is None:  # only the mean is wanted of them
         coefficients = forward
     if coefficients is None:
-        coefficients = computed(_coefficients, x.dtype, mean, inv_std, inv_std)
+        coefficients = call(_coefficients, x.dtype, mean, inv_std, inv_std)
     block = min(block, FEW)
     blocks = -(-rows // block)
     sums = allocate((blocks, 2, c), x.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.epilogue import NOTHING, Epilogue
 from .. import sums
 
 
@@ -48,19 +49,12 @@ def batch_norm_fwd(
     mean: Any,
     inv_std: Any,
     y: Any,
-    *,
-    residual: Any = None,
-    relu: bool = False,
+    epilogue: Epilogue = NOTHING,
 ) -> None:
-    """Fill y = act(w * (x - mean) * inv_std + b + residual), act being ReLU or nothing.
-
-    ``residual`` is None, an array (m, c), or an Operand over one.
-    """
+    """Fill y with the epilogue of w * (x - mean) * inv_std + b; its residual is an array (m, c), or
+    an Operand over one."""
     y[...] = w * ((x - mean) * inv_std) + b
-    if residual is not None:
-        y += residual.values() if hasattr(residual, "values") else residual
-    if relu:
-        y[y.real <= 0] = 0
+    epilogue.apply(y)
 
 
 def batch_norm_bwd_affine(

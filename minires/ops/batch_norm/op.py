@@ -23,31 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arguments import flag, number
-from ...autograd import (
-    Function,
-    Variable,
-    copied,
-    derived,
-    enable_grad,
-    grad,
-    is_grad_enabled,
-    may_wait,
-)
+from ...autograd import Function, Variable, copied, enable_grad, grad, is_grad_enabled, memo
 from ...creation import ones, zeros
-from ...device import array_module, kernels
+from ...device import array_module, device_of, kernels
 from ...errors import ShapeError, message
+from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import check_same, real
-from ..fusion import (
-    Convolution,
-    Normalised,
-    Note,
-    can_fuse,
-    going_back,
-    normalised_gradients,
-    note_of,
-)
-from ..layout import channels_last, room
+from ..layout import channels_last
 
 
 def _rows(array: Any) -> Any:
@@ -65,33 +48,68 @@ def _unrows(rows: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    if isinstance(note_of(x), Note):  # which will be laid out like that
-        return x
     return channels_last(x) if x.ndim == 4 else x.contiguous()
 
 
+class Affine(NamedTuple):
+    """What batch norm does to each channel: copies, for the parameters may change."""
+
+    w: Any  # (c,)
+    b: Any  # (c,)
+    mean: Any  # (c,)
+    inv_std: Any  # (c,)
+    coefficients: Any  # (5, c): mean, scale = w * inv_std, shift = b, 0, 0, as an Operand has them
+    device: Any
+
+    @property
+    def vectors(self) -> tuple[Any, Any, Any, Any]:
+        """(w, b, mean, inv_std)"""
+        return self[:4]
+
+
+class BatchNormStatistics(Function):
+    """x → (mean, var), the biased variance, of each channel; their derivatives are BatchNorm's."""
+
+    complex_safe = True
+    launches = True
+    constant = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        empty = array_module(x).empty
+        mean, var = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
+        kernels("batch_norm", x).batch_norm_statistics(_rows(x), mean, var)
+        return mean, var
+
+
 class BatchNorm(Function):
-    """(x, w, b) → y with given statistics; ``batch`` says that they are those of x."""
+    """(x, w, b) → y with given statistics; ``batch`` says that they are those of x. ``affine``
+    holds the same numbers for engines that defer."""
 
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, w: Any, b: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
-        ctx.batch, ctx.coefficients = batch, None
+    def forward(
+        ctx: Any,
+        x: Any,
+        w: Any,
+        b: Any,
+        mean: Any,
+        inv_std: Any,
+        batch: bool,
+        affine: Affine | None = None,
+    ) -> Any:
+        ctx.batch = batch
         ctx.save(x, w)
         ctx.save_constants(mean, inv_std)
         rows = _rows(x)
-        y = room(rows.shape, rows)
+        y = allocate(rows.shape, x.dtype, x)
         kernels("batch_norm", x).batch_norm_fwd(rows, w, b, mean, inv_std, y)
         return _unrows(y, x.shape)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         x, w = ctx.saved
-        if ctx.coefficients is not None and going_back() and can_fuse(gy) and may_wait(gy, x):
-            mean, inv_std = ctx.constants
-            gx, gw, gb = normalised_gradients(gy, x, mean, inv_std, ctx.coefficients, ctx.batch)
-            return gx, gw, gb, None, None, None
         gx, gw, gb = BatchNormGradients.apply(_laid_out(gy), x, w, *ctx.constants, ctx.batch)
         return gx, gw, gb, None, None, None
 
@@ -109,7 +127,7 @@ class BatchNormGradients(Function):
         xp = array_module(x)
         kernel = kernels("batch_norm", x)
         rows = _rows(x)
-        gx, gw, gb = room(rows.shape, rows), xp.empty_like(w), xp.empty_like(w)
+        gx, gw, gb = allocate(rows.shape, x.dtype, x), xp.empty_like(w), xp.empty_like(w)
         kernel.batch_norm_bwd_affine(_rows(gy), rows, mean, inv_std, gw, gb)
         kernel.batch_norm_bwd_x(_rows(gy), rows, w, mean, inv_std, gw, gb, batch, gx)
         return _unrows(gx, x.shape), gw, gb
@@ -199,9 +217,9 @@ def batch_norm(
     vectors = running_mean, running_var, weight, bias
     batch = training or running_mean is None or running_var is None
     if batch:
-        _check(x, vectors)
+        _check(x, vectors, batch=True)
         x = _laid_out(x)
-        mean, var = _statistics(x)
+        mean, var = BatchNormStatistics.apply(x)
         running = None
         if training and running_mean is not None and running_var is not None:
             m = x.numel() // x.shape[1]
@@ -209,17 +227,15 @@ def batch_norm(
             running = (*followers, momentum, m / (m - 1))
             running_mean.bump_version()
             running_var.bump_version()
-        affine = _affine(weight, bias, mean, var, eps, running)
+        affine = _affine(weight, bias, mean._array, var._array, eps, running)
     else:
         affine = _affine_of_statistics(x, vectors, eps)
         x = _laid_out(x)
-    if len(x.shape) == 4 and can_fuse(x) and may_wait(x):
-        return _put_off(x, weight, bias, affine, batch)
     w, b = _parameters(x, weight, bias)
-    return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch)
+    return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch, affine=affine)
 
 
-def _check(x: Tensor, vectors: Sequence[Tensor | None]) -> None:
+def _check(x: Tensor, vectors: Sequence[Tensor | None], batch: bool = False) -> None:
     """Hold the arguments of :func:`batch_norm` against each other."""
     shape = x.shape
     if len(shape) not in (2, 4):
@@ -232,13 +248,7 @@ def _check(x: Tensor, vectors: Sequence[Tensor | None]) -> None:
                 raise ShapeError(
                     message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {shape}")
                 )
-
-
-def _statistics(x: Tensor) -> tuple[Any, Any]:
-    """Mean and biased variance of each channel: from the convolution in front, where it is still
-    to be done, else in a pass of their own."""
-    shape = x.shape
-    if x.numel() < 2 * shape[1] or not shape[1]:
+    if batch and (x.numel() < 2 * c or not c):
         raise ShapeError(
             message(
                 "batch_norm",
@@ -248,30 +258,13 @@ def _statistics(x: Tensor) -> tuple[Any, Any]:
                 "Use a larger batch, drop_last=True in the loader, or eval().",
             )
         )
-    note = note_of(x) if can_fuse(x) else None
-    found = note.finish_with_statistics() if isinstance(note, Convolution) else None
-    if found is None:
-        array = x._array
-        empty = array_module(array).empty
-        found = empty(shape[1], x.dtype), empty(shape[1], x.dtype)
-        with np.errstate(all="ignore"):  # inf and nan are results
-            kernels("batch_norm", array).batch_norm_statistics(_rows(array), *found)
-    return found
-
-
-class _Affine(NamedTuple):
-    """What batch norm does to each channel: copies, for the parameters may change."""
-
-    w: Any
-    b: Any
-    mean: Any
-    inv_std: Any
-    coefficients: Any  # (5, c), as in minires.kernels.operand
 
 
 def _affine(
     weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float, running: Any = None
-) -> _Affine:
+) -> Affine:
+    """The scale and shift of each channel. ``running``, if given, holds the running statistics, in
+    which mean and var are to be followed up, with two numbers: see the kernel."""
     xp = array_module(mean)
     w = xp.ones_like(mean) if weight is None else weight._array
     b = xp.zeros_like(mean) if bias is None else bias._array
@@ -281,14 +274,14 @@ def _affine(
     with np.errstate(all="ignore"):
         kernel = kernels("batch_norm", mean)
         kernel.batch_norm_affine(mean, var, w, b, eps, own, inv_std, coefficients, running)
-    return _Affine(own[0], own[1], mean, inv_std, coefficients)
+    return Affine(own[0], own[1], mean, inv_std, coefficients, device_of(mean))
 
 
-def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> _Affine:
+def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> Affine:
     """The same by the running statistics, which with the parameters are mostly those of the last
     call: what follows from them is then remembered, and that they fit together."""
 
-    def make() -> _Affine:
+    def make() -> Affine:
         _check(x, vectors)
         mean, var, weight, bias = vectors
         return _affine(weight, bias, copied(mean._array), var._array, eps)
@@ -299,8 +292,9 @@ def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> _Aff
             tensors.append(vector)
         elif vector is not None:
             _check(x, vectors)
-    affine: _Affine = derived(tensors, ("batch_norm", eps, vectors[2] is None), make)
-    if x.shape[1:2] != affine.mean.shape or x.dtype is not affine.mean.dtype or not can_fuse(x):
+    affine: Affine = memo(("batch_norm", eps, vectors[2] is None), tensors, make)
+    same = x.dtype is affine.mean.dtype and x.device is affine.device
+    if not same or len(x.shape) not in (2, 4) or x.shape[1:2] != affine.mean.shape:
         _check(x, vectors)
     return affine
 
@@ -312,22 +306,3 @@ def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[
         ones(c, dtype=dtype, device=device) if weight is None else weight.contiguous(),
         zeros(c, dtype=dtype, device=device) if bias is None else bias.contiguous(),
     )
-
-
-def _put_off(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, affine: _Affine, batch: bool
-) -> Tensor:
-    """The normalisation as a note, for an addition, a ReLU or a convolution to take over."""
-    behind_convolution = isinstance(note_of(x), Convolution)
-    if not is_grad_enabled():
-        if not behind_convolution:
-            _ = x._array  # no pass is saved by waiting
-        return Variable._defer(Normalised(x, affine.coefficients, affine[:4]))
-    args = (x, *_parameters(x, weight, bias), affine.mean, affine.inv_std, batch)
-    ctx = BatchNorm.context(*args)
-    if any(ctx.needs_grad) or not behind_convolution:
-        _ = x._array  # the backward pass needs it
-    ctx.batch, ctx.coefficients = batch, affine.coefficients
-    ctx.keep(*args[:2])
-    ctx.save_constants(affine.mean, affine.inv_std)
-    return BatchNorm.defer(ctx, args, Normalised(x, affine.coefficients, affine[:4]))

@@ -9,35 +9,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...kernels.epilogue import NOTHING, Epilogue
 from . import numba_direct as direct
 from . import numba_winograd as winograd
 from .op import Conv2dGeometry
 
 
-def conv2d_fwd(
-    x: Any,
-    w: Any,
-    b: Any,
-    y: Any,
-    g: Conv2dGeometry,
-    *,
-    residual: Any = None,
-    relu: bool = False,
-    statistics: Any = None,
-) -> None:
-    """Fill y (n, h_out, w_out, c_out) with act(conv(x, w) + b + residual).
+def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = NOTHING) -> None:
+    """Fill y (n, h_out, w_out, c_out) with the epilogue of conv(x, w) + b.
 
     Args:
         x: array (n, h_in, w_in, c_in), or an Operand.
-        w: (c_out, c_in / groups, k_h, k_w), any strides; or Weights, which have their own bias.
-        b: (c_out,) or None.
-        residual: array like y, or None.
-        relu: whether act is ReLU, or nothing.
-        statistics: None, or arrays (mean, var), each (c_out,), to be filled with the mean and the
-            biased variance of each channel of y.
+        w: (c_out, c_in / groups, k_h, k_w), any strides; or PackedWeights, which have a bias.
+        epilogue: its residual is an array like y.
     """
     way = direct if g.direct or not winograd.suits(g, y.dtype) else winograd
-    way.conv2d_fwd(x, w, b, y, g, residual=residual, relu=relu, statistics=statistics)
+    way.conv2d_fwd(x, w, y, g, epilogue)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.epilogue import NOTHING, Epilogue
 from ...kernels.operand import as_operand
-from ...kernels.packed import as_weights
+from ...kernels.packed import as_packed
 from .. import sums
 from .op import Conv2dGeometry
 
@@ -43,35 +44,24 @@ def _groups(g: Conv2dGeometry) -> Iterator[tuple[slice, slice]]:
         yield slice(k * i, (k + 1) * i), slice(k * o, (k + 1) * o)
 
 
-def conv2d_fwd(
-    x: Any,
-    w: Any,
-    b: Any,
-    y: Any,
-    g: Conv2dGeometry,
-    *,
-    residual: Any = None,
-    relu: bool = False,
-    statistics: Any = None,
-) -> None:
-    """Fill y (n, h_out, w_out, c_out) with act(conv(x, w) + b + residual).
+def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = NOTHING) -> None:
+    """Fill y (n, h_out, w_out, c_out) with the epilogue of conv(x, w) + b.
 
-    ``statistics``: None, or arrays (mean, var), each (c_out,), to be filled with the mean and the
-    biased variance of each channel of y.
+    Args:
+        x: array (n, h_in, w_in, c_in), or an Operand.
+        w: (c_out, c_in / groups, k_h, k_w), any strides; or PackedWeights, which have a bias.
+        epilogue: its residual is an array like y.
     """
-    kept = as_weights(w, b)
+    kept = as_packed(w)
     w, b = kept.array, kept.bias
     y[...] = 0 if b is None else b
     x = as_operand(x).values()
     for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
             y[:, *out, o] += x[:, *inside, i] @ w[o, :, u, v].T
-    if residual is not None:
-        y += residual
-    if relu:
-        y[y <= 0] = 0  # and NaN stays
-    if statistics is not None:
-        mean, var = statistics
+    epilogue.apply(y)
+    if epilogue.statistics is not None:
+        mean, var = epilogue.statistics
         mean[...], var[...] = sums.mean_and_variance(y, (0, 1, 2))
 
 

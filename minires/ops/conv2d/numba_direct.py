@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...autograd import computed
+from ...autograd import call
+from ...kernels.epilogue import NOTHING, Epilogue
 from ...kernels.numba.allocator import allocate, workspace
 from ...kernels.numba.compiler import device_function
 from ...kernels.numba.cpu import lanes
@@ -33,7 +34,7 @@ from ...kernels.numba.statistics import block_statistics, combine
 from ...kernels.numba.threads import get_num_threads
 from ...kernels.numba.tile import ROWS, product_1, product_2
 from ...kernels.operand import PLAIN, Operand, as_operand, nothing_of
-from ...kernels.packed import as_weights, contiguous
+from ...kernels.packed import as_packed, contiguous
 from . import numba_plan as S  # the names of the sizes in a plan's table
 from .numba_plan import (
     Plan,
@@ -329,20 +330,19 @@ def _job(g: Conv2dGeometry, role: str, plain: bool, kind: str, threads: int) -> 
     )  # fmt: skip
 
 
-def _run(
-    source: Operand, w: Any, b: Any, y: Any, g: Conv2dGeometry, role: str, residual: Any = None,
-    relu: bool = False, statistics: Any = None,
-) -> None:  # fmt: skip
+def _run(source: Operand, w: Any, y: Any, g: Conv2dGeometry, role: str, epilogue: Epilogue) -> None:
     """Forward (role "forward", x -> y) or input gradient (role "input", gy -> gx)."""
-    dtype, kept, threads = y.dtype, as_weights(w, b), get_num_threads()
+    dtype, kept, threads = y.dtype, as_packed(w), get_num_threads()
     job = _job(g, role, source.kind == PLAIN, dtype.char, threads)
     p, nothing = job.plan, nothing_of(dtype)
     weights = kept.form(job.form, lambda: _packed(kept.array, job, g, role, threads))
     bias = job.bias
     if kept.bias is not None:
-        bias = kept.form("direct bias", lambda: computed(_padded, kept.bias, job.bias))
+        bias = kept.form("direct bias", lambda: call(_padded, kept.bias, job.bias))
 
-    todo = ADD * (residual is not None) + RECTIFY * relu + MEASURE * (statistics is not None)
+    residual, statistics = epilogue.residual, epilogue.statistics
+    todo = ADD * (residual is not None) + RECTIFY * epilogue.relu
+    todo += MEASURE * (statistics is not None)
     moments = nothing
     if statistics is not None:
         moments = allocate((p.blocks, 2, y.shape[3]), dtype)
@@ -372,7 +372,7 @@ def _packed(w: Any, job: _Job, g: Conv2dGeometry, role: str, threads: int) -> An
     """The weights as the register tile reads them: (panels, taps * channels, width)."""
     w, p, width, panels = contiguous(w), job.plan, job.width, job.panels
     if not width:
-        return computed(_taps_first, w.reshape(g.c_out, -1), p.taps)
+        return call(_taps_first, w.reshape(g.c_out, -1), p.taps)
     taps, c_in, c_out = g.k_h * g.k_w, g.c_in // g.groups, g.c_out // g.groups
     if role == "forward":  # a column's filter (c_in, taps) lies side by side
         c, rounds, per_round, length, per_column = c_in, 1, 0, c_in * taps, c_in * taps
@@ -401,35 +401,21 @@ def _rows(order: bytes, c: int, length: int, square: int) -> Any:
     return place[entries % place.size] * c + entries // place.size
 
 
-def conv2d_fwd(
-    x: Any,
-    w: Any,
-    b: Any,
-    y: Any,
-    g: Conv2dGeometry,
-    *,
-    residual: Any = None,
-    relu: bool = False,
-    statistics: Any = None,
-) -> None:
-    """Fill y (n, h_out, w_out, c_out) with act(conv(x, w) + b + residual).
+def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = NOTHING) -> None:
+    """Fill y (n, h_out, w_out, c_out) with the epilogue of conv(x, w) + b.
 
     Args:
         x: array (n, h_in, w_in, c_in), or an Operand.
-        w: (c_out, c_in / groups, k_h, k_w), any strides; or Weights, which have their own bias.
-        b: (c_out,) or None.
-        residual: array like y, or None.
-        relu: whether act is ReLU.
-        statistics: None, or arrays (mean, var) of (c_out,), to be filled with the mean and the
-            biased variance of each channel of y.
+        w: (c_out, c_in / groups, k_h, k_w), any strides; or PackedWeights, which have a bias.
+        epilogue: its residual is an array like y.
     """
     if y.size == 0:
         return
-    _run(as_operand(x), w, b, y, g, "forward", residual, relu, statistics)
+    _run(as_operand(x), w, y, g, "forward", epilogue)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or an Operand."""
     if gx.size == 0:
         return
-    _run(as_operand(gy), w, None, gx, g, "input")
+    _run(as_operand(gy), w, gx, g, "input", NOTHING)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...autograd import computed
+from ...autograd import call
 from ...kernels.numba.allocator import allocate, workspace
 from ...kernels.numba.compiler import device_function
 from ...kernels.numba.cpu import lanes
@@ -360,7 +360,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in / groups, k_h, k_w) from gy and x, arrays or Operands."""
     x, gy, dtype = as_operand(x), as_operand(gy), gw.dtype
     if x.x.size == 0:
-        computed(gw.fill, 0)
+        call(gw.fill, 0)
         return
     p, width, tile, rows, panels, size, parts, cuts, window, read_at_once, places = _job(
         g, dtype.char
@@ -373,7 +373,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         width, tile, sums, size, rows, workspace(parts * cuts * room, dtype), _STEPS, p.table,
     )  # fmt: skip
     if not width:
-        computed(_add_up, sums.reshape(parts, -1, g.c_in), gw)
+        call(_add_up, sums.reshape(parts, -1, g.c_in), gw)
         return
     out = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
     tasks, filter_ = get_num_threads(), gw[0].size
@@ -382,7 +382,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         np.arange(lanes(dtype)) * filter_,
     )  # fmt: skip
     if out is not gw:
-        computed(np.copyto, gw, out)
+        call(np.copyto, gw, out)
 
 
 def _add_up(sums: Any, gw: Any) -> None:

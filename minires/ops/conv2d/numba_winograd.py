@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...autograd import computed
+from ...autograd import call
+from ...kernels.epilogue import NOTHING, Epilogue
 from ...kernels.numba.allocator import allocate, workspace
 from ...kernels.numba.compiler import device_function
 from ...kernels.numba.cpu import lanes
@@ -43,7 +44,7 @@ from ...kernels.numba.statistics import block_statistics, combine
 from ...kernels.numba.threads import get_num_threads
 from ...kernels.numba.tile import ROWS, product_1, product_2
 from ...kernels.operand import Operand, as_operand, nothing_of
-from ...kernels.packed import as_weights, contiguous
+from ...kernels.packed import as_packed, contiguous
 from .numba_winograd_rows import (
     PLANES,
     Tiling,
@@ -246,27 +247,18 @@ def _wide_output(
 # ---------------------------------------------------------------------------------- the entrances
 
 
-def conv2d_fwd(
-    x: Any,
-    w: Any,
-    b: Any,
-    y: Any,
-    g: Conv2dGeometry,
-    *,
-    residual: Any = None,
-    relu: bool = False,
-    statistics: Any = None,
-) -> None:
-    """Fill y (n, h_out, w_out, c_out), and the statistics (mean, var) of each of its channels."""
+def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = NOTHING) -> None:
+    """Fill y (n, h_out, w_out, c_out) with the epilogue of conv(x, w) + b; the arguments are those
+    of :func:`.kernel_numba.conv2d_fwd`."""
     taps = (9 * g.c_in, 9, 0, 1)
-    _run(as_operand(x), w, taps, b, y, g.padding, residual, relu, statistics)
+    _run(as_operand(x), w, taps, y, g.padding, epilogue)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in)."""
     taps = (9, 9 * g.c_in, 8, -1)
     padding = (2 - g.padding[0], 2 - g.padding[1])
-    _run(as_operand(gy), w, taps, None, gx, padding, None, False, None)
+    _run(as_operand(gy), w, taps, gx, padding, NOTHING)
 
 
 class _Job(NamedTuple):
@@ -308,28 +300,27 @@ def _run(
     source: Operand,
     w: Any,
     taps: tuple[int, int, int, int],
-    b: Any,
     y: Any,
     padding: tuple[int, int],
-    residual: Any,
-    relu: bool,
-    statistics: Any,
+    epilogue: Epilogue,
 ) -> None:
-    """y = act(conv(source, w) + b + residual), the weights read with the steps of ``taps``."""
+    """y = the epilogue of conv(source, w) + b, the weights read with the steps of ``taps``."""
     if y.size == 0:
         return
     h_out, w_out, c_out = y.shape[1:]
     h_in, w_in, c_in = source.x.shape[1:]
-    dtype, tasks, kept = y.dtype, get_num_threads(), as_weights(w, b)
+    dtype, tasks, kept = y.dtype, get_num_threads(), as_packed(w)
     job = _job(y.shape, c_in, dtype, taps)
     t, width, starts, ends, plane_u, plane_m = (
         job.t, job.width, job.starts, job.ends, job.plane_u, job.plane_m
     )  # fmt: skip
     bias, biased = job.bias, int(kept.bias is not None)
     if biased:
-        bias = kept.form("winograd bias", lambda: computed(_below, bias[0], kept.bias))
+        bias = kept.form("winograd bias", lambda: call(_below, bias[0], kept.bias))
     nothing = nothing_of(dtype)
-    wanted = (nothing if residual is None else residual, int(residual is not None), int(relu))
+    residual, statistics = epilogue.residual, epilogue.statistics
+    added, has_residual = (nothing, 0) if residual is None else (residual, 1)
+    wanted = (added, has_residual, int(epilogue.relu))
     measured = int(statistics is not None)
     moments = allocate((len(t.pixels), 2, c_out), dtype) if measured else nothing
     if not job.wide:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...autograd import computed
+from ...autograd import call
 from ...kernels.numba.allocator import allocate, workspace
 from ...kernels.numba.compiler import device_function
 from ...kernels.numba.cpu import lanes
@@ -205,7 +205,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     """Fill gw (c_out, c_in, 3, 3)."""
     gy, x = as_operand(gy), as_operand(x)
     if gy.x.size == 0:
-        computed(gw.fill, 0)
+        call(gw.fill, 0)
         return
     dtype, tasks, matrix = gw.dtype, get_num_threads(), matrix_of(gw.dtype)
     result = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
@@ -236,4 +236,4 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         scratch = workspace(tasks * 9 * lanes(dtype), dtype)
         _add_parts(tasks, sums, parts, depth, matrix, result, scratch, g.c_in, g.c_out, tasks)
     if result is not gw:
-        computed(np.copyto, gw, result)
+        call(np.copyto, gw, result)

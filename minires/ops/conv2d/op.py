@@ -26,14 +26,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...arguments import integer, pair
-from ...autograd import Function, Variable, computed, copied, is_grad_enabled, is_precise
-from ...autograd.recording import here
+from ...autograd import Function, is_precise
 from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message, quoted
+from ...kernels.packed import PackedWeights
+from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import Pair, check_same, nhwc, real, remembered
-from ..fusion import Convolution, Note, can_fuse, convolution_gradients, going_back, note_of
-from ..layout import channels_last, room
+from ..layout import channels_last
 from ..reduce import sum
 from ..shape import pad
 
@@ -150,20 +150,15 @@ class Conv2d(Function):
     def forward(ctx: Any, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
         ctx.save(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
-        y = room((geometry.n, geometry.h_out, geometry.w_out, geometry.c_out), x)
-        kernels("conv2d", x).conv2d_fwd(nhwc(x), w, b, y, geometry)
+        g = geometry
+        y = allocate((g.n, g.h_out, g.w_out, g.c_out), x.dtype, x)
+        kernels("conv2d", x).conv2d_fwd(nhwc(x), PackedWeights(w, b), y, g)
         return y.transpose(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         x, w = ctx.saved
         geometry, needs = ctx.geometry, ctx.needs_grad
-        if going_back() and can_fuse(gy):
-            gb = sum(gy, (0, 2, 3)) if needs[2] else None
-            gx, gw = convolution_gradients(
-                gy, x if needs[1] else None, w if needs[0] else None, geometry
-            )
-            return gx, gw, gb, None
         gy = channels_last(gy)
         return (
             Conv2dInput.apply(gy, w, geometry) if needs[0] else None,
@@ -183,8 +178,9 @@ class Conv2dInput(Function):
     def forward(ctx: Any, gy: Any, w: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
         ctx.save(gy if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
-        gx = room((geometry.n, geometry.h_in, geometry.w_in, geometry.c_in), gy)
-        kernels("conv2d", gy).conv2d_bwd_input(nhwc(gy), w, gx, geometry)
+        g = geometry
+        gx = allocate((g.n, g.h_in, g.w_in, g.c_in), gy.dtype, gy)
+        kernels("conv2d", gy).conv2d_bwd_input(nhwc(gy), w, gx, g)
         return gx.transpose(0, 3, 1, 2)
 
     @staticmethod
@@ -209,8 +205,8 @@ class Conv2dWeight(Function):
         ctx.geometry = geometry
         ctx.save(gy if ctx.needs_grad[1] else None, x if ctx.needs_grad[0] else None)
         g = geometry
-        gw = room((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), gy)
-        kernels("conv2d", gy).conv2d_bwd_weight(nhwc(gy), nhwc(x), gw, geometry)
+        gw = allocate((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), gy.dtype, gy)
+        kernels("conv2d", gy).conv2d_bwd_weight(nhwc(gy), nhwc(x), gw, g)
         return gw
 
     @staticmethod
@@ -273,8 +269,6 @@ def conv2d(
     geometry = conv2d_geometry(x.shape, w.shape, stride, padding, dilation, groups)
     if b is not None and b.shape != w.shape[:1]:
         raise ShapeError(message("conv2d", f"b of shape {w.shape[:1]}", b.shape))
-    if can_fuse(x):
-        return _put_off(x, w, b, geometry)
     return Conv2d.apply(channels_last(x), w, b, geometry)
 
 
@@ -293,44 +287,3 @@ def _padded(
     if down % 2 or across % 2:
         x = pad(x, (0, across % 2, 0, down % 2))
     return x, (down // 2, across // 2)
-
-
-def _put_off(x: Tensor, w: Tensor, b: Tensor | None, g: Conv2dGeometry) -> Tensor:
-    """The convolution as a note, for a batch norm that may follow to take over."""
-    before = note_of(x)
-    if not isinstance(before, Note) or before.source() is None:
-        x = channels_last(x)
-        _ = x._array  # finished, if it was pending
-    # Images are handed in by users, who have their arrays; a stem makes ten times as much of them,
-    # and to copy them costs less than a pass over that.
-    small = 4 * g.n * g.c_in * g.h_in * g.w_in <= g.n * g.c_out * g.h_out * g.w_out
-    read = _copied(x) if small and x._version.exposed else x
-    note = Convolution(read, _unexposed(w), None if b is None else _unexposed(b), g)
-    if read._version.exposed:
-        note.finish()
-    if not is_grad_enabled():
-        return Variable._defer(note)
-    args = (x, w, b, g)
-    ctx = Conv2d.context(*args)
-    ctx.geometry = g
-    ctx.keep(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
-    return Conv2d.defer(ctx, args, note)
-
-
-def _copied(x: Tensor) -> Tensor:
-    """Images in memory of their own."""
-    copy = computed(_copy, nhwc(x._array))
-    return Variable._wrap(copy.transpose(0, 3, 1, 2))
-
-
-def _copy(array: Any) -> Any:
-    copy = room(array.shape, array)
-    copy[...] = array
-    return copy
-
-
-def _unexposed(parameter: Tensor) -> Tensor:
-    """The parameter, or a copy if someone has its array: many look at weights, to draw or to
-    compare them, and few write there."""
-    exposed = parameter._version.exposed and here.recording is None
-    return Variable._wrap(copied(parameter._array)) if exposed else parameter

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import as_integer, number
-from ...autograd import Function, computed
+from ...autograd import Function, call
 from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, quoted
 from ...tensor import Tensor
@@ -70,8 +70,8 @@ class CrossEntropyInput(Function):
         g, x = ctx.saved
         (labels,) = ctx.constants
         smoothing, ignore = ctx.options
-        used = Tensor(computed(_used, labels, ignore))
-        q = computed(_mixed, labels, smoothing, ignore, x.shape, x.dtype)
+        used = Tensor(call(_used, labels, ignore))
+        q = call(_mixed, labels, smoothing, ignore, x.shape, x.dtype)
         p, ggx = softmax(where(used, x, 0), 1), where(used, ggx, 0)
         gg = weigh(p - Tensor(q), ggx).sum(1) if ctx.needs_grad[0] else None
         gx = None
@@ -141,7 +141,7 @@ def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
         raise DeviceError(
             message(op, f"labels on {x.device}", str(labels.device), fix="Use .to().")
         )
-    return computed(_within, op, array, x.shape, ignore_index)
+    return call(_within, op, array, x.shape, ignore_index)
 
 
 def _within(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> Any:
@@ -211,7 +211,7 @@ def check_weight(name: str, weight: Any, x: Tensor) -> Tensor:
 def sum_of_weights(name: str, factors: Tensor) -> Tensor:
     """The sum of the factors of all labels, by which their mean is divided."""
     total = factors.sum()
-    computed(_check_positive, name, total._array)
+    call(_check_positive, name, total._array)
     return total
 
 
@@ -294,13 +294,13 @@ def cross_entropy(
     else:
         labels = check_labels("cross_entropy", target, x, ignore_index)
         if reduction == "mean":
-            count = Tensor(computed(_count, labels, ignore_index, x.dtype))
+            count = Tensor(call(_count, labels, ignore_index, x.dtype))
         if weight is None:
             losses = CrossEntropy.apply(x.contiguous(), labels, float(smoothing), ignore_index)
         else:
             check_weight("cross_entropy", weight, x)
-            mixed = computed(_mixed, labels, smoothing, ignore_index, x.shape, x.dtype)
-            used = Tensor(computed(_used, labels, ignore_index))
+            mixed = call(_mixed, labels, smoothing, ignore_index, x.shape, x.dtype)
+            used = Tensor(call(_used, labels, ignore_index))
             losses = CrossEntropyOfTarget.apply(where(used, x, 0), weigh(Tensor(mixed), weight))
     if reduction == "none":
         return losses
@@ -308,7 +308,7 @@ def cross_entropy(
     if reduction == "sum":
         return total
     if weight is not None and target.ndim == 1:
-        known, at = computed(used_labels, labels, ignore_index)
+        known, at = call(used_labels, labels, ignore_index)
         factors = where(Tensor(known), weight[Tensor(at)], 0)
         return total / sum_of_weights("cross_entropy", factors)
     return total / count

@@ -16,9 +16,10 @@ from ...arguments import flag, pair
 from ...autograd import Function, switch
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
+from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import Pair, images, nhwc, real, remembered
-from ..layout import channels_last, room
+from ..layout import channels_last
 
 
 @dataclass(frozen=True, eq=False)  # looked up by identity, which is quick
@@ -107,8 +108,8 @@ class MaxPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
-        y = room((g.n, g.h_out, g.w_out, g.c), x)
-        index = room(y.shape, x, np.int32)
+        y = allocate((g.n, g.h_out, g.w_out, g.c), x.dtype, x)
+        index = allocate(y.shape, np.int32, x)
         kernels("max_pool2d", x).max_pool2d_fwd(nhwc(x), y, index, g)
         ctx.save_constants(index)
         switch("max_pool2d", lambda: index)
@@ -129,7 +130,7 @@ class MaxPool2dInput(Function):
     def forward(ctx: Any, gy: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         ctx.save_constants(index)
-        gx = room((g.n, g.h_in, g.w_in, g.c), gy)
+        gx = allocate((g.n, g.h_in, g.w_in, g.c), gy.dtype, gy)
         kernels("max_pool2d", gy).max_pool2d_bwd_x(nhwc(gy), index, gx, g)
         return gx.transpose(0, 3, 1, 2)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd import Function, Variable, is_grad_enabled, may_wait, replace, switch
+from ...autograd import Function, replace, switch
 from ...device import array_module, kernels
 from ...tensor import Tensor, tensor_method
 from ..checks import as_laid_out, dense, flat, real
-from ..fusion import Gated, can_fuse, going_back, note_of
 
 
 class ReLU(Function):
@@ -32,8 +31,6 @@ class ReLU(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (y,) = ctx.saved
-        if ctx.constants and going_back() and can_fuse(gy) and may_wait(gy, y):
-            return Variable._defer(Gated(gy, y, *ctx.constants))
         return ReLUInput.apply(gy, y)
 
 
@@ -66,24 +63,11 @@ def relu(x: Tensor) -> Tensor:
     >>> mr.relu(mr.tensor([-1.0, 0.0, 2.0])).tolist()
     [0.0, 0.0, 2.0]
     """
-    real("relu", x)
-    note = note_of(x) if can_fuse(x) else None
-    rectified = None if note is None else note.rectified()
-    if rectified is None:
-        return ReLU.apply(x)
-    if not is_grad_enabled():
-        return Variable._defer(rectified)
-    ctx = ReLU.context(x)
-    ctx.save_constants(rectified)
-    return ReLU.defer(ctx, (x,), rectified, keep=True)
+    return ReLU.apply(real("relu", x))
 
 
 @tensor_method("relu_")
 def relu_(x: Tensor) -> Tensor:
     """:func:`relu`, in place."""
-    y = relu(x)
-    note = note_of(y)
-    if note is not None and y.requires_grad:
-        y._pending = note.again()  # x may be written once more, and what ReLU saved may not
-    replace(x, y)
+    replace(x, relu(x))
     return x

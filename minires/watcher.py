@@ -1,9 +1,9 @@
 """Watching a function run: which operations it is made of, and how those with kinks chose.
 
 A numerical derivative is right only while nothing on the way switches: a ReLU that opens, a
-maximum that moves, between two points of a difference. Operations that choose say so here with
-:func:`switch`; it costs nothing unless somebody watches. ``minires.gradcheck`` does, and
-``minires.nn.trace`` watches which operations a network is made of.
+maximum that moves, between two points of a difference. Operations that choose say so
+(:func:`minires.autograd.switch`), at no cost unless somebody watches. :mod:`minires.gradcheck`
+does, and :mod:`minires.nn.trace` watches which operations a network is made of.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..mode import Mode, setting
-
-_observer = setting("observer", None)
+from .autograd.engine import Around, around
 
 AnyObserver = TypeVar("AnyObserver", bound="Observer")
 
@@ -54,15 +52,56 @@ class Observer:
     def leave(
         self,
         function: Any,
+        ctx: Any,
         args: Sequence[Any],
         options: Mapping[str, Any],
         outputs: Sequence[Any],
     ) -> None:
-        """Called after each function, with its arguments and its results as variables. Of what has
-        no derivative, comparisons come here too, as ``operator.gt`` and its siblings."""
+        """Called after each function, with its context, its arguments and its results as variables.
+        Of what has no derivative, comparisons come here too, as ``operator.gt`` and its siblings,
+        without a context."""
 
-    def replaced(self, target: Any, new: Any) -> None:
+    def wrote(self, target: Any, new: Any) -> None:
         """Called after the variable ``target`` was given the values of ``new`` in place."""
+
+
+class Watcher(Around):
+    """An engine that tells an :class:`Observer` of every operation."""
+
+    watching = True
+
+    def __init__(self, inner: Any, observer: Observer) -> None:
+        super().__init__(inner)
+        self.observer = observer
+        self.complex_step = observer.complex_step
+
+    def run(
+        self,
+        function: Any,
+        ctx: Any,
+        args: tuple[Any, ...],
+        arrays: list[Any],
+        options: dict[str, Any],
+    ) -> Any:
+        arrays = self.observer.enter(function, arrays)
+        outputs = self.inner.run(function, ctx, args, arrays, options)
+        made = outputs if type(outputs) is tuple else (outputs,)
+        self.observer.leave(function, ctx, args, options, made)
+        return outputs
+
+    def compared(self, function: Any, args: Sequence[Any], output: Any) -> None:
+        self.observer.leave(function, None, args, {}, (output,))
+
+    def wrote(self, target: Any, new: Any) -> None:
+        self.observer.wrote(target, new)
+
+    def chose(self, name: str, choices: Callable[[], Any]) -> None:
+        array = choices()
+        array = np.ascontiguousarray(array.get() if hasattr(array, "get") else array)
+        if array.dtype.kind == "f":  # signs and quotients: the same choice in any precision
+            array = array.astype(np.float64)
+        digest = hashlib.blake2b(array.data, digest_size=8).digest()
+        self.observer.switches.append((name, digest))
 
 
 @contextlib.contextmanager
@@ -75,37 +114,10 @@ def watch(complex_step: bool = False) -> Iterator[Observer]:
 @contextlib.contextmanager
 def observed_by(observer: AnyObserver) -> Iterator[AnyObserver]:
     """Let ``observer`` see what runs inside."""
-    with Mode("observed_by", _observer, observer):
+    with around("observed_by", lambda engine: Watcher(_unwatched(engine.plain()), observer)):
         yield observer
 
 
-def tell(function: Any, args: Sequence[Any], output: Any) -> Any:
-    """``output``, after telling whoever watches of an operation without derivative, which is no
-    :class:`~.function.Function`."""
-    observer = _observer.get().value
-    if observer is not None:
-        observer.leave(function, args, {}, [output])
-    return output
-
-
-def in_complex_step() -> bool:
-    """Whether a derivative is being taken by a complex step, where dtypes may mix."""
-    observer = _observer.get().value
-    return observer is not None and observer.complex_step
-
-
-def switch(name: str, chosen: Callable[[], Any]) -> None:
-    """Tell whoever watches how an operation with kinks chose.
-
-    Args:
-        name: of the operation, as in "relu".
-        chosen: makes the array of choices, a mask or indices; not called unless watched.
-    """
-    observer = _observer.get().value
-    if observer is None:
-        return
-    array = chosen()
-    array = np.ascontiguousarray(array.get() if hasattr(array, "get") else array)
-    if array.dtype.kind == "f":  # signs and quotients: the same choice in any precision
-        array = array.astype(np.float64)
-    observer.switches.append((name, hashlib.blake2b(array.data, digest_size=8).digest()))
+def _unwatched(engine: Any) -> Any:
+    """The engine without whoever watches already: one observer sees what runs."""
+    return engine.inner if isinstance(engine, Watcher) else engine

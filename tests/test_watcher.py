@@ -11,9 +11,10 @@ from harness import distinct, raises
 
 import minires as mr
 from minires import nn, ops
-from minires.autograd import Function, in_complex_step, watch
+from minires.autograd import Function, in_complex_step
 from minires.errors import DTypeError
 from minires.models import BasicBlock, PreActBlock
+from minires.watcher import watch
 
 H = 1e-30
 
