@@ -70,8 +70,6 @@ class Context:
         outputs: Sequence[Any],
     ) -> None:
         """Find which input or output each saved array is, and note its version."""
-        if not self._requested:
-            return
         saved: list[tuple[Any, ...]] = []
         for array in self._requested:
             if array is None:

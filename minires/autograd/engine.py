@@ -13,8 +13,8 @@ its own around the one before.
 ``NaNGuard``             :mod:`minires.anomaly`: stops at the first NaN
 =======================  ==========================================================================
 
-An engine is asked at two levels. Operations: ``forward``, ``backward``, ``add`` (two gradients
-meet). Launches, the work that operations lead to: ``call`` (a function of arrays that is no
+An engine is asked at two levels. Operations: ``forward``, ``backward``, ``add_gradients`` (of two
+that meet). Launches, the work that operations lead to: ``call`` (a function of arrays that is no
 kernel), ``launch`` (a kernel), ``replay`` (launches that were written down), ``memo`` and ``part``
 (what depends on some tensors alone), ``host_read`` (Python is about to look at a value). And three
 calls tell an engine what nobody else would notice: ``chose``, ``compared`` and ``wrote``.
@@ -26,9 +26,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
 from ..device import memory
+from ..ieee import quiet, unquiet
 from ..mode import Layered, install, setting
 from .tape import Node
 from .variable import Variable
@@ -69,8 +68,9 @@ class Eager:
         self, function: Any, ctx: Any, args: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         """The outputs of ``function`` for these arguments: a tensor, or a tuple of tensors."""
-        if function in self.rules:
-            deferred = self.rules[function](ctx, *args, **options)
+        rule = self.rules.get(function)
+        if rule is not None:
+            deferred = rule(ctx, *args, **options)
             if deferred is not None:
                 return deferred
         arrays = [a._array if isinstance(a, Variable) else a for a in args]
@@ -86,23 +86,23 @@ class Eager:
     ) -> Any:
         """The same from the arrays of the arguments: ``function.forward``, and tensors around what
         it returns."""
-        if function.view:  # computes nothing
+        token = quiet()  # inf and nan are results
+        try:
             result = function.forward(ctx, *arrays, **options)
-        else:
-            with np.errstate(all="ignore"):  # inf and nan are results, as in IEEE
-                result = function.forward(ctx, *arrays, **options)
+        finally:
+            unquiet(token)
         return tensors(function, ctx, args, arrays, options, result)
 
     def backward(self, node: Node, gys: Sequence[Variable]) -> Any:
         """The gradients of a node's arguments from those of its outputs."""
-        function = node.function
-        if function in self.backward_rules:
-            gxs = self.backward_rules[function](node.ctx, *gys)
+        rule = self.backward_rules.get(node.function)
+        if rule is not None:
+            gxs = rule(node.ctx, *gys)
             if gxs is not None:
                 return gxs
-        return function.backward(node.ctx, *gys)
+        return node.function.backward(node.ctx, *gys)
 
-    def add(self, a: Any, b: Any) -> Any:
+    def add_gradients(self, a: Any, b: Any) -> Any:
         """The sum of two gradients that meet."""
         return a + b
 
@@ -278,10 +278,11 @@ def tensors(
 ) -> Any:
     """Tensors around what a function's forward returned, an array or a tuple of arrays; and in its
     context what was to be saved."""
-    if type(result) is not tuple:
-        outputs = [Variable._wrap(result)]
+    if type(result) is tuple:
+        outputs = tuple([Variable._wrap(array) for array in result])
+        results: tuple[Any, ...] = result
     else:
-        outputs = [Variable._wrap(array) for array in result]
+        outputs, results = (Variable._wrap(result),), (result,)
     if function.view:
         if memory(outputs[0]._array) is memory(args[0]._array):
             outputs[0]._become_view(args[0], (function, args[1:], options))
@@ -290,6 +291,6 @@ def tensors(
             for array in arrays:
                 if array is out._array:
                     out._array = array.copy()  # an input handed through is no memory of its own
-    if ctx.recorded:
-        ctx.bind(args, arrays, result if type(result) is tuple else (result,), outputs)
-    return tuple(outputs) if type(result) is tuple else outputs[0]
+    if ctx._requested and ctx.recorded:
+        ctx.bind(args, arrays, results, outputs)
+    return outputs if type(result) is tuple else outputs[0]

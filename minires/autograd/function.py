@@ -12,11 +12,7 @@ from .modes import _grad_mode
 from .tape import Node
 from .variable import Variable
 
-
-def _wants_gradient(argument: Any) -> bool:
-    if not isinstance(argument, Variable):
-        return False
-    return argument._requires_grad if argument._view is None else argument.requires_grad
+_NO_GRADIENTS = [(False,) * n for n in range(64)]  # as many as a function has arguments
 
 
 class Function:
@@ -49,13 +45,19 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **options: Any) -> Any:
         """Compute the outputs, and record them if a gradient may be wanted."""
-        needs = tuple([_wants_gradient(a) for a in args])
+        # Small tensors take as long as these lines: they are to be quick.
+        needs = [
+            isinstance(a, Variable) and (a.requires_grad if a._view else a._requires_grad)
+            for a in args
+        ]
         if options:
             cls._refuse_tensors(options)
-        recorded = True in needs and _grad_mode.get().value and not cls.constant
-        ctx = Context(needs if recorded else (False,) * len(needs), recorded)
+        if True in needs and _grad_mode.get().value and not cls.constant:
+            ctx = Context(tuple(needs))
+        else:
+            ctx = Context(_NO_GRADIENTS[len(args)], recorded=False)
         outputs = _engine.get().value.forward(cls, ctx, args, options)
-        if recorded:
+        if ctx.recorded:
             cls.record(ctx, args, outputs)
         return outputs
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..device import Device
 from ..forks import new_lock_in_children
+from ..ieee import quiet, unquiet
 
 computing = threading.RLock()  # held while a lazy array is computed
 new_lock_in_children(globals(), "computing")
@@ -68,7 +69,11 @@ class Lazy:
         with computing:
             if self.array is not None:
                 return False
-            self.array = compute()
+            token = quiet()  # inf and nan are results
+            try:
+                self.array = compute()
+            finally:
+                unquiet(token)
             self._forget()
         return True
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..arguments import flag, listed
 from ..device import array_module, memory, writeable, zeros_on
 from ..errors import DTypeError, GraphError, ShapeError, message, quoted
+from ..ieee import quiet, unquiet
 from ..mode import Mode
 from .engine import call, copied, current, in_complex_step
 from .modes import _grad_mode
@@ -185,7 +186,7 @@ def walk(
             # nobody else has seen this array: no new memory (dtypes differ in a complex step only)
             _accumulate(present, gradient)
         else:
-            slots[index] = total = current().add(present, gradient)
+            slots[index] = total = current().add_gradients(present, gradient)
             if total._lazy is None and not create_graph:
                 own.add(id(total._array))
 
@@ -274,8 +275,11 @@ def _receives(leaf: Variable) -> bool:
 
 
 def _accumulate(total: Variable, gradient: Variable) -> None:
-    with np.errstate(all="ignore"):  # inf - inf is nan, as it is in a forward pass
+    token = quiet()  # inf - inf is nan, as it is in a forward pass
+    try:
         call(operator.iadd, total._array, gradient._array)
+    finally:
+        unquiet(token)
 
 
 def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:

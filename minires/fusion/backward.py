@@ -5,8 +5,6 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import numpy as np
-
 from ..autograd import Lazy, Variable, call, is_grad_enabled, no_grad
 from ..device import array_module, backend_of, kernels
 from ..kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, Operand
@@ -46,8 +44,7 @@ class LazyReLUGradient(LazyImages):
         y = buffer(self.y)
         g = buffer(self.parts[0])
         if len(self.parts) == 2:
-            with np.errstate(all="ignore"):
-                g = call(operator.add, g, buffer(self.parts[1]))
+            g = call(operator.add, g, buffer(self.parts[1]))
         gx = allocate(y.shape, y.dtype, y)
         kernels("relu", y).relu_bwd_x(g.reshape(-1), y.reshape(-1), gx.reshape(-1))
         return gx.transpose(0, 3, 1, 2)

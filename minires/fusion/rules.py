@@ -37,7 +37,7 @@ class Fusing(Eager):
     rules: ClassVar[Mapping[Any, Rule]] = FORWARD
     backward_rules: ClassVar[Mapping[Any, Rule]] = BACKWARD
 
-    def add(self, a: Any, b: Any) -> Any:
+    def add_gradients(self, a: Any, b: Any) -> Any:
         if is_grad_enabled() or a._version.escaped or b._version.escaped:
             return a + b
         return Variable._defer(backward.LazySum(a, b))

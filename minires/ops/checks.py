@@ -154,14 +154,15 @@ def _range(dtype: Any) -> tuple[int, int]:
 def check_same(name: str, *tensors: Variable) -> None:
     """All on one device and of one dtype, or an error that says how to make them so."""
     first = tensors[0]
-    dtype, device = first.dtype, first.device
+    a = first._array if first._lazy is None else first._lazy
     for other in tensors[1:]:
         if not isinstance(other, Variable):
             given(name, other)
-        if other.dtype is dtype and other.device is device:
+        b = other._array if other._lazy is None else other._lazy
+        if a.dtype is b.dtype and (type(a) is type(b) is np.ndarray or a.device == b.device):
             continue
-        if other.device != device:
-            one, two = device, other.device
+        if other.device != first.device:
+            one, two = first.device, other.device
             raise DeviceError(
                 f"{name}: expected tensors on one device, got {one} and {two}. "
                 f"Move one, as in x.to('{one}')."

@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...arguments import flag, number
 from ...autograd import Function, Variable, copied, enable_grad, grad, is_grad_enabled, memo
 from ...creation import ones, zeros
 from ...device import array_module, device_of, kernels
 from ...errors import ShapeError, message
+from ...ieee import quiet, unquiet
 from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import check_same, real
@@ -271,9 +270,12 @@ def _affine(
     dtype = xp.result_type(mean, w, b)
     own = xp.empty((2, mean.size), dtype)
     inv_std, coefficients = xp.empty_like(mean), xp.empty((5, mean.size), dtype)
-    with np.errstate(all="ignore"):
+    token = quiet()
+    try:
         kernel = kernels("batch_norm", mean)
         kernel.batch_norm_affine(mean, var, w, b, eps, own, inv_std, coefficients, running)
+    finally:
+        unquiet(token)
     return Affine(own[0], own[1], mean, inv_std, coefficients, device_of(mean))
 
 
