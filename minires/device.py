@@ -194,7 +194,7 @@ def backend_name(place: Any) -> str:
         DeviceError: an array on a GPU under ``backend("numpy")``.
     """
     on_references = _backend.get().value == "numpy"
-    if isinstance(place, np.ndarray | np.generic) or place is CPU:
+    if place is CPU or isinstance(place, np.ndarray | np.generic):
         return "numpy" if on_references else "numba"
     if not isinstance(place, Device):
         _on_gpu("backend_name", place)
@@ -213,11 +213,16 @@ def backend_of(place: Any) -> ModuleType:
     Raises:
         KernelMissing, DTypeError, DeviceError: there is none.
     """
-    return _backend_module(backend_name(place))
+    return backend_module(backend_name(place))
 
 
 @functools.cache
-def _backend_module(name: str) -> ModuleType:
+def backend_module(name: str) -> ModuleType:
+    """``minires.kernels.<name>``.
+
+    Raises:
+        KernelMissing: there is none.
+    """
     path = f"minires.kernels.{name}"
     try:
         return importlib.import_module(path)

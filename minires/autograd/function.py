@@ -46,16 +46,16 @@ class Function:
     def apply(cls, *args: Any, **options: Any) -> Any:
         """Compute the outputs, and record them if a gradient may be wanted."""
         # Small tensors take as long as these lines: they are to be quick.
-        needs = [
-            isinstance(a, Variable) and (a.requires_grad if a._view else a._requires_grad)
-            for a in args
-        ]
         if options:
             cls._refuse_tensors(options)
-        if True in needs and _grad_mode.get().value and not cls.constant:
-            ctx = Context(tuple(needs))
-        else:
-            ctx = Context(_NO_GRADIENTS[len(args)], recorded=False)
+        ctx = Context(_NO_GRADIENTS[len(args)], recorded=False)
+        if _grad_mode.get().value and not cls.constant:
+            needs = [
+                isinstance(a, Variable) and (a.requires_grad if a._view else a._requires_grad)
+                for a in args
+            ]
+            if True in needs:
+                ctx.needs_grad, ctx.recorded = tuple(needs), True
         outputs = _engine.get().value.forward(cls, ctx, args, options)
         if ctx.recorded:
             cls.record(ctx, args, outputs)

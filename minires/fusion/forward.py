@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from ..autograd import Lazy, Variable, call, copied, current, is_grad_enabled, memo
 from ..autograd.lazy import computing
-from ..device import backend_of, kernels
-from ..kernels.epilogue import Epilogue
+from ..device import backend_module, backend_name, kernels
+from ..kernels.epilogue import NOTHING, Epilogue
 from ..kernels.operand import NORMALISED, RECTIFIED, Operand
 from ..kernels.packed import PackedWeights
 from ..memory import allocate
@@ -19,7 +20,15 @@ from ..ops.layout import channels_last
 def takes(x: Variable, what: str) -> bool:
     """Whether the kernels that serve this tensor can take over what is called so: one of
     ``minires.kernels.operand.PROLOGUES`` or ``minires.kernels.epilogue.EPILOGUES``."""
-    return x.dtype.kind == "f" and what in backend_of(x.device).fuses
+    lazy = x._lazy
+    place: Any = x._array if lazy is None else lazy
+    name = backend_name(place if lazy is None else lazy.device)
+    return place.dtype.kind == "f" and what in _fuses(name)
+
+
+@functools.cache
+def _fuses(name: str) -> frozenset[str]:
+    return backend_module(name).fuses
 
 
 def lazy_of(x: Any) -> Lazy | None:
@@ -90,7 +99,7 @@ class LazyConv2d(LazyImages):
         return y.transpose(0, 3, 1, 2)
 
     def _compute(self) -> Any:
-        return self._run(self._packed(), Epilogue())
+        return self._run(self._packed(), NOTHING)
 
     def _forget(self) -> None:
         del self.x, self.w, self.b

@@ -29,7 +29,7 @@ from ...ieee import quiet, unquiet
 from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import check_same, real
-from ..layout import channels_last
+from ..layout import channels_last, contiguous
 
 
 def _rows(array: Any) -> Any:
@@ -303,8 +303,8 @@ def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> Affi
 
 def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weight and bias as tensors, in memory without gaps."""
-    c, dtype, device = x.shape[1], x.dtype, x.device
-    return (
-        ones(c, dtype=dtype, device=device) if weight is None else weight.contiguous(),
-        zeros(c, dtype=dtype, device=device) if bias is None else bias.contiguous(),
-    )
+    if weight is None:
+        weight = ones(x.shape[1], dtype=x.dtype, device=x.device)
+    if bias is None:
+        bias = zeros(x.shape[1], dtype=x.dtype, device=x.device)
+    return contiguous(weight), contiguous(bias)
