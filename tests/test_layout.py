@@ -284,7 +284,15 @@ def test_kernels_have_one_signature(op):
 
 
 def test_ops_are_these():
-    assert OPS == ["avg_pool2d", "batch_norm", "conv2d", "cross_entropy", "max_pool2d", "relu"]
+    assert OPS == [
+        "avg_pool2d",
+        "batch_norm",
+        "conv2d",
+        "cross_entropy",
+        "max_pool2d",
+        "relu",
+        "update",
+    ]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -31,6 +31,19 @@ _LABELS = {"params", "param_names", "name", "initial_lr"}
 MOST_STEPS = 2**53  # all whole numbers up to here are floats
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy or CuPy."""
+    return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
+
+
+def copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of what is remembered of one parameter."""
+    return {
+        name: value.copy(order="K") if is_array(value) else deepcopy(value)
+        for name, value in state.items()
+    }
+
+
 def fitting(
     optimizer: Optimizer, state_dict: Any
 ) -> tuple[list[Group], list[dict[str, Any] | None]]:

@@ -36,7 +36,7 @@ def kernel_of(case):
 
 
 def test_every_hand_written_operation_has_a_strategy():
-    assert set(FOLDERS) <= set(STRATEGIES)
+    assert set(FOLDERS) - {"update"} <= set(STRATEGIES)  # updates have no derivative
 
 
 REACHES = {
