@@ -49,7 +49,6 @@ KNOWN_CIRCLES: set[tuple[str, ...]] = {
         *("minires.autograd.tape", "minires.autograd.variable", "minires.autograd.walk"),
     ),
     ("minires.ops.conv2d.op", "minires.ops.fusion"),
-    ("minires.optim.optimizer", "minires.optim.states"),
 }
 KNOWN_UPWARD: set[tuple[str, str]] = set()
 

@@ -23,10 +23,9 @@ from minires.errors import (
     unknown,
 )
 from minires.ops import update
-from minires.optim.states import copied, fitting
+from minires.optim.states import Group, copied, fitting
 from minires.tensor import Tensor
 
-Group = dict[str, Any]
 Update = tuple[Any, Any, dict[str, Any], Group]  # two arrays, data and gradient; state, options
 
 # Group entries that are not options of the update rule: labels, and what schedules remember.
