@@ -1,4 +1,4 @@
-"""The convolution kernels of the CPU: every geometry, sources, finishing touches, threads."""
+"""The convolution kernels of the CPU: every geometry, prologues, epilogues, threads."""
 
 from __future__ import annotations
 
@@ -15,17 +15,7 @@ from minires.kernels.numba.simd import INTERPRETED
 from minires.kernels.numba.tile import ROWS
 from minires.kernels.operand import GATED, GRADIENT, NORMALISED, RECTIFIED, Operand
 from minires.ops.conv2d import Conv2dGeometry, kernel_numba, kernel_numpy, numba_direct
-from minires.ops.conv2d.numba_plan import (
-    ENDS,
-    FIRST_PHASE,
-    OFFSETS,
-    PHASE_SIZE,
-    PHASES,
-    RUN,
-    SEGMENTS,
-    STARTS,
-    plan,
-)
+from minires.ops.conv2d.numba_plan import PHASE_SIZE, PLAN_SIZE, make_plan
 
 L = cpu.LANES
 
@@ -252,7 +242,7 @@ SHAPES = [
 def test_blocks_cover_the_result_in_whole_tiles(shape, role):
     """A position is in one block; a block has a tile's worth of them, or there is but one block."""
     g = geometry(*shape)
-    p = plan(g, role, False, 4)
+    p = make_plan(g, role, False, 4)
     if role == "forward":
         assert p.pixels.sum() == g.n * g.h_out * g.w_out
     assert p.blocks == p.pixels.size
@@ -262,7 +252,7 @@ def test_blocks_cover_the_result_in_whole_tiles(shape, role):
 def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
     """And not all at once, which takes as much scratch memory as the batch."""
     g = geometry((8, 512, 14, 14), (512, 512, 3, 3), {"padding": 1, "stride": 2})
-    p = plan(g, "weight", False, 4)
+    p = make_plan(g, "weight", False, 4)
     assert p.blocks >= 8
     assert p.window < 2**18
 
@@ -270,17 +260,18 @@ def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
 @pytest.mark.parametrize(("shape", "role"), list(itertools.product(SHAPES, ("forward", "input"))))
 def test_tables_stay_inside_the_window(shape, role):
     g = geometry(*shape)
-    p = plan(g, role, False, 4)
-    assert p.window * 4 % LINE == 0  # what lies behind it in scratch begins with a line
-    first, taps = p.table[FIRST_PHASE], 0
-    for phase in range(p.table[PHASES]):
-        sizes = p.table[first + phase * PHASE_SIZE :][:PHASE_SIZE]
-        starts = p.table[sizes[STARTS] : sizes[ENDS]]
-        offsets = p.table[sizes[OFFSETS] :][: sizes[SEGMENTS]]
-        taps += sizes[SEGMENTS] * sizes[RUN]
+    p = make_plan(g, role, False, 4)
+    assert p.window * 4 % LINE == 0  # what lies behind it in the workspace begins with a line
+    taps = 0
+    for number, phase in enumerate(p.phases):
+        begin = PLAN_SIZE + number * PHASE_SIZE
+        assert p.table[begin : begin + PHASE_SIZE].tolist() == list(phase)
+        starts = p.table[begin + phase.starts : begin + phase.ends]
+        offsets = p.table[begin + phase.offsets :][: phase.segments]
+        taps += phase.segments * phase.run
         assert starts.min() == 0
         if offsets.size:
             assert offsets.min() >= 0
-            assert starts.max() + offsets.max() + sizes[RUN] <= p.window
+            assert starts.max() + offsets.max() + phase.run <= p.window
     c = g.c_in if role == "forward" else g.c_out
     assert taps <= g.k_h * g.k_w * c
