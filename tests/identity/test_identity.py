@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import xml.etree.ElementTree as ET
+from operator import add
 
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from minires.models import (
     cifar_plain,
     cifar_resnet,
 )
-from minires.models.blocks import add
 from minires.report.figures import to_bytes
 
 RESIDUAL = [BasicBlock, Bottleneck, PreActBlock, PreActBottleneck]
