@@ -23,7 +23,7 @@ from minires.errors import (
     unknown,
 )
 from minires.ops import update
-from minires.optim.states import Group, copied, fitting
+from minires.optim.states import Group, fitting, is_array
 from minires.tensor import Tensor
 
 Update = tuple[Any, Any, dict[str, Any], Group]  # two arrays, data and gradient; state, options
@@ -143,8 +143,8 @@ class Optimizer:
             raise ArgumentError(
                 message(self._op, "an iterable of tensors", _describe(params), fix="Pass [tensor].")
             )
-        array = hasattr(params, "dtype")
-        if array or isinstance(params, dict) or not isinstance(params, Iterable):
+        listed = isinstance(params, Iterable) and not is_array(params)
+        if isinstance(params, dict) or not listed:
             fix = "Pass model.parameters()." if hasattr(params, "parameters") else ""
             raise ArgumentError(
                 message(self._op, "an iterable of tensors or groups", _describe(params), fix=fix)
@@ -225,12 +225,9 @@ class Optimizer:
         """Check that gradients, and the arrays that are remembered of parameters, can be combined
         with them entry by entry. Kernels trust in that: some know a parameter's size alone."""
         for name, p, _ in work:
-            data, state = p._array, self.state.get(p, {})
-            shape, dtype, device = data.shape, data.dtype, data.device
+            like, state = _facts(p._array), self.state.get(p, {})
             for array in (p.grad._array, *map(state.get, self._arrays)):
-                if array is not None and (
-                    array.shape != shape or array.dtype != dtype or array.device != device
-                ):
+                if array is not None and _facts(array) != like:
                     raise self._unlike(name, p, array)
 
     def _unlike(self, name: tuple[int, str | None], p: Tensor, array: Any) -> Exception:
@@ -240,13 +237,9 @@ class Optimizer:
         if array is not p.grad._array:
             what = next(kept for kept, value in self.state[p].items() if value is array)
             fix = "Convert or move a network before its optimizer is built."
-        data = p._array
-        facts = (
-            (ShapeError, "of shape", data.shape, array.shape),
-            (DTypeError, "of dtype", data.dtype, array.dtype),
-            (DeviceError, "on", device_of(data), device_of(array)),
-        )
-        error, fact, wanted, got = next(fact for fact in facts if fact[2] != fact[3])
+        words = ((ShapeError, "of shape"), (DTypeError, "of dtype"), (DeviceError, "on"))
+        facts = zip(words, _facts(p._array), _facts(array))
+        (error, fact), wanted, got = next(each for each in facts if each[1] != each[2])
         expected, label = f"{what} {fact} {wanted}", _label(*name, p)
         return error(message(f"{self._op}.step", expected, str(got), label, fix))
 
@@ -291,7 +284,7 @@ class Optimizer:
         index = {id(p): i for i, p in enumerate(parameters)}
         return {
             "state": {
-                i: copied(self.state[p]) for i, p in enumerate(parameters) if p in self.state
+                i: deepcopy(self.state[p]) for i, p in enumerate(parameters) if p in self.state
             },
             "param_groups": [
                 {
@@ -339,9 +332,14 @@ class Optimizer:
         return "\n".join([f"{self._op}(", *lines, ")"])
 
 
+def _facts(array: Any) -> tuple[Any, ...]:
+    """What arrays that are combined entry by entry have in common."""
+    return array.shape, array.dtype, device_of(array)
+
+
 def _by_device(updates: list[Any]) -> Iterator[list[Any]]:
     """Tuples that begin with an array, each time as many as follow each other on one device."""
-    for _, same in groupby(updates, key=lambda one: one[0].device):
+    for _, same in groupby(updates, key=lambda one: device_of(one[0])):
         yield [*same]
 
 

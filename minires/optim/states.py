@@ -50,14 +50,6 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
 
 
-def copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of what is remembered of one parameter."""
-    return {
-        name: value.copy(order="K") if is_array(value) else deepcopy(value)
-        for name, value in state.items()
-    }
-
-
 def fitting(
     optimizer: Optimizer, state_dict: Any
 ) -> tuple[list[Group], list[dict[str, Any] | None]]:
@@ -173,7 +165,7 @@ def _state(
             continue
         if kind == "steps":
             taken[name] = _steps(op, name, value, label)
-        elif kind == "array" or isinstance(value, Tensor | np.ndarray):
+        elif kind == "array" or isinstance(value, Tensor) or is_array(value):
             taken[name] = _array(op, name, value, p, label)
         else:
             taken[name] = deepcopy(value)

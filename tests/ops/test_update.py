@@ -136,6 +136,12 @@ def test_sgd_by_hand(backend):
     assert [a.item() for a in (*p, *v)] == [-1.0, 0.25, 4.0, 1.0]
 
 
+def test_the_first_velocity_is_the_gradient_down_to_the_sign_of_zero():
+    g, v = np.array([-0.0, 0.0, 1.0]), np.zeros(3)
+    run(kernel_numpy, "sgd", [[np.ones(3)], [g], [v]], [SGD["momentum"][:5] + (1,)])
+    assert v.tobytes() == g.tobytes()
+
+
 def test_adam_by_hand(backend):
     # m = 0 + 0.5 * 2 = 1, v = 0 + 0.25 * 4 = 1: p = 1 - 0.5 * 1 / (1 / 0.5 + 0)
     p, g, m, v = ([np.array([x])] for x in (1.0, 2.0, 0.0, 0.0))
