@@ -11,8 +11,8 @@ import pytest
 import minires as mr
 from minires.kernels.numba import cpu
 from minires.kernels.numba.allocator import LINE
-from minires.kernels.numba.simd import INTERPRETED
 from minires.kernels.numba.tile import ROWS
+from minires.kernels.numba.vector import INTERPRETED
 from minires.kernels.operand import GATED, GRADIENT, NORMALISED, RECTIFIED, Operand
 from minires.ops.conv2d import Conv2dGeometry, kernel_numba, kernel_numpy, numba_direct
 from minires.ops.conv2d.numba_plan import PHASE_SIZE, PLAN_SIZE, make_plan

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.numba.simd import INTERPRETED
+from minires.kernels.numba.vector import INTERPRETED
 from minires.kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Operand
 from minires.ops.conv2d import Conv2dGeometry, kernel_numpy, numba_direct
 

@@ -32,7 +32,7 @@ from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import models, register_model
 
-from .simd import INDEX, INTERPRETED, _operation
+from .vector import INDEX, INTERPRETED, operation
 
 Table = NewType("Table", int)  # where a table of words begins
 WORDS = types.CPointer(types.int64)
@@ -95,7 +95,7 @@ def struct(layout: type[tuple[Any, ...]]) -> Any:
 
         return kind(words, types.int64), generate
 
-    return _operation(_plain(layout.__name__, fields), at)
+    return operation(_plain(layout.__name__, fields), at)
 
 
 def _plain(name: str, fields: dict[str, bool]) -> Any:

@@ -1,7 +1,7 @@
 """Direct convolution on the CPU: sums of products, from the cache into the registers.
 
 The batch is cut into blocks of output pixels (:mod:`.numba_plan`). For each, the source pixels that
-it needs, its window, are copied into a scratch memory that stays in the cache, with the zeros of
+it needs, its window, are copied into a workspace that stays in the cache, with the zeros of
 the padding around them; on that way batch norm and ReLU may be applied
 (:mod:`minires.kernels.operand`). The register tile (:mod:`minires.kernels.numba.tile`) then
 multiplies the windows of ROWS positions with a *panel*, the weights of as many output channels as
@@ -316,12 +316,12 @@ def _job(g: Conv2dGeometry, role: str, plain: bool, kind: str, threads: int) -> 
 
 
 def _run(
-    source: Operand, w: Any, b: Any, y: Any, g: Conv2dGeometry, role: str, residual: Any = None,
+    operand: Operand, w: Any, b: Any, y: Any, g: Conv2dGeometry, role: str, residual: Any = None,
     relu: bool = False, statistics: Any = None,
 ) -> None:  # fmt: skip
     """Forward (role "forward", x -> y) or input gradient (role "input", gy -> gx)."""
     dtype, kept, threads = y.dtype, as_weights(w, b), get_num_threads()
-    job = _job(g, role, source.kind == PLAIN, dtype.char, threads)
+    job = _job(g, role, operand.kind == PLAIN, dtype.char, threads)
     p, nothing = job.plan, nothing_of(dtype)
     weights = kept.form(
         job.form, lambda: packed(kept.array, p, job.width, job.panels, g, role, threads)
@@ -336,7 +336,7 @@ def _run(
         moments = allocate((p.blocks, 2, y.shape[3]), dtype)
     residual = nothing if residual is None else residual
     tasks = job.cuts if job.cuts > 1 else job.shares
-    x, x2, k, kind = source.arguments
+    x, x2, k, kind = operand.arguments
     _convolve(
         tasks, tasks, job.cuts, p.blocks, job.panels, x, x2, k, kind, p.window, weights, job.width,
         bias, y, residual, todo, moments, job.inverse, workspace(job.workspace, dtype), p.table,

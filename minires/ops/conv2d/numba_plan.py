@@ -16,6 +16,16 @@ none does. The plan tells for every position of a block where its pixels begin i
 (``starts``), how to get from there to the pixels under each kernel row or tap (``offsets``), and
 where its result goes (``ends``): flat tables, in entries, the same for all blocks.
 
+For a 3x3 kernel on 16 channels, windows of 34 columns::
+
+    starts    position 0: 0     1: 16     2: 32   ...     the pixel under the kernel's first tap
+    offsets   0, 34 * 16, 2 * 34 * 16                     from there to the kernel's three rows
+    run       3 * 16                                      entries side by side under such a row
+
+What a kernel gets is one array of words, ``Plan.table``: a :class:`PlanStruct`, a
+:class:`PhaseStruct` for each phase, and all tables. Kernels read it by name
+(:mod:`minires.kernels.numba.struct`).
+
 Zeros in the window are multiplied like all other entries, for a loop without conditions is fast.
 That adds nothing, unless the other factor is NaN or infinite. Then results are computed again from
 the taps inside the image alone (``RIMMED``, ``REACH``, :func:`inside`).
@@ -211,6 +221,7 @@ def make_plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
         source, result = (g.h_in, g.w_in, g.c_in), (g.h_out, g.w_out, g.c_out)
     height, width, c = source
 
+    # whether the first and the last position of each axis see pixels of the source alone
     inside_source = all(
         axis.low >= 0 and (axis.count - 1) * axis.step + axis.low + axis.span <= size
         for axis, size in ((h, height), (w, width))
@@ -225,7 +236,7 @@ def make_plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
         row_size += 64 // itemsize  # or the pixels of many rows fight for the same cache lines
 
     image_blocks, bands = _cut(g, role, h, w, step_h, row_size, in_place, itemsize)
-    images, rows = -(-g.n // image_blocks), -(-h.count // bands)
+    images, rows = -(-g.n // image_blocks), -(-h.count // bands)  # of the largest block
     image_size = (height if in_place else (rows - 1) * step_h + h.span) * row_size
     joined = (row_size, pitch_h, pitch_w, w.low) == (width * c, 1, 1, 0) and not in_place
 

@@ -1,10 +1,21 @@
 """The weight gradient of a direct convolution: outer products of windows with pixels of gy.
 
 For every output position, the products of all entries of its window with all channels of gy are
-added to the sums. The register tile keeps a few rows of the window by a panel of channels of gy,
-and goes through the positions of a block. Blocks and windows are those of the forward pass
-(:mod:`.numba_plan`). The batch is cut into *parts*, as many as the sizes alone say, each with sums
-of its own, which are then added in order; where gy has many channels, panels are shared out, too.
+added to the sums::
+
+    gw[o, c, u, v] = sum over positions i of x[i, (u, v), c] * gy[i, o]
+
+                     window of position i             channels of gy at i
+                     (tap, channel) = row of sums     = columns of sums, in panels of ``width``
+
+    sums (panels, segments, rows, width)   +=   a[starts[i] + offsets[segment] + r] * b[i, column]
+
+Neighbouring taps and their channels lie side by side in the window: such a run is a *segment*, of
+``run`` entries, and has ``rows`` rows of sums, which is ``run`` in whole tiles. The register tile
+keeps a few rows of the window by a panel of channels of gy, and goes through the positions of a
+block. Blocks and windows are those of the forward pass (:mod:`.numba_plan`). The batch is cut into
+*parts*, as many as the sizes alone say, each with sums of its own, which are then added in order;
+where gy has many channels, panels are shared out, too.
 
 Windows have zeros where taps fall outside the image. They add nothing, unless gy is NaN or
 infinite. A part whose sums show that, all in the row of the first tap, is gone through once more,
@@ -70,6 +81,7 @@ def _take_panels(
 ):  # fmt: skip
     """panel_of_b (last - first, CHUNK, width) = some panels of ``count`` positions of gy."""
     b, whole = part(gy, at), c == group == width  # such rows are a panel already
+    # a prologue is applied into the workspace; of a single panel, right into the panel
     if whole or kind != PLAIN:
         b = panel_of_b if whole else gradients
         read(gy, gy2, k, kind, c, at, count, b, 0)
@@ -84,7 +96,11 @@ def _take_panels(
 
 @device_function
 def _copy_rows(a, starts, count, rows, copied):
-    """copied (count, HIGH) = the first rows of each position of a, and what comes after."""
+    """copied (count, HIGH) = the first rows of each position of a, and what comes after.
+
+    The rows of a tile lie ``starts`` apart, which may be far. Where many panels use them, it pays
+    to have them side by side first.
+    """
     for i in range(count):
         for r in range(0, rows, lanes_of(a)):
             store(copied, i * HIGH + r, load(a, starts[i] + r))
@@ -92,6 +108,8 @@ def _copy_rows(a, starts, count, rows, copied):
 
 @device_function
 def _panels_finite(panel_of_b, count, width, panels):
+    """Whether ``count`` positions of the panels (panels, CHUNK, width) have neither NaN nor
+    infinity."""
     whole = 0
     for panel in range(panels):
         whole += finite(panel_of_b, panel * CHUNK * width, count * width)
@@ -116,6 +134,7 @@ def _add_inside(
                 group = start + place_of_tap(phase, u_, v_) + panel // panels * plan.c_group
                 b_at = ((panel - first) * CHUNK + i) * width
                 for c in range(plan.c_group):
+                    # which segment, and which row of it, this tap and channel are
                     entry = q * plan.c_group + c  # of a filter (tap, channel)
                     row = entry // run * rows + entry % run
                     to = (panel * segments * rows + row) * width
@@ -139,10 +158,12 @@ def _add_products(
     phase = phase_of(plan, 0)
     starts, offsets = phase.starts, phase.offsets
     panels, segments, run = (plan.y_group + width - 1) // width, phase.segments, phase.run
+    # a first layer's window, three lines of nine entries, is taken in one tile of 27 rows
     lines = WINDOW_LINES if tile == WINDOW_ROWS else 1
     copying = plan.groups == 1 and last - first >= MANY and tile != WINDOW_ROWS
     chunks = (positions + CHUNK - 1) // CHUNK
     for chunk in range(chunks):
+        # positions at ... at + count - 1, and their panels of gy
         at = chunk * positions // chunks
         count = (chunk + 1) * positions // chunks - at
         _take_panels(
@@ -155,6 +176,7 @@ def _add_products(
                 first, last,
             )  # fmt: skip
             continue
+        # all tiles of the sums, each of which goes through the positions of the chunk
         for q in range(0, segments, lines):
             for r in range(0, run, tile):
                 left, left_starts, row = a, part(starts, at), offsets[q] + r
@@ -186,7 +208,7 @@ def _add_products(
 
 @device_function
 def _add_products_of_channels(a, b, sums, plan, positions, images, image_row, careful):
-    """The same for a depthwise convolution: sums (taps, channels)."""
+    """The same for a depthwise convolution: sums (taps, channels) += a * b, entry by entry."""
     phase, c, width = phase_of(plan, 0), plan.channels, lanes_of(a)
     starts, offsets = phase.starts, phase.offsets
     if careful:
@@ -242,7 +264,9 @@ def _correlate(
     gradients = part(own, window)
     copied = part(gradients, gradient)
     panel_of_b = part(copied, CHUNK * HIGH)
-    clear(panel_of_b, 0, CHUNK * most * width)
+    clear(panel_of_b, 0, CHUNK * most * width)  # columns that no channel fills stay 0
+    # The second time, if the first shows that gy has NaN or infinity, and there is padding which
+    # they must not meet.
     careful = again = 0
     while again <= careful:  # once, or twice
         clear(sums, first * size, (last - first) * size)
@@ -281,11 +305,13 @@ def _sum_parts(task, tasks, parts, sums, size, gw, width, table, places, filter_
     lanes, panels = lanes_of(gw), (plan.y_group + width - 1) // width
     units = plan.groups * panels
     for unit in range(task * units // tasks, (task + 1) * units // tasks):
+        # the sums of all parts, added in order, into those of the first
         for i in range(unit * size, (unit + 1) * size, lanes):
             v = load(sums, i)
             for other in range(1, parts):
                 v = v + load(sums, other * units * size + i)
             store(sums, i, v)
+        # transposed into gw, in squares of lanes columns (channels of gy) by lanes entries
         column = unit % panels * width
         columns = min(width, plan.y_group - column)
         to = (unit // panels * plan.y_group + column) * filter_
@@ -293,7 +319,7 @@ def _sum_parts(task, tasks, parts, sums, size, gw, width, table, places, filter_
             at = unit * size + j
             for e in range(0, filter_, lanes):
                 if columns - j >= lanes and filter_ >= lanes:
-                    e = min(e, filter_ - lanes)
+                    e = min(e, filter_ - lanes)  # the last square ends with the filter
                     transpose(sums, at, part(places, e), gw, to + j * filter_ + e, ends)
                 else:
                     for i in range(min(lanes, columns - j)):
@@ -323,15 +349,15 @@ class _Job(NamedTuple):
 
     plan: Plan
     width: int  # of a panel of sums, or 0 for a depthwise convolution
-    tile: int
-    rows: int
+    tile: int  # rows of a register tile
+    rows: int  # of sums for each segment: whole tiles
     panels: int
     size: int  # sums of a panel
-    parts: int
-    cuts: int
-    window: int
-    read_at_once: int
-    places: Any
+    parts: int  # of the batch
+    cuts: int  # of the panels
+    window: int  # entries of a window, and what a tile may read behind it
+    read_at_once: int  # positions of gy whose prologue is applied at a time
+    places: Any  # (channels * taps,): where each entry of a filter stands in a panel of sums
 
 
 @functools.lru_cache(maxsize=1024)
