@@ -90,6 +90,7 @@ class Case:
         bytes: inputs read once and outputs written once.
         operations: floating-point operations; a multiply-add is two.
         tolerance: largest difference allowed, relative to the largest entry of the reference.
+        prepare: puts in what the outputs have before a call that changes them in place.
     """
 
     kernel: str
@@ -100,6 +101,7 @@ class Case:
     bytes: int
     operations: int
     tolerance: float = 1e-4
+    prepare: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def agree(case: Case) -> float:
     for pair in case.outputs:
         for array in pair:
             array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
+    case.prepare()
     case.fast()
     case.reference()
     worst = 0.0

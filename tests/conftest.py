@@ -54,6 +54,8 @@ def _poisoned_memory():
     with pytest.MonkeyPatch.context() as patch:
         for path in Path(ops.__file__).parent.glob("*/op.py"):
             module = import_module(f"minires.ops.{path.parent.name}.op")
+            if path.parent.name == "update":  # has no outputs: it changes arrays in place
+                continue
             assert "array_module" in vars(module) or "allocate" in vars(module)
             for name, stand_in in (
                 ("array_module", poisoned_module),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -72,3 +73,33 @@ def test_the_version_is_the_one_that_the_changelog_ends_with():
     names = re.findall(r"^## \[(.+?)\]", text("CHANGELOG.md"), re.MULTILINE)
     assert names[:2] == ["Unreleased", mr.__version__]
     assert version("minires") == mr.__version__
+
+
+def fast(path):
+    """Names of the tests of a file that are not marked slow."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    def slow(node):
+        return any("mark.slow" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+    for node in tree.body:
+        names = [ast.unparse(name) for name in getattr(node, "targets", [])]
+        if names == ["pytestmark"] and "mark.slow" in ast.unparse(node.value):
+            return []
+    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return [node.name for node in tests if node.name.startswith("test_") and not slow(node)]
+
+
+def test_the_fast_selection_touches_every_room():
+    """Of each folder and of each operation's own file; crashes take long."""
+    missing = set()
+    for folder in (path for path in (ROOT / "tests").iterdir() if path.is_dir()):
+        files = sorted(folder.glob("test_*.py"))
+        if files and not any(map(fast, files)):
+            missing.add(folder.name)
+    assert missing <= {"crash"}
+    for path in (ROOT / "minires/ops").glob("*/op.py"):
+        assert len(fast(ROOT / f"tests/ops/test_{path.parent.name}.py")) > 3, path
+    for name in ("fusion", "fusion_gradients"):
+        assert len(fast(ROOT / f"tests/ops/test_{name}.py")) > 3
+    assert len(fast(ROOT / "tests/test_cli.py")) > 3

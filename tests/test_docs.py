@@ -106,6 +106,7 @@ def run_page(text: str, name: str, folder: Path) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     for package in NEEDS.get(name_of(page), ()):

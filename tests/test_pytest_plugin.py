@@ -64,6 +64,7 @@ def test_fixture_fails_with_the_text_of_the_report(pytester):
     result.stdout.no_fnmatch_line("*raise GradcheckError*")
 
 
+@pytest.mark.slow
 def test_the_catalogue_as_tests(pytester):
     pytester.makepyfile("def test_of_the_user(): pass")
     result = pytester.runpytest_subprocess(
@@ -110,6 +111,7 @@ sys.modules["minires.device"]._kernel_module = missing
 """
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_a_failing_test(pytester):
     pytester.makeconftest(WRONG_KERNEL)
     result = pytester.runpytest_subprocess(*OURS, "--minires-gradcheck", "-k", "max_pool2d")
@@ -119,6 +121,7 @@ def test_a_wrong_gradient_is_a_failing_test(pytester):
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.mark.slow
 def test_a_missing_kernel_is_a_skipped_test(pytester):
     pytester.makeconftest(MISSING_KERNEL)
     result = pytester.runpytest_subprocess(

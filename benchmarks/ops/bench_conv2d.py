@@ -38,8 +38,8 @@ def cases(quick: bool) -> Iterator[Case]:
         yield Case(
             "conv2d_fwd",
             shape,
-            lambda x=x, w=w, y=y, g=g: kernel_numba.conv2d_fwd(x, w, None, y, g),
-            lambda x=x, w=w, y=y_ref, g=g: kernel_numpy.conv2d_fwd(x, w, None, y, g),
+            lambda x=x, w=w, y=y, g=g: kernel_numba.conv2d_fwd(x, w, y, g),
+            lambda x=x, w=w, y=y_ref, g=g: kernel_numpy.conv2d_fwd(x, w, y, g),
             [(y, y_ref)],
             nbytes(x, w, y),
             operations,

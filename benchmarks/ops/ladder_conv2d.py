@@ -29,6 +29,7 @@ from shapes import normal, pair
 
 from minires.errors import ArgumentError, MiniresError, message
 from minires.files import write_atomic
+from minires.kernels.epilogue import Epilogue
 from minires.kernels.numba import threads
 from minires.kernels.numba.cpu import lanes
 from minires.kernels.numba.kernel import kernel
@@ -131,7 +132,7 @@ def climb(layer: tuple[int, int, int], rounds: int, after: Callable[[], object])
     )
     g = Conv2dGeometry.from_shapes((n, c, size, size), w.shape, 1, 1, 1, 1)
     y, expected = pair(x)
-    kernel_numpy.conv2d_fwd(x, w, None, expected, g)
+    kernel_numpy.conv2d_fwd(x, w, expected, g)
     rungs: list[Rung] = []
 
     def rung(name: str, run: Callable[[], object], *outputs: tuple[Any, Any]) -> None:
@@ -154,27 +155,27 @@ def climb(layer: tuple[int, int, int], rounds: int, after: Callable[[], object])
     few = np.empty(LOOP_OUTPUTS, "f4")
     rung("seven loops", lambda: seven_loops(x, w, few, g, list(zip(*some))), (few, expected[some]))
     rung("im2col and np.matmul", lambda: im2col(x, w, y, g), (y, expected))
-    rung("register tile", lambda: direct.conv2d_fwd(x, w, None, y, g), (y, expected))
-    rung("Winograd", lambda: winograd.conv2d_fwd(x, w, None, y, g), (y, expected))
+    rung("register tile", lambda: direct.conv2d_fwd(x, w, y, g), (y, expected))
+    rung("Winograd", lambda: winograd.conv2d_fwd(x, w, y, g), (y, expected))
 
     # The same between two batch norms: normalise and ReLU before it, statistics after it.
     mean, shift = normal(2, c, seed=3)
     inv_std, scale = 1 + normal(2, c, seed=4) ** 2
     nothing = np.zeros(c, "f4")
     source = Operand(x, RECTIFIED, np.stack([mean, scale * inv_std, shift, nothing, nothing]))
-    kernel_numpy.conv2d_fwd(source.values(), w, None, expected, g)
+    kernel_numpy.conv2d_fwd(source.values(), w, expected, g)
     moments = np.empty((2, c), "f4")
     right = np.stack([expected.mean(axis=(0, 1, 2)), expected.var(axis=(0, 1, 2))])
     z, rows = np.empty_like(x), (-1, c)
 
     def separate() -> None:
         arguments = (scale, shift, mean, inv_std, z.reshape(rows))
-        batch_norm.batch_norm_fwd(x.reshape(rows), *arguments, relu=True)
-        winograd.conv2d_fwd(z, w, None, y, g)
+        batch_norm.batch_norm_fwd(x.reshape(rows), *arguments, Epilogue(relu=True))
+        winograd.conv2d_fwd(z, w, y, g)
         batch_norm.batch_norm_statistics(y.reshape(rows), *moments)
 
     def fused() -> None:
-        winograd.conv2d_fwd(source, w, None, y, g, statistics=tuple(moments))
+        winograd.conv2d_fwd(source, w, y, g, Epilogue(statistics=tuple(moments)))
 
     rung("with batch norm, separate", separate, (y, expected), (moments, right))
     rung("with batch norm, fused", fused, (y, expected), (moments, right))

@@ -98,7 +98,7 @@ def convolution(layer: Layer, direction: str, rounds: int, turn: Turn) -> tuple[
     sides: dict[str, tuple[Any, Callable[[Any], Any], Callable[[], Any]]] = {
         "fwd": (
             gy,
-            lambda out: kernels.conv2d_fwd(x, w, None, out, g),
+            lambda out: kernels.conv2d_fwd(x, w, out, g),
             lambda: torch.nn.functional.conv2d(x_torch, w_torch, **options),
         ),
         "input": (

@@ -1,9 +1,9 @@
-"""Numerical proof of analytic derivatives.
+"""The checker: numerical proof of analytic derivatives, of yours as of minires' own.
 
 :func:`check` compares every entry of a function's Jacobian by backward with the same entry by
 numbers, :func:`check2` does so for second derivatives, :func:`check_module` for a module and all
 its parameters. :func:`check_adjoint` and :func:`taylor` are tests without differences, and
-without tolerances.
+without tolerances. :mod:`minires.selfcheck` holds minires itself to this checker.
 """
 
 from .adjoint import AdjointReport, check_adjoint

@@ -3,12 +3,10 @@
 from minires.models.blocks import (
     BasicBlock,
     Bottleneck,
-    OptionA,
     PlainBlock,
     PreActBlock,
     PreActBottleneck,
     PreActPlainBlock,
-    SqueezeExcitation,
 )
 from minires.models.cifar import CifarNet, cifar_plain, cifar_resnet, cifar_wide_resnet
 from minires.models.keras import keras_resnet50
@@ -25,6 +23,8 @@ from minires.models.resnet import (
     wide_resnet50_2,
     wide_resnet101_2,
 )
+from minires.models.shortcuts import OptionA
+from minires.models.variants import SqueezeExcitation
 
 __all__ = [
     "BasicBlock",

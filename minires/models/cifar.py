@@ -15,7 +15,6 @@ from minires import arguments
 from minires.errors import ArgumentError, message, quoted
 from minires.models.blocks import (
     BasicBlock,
-    Block,
     Bottleneck,
     PlainBlock,
     PreActBlock,
@@ -23,6 +22,7 @@ from minires.models.blocks import (
     PreActPlainBlock,
 )
 from minires.models.network import MOST_BLOCKS, Variations, _Network
+from minires.models.variants import Block
 from minires.nn import Conv2d
 
 
@@ -53,7 +53,7 @@ class CifarNet(_Network):
 
     def __init__(
         self,
-        block: Block,
+        block: type[Block],
         blocks: int,
         num_classes: int = 10,
         *,
@@ -114,7 +114,7 @@ def cifar_resnet(
     Raises:
         ArgumentError: a depth of another form, or an unknown shortcut.
     """
-    kinds: dict[tuple[bool, bool], Block] = {
+    kinds: dict[tuple[bool, bool], type[Block]] = {
         (False, False): BasicBlock,
         (False, True): Bottleneck,
         (True, False): PreActBlock,

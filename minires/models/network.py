@@ -6,19 +6,13 @@ The families differ in stem, widths and blocks: see :mod:`minires.models.resnet`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypedDict
 
 from minires import arguments
 from minires.errors import ArgumentError, ShapeError, message, quoted, unknown
-from minires.models.blocks import (
-    Block,
-    BranchOptions,
-    Norm,
-    check_block,
-    check_norm,
-    norm_of,
-)
+from minires.models.norms import Norm, check_norm, make_norm
+from minires.models.variants import Block, BranchOptions, check_block
 from minires.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -39,13 +33,13 @@ class Variations(TypedDict, total=False):
     """Options of every network.
 
     Attributes:
-        shortcut: "A", "B" or "C", see :mod:`minires.models.blocks`.
+        shortcut: "A", "B" or "C", see :mod:`minires.models.shortcuts`.
         zero_init_residual: start every block as its shortcut, with 0 as weight of the last layer
             of F (Goyal et al. 2017, arXiv:1706.02677, Sec. 5.1: "zero γ").
         norm_layer: called with a number of channels, makes each normalisation; None for
             :class:`~minires.nn.BatchNorm2d`.
         dropout: probability of zeroing an entry inside F, see
-            :class:`~minires.models.blocks.BranchOptions`.
+            :class:`~minires.models.variants.BranchOptions`.
         reduction: ends every F with squeeze and excitation of this ratio; 16 makes an SE-ResNet
             (Hu et al. 2018, arXiv:1709.01507).
         survival: stochastic depth: block l of L takes part in a training step with probability
@@ -83,7 +77,7 @@ class _Network(Module):
 
     def __init__(
         self,
-        block: Block,
+        block: type[Block],
         stem: Conv2d,
         pool: Module | None,
         stages: Sequence[tuple[int, int, int, int]],
@@ -135,9 +129,10 @@ class _Network(Module):
         self.pre_activation = block.pre_activation
         widest = max(channels for blocks, channels, *_ in stages if blocks) * block.expansion
         self.conv1 = stem
-        self.bn1 = norm_of(own, norm_layer, widest if self.pre_activation else stem.out_channels)
+        self.bn1 = make_norm(own, norm_layer, widest if self.pre_activation else stem.out_channels)
         self.relu = ReLU()
         self.maxpool = pool
+        build: Callable[..., Block] = block
         c_in, made, spread = stem.out_channels, 0, 1
         for i, (blocks, channels, stride, dilation) in enumerate(stages):
             stage = []
@@ -148,7 +143,7 @@ class _Network(Module):
                     alive = 1 - made / sum(layers) * (1 - survival)
                     second_path = {"shortcut": option, "survival": alive}
                 kind = {"dilation": spread, "norm_layer": norm_layer, **second_path, **options}
-                stage.append(block(c_in, channels, stride, **kind))
+                stage.append(build(c_in, channels, stride, **kind))
                 c_in, stride, spread = channels * block.expansion, 1, dilation
             self.add_module(f"layer{i + 1}", Sequential(*stage))
         self.stages = len(stages)
@@ -179,7 +174,7 @@ class _Network(Module):
 
 def _check_room(
     own: str,
-    block: Block,
+    block: type[Block],
     c_in: int,
     stages: Sequence[tuple[int, int, int, int]],
     num_classes: int,

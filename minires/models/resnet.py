@@ -24,8 +24,9 @@ import numpy as np
 
 from minires import arguments
 from minires.errors import ArgumentError, message, quoted
-from minires.models.blocks import BasicBlock, Block, Bottleneck
+from minires.models.blocks import BasicBlock, Bottleneck
 from minires.models.network import Variations, _Network
+from minires.models.variants import Block
 from minires.nn import Conv2d, MaxPool2d
 from minires.tensor import Tensor
 
@@ -67,7 +68,7 @@ class ResNet(_Network):
             stem has no batch norm and ReLU, and one pair follows the last block instead.
         layers: blocks in each of the four stages, such as ``STAGES[50]``.
         groups, width_per_group, stride_in: of a bottleneck, see
-            :class:`~minires.models.blocks.BranchOptions`.
+            :class:`~minires.models.variants.BranchOptions`.
         replace_stride_with_dilation: for stages 2, 3 and 4, whether to keep the size of the maps
             and dilate the 3x3 convolutions from there on instead.
         variations: what any network can be told, see :class:`~minires.models.network.Variations`.
@@ -87,7 +88,7 @@ class ResNet(_Network):
 
     def __init__(
         self,
-        block: Block,
+        block: type[Block],
         layers: Sequence[int],
         num_classes: int = 1000,
         *,

@@ -315,7 +315,8 @@ class Module:
     def to(self, target: Any) -> Self:
         """Move to a device, or convert to a float dtype, in place; returns the module.
 
-        The parameters stay the same objects, so an optimiser that holds them goes on working.
+        The parameters stay the same objects, so an optimiser that holds them goes on working; but
+        what it remembers of them is not converted: convert before the first step.
         Integer buffers (``num_batches_tracked``) keep their dtype.
         """
         convert = _converter(target)

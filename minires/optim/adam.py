@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from minires.arguments import flag, number
+from minires.device import array_module
 from minires.errors import ArgumentError, message, quoted
+from minires.ops import update
 from minires.optim.optimizer import Group, Optimizer, Update
 
 
@@ -78,68 +78,46 @@ class Adam(Optimizer):
         moments = "step", "exp_avg", "exp_avg_sq"
         return (*moments, "max_exp_avg_sq") if group["amsgrad"] else moments
 
-    def _update(
-        self, data: np.ndarray, grad: np.ndarray, state: dict[str, Any], group: Group
-    ) -> None:
-        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
-        _complete(data, state, group)
-        state["step"] += 1
-        if decay and self.decoupled_weight_decay:
-            data *= 1 - lr * decay
-        elif decay:
-            grad = grad + decay * data
-
-        first, second = state["exp_avg"], state["exp_avg_sq"]
-        first += (1 - beta1) * (grad - first)
-        second *= beta2
-        second += (1 - beta2) * grad * grad
-        if group["amsgrad"]:
-            largest = state["max_exp_avg_sq"]
-            np.maximum(largest, second, out=largest)
-            second = largest
-
-        scale = np.sqrt(second)
-        scale /= math.sqrt(1 - beta2 ** state["step"])
-        scale += group["eps"]
-        data -= lr / (1 - beta1 ** state["step"]) * first / scale
-
     def _update_together(self, updates: list[Update]) -> None:
-        from minires.kernels.packed import contiguous
-        from minires.optim.kernel_numba import adam
+        first_moments, second_moments, tops = [], [], []
+        for p, _, state, group in updates:
+            _complete(p, state, group)
+            first_moments.append(state["exp_avg"])
+            second_moments.append(state["exp_avg_sq"])
+            tops.append(state["max_exp_avg_sq"] if group["amsgrad"] else None)
+        params, grads, states, groups = zip(*updates)
 
-        arrays = []
-        for data, grad, state, group in updates:
-            _complete(data, state, group)
-            moments = state["exp_avg"], state["exp_avg_sq"]
-            largest = state["max_exp_avg_sq"] if group["amsgrad"] else data
-            arrays.append((data, contiguous(grad), *moments, largest))
-        adam(arrays, lambda: [self._options(state, group) for *_, state, group in updates])
+        def rows() -> list[tuple[float, ...]]:
+            return [self._next_row(*pair) for pair in zip(states, groups)]
 
-    def _options(self, state: dict[str, Any], group: Group) -> tuple[float, ...]:
-        """The options of the kernel, for the step that begins."""
+        update.adam(params, grads, first_moments, second_moments, tops, rows)
+
+    def _next_row(self, state: dict[str, Any], group: Group) -> tuple[float, ...]:
+        """Count the step that begins; the numbers of a parameter in this step."""
         state["step"] += 1
-        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+        lr, (beta_1, beta_2), decay = group["lr"], group["betas"], group["weight_decay"]
         return (
-            lr / (1 - beta1 ** state["step"]),
+            lr / (1 - beta_1 ** state["step"]),
             1 - lr * decay if self.decoupled_weight_decay else 1.0,
             0.0 if self.decoupled_weight_decay else decay,
-            1 - beta1,
-            beta2,
-            1 - beta2,
-            math.sqrt(1 - beta2 ** state["step"]),
+            1 - beta_1,
+            beta_2,
+            1 - beta_2,
+            math.sqrt(1 - beta_2 ** state["step"]),
             group["eps"],
-            float(group["amsgrad"]),
+            group["amsgrad"],
         )
 
 
-def _complete(data: np.ndarray, state: dict[str, Any], group: Group) -> None:
-    """Make what the state lacks."""
+def _complete(p: Any, state: dict[str, Any], group: Group) -> None:
+    """Begin the moments of the parameter array ``p`` that its state does not have yet."""
+    zeros_like = array_module(p).zeros_like
     if not state:
         state["step"] = 0
-        state["exp_avg"] = np.zeros_like(data)
-        state["exp_avg_sq"] = np.zeros_like(data)
+        state["exp_avg"] = zeros_like(p)
+        state["exp_avg_sq"] = zeros_like(p)
     if group["amsgrad"] and "max_exp_avg_sq" not in state:
-        state["max_exp_avg_sq"] = np.zeros_like(data)
+        state["max_exp_avg_sq"] = zeros_like(p)
 
 
 class AdamW(Adam):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from minires.arguments import iterator, number
 from minires.errors import ArgumentError, message, quoted
+from minires.optim.states import is_array
 from minires.tensor import Tensor
 
 
@@ -36,7 +35,7 @@ def no_decay_groups(
     decay = number("no_decay_groups", "weight_decay", weight_decay, least=0)
     named = getattr(model_or_named_params, "named_parameters", None)
     pairs = named() if callable(named) else model_or_named_params
-    if isinstance(pairs, Tensor | np.ndarray) or not isinstance(pairs, Iterable):
+    if isinstance(pairs, Tensor) or is_array(pairs) or not isinstance(pairs, Iterable):
         expected = "a module or (name, tensor) pairs"
         raise ArgumentError(message("no_decay_groups", expected, quoted(pairs)))
     weights: list[tuple[str, Tensor]] = []

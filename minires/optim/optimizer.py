@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minires.arguments import flag, iterator, number
 from minires.autograd import call
-from minires.device import backend_name
-from minires.errors import ArgumentError, DTypeError, GraphError, message, unknown
-from minires.optim.states import fitting
+from minires.device import device_of
+from minires.errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    GraphError,
+    ShapeError,
+    message,
+    unknown,
+)
+from minires.ops import update
+from minires.optim.states import Group, fitting, is_array
 from minires.tensor import Tensor
 
-Group = dict[str, Any]
-Update = tuple[np.ndarray, np.ndarray, dict[str, Any], Group]  # data, gradient, state, options
-
-_KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+Update = tuple[Any, Any, dict[str, Any], Group]  # two arrays, data and gradient; state, options
 
 # Group entries that are not options of the update rule: labels, and what schedules remember.
 _BOOKKEEPING = frozenset({"params", "param_names", "name", "initial_lr"})
@@ -29,8 +36,8 @@ class Optimizer:
     """Base of the optimisers: changes parameters in place by their gradients.
 
     A subclass gives the options of its update rule as ``defaults``, checks them in
-    :meth:`_check_options` and applies the rule to one parameter in :meth:`_update`; to be fast, to
-    all of them in :meth:`_update_together`.
+    :meth:`_check_options` and applies the rule to one parameter in :meth:`_update`; or, where an
+    operation has kernels for it, to all parameters in :meth:`_update_together`.
 
     Attributes:
         param_groups: one dict per group, ``{"params": [Tensor, ...], "lr": ..., ...}``. Options
@@ -56,6 +63,8 @@ class Optimizer:
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        kinds = self._remembers or {}
+        self._arrays = [name for name, kind in kinds.items() if kind == "array"]
         entries = self._entries(params)
         if any(isinstance(entry, dict) for entry in entries):
             for entry in entries:
@@ -134,7 +143,8 @@ class Optimizer:
             raise ArgumentError(
                 message(self._op, "an iterable of tensors", _describe(params), fix="Pass [tensor].")
             )
-        if isinstance(params, dict | np.ndarray) or not isinstance(params, Iterable):
+        listed = isinstance(params, Iterable) and not is_array(params)
+        if isinstance(params, dict) or not listed:
             fix = "Pass model.parameters()." if hasattr(params, "parameters") else ""
             raise ArgumentError(
                 message(self._op, "an iterable of tensors or groups", _describe(params), fix=fix)
@@ -176,7 +186,10 @@ class Optimizer:
             else:
                 gradients.append(p.grad.detach())
                 p.grad = gradients[-1]
-        _zero(gradients)
+        for same in _by_device([(gradient._to_write(),) for gradient in gradients]):
+            update.zero([array for (array,) in same])
+        for gradient in gradients:
+            gradient.bump_version()
 
     def step(self) -> None:
         """Change every parameter that has a gradient, in place; the others are left alone.
@@ -184,8 +197,11 @@ class Optimizer:
         Raises:
             ArgumentError: an option that was changed to what is none.
             GraphError: no parameter requires a gradient, so that no step can ever change one.
-            DTypeError: a parameter whose ``data`` got another dtype after its gradient was
-                computed. All are looked at before the first parameter is changed.
+            DTypeError, DeviceError: a parameter whose ``data`` got another dtype, or went to
+                another device, after its gradient was computed or its state begun.
+            ShapeError: a state array that was put there, of another shape than the parameter's.
+
+        All this is looked at before the first parameter is changed.
         """
         work = [entry for entry in self._parameters() if entry[1].grad is not None]
         if not work and not any(p.requires_grad for _, p, _ in self._parameters()):
@@ -197,22 +213,35 @@ class Optimizer:
                     fix="Call requires_grad_(True) on what is to be trained.",
                 )
             )
-        for name, p, _ in work:
-            if p.grad.dtype != p.dtype:
-                wanted, got = f"a gradient of dtype {p.dtype}", p.grad.dtype
-                raise DTypeError(message(f"{self._op}.step", wanted, got, _label(*name, p)))
+        self._check_arrays(work)
         call(self._check_groups)
-        together: list[Update] = []
-        for _, p, group in work:
-            update = (p._to_write(), p.grad._array, self.state[p], group)
-            if _suits_kernels(update[0], update[2]):
-                together.append(update)
-            else:
-                call(self._update, *update)
-        if together:
-            self._update_together(together)
+        updates = [(p._to_write(), p.grad._array, self.state[p], group) for _, p, group in work]
+        for same in _by_device(updates):
+            self._update_together(same)
         for _, p, _ in work:
             p.bump_version()
+
+    def _check_arrays(self, work: list[Any]) -> None:
+        """Check that gradients, and the arrays that are remembered of parameters, can be combined
+        with them entry by entry. Kernels trust in that: some know a parameter's size alone."""
+        for name, p, _ in work:
+            like, state = _facts(p._array), self.state.get(p, {})
+            for array in (p.grad._array, *map(state.get, self._arrays)):
+                if array is not None and _facts(array) != like:
+                    raise self._unlike(name, p, array)
+
+    def _unlike(self, name: tuple[int, str | None], p: Tensor, array: Any) -> Exception:
+        """The error for a gradient or a state of another shape, dtype or device than the
+        parameter's."""
+        what, fix = "a gradient", ""
+        if array is not p.grad._array:
+            what = next(kept for kept, value in self.state[p].items() if value is array)
+            fix = "Convert or move a network before its optimizer is built."
+        words = ((ShapeError, "of shape"), (DTypeError, "of dtype"), (DeviceError, "on"))
+        facts = zip(words, _facts(p._array), _facts(array))
+        (error, fact), wanted, got = next(each for each in facts if each[1] != each[2])
+        expected, label = f"{what} {fact} {wanted}", _label(*name, p)
+        return error(message(f"{self._op}.step", expected, str(got), label, fix))
 
     def _check_groups(self) -> None:
         for group in self.param_groups:
@@ -234,20 +263,15 @@ class Optimizer:
         """Check the options of ``group`` and turn them into plain Python numbers, in place."""
         raise NotImplementedError
 
-    def _update(
-        self, data: np.ndarray, grad: np.ndarray, state: dict[str, Any], group: Group
-    ) -> None:
-        """Write the new values of one parameter into ``data``; ``grad`` must not be changed.
-
-        These are the formulas as array expressions, for arrays of any kind and on any device.
-        """
+    def _update(self, data: Any, grad: Any, state: dict[str, Any], group: Group) -> None:
+        """Write the new values of one parameter into ``data``; ``grad`` must not be changed."""
         raise NotImplementedError
 
     def _update_together(self, updates: list[Update]) -> None:
-        """:meth:`_update` for parameters that live in contiguous memory of the CPU. A subclass that
-        has a kernel for all of them at once puts it here."""
-        for update in updates:
-            self._update(*update)
+        """Write the new values of all parameters that are on one device: by :meth:`_update`, one
+        after the other, unless a subclass has an operation for all of them."""
+        for one in updates:
+            call(self._update, *one)
 
     # -- state ----------------------------------------------------------------------------------
 
@@ -308,34 +332,15 @@ class Optimizer:
         return "\n".join([f"{self._op}(", *lines, ")"])
 
 
-def _suits_kernels(data: Any, state: dict[str, Any]) -> bool:
-    """Whether the kernels of :mod:`~minires.optim.kernel_numba` may write into a parameter and what
-    is remembered of it: contiguous float32 or float64 in the memory of the CPU."""
-    if backend_name(data) != "numba":
-        return False
-    for array in (data, *state.values()):
-        if isinstance(array, np.ndarray) and not (
-            array.dtype in _KERNEL_DTYPES and array.flags.carray
-        ):
-            return False
-    return True
+def _facts(array: Any) -> tuple[Any, ...]:
+    """What arrays that are combined entry by entry have in common."""
+    return array.shape, array.dtype, device_of(array)
 
 
-def _zero(tensors: list[Tensor]) -> None:
-    """Fill tensors with zeros: those that the kernels may write into in one launch."""
-    together = []
-    for t in tensors:
-        array = t._to_write()
-        if _suits_kernels(array, {}):
-            together.append(array)
-        else:
-            call(array.fill, 0)
-    if together:
-        from minires.optim.kernel_numba import zero
-
-        zero(together)
-    for t in tensors:
-        t.bump_version()
+def _by_device(updates: list[Any]) -> Iterator[list[Any]]:
+    """Tuples that begin with an array, each time as many as follow each other on one device."""
+    for _, same in groupby(updates, key=lambda one: device_of(one[0])):
+        yield [*same]
 
 
 def _label(index: int, name: str | None, p: Tensor) -> str:

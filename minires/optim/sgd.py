@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import numpy as np
-
 from minires.arguments import flag, number
+from minires.device import array_module
 from minires.errors import ArgumentError, message
+from minires.ops import update
 from minires.optim.optimizer import Group, Optimizer, Update
 
 
@@ -73,47 +73,26 @@ class SGD(Optimizer):
                 )
             )
 
-    def _update(
-        self, data: np.ndarray, grad: np.ndarray, state: dict[str, Any], group: Group
-    ) -> None:
-        momentum = group["momentum"]
-        if group["weight_decay"]:
-            grad = grad + group["weight_decay"] * data
-        if momentum:
-            velocity = state.get("momentum_buffer")
-            if velocity is None:
-                velocity = state["momentum_buffer"] = np.empty_like(data)
-                velocity[...] = grad
-            else:
-                velocity *= momentum
-                velocity += (1 - group["dampening"]) * grad
-            grad = grad + momentum * velocity if group["nesterov"] else velocity
-        data -= group["lr"] * grad
-
     def _update_together(self, updates: list[Update]) -> None:
-        from minires.kernels.packed import contiguous
-        from minires.optim.kernel_numba import sgd
-
-        arrays, begins = [], []
-        for data, grad, state, group in updates:
-            velocity = data
+        velocities, begins = [], []
+        for p, _, state, group in updates:
             begins.append(group["momentum"] != 0 and "momentum_buffer" not in state)
             if begins[-1]:
-                state["momentum_buffer"] = np.zeros_like(data)
-            if group["momentum"]:
-                velocity = state["momentum_buffer"]
-            arrays.append((data, contiguous(grad), velocity))
+                state["momentum_buffer"] = array_module(p).zeros_like(p)
+            velocities.append(state["momentum_buffer"] if group["momentum"] else None)
+        params, grads, _, groups = zip(*updates)
 
-        def options() -> list[tuple[float, ...]]:
+        def rows() -> list[tuple[float, ...]]:
             return [
                 (
                     group["lr"],
                     group["weight_decay"],
                     group["momentum"],
                     1.0 if begin else 1 - group["dampening"],
-                    float(group["nesterov"]),
+                    group["nesterov"],
+                    begin,
                 )
-                for begin, (*_, group) in zip(begins, updates)
+                for group, begin in zip(groups, begins)
             ]
 
-        sgd(arrays, options)
+        update.sgd(params, grads, velocities, rows)

@@ -8,9 +8,9 @@ a number or an array of one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from minires.device import array_module, device_of, move
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted, unknown
 from minires.tensor import Tensor
 
-if TYPE_CHECKING:
-    from minires.optim.optimizer import Group, Optimizer
+Group = dict[str, Any]  # parameters and their options
 
 # what PyTorch's groups say of how it computes, and what its schedules leave there
 _OF_PYTORCH = {
@@ -29,6 +28,26 @@ _OF_PYTORCH = {
 }
 _LABELS = {"params", "param_names", "name", "initial_lr"}
 MOST_STEPS = 2**53  # all whole numbers up to here are floats
+
+
+class Optimizer(Protocol):
+    """What is asked here of a :class:`minires.optim.Optimizer`, whose file says what it means."""
+
+    defaults: dict[str, Any]
+    param_groups: list[Group]
+    decoupled_weight_decay: bool
+    _remembers: ClassVar[dict[str, str] | None]
+
+    @property
+    def _op(self) -> str: ...
+    def _parameters(self) -> Iterator[tuple[tuple[int, str | None], Tensor, Group]]: ...
+    def _checked(self, op: str, group: Group) -> Group: ...
+    def _needs(self, group: Group) -> tuple[str, ...]: ...
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy or CuPy."""
+    return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
 
 
 def fitting(
@@ -146,7 +165,7 @@ def _state(
             continue
         if kind == "steps":
             taken[name] = _steps(op, name, value, label)
-        elif kind == "array" or isinstance(value, Tensor | np.ndarray):
+        elif kind == "array" or isinstance(value, Tensor) or is_array(value):
             taken[name] = _array(op, name, value, p, label)
         else:
             taken[name] = deepcopy(value)

@@ -96,6 +96,7 @@ def test_several_roots():
     assert g.tolist() == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_chain_of_100_000_operations():
     x = leaf([1.0])
     start = time.process_time()
@@ -110,6 +111,7 @@ def test_a_chain_of_100_000_operations():
     assert time.process_time() - start < 10
 
 
+@pytest.mark.slow
 def test_a_chain_whose_nodes_save_their_inputs_is_dropped_without_recursion():
     x = leaf([1.0])
     y = x
@@ -118,6 +120,7 @@ def test_a_chain_whose_nodes_save_their_inputs_is_dropped_without_recursion():
     del y  # never walked back: everything saved is still there
 
 
+@pytest.mark.slow
 def test_a_deep_graph_in_a_thread():
     result = []
 
@@ -207,6 +210,7 @@ def test_what_is_saved_is_freed_by_backward():
     assert z.grad_fn is not None, "the graph itself is still there to be named"
 
 
+@pytest.mark.slow
 def test_no_reference_cycles():
     x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
 

@@ -30,6 +30,7 @@ def test_others_are_there_and_gone_after(busy):
     assert all(other.returncode is not None for other in others)
 
 
+@pytest.mark.slow
 def test_a_line_for_each_work_and_load_a_column_for_each_side(busy, tmp_path, capsys):
     options = ["--works", "infer-resnet20-1", "--busy", "0", "1", "--rounds", "1"]
     busy.main([*options, "--seconds", "0.05", "--results", str(tmp_path)])

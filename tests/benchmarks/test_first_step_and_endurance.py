@@ -12,6 +12,7 @@ from minires.errors import DeviceError
 from minires.kernels.numba import allocator
 
 
+@pytest.mark.slow
 def test_the_first_step_of_a_process(load):
     from minires.kernels.numba.compiler import cache_folder
 
@@ -54,6 +55,7 @@ def test_the_first_process_has_an_empty_cache(load, tmp_path, monkeypatch, capsy
         script.main(["--rounds", "0", "--results", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_nothing_grows_and_nothing_is_left(load, monkeypatch, capsys):
     script = load("endurance")
     monkeypatch.setattr(script, "SETTLED", 40)

@@ -51,6 +51,7 @@ def row(load, **changes):
     return facts | work | numbers | sides | changes
 
 
+@pytest.mark.slow
 def test_parity_both_sides_take_the_same_steps(load, small):
     steps = load("versus.steps")
     for style in ("own", "captured", "torchvision"):
@@ -89,6 +90,7 @@ def test_parity_wrong_logits_are_not_timed(load, small, monkeypatch):
         works.inference(small, 2, "own", 1, lambda: None)
 
 
+@pytest.mark.slow
 def test_parity_nets_and_parts_are_measured(load, small):
     works, parts = load("versus.works"), load("versus.parts")
     turns = []
@@ -176,6 +178,7 @@ def run_script(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_parity_the_script_runs_from_end_to_end(load, tmp_path, capsys):
     names = ("small-forward", "bn-cifar-64-forward")
     script = FOLDER / "vs_pytorch.py"

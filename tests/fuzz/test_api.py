@@ -163,6 +163,7 @@ def test_valid_arguments_are_taken(entry):
     attempt(entry, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", CALLED, ids=lambda entry: entry.name)
 def test_bad_arguments_end_in_errors_of_ours(entry):
     faults = []

@@ -9,7 +9,7 @@ from harness import arrays, raises
 import minires as mr
 from minires.errors import ArgumentError, GradcheckError
 from minires.gradcheck import check_adjoint
-from minires.models.blocks import OptionA
+from minires.models import OptionA
 from minires.ops.conv2d.op import Conv2dGeometry, Conv2dInput, Conv2dWeight
 from minires.ops.layout import channels_last
 

@@ -286,6 +286,7 @@ def test_what_is_no_sub_gradient_is_skipped_and_more_than_a_few_skips_fail():
         check(lambda x: Corner.apply(x, 2.0), few).assert_ok()
 
 
+@pytest.mark.slow
 def test_deep_rectified_blocks_give_no_false_failure_by_differences():
     mr.manual_seed(3)
     net = nn.Sequential(*(BasicBlock(4, 4) for _ in range(6))).double()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import xml.etree.ElementTree as ET
+from operator import add
 
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from minires.models import (
     cifar_plain,
     cifar_resnet,
 )
-from minires.models.blocks import add
 from minires.report.figures import to_bytes
 
 RESIDUAL = [BasicBlock, Bottleneck, PreActBlock, PreActBottleneck]
@@ -40,6 +40,7 @@ def proofs():
 # -- one block
 
 
+@pytest.mark.slow
 def test_every_block_is_proved(proofs):
     assert [str(p) for p in proofs if not p.ok] == []
     cases = {(p.block, p.mode, p.shortcut, p.stride) for p in proofs}
@@ -59,6 +60,7 @@ def test_every_block_is_proved(proofs):
         assert p.shape == (2, 4, 3, 2)
 
 
+@pytest.mark.slow
 def test_the_skip_is_what_the_paper_says(proofs):
     for p in proofs:
         same = p.stride == 1 and p.shortcut in ("A", "B")
@@ -66,6 +68,7 @@ def test_the_skip_is_what_the_paper_says(proofs):
         assert p.skip == ("0/1 matrix" if (p.shortcut, p.stride) == ("A", 2) else expected)
 
 
+@pytest.mark.slow
 def test_batch_norm_couples_images_in_f_and_never_in_the_identity(proofs):
     for p in proofs:
         assert (p.coupling > 0.05) == (p.mode == "train"), p.name
@@ -73,12 +76,14 @@ def test_batch_norm_couples_images_in_f_and_never_in_the_identity(proofs):
         assert (p.skip_coupling > 0) == projects_in_training, p.name
 
 
+@pytest.mark.slow
 def test_a_proof_is_plain_values_for_json(proofs):
     read = json.loads(json.dumps(proofs[2].as_dict()))
     assert read["name"] == "BasicBlock, shortcut A, stride 2, train"
     assert (read["ok"], read["bitwise"], read["faults"], read["entries"]) == (True, True, [], 1536)
 
 
+@pytest.mark.slow
 def test_worst_is_one_per_block_kind(proofs):
     worst = identity.worst(proofs)
     assert [p.block for p in worst] == [kind.__name__ for kind in ALL]
@@ -581,6 +586,7 @@ def test_the_path_lengths_are_drawn():
     assert any("3 blocks: 2³ paths" in text.get_text() for text in figure.texts)
 
 
+@pytest.mark.slow
 def test_draw_all_writes_png_and_svg(tmp_path, spectra, monkeypatch):
     small = figures.example_split(8, images=4, samples=2)
     monkeypatch.setattr(figures, "compute_spectra", lambda: spectra)

@@ -97,6 +97,7 @@ def shortened(net):
     return net
 
 
+@pytest.mark.slow
 def test_every_model_of_the_zoo(tmp_path, monkeypatch):
     monkeypatch.setattr(init.random, "generator", Draws)
     known, found = set(), {}

@@ -156,6 +156,7 @@ def far(ours, theirs):
 
 # Time goes into gradients and depth: in float64 all, without the gradients of the deepest, and in
 # float32 one of each kind and the deepest, where rounding errors have the longest way.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_float64_logits_statistics_and_gradients_agree(name):
     gradients = name not in ("resnet101", "resnet152")
@@ -173,6 +174,7 @@ def test_float64_logits_statistics_and_gradients_agree(name):
         assert np.abs(g - h).max() < 1e-10 * np.abs(h).max(), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet152", "resnext50_32x4d", "wide_resnet50_2"])
 def test_float32_logits_and_gradients_agree(name):
     gradients = name != "wide_resnet50_2"
@@ -196,6 +198,7 @@ def resnet(tmp_path):
     return *pair("resnet18", "float32"), tmp_path
 
 
+@pytest.mark.slow
 def test_pytorch_checkpoints_are_read(resnet):
     _, theirs, x, folder = resnet
     fresh = models.resnet18(num_classes=CLASSES)

@@ -63,6 +63,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_small_file_cannot_make_much(opcodes, make_pth, name):
     path = make_pth(BOMBS[name](opcodes), {"0": bytes(24)})
@@ -74,6 +75,7 @@ def test_a_small_file_cannot_make_much(opcodes, make_pth, name):
     assert peak < 20 * size + FREE
 
 
+@pytest.mark.slow
 def test_references_are_cheap(make_pth):
     """A byte of these pushes what is there already: eight bytes of a list."""
     for body in (b"](" + b"N2" + b"2" * 150_000 + b"e", b"N" + b"\x94" * 150_000):
@@ -83,6 +85,7 @@ def test_references_are_cheap(make_pth):
         assert peak < 40 * path.stat().st_size + FREE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entries", [10_000, 20_000, 40_000])
 def test_honest_files_are_far_from_the_bounds(opcodes, make_pth, entries):
     p = opcodes
@@ -92,6 +95,7 @@ def test_honest_files_are_far_from_the_bounds(opcodes, make_pth, entries):
     assert len(mr.load(make_pth(b"](" + one * (entries // 10) + b"e", {"0": bytes(24)}))) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_what_python_writes_is_never_too_much(protocol):
     values = [
@@ -169,6 +173,7 @@ def test_numbers_without_end(opcodes, make_pth):
         assert time.process_time() - begin < 2
 
 
+@pytest.mark.slow
 def test_many_records_take_time_in_proportion(tmp_path):
     def seconds(records):
         path = tmp_path / f"{records}.pth"

@@ -60,6 +60,7 @@ def test_two_arrays_in_use_share_nothing():
     assert [array.max() for array in arrays] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "look",
     [
@@ -284,6 +285,7 @@ def train(steps=3):
     return [losses, *(value.data.copy() for value in net.state_dict().values())]
 
 
+@pytest.mark.slow
 def test_training_reads_nothing_that_was_there_before(monkeypatch):
     """With every buffer full of NaN when it is given out, the same bits come out."""
     expected = train()
@@ -302,6 +304,7 @@ def test_training_reads_nothing_that_was_there_before(monkeypatch):
     assert taken
 
 
+@pytest.mark.slow
 def test_training_does_not_grow():
     train(1)
     before = allocator.in_use()

@@ -32,6 +32,7 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.slow
 @posix
 def test_folders_are_the_users_alone_whatever_the_umask(python_alone):
     done = python_alone.run("import os; os.umask(0)\n" + LISTEN)
@@ -95,6 +96,7 @@ def test_what_others_may_write_is_not_loaded(python_alone, monkeypatch, change):
         assert not cache.is_usable.__wrapped__()
 
 
+@pytest.mark.slow
 @posix
 def test_a_planted_pickle_is_not_run(python_alone):
     """What the warning is about: a pickle in the place of a kernel is code."""
@@ -150,6 +152,7 @@ def wait_for(path):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @posix
 def test_processes_that_start_at_once_compile_each_kernel_once(python_alone):
     go = python_alone.folder / "go"

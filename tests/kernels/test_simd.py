@@ -8,7 +8,6 @@ import pytest
 from minires.kernels.numba.cpu import lanes
 from minires.kernels.numba.kernel import kernel
 from minires.kernels.numba.simd import (
-    INTERPRETED,
     fma,
     lanes_of,
     load,
@@ -20,6 +19,7 @@ from minires.kernels.numba.simd import (
     where_open,
     zeros,
 )
+from minires.kernels.numba.vector import INTERPRETED
 
 
 @kernel

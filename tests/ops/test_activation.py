@@ -146,6 +146,7 @@ SLOPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the reference: exponentials overflow
 @pytest.mark.parametrize("order", ["row-major", "transposed", "reversed"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

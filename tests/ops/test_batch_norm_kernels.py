@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires.kernels.epilogue import Epilogue
 from minires.kernels.operand import NORMALISED, Operand
 from minires.ops.batch_norm import kernel_numba, kernel_numpy
 
@@ -30,7 +31,7 @@ class Given:
         self.coefficients = np.array([self.mean, scale, self.b, none, none])
         self.y = np.empty_like(self.x)
         given = self.x, self.w, self.b, self.mean, self.inv_std
-        kernel_numba.batch_norm_fwd(*given, self.y, relu=True)
+        kernel_numba.batch_norm_fwd(*given, self.y, Epilogue(relu=True))
 
 
 def both(name, shapes, dtype, *args, **options):
@@ -107,7 +108,7 @@ def test_forward(shape, dtype, residual, rectify):
     g = Given(shape, dtype)
     others = {"none": None, "array": g.other}
     others["normalised"] = Operand(g.other, NORMALISED, g.coefficients)
-    options = {"residual": others[residual], "relu": rectify}
+    options = {"epilogue": Epilogue(others[residual], rectify)}
     given = g.x, g.w, g.b, g.mean, g.inv_std
     fast, reference = both("batch_norm_fwd", [shape], dtype, *given, **options)
     check(fast[0], reference[0], dtype, 10 * max(1, np.abs(g.coefficients[1]).max()))
@@ -117,7 +118,7 @@ def test_forward_keeps_nan_and_infinity(dtype):
     g = Given((40, 20), dtype)
     g.x[3, 2], g.x[4, 17], g.x[5, 19] = np.nan, np.inf, -np.inf
     given = g.x, abs(g.w), g.b, g.mean, g.inv_std
-    y = both("batch_norm_fwd", [(40, 20)], dtype, *given, relu=True)[0][0]
+    y = both("batch_norm_fwd", [(40, 20)], dtype, *given, epilogue=Epilogue(relu=True))[0][0]
     assert np.isnan(y[3, 2])
     assert y[4, 17] == np.inf
     assert y[5, 19] == 0
@@ -130,9 +131,9 @@ def test_a_pending_shortcut_gives_the_bits_of_a_written_one(shape, dtype):
     written, y, fused = np.empty_like(g.x), np.empty_like(g.x), np.empty_like(g.x)
     given = g.x, g.w, g.b, g.mean, g.inv_std
     kernel_numba.batch_norm_fwd(g.other, *given[1:], written)
-    kernel_numba.batch_norm_fwd(*given, y, residual=written)
+    kernel_numba.batch_norm_fwd(*given, y, Epilogue(written))
     kernel_numba.batch_norm_fwd(
-        *given, fused, residual=Operand(g.other, NORMALISED, g.coefficients)
+        *given, fused, Epilogue(Operand(g.other, NORMALISED, g.coefficients))
     )
     np.testing.assert_array_equal(y, fused)
 
@@ -183,7 +184,7 @@ def test_the_same_bits_for_any_number_of_threads(shape):
             mean, var, gw, gb = np.empty((4, shape[1]), np.float32)
             y, gx = np.empty((2, *shape), np.float32)
             kernel_numba.batch_norm_statistics(g.x, mean, var)
-            kernel_numba.batch_norm_fwd(g.x, g.w, g.b, mean, g.inv_std, y, relu=True)
+            kernel_numba.batch_norm_fwd(g.x, g.w, g.b, mean, g.inv_std, y, Epilogue(relu=True))
             kernel_numba.batch_norm_bwd_affine(g.gy, g.x, mean, g.inv_std, gw, gb, gate=y)
             kernel_numba.batch_norm_bwd_x(g.gy, g.x, g.w, mean, g.inv_std, gw, gb, True, gx)
             results.append((mean, var, y, gw, gb, gx))

@@ -1,4 +1,4 @@
-"""The convolution kernels of the CPU: every geometry, sources, finishing touches, threads."""
+"""The convolution kernels of the CPU: every geometry, prologues, epilogues, threads."""
 
 from __future__ import annotations
 
@@ -9,23 +9,15 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires.kernels.epilogue import Epilogue
 from minires.kernels.numba import cpu
 from minires.kernels.numba.allocator import LINE
-from minires.kernels.numba.simd import INTERPRETED
 from minires.kernels.numba.tile import ROWS
+from minires.kernels.numba.vector import INTERPRETED
 from minires.kernels.operand import GATED, GRADIENT, NORMALISED, RECTIFIED, Operand
+from minires.kernels.packed import PackedWeights
 from minires.ops.conv2d import Conv2dGeometry, kernel_numba, kernel_numpy, numba_direct
-from minires.ops.conv2d.numba_plan import (
-    ENDS,
-    FIRST_PHASE,
-    OFFSETS,
-    PHASE_SIZE,
-    PHASES,
-    RUN,
-    SEGMENTS,
-    STARTS,
-    plan,
-)
+from minires.ops.conv2d.numba_plan import PHASE_SIZE, PLAN_SIZE, make_plan
 
 L = cpu.LANES
 
@@ -118,12 +110,11 @@ def check_forward(way, x, w, b, g, residual=None, relu=False):
     bias = None if b is None else double(b)
     measure = y.size > 0
     kernel_numpy.conv2d_fwd(
-        double(x), double(w), bias, reference, g, residual=extra, relu=relu,
-        statistics=tuple(expected) if measure else None,
+        double(x), PackedWeights(double(w), bias), reference, g,
+        Epilogue(extra, relu, tuple(expected) if measure else None),
     )  # fmt: skip
-    way.conv2d_fwd(
-        x, w, b, y, g, residual=residual, relu=relu, statistics=tuple(found) if measure else None
-    )
+    epilogue = Epilogue(residual, relu, tuple(found) if measure else None)
+    way.conv2d_fwd(x, PackedWeights(w, b), y, g, epilogue)
     close(y, reference)
     if measure:
         close(found, expected)
@@ -187,7 +178,7 @@ def test_statistics_of_a_large_mean():
     x, w, _, gy = operands(g, "float32")
     y, mean, var = unset(gy), np.empty(g.c_out, "float32"), np.empty(g.c_out, "float32")
     b = np.full(g.c_out, 1e4, "float32")
-    numba_direct.conv2d_fwd(x, w, b, y, g, statistics=(mean, var))
+    numba_direct.conv2d_fwd(x, PackedWeights(w, b), y, g, Epilogue(statistics=(mean, var)))
     np.testing.assert_allclose(mean, y.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var, y.var((0, 1, 2), dtype=np.float64), rtol=1e-4)
 
@@ -201,8 +192,8 @@ def test_bad_numbers_stay_where_they_belong(name, bad):
     x[0, 1, 2, 0] = gy[0, 1, 1, 0] = bad
     y, expected = unset(gy), np.empty(gy.shape, "float32")
     with np.errstate(invalid="ignore"):
-        numba_direct.conv2d_fwd(x, w, b, y, g, relu=True)
-        kernel_numpy.conv2d_fwd(x, w, b, expected, g, relu=True)
+        numba_direct.conv2d_fwd(x, PackedWeights(w, b), y, g, Epilogue(relu=True))
+        kernel_numpy.conv2d_fwd(x, PackedWeights(w, b), expected, g, Epilogue(relu=True))
         assert np.array_equal(np.isfinite(y), np.isfinite(expected))
         gx, expected = unset(x), np.empty(x.shape, "float32")
         numba_direct.conv2d_bwd_input(gy, w, gx, g)
@@ -216,7 +207,8 @@ def all_results(case) -> Iterator[np.ndarray]:
     x, w, b, gy = operands(g, "float32")
     y, gx, gw, statistics = unset(gy), unset(x), unset(w), np.empty((2, g.c_out), "float32")
     source = Operand(x, RECTIFIED, normal("float32", 5, g.c_in))
-    kernel_numba.conv2d_fwd(source, w, b, y, g, residual=gy, relu=True, statistics=statistics)
+    epilogue = Epilogue(gy, True, statistics)
+    kernel_numba.conv2d_fwd(source, PackedWeights(w, b), y, g, epilogue)
     kernel_numba.conv2d_bwd_input(gy, w, gx, g)
     kernel_numba.conv2d_bwd_weight(gy, source, gw, g)
     yield from (y, statistics, gx, gw)
@@ -252,7 +244,7 @@ SHAPES = [
 def test_blocks_cover_the_result_in_whole_tiles(shape, role):
     """A position is in one block; a block has a tile's worth of them, or there is but one block."""
     g = geometry(*shape)
-    p = plan(g, role, False, 4)
+    p = make_plan(g, role, False, 4)
     if role == "forward":
         assert p.pixels.sum() == g.n * g.h_out * g.w_out
     assert p.blocks == p.pixels.size
@@ -262,7 +254,7 @@ def test_blocks_cover_the_result_in_whole_tiles(shape, role):
 def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
     """And not all at once, which takes as much scratch memory as the batch."""
     g = geometry((8, 512, 14, 14), (512, 512, 3, 3), {"padding": 1, "stride": 2})
-    p = plan(g, "weight", False, 4)
+    p = make_plan(g, "weight", False, 4)
     assert p.blocks >= 8
     assert p.window < 2**18
 
@@ -270,17 +262,18 @@ def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
 @pytest.mark.parametrize(("shape", "role"), list(itertools.product(SHAPES, ("forward", "input"))))
 def test_tables_stay_inside_the_window(shape, role):
     g = geometry(*shape)
-    p = plan(g, role, False, 4)
-    assert p.window * 4 % LINE == 0  # what lies behind it in scratch begins with a line
-    first, taps = p.table[FIRST_PHASE], 0
-    for phase in range(p.table[PHASES]):
-        sizes = p.table[first + phase * PHASE_SIZE :][:PHASE_SIZE]
-        starts = p.table[sizes[STARTS] : sizes[ENDS]]
-        offsets = p.table[sizes[OFFSETS] :][: sizes[SEGMENTS]]
-        taps += sizes[SEGMENTS] * sizes[RUN]
+    p = make_plan(g, role, False, 4)
+    assert p.window * 4 % LINE == 0  # what lies behind it in the workspace begins with a line
+    taps = 0
+    for number, phase in enumerate(p.phases):
+        begin = PLAN_SIZE + number * PHASE_SIZE
+        assert p.table[begin : begin + PHASE_SIZE].tolist() == list(phase)
+        starts = p.table[begin + phase.starts : begin + phase.ends]
+        offsets = p.table[begin + phase.offsets :][: phase.segments]
+        taps += phase.segments * phase.run
         assert starts.min() == 0
         if offsets.size:
             assert offsets.min() >= 0
-            assert starts.max() + offsets.max() + sizes[RUN] <= p.window
+            assert starts.max() + offsets.max() + phase.run <= p.window
     c = g.c_in if role == "forward" else g.c_out
     assert taps <= g.k_h * g.k_w * c

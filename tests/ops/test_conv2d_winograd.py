@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires.kernels.epilogue import Epilogue
 from minires.kernels.numba.compiler import config
 from minires.kernels.numba.cpu import LANES
 from minires.kernels.operand import GATED, GRADIENT, RECTIFIED, Operand
+from minires.kernels.packed import PackedWeights
 from minires.ops.conv2d import kernel_numpy, numba_winograd_weight
 from minires.ops.conv2d import numba_winograd as winograd
 from minires.ops.conv2d.numba_winograd_tile import G
@@ -72,11 +74,12 @@ def test_forward(case):
     g, x, w, gy, rng = problem(*case)
     b = rng.standard_normal(g.c_out)
     y, reference = poisoned(gy.shape), np.empty(gy.shape)
-    kernel_numpy.conv2d_fwd(x, w, b, reference, g)
-    winograd.conv2d_fwd(*float32(x, w, b), y, g)
+    kernel_numpy.conv2d_fwd(x, PackedWeights(w, b), reference, g)
+    x_, w_, b_ = float32(x, w, b)
+    winograd.conv2d_fwd(x_, PackedWeights(w_, b_), y, g)
     near(y, reference)
-    kernel_numpy.conv2d_fwd(x, w, None, reference, g)
-    winograd.conv2d_fwd(*float32(x, w), None, y, g)
+    kernel_numpy.conv2d_fwd(x, w, reference, g)
+    winograd.conv2d_fwd(*float32(x, w), y, g)
     near(y, reference)
 
 
@@ -85,11 +88,11 @@ def test_residual_relu_and_statistics(case):
     g, x, w, gy, rng = problem(*case)
     residual = rng.standard_normal(gy.shape)
     y, reference = poisoned(gy.shape), np.empty(gy.shape)
-    kernel_numpy.conv2d_fwd(x, w, None, reference, g)
+    kernel_numpy.conv2d_fwd(x, w, reference, g)
     reference = np.maximum(reference + residual, 0)
     mean, var = poisoned(g.c_out), poisoned(g.c_out)
     x, w, residual = float32(x, w, residual)
-    winograd.conv2d_fwd(x, w, None, y, g, residual=residual, relu=True, statistics=(mean, var))
+    winograd.conv2d_fwd(x, w, y, g, Epilogue(residual, True, (mean, var)))
     near(y, reference, 2e-5)
     near(mean, y.astype(np.float64).mean(axis=(0, 1, 2)), 1e-6)
     near(var, y.astype(np.float64).var(axis=(0, 1, 2)) + 1e-30, 1e-5)
@@ -112,11 +115,11 @@ def test_gradients(case):
 def test_weights_of_any_strides():
     g, x, w, gy, _ = problem(2, L, 2 * L, 6, 6, 1)
     reference = np.empty(gy.shape)
-    kernel_numpy.conv2d_fwd(x, w, None, reference, g)
+    kernel_numpy.conv2d_fwd(x, w, reference, g)
     x, gy = float32(x, gy)
     turned = np.asfortranarray(w.astype(np.float32))
     y = poisoned(gy.shape)
-    winograd.conv2d_fwd(x, turned, None, y, g)
+    winograd.conv2d_fwd(x, turned, y, g)
     near(y, reference)
     gw, plain = np.asfortranarray(poisoned(w.shape)), poisoned(w.shape)
     winograd.conv2d_bwd_weight(gy, x, gw, g)
@@ -134,8 +137,8 @@ def test_sources():
 
     source = Operand(x, RECTIFIED, coefficients(g.c_in))
     y, reference = poisoned(gy.shape), np.empty(gy.shape)
-    winograd.conv2d_fwd(source, w, None, y, g)
-    kernel_numpy.conv2d_fwd(source.values().astype(np.float64), w, None, reference, g)
+    winograd.conv2d_fwd(source, w, y, g)
+    kernel_numpy.conv2d_fwd(source.values().astype(np.float64), w, reference, g)
     near(y, reference)
     for kind in (GRADIENT, GATED):
         upstream = Operand(gy, kind, coefficients(g.c_out), saved)
@@ -155,7 +158,7 @@ def everything(case):
     x, w, gy = float32(x, w, gy)
     y, gx, gw = poisoned(gy.shape), poisoned(x.shape), poisoned(w.shape)
     statistics = poisoned(g.c_out), poisoned(g.c_out)
-    winograd.conv2d_fwd(x, w, None, y, g, statistics=statistics)
+    winograd.conv2d_fwd(x, w, y, g, Epilogue(statistics=statistics))
     winograd.conv2d_bwd_input(gy, w, gx, g)
     winograd.conv2d_bwd_weight(gy, x, gw, g)
     return y, *statistics, gx, gw
@@ -190,9 +193,9 @@ def test_what_is_not_finite_spoils_its_tiles_and_no_others(value):
     g, x, w, gy, _ = problem(2, L, L, 12, 12, 1)
     x, w = float32(x, w)
     clean, y = poisoned(gy.shape), poisoned(gy.shape)
-    winograd.conv2d_fwd(x, w, None, clean, g)
+    winograd.conv2d_fwd(x, w, clean, g)
     x[1, 5, 5, 3] = value  # inside the 6x6 inputs of the middle tile alone
-    winograd.conv2d_fwd(x, w, None, y, g)
+    winograd.conv2d_fwd(x, w, y, g)
     spoiled = np.zeros(y.shape[:3], bool)
     spoiled[1, 4:8, 4:8] = True
     assert not np.isfinite(y[1, 4:7, 4:7]).any()  # those its windows reach
@@ -203,7 +206,7 @@ def test_a_batch_of_nothing():
     g, x, w, gy, _ = problem(0, L, L, 4, 4, 1)
     x, w, gy = float32(x, w, gy)
     gw = poisoned(w.shape)
-    winograd.conv2d_fwd(x, w, None, gy, g)
+    winograd.conv2d_fwd(x, w, gy, g)
     winograd.conv2d_bwd_input(gy, w, x, g)
     winograd.conv2d_bwd_weight(gy, x, gw, g)
     np.testing.assert_array_equal(gw, 0)

@@ -81,6 +81,7 @@ def shape_error(f):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
 def test_looking_at_any_stage(look):
     for training in (True, False):
@@ -209,6 +210,7 @@ WRITES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
 def test_writing_at_any_stage(name):
     """Into the tensor, or into what its pending work reads: as if nothing had been put off."""

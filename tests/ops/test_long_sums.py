@@ -55,6 +55,7 @@ def test_ones_are_counted_beyond_what_float32_counts():
     assert mr.ones(1).expand(rows).sum() == rows
 
 
+@pytest.mark.slow
 def test_ten_million_numbers():
     x = numbers((10_000_000,))
     within(mr.tensor(x).sum().data, math.fsum(x), 0.5)

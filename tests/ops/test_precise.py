@@ -10,7 +10,7 @@ from harness import raises
 
 import minires as mr
 from minires.errors import ArgumentError
-from minires.kernels.numba.simd import INTERPRETED
+from minires.kernels.numba.vector import INTERPRETED
 from minires.nn import functional as F
 from minires.ops.conv2d.numba_winograd import suits
 from minires.ops.conv2d.op import conv2d_geometry

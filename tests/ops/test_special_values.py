@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.numba.simd import INTERPRETED
+from minires.kernels.epilogue import Epilogue
+from minires.kernels.numba.vector import INTERPRETED
 from minires.kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Operand
+from minires.kernels.packed import PackedWeights
 from minires.ops.conv2d import Conv2dGeometry, kernel_numpy, numba_direct
 
 SPECIAL = (np.nan, np.inf, -np.inf)
@@ -204,7 +206,9 @@ def test_fused_kernels(dtype, kind):
             gx, gw = np.empty((g.n, g.h_in, g.w_in, g.c_in), dtype), np.empty(w.shape, dtype)
             moments = np.empty((2, g.c_out), dtype)
             with np.errstate(all="ignore"):
-                kernels.conv2d_fwd(x, w, b, y, g, **more, statistics=tuple(moments))
+                kernels.conv2d_fwd(
+                    x, PackedWeights(w, b), y, g, Epilogue(**more, statistics=tuple(moments))
+                )
                 kernels.conv2d_bwd_input(gy, w, gx, g)
                 kernels.conv2d_bwd_weight(gy, x, gw, g)
             results.append((y, gx, gw, moments))

@@ -118,6 +118,33 @@ def test_nothing_is_changed_when_one_gradient_is_bad(param):
     assert good.data[0] == 1.0
 
 
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+def test_state_of_a_network_that_was_converted_is_named(param, kind):
+    """Kernels would go through the old, shorter memory as if it had the new dtype."""
+    good, bad = (param(np.ones(5), np.ones(5), dtype=np.float32) for _ in range(2))
+    optimizer = kind([good, bad], lr=0.1, **({"momentum": 0.9} if kind is SGD else {}))
+    optimizer.step()
+    before, bad.data = good.data.copy(), np.ones(5)
+    bad.grad = from_numpy(np.ones(5))
+    name = "momentum_buffer" if kind is SGD else "exp_avg"
+    words = rf"{kind.__name__}.step: expected {name} of dtype float64, got float32 \(parameter 1 of"
+    with pytest.raises(DTypeError, match=words + ".*Convert or move a network before its optimiz"):
+        optimizer.step()
+    assert np.array_equal(good.data, before)
+    optimizer.state.clear()
+    optimizer.step()
+    assert not np.array_equal(good.data, before)
+
+
+def test_state_of_another_shape_is_named(param):
+    p = param(np.ones(5), np.ones(5))
+    optimizer = SGD([("w", p)], lr=0.1, momentum=0.9)
+    optimizer.state[p]["momentum_buffer"] = np.zeros(1)
+    with pytest.raises(ShapeError, match=r"of shape \(5,\), got \(1,\) \(w of shape \(5,\)\)"):
+        optimizer.step()
+    assert p.data.tolist() == [1] * 5
+
+
 class _Model:
     def parameters(self):
         return iter(())

@@ -203,6 +203,7 @@ def test_random_shapes_need_hypothesis(monkeypatch):
         plan(["relu"], draws=1)
 
 
+@pytest.mark.slow
 def test_without_random_shapes_nothing_of_the_tests_is_imported():
     code = (
         "import sys; from minires.selfcheck import plan; plan(['relu']).run();"
@@ -221,6 +222,7 @@ def test_gradients(name):
     assert result.ok, "\n\n".join(result.failures())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BLOCKS)
 def test_gradients_of_blocks(name):
     """One case of each here; ``minires gradcheck`` runs them all."""
@@ -271,6 +273,7 @@ def test_rows_add_up():
     assert result.failures() == []
 
 
+@pytest.mark.slow
 def test_parameters_of_a_network_share_lines():
     case = next(c for c in select(["CifarNet"]))
     rows = replace(plan(["CifarNet"], backend="numpy"), jobs=((case, NUMPY),)).run().rows()

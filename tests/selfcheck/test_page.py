@@ -100,6 +100,7 @@ def small_split(**options):
     return example_split(8, 2, 1, **options)
 
 
+@pytest.mark.slow
 def test_identity_path_on_the_page(result, small_gallery, tmp_path):
     path = tmp_path / "report.html"
     page.write(path, result, "minires gradcheck", small_gallery)

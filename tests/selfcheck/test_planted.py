@@ -20,6 +20,7 @@ def reports(request):
     return {planted.name: report for planted, report in check_planted(request.param)}
 
 
+@pytest.mark.slow
 @each
 def test_the_error_is_caught_and_named(planted, reports):
     report = reports[planted.name]
@@ -29,6 +30,7 @@ def test_the_error_is_caught_and_named(planted, reports):
         assert word in text, text
 
 
+@pytest.mark.slow
 @each
 def test_the_same_function_passes_without_it(planted, backend):
     f, inputs, names = planted.case()

@@ -36,7 +36,7 @@ def kernel_of(case):
 
 
 def test_every_hand_written_operation_has_a_strategy():
-    assert set(FOLDERS) <= set(STRATEGIES)
+    assert set(FOLDERS) - {"update"} <= set(STRATEGIES)  # updates have no derivative
 
 
 REACHES = {
@@ -64,6 +64,7 @@ def test_convolutions_reach(reaches):
     find(STRATEGIES["conv2d"], reaches, settings=limits)  # raises if there is none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "place"), JOBS, ids=lambda v: getattr(v, "name", v))
 def test_gradients_at_random_shapes(name, place):
     case = smallest(STRATEGIES[name], lambda c: not examine(c, place).ok, examples=10, seed=0)
@@ -81,6 +82,7 @@ def test_draws_depend_on_the_seed_only():
     assert drawn(1) != drawn(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_the_smallest_failing_case_is_found_and_printed(backend, monkeypatch):
     """A weight gradient that is wrong only where the stride exceeds the kernel."""

@@ -30,6 +30,7 @@ def _long(axis):
     return [line for line in axis.get_lines() if len(line.get_xdata()) > 1]
 
 
+@pytest.mark.slow
 def test_draw_all_writes_png_and_svg(make_results, tmp_path):
     paths = figures.draw_all(make_results(), tmp_path)
     names = ["curves", "error_by_depth", "gradient_norms"]
@@ -46,6 +47,7 @@ def test_draw_all_writes_png_and_svg(make_results, tmp_path):
             assert any("digits, 1,500 training images" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_same_results_same_bytes_and_no_date(make_results):
     results = make_results(depths=(8, 20), seeds=(0, 1), epochs=3)
     for name in figures.FIGURES:
@@ -224,6 +226,7 @@ def test_an_unfinished_run_shows_its_start_and_an_empty_end_says_so(make_results
     assert [text.get_text() for text in end.texts] == ["no run measured"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -243,6 +246,7 @@ def test_every_kind_of_study_can_be_drawn(make_results, options):
     assert results == before
 
 
+@pytest.mark.slow
 def test_narrow_figures_are_one_column_for_a_phone(make_results):
     results = make_results()
     for draw in figures.FIGURES.values():
@@ -283,6 +287,7 @@ def test_depth_colours_get_lighter_and_stay_apart(make_results):
     assert len({to_hex(colour) for colour in colours.values()}) == 6
 
 
+@pytest.mark.slow
 def test_pyplot_and_the_users_settings_are_left_alone(make_results, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(make_results(depths=(8,), epochs=2)))
     code = (

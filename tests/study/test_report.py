@@ -28,6 +28,7 @@ def _set(results, kind, depth, **values):
             run.update(values)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_write_report_writes_one_file(make_results, tmp_path):
     results = make_results(depths=(8, 20), epochs=2)
     path = report.write_report(results, tmp_path)
@@ -36,6 +37,7 @@ def test_write_report_writes_one_file(make_results, tmp_path):
     assert path.read_text(encoding="utf-8") == report.html(results)
 
 
+@pytest.mark.slow
 def test_nothing_outside_is_loaded(make_results):
     html = report.html(make_results(depths=(8, 20), epochs=2))
     page = Page(html)

@@ -67,16 +67,22 @@ def final_numbers(results):
     return sorted(runs, key=lambda run: (run["depth"], run["kind"], run["seed"]))
 
 
+def undraw(patch):
+    """Figures are empty: drawing them takes most of the time of small studies."""
+    patch.setattr(runner.figures, "render", lambda *args, **options: b"<svg/>")
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Figures are empty: drawing them takes most of the time of small studies."""
-    monkeypatch.setattr(runner.figures, "render", lambda *args, **options: b"<svg/>")
+    undraw(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "run"
-    results, path = run_study(SMALL, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        results, path = run_study(SMALL, folder)
     assert path == folder
     return results, folder
 
@@ -119,7 +125,9 @@ def test_resume_is_bit_for_bit(finished, tmp_path, steps):
     assert final_numbers(resumed) == final_numbers(results)
 
 
+@pytest.mark.slow
 def test_resume_after_kill_9(finished, tmp_path):
+    """The command as users run it, its figures drawn."""
     results, folder = finished
     run = tmp_path / "run"
     command = [
@@ -140,6 +148,9 @@ def test_resume_after_kill_9(finished, tmp_path):
         [*command, "--resume", str(run)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    for name in OUTPUTS:
+        start = {"png": b"\x89PNG", "svg": b"<?xml"}.get(name.rpartition(".")[2], b"")
+        assert (run / name).read_bytes().startswith(start), name
     stored = json.loads((run / "results.json").read_text())
     assert final_numbers(stored) == final_numbers(results)
     assert without_times(run) == without_times(folder)
@@ -254,6 +265,7 @@ def test_a_changed_number_is_noticed(finished, tmp_path):
         resume_study(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_diverging_network_does_not_cost_the_others_their_results(tmp_path, monkeypatch, request):
     def diverge(model, *args, **options):
         if "plain" in str(options["checkpoint"]):

@@ -119,6 +119,7 @@ def test_a_real_study_fits(tmp_path, monkeypatch):
     assert results["runs"][0]["finished"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_changed_field_of_a_study_is_taken_or_refused(finished, tmp_path, monkeypatch, name):
     class Trains(Exception):
@@ -202,6 +203,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_changed_field_of_a_job_is_refused(trained, tmp_path, name):
     job = json.loads((trained / "job.json").read_text())
@@ -224,6 +226,7 @@ def test_another_job_does_not_go_on(trained, tmp_path):
     assert json.loads((tmp_path / "job.json").read_text())["batch_size"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_changed_field_of_a_checkpoint_is_taken_or_refused(trained, tmp_path, name):
     arrays, metadata, _, _ = read_safetensors(trained / "checkpoint.safetensors", "test")

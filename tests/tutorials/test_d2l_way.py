@@ -21,6 +21,7 @@ fc              Sequential        10
 """
 
 
+@pytest.mark.slow
 def test_parameters_and_shapes(tutorial, capsys):
     chapter = tutorial("d2l_way")
     net = chapter.resnet18()
@@ -64,6 +65,7 @@ def test_resize_is_bilinear(tutorial):
         np.testing.assert_allclose(y[image, row, column], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_parity_of_resize(tutorial):
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).random((2, 28, 28, 1), dtype=np.float32)
@@ -74,6 +76,7 @@ def test_parity_of_resize(tutorial):
     np.testing.assert_allclose(ours[..., 0], theirs[:, 0].numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_script(tutorial, capsys):
     result = tutorial("d2l_way").main(["--quick"])
     out = capsys.readouterr().out
@@ -82,6 +85,7 @@ def test_training_script(tutorial, capsys):
     assert np.isfinite(result["loss"])
 
 
+@pytest.mark.slow
 def test_exercises_script(tutorial, capsys):
     result = tutorial("d2l_exercises").main(["--quick"])
     out = capsys.readouterr().out.splitlines()

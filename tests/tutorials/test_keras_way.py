@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import minires as mr
 from minires import data, models, nn
 from minires.nn import functional as F
 
 
+@pytest.mark.slow
 def test_script(tutorial, capsys):
     result = tutorial("keras_way").main(["--quick"])
     assert (result["total"], result["trained"]) == (23_600_006, 23_546_886)

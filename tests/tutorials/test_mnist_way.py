@@ -10,6 +10,7 @@ from minires import nn, optim
 from minires.data import Normalize
 
 
+@pytest.mark.slow
 def test_script(tutorial, capsys):
     result = tutorial("mnist_way").main(["--quick"])
     out = capsys.readouterr().out

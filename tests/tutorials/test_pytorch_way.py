@@ -60,6 +60,7 @@ def check_alike(ours, theirs, x, labels):
     np.testing.assert_allclose(y_ours.data, y_theirs.detach().numpy(), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
 def test_parity_of_the_plain_file(in_library, block):
     ours, theirs = pair(
@@ -69,6 +70,7 @@ def test_parity_of_the_plain_file(in_library, block):
     check_alike(ours, theirs, rng.normal(size=(3, 1, 40, 33)), rng.integers(0, 10, 3))
 
 
+@pytest.mark.slow
 def test_parity_of_its_training(in_library):
     """Three steps on the same batch, with momentum, decay and a rate that falls after two."""
     torch = pytest.importorskip("torch")
@@ -92,6 +94,7 @@ def test_parity_of_its_training(in_library):
     np.testing.assert_allclose(results[0], results[1], rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_parity_of_the_torchvision_style(in_library, style):
     block, layers, options = STYLES[style]
@@ -104,6 +107,7 @@ def test_parity_of_the_torchvision_style(in_library, style):
     check_alike(ours, theirs, rng.normal(size=(2, 3, 33, 33)), rng.integers(0, 5, 2))
 
 
+@pytest.mark.slow
 def test_parity_of_another_norm_layer(in_library):
     pytest.importorskip("torch")
     libraries = {"minires": nn}
@@ -121,6 +125,7 @@ def test_parity_of_another_norm_layer(in_library):
     check_alike(ours, theirs, rng.normal(size=(2, 3, 33, 33)), rng.integers(0, 5, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_names_and_shapes_are_those_of_the_zoo(tutorial, name):
     """The hand-written family is the zoo's: a state dict of one loads into the other."""
@@ -182,6 +187,7 @@ def test_dilation_keeps_the_size(tutorial):
     assert [block.conv2.dilation for block in net.layer4] == [(2, 2), (4, 4)]
 
 
+@pytest.mark.slow
 def test_training_script(tutorial, capsys):
     result = tutorial("pytorch_way").main(["--quick"])
     assert 0 < result["loss"] < 5

@@ -1,4 +1,4 @@
-"""Buffers: memory that is used again.
+"""The caching allocator: memory that is used again.
 
 An array of a megabyte that NumPy allocates is fresh from the operating system: its pages are
 mapped, one by one, when they are first written, which takes longer than computing what is written.
@@ -41,9 +41,13 @@ new_lock_in_children(globals(), "_lock")
 
 
 def _idle(blocks: list[Any], lists: int = 1) -> Iterator[Any]:
-    """Those that no array refers to: that have as many references as an object that only so many
-    lists and this function know. Since it is referred to here first, nobody else can find it idle
-    too."""
+    """Blocks whose reference count shows that only our lists hold them.
+
+    Each array in a block refers to the block, each view to its array, and so do exports of them
+    (``memoryview``, DLPack). How high the count is when nobody else does is measured, on an object
+    that only ``lists`` lists and this function know. The block found is in the hands of this
+    function before anyone else can look, which raises its count: two threads never find the same.
+    """
     alone = lists - 1
     for block in [object()]:
         alone += sys.getrefcount(block)
@@ -79,8 +83,9 @@ _workspaces: dict[Any, np.ndarray[Any, Any]] = {}
 def workspace(size: int, dtype: Any) -> np.ndarray[Any, Any]:
     """At least ``size`` entries for one kernel to work in, and nobody else: one runs at a time.
 
-    They begin with a line of the cache, as blocks do: a vector that reaches over two lines takes
-    twice as long to read or write, and NumPy's own arrays mostly begin 16 bytes behind a line."""
+    The entries begin with a line of the cache, as blocks do: a vector that reaches over two lines
+    takes twice as long to read or write, and NumPy's own arrays mostly begin 16 bytes behind one.
+    """
     memory = _workspaces.get(dtype)
     if memory is None or memory.size < size:
         dtype = np.dtype(dtype)
@@ -91,16 +96,16 @@ def workspace(size: int, dtype: Any) -> np.ndarray[Any, Any]:
 
 @functools.cache
 def _kind(size: int) -> Any:
-    """The type of blocks of that size: to make one is slow, and leaves garbage."""
+    """The type of blocks of that size, made once: making a type is slow, and leaves garbage."""
     return ctypes.c_char * size
 
 
 def _fresh(size: int, step: int, offset: int) -> Any:
-    """A block of memory, in whole lines, ``offset`` bytes behind a multiple of ``step``."""
+    """A block of fresh memory, in whole lines, ``offset`` bytes behind a multiple of ``step``."""
     size = -(-size // LINE) * LINE
     raw: Any = np.empty(size + step + offset, np.uint8)
     start = -raw.__array_interface__["data"][0] % step + offset
-    # not an array: an array on an array would be a view of it, and is to be one in its own right
+    # The block is no NumPy array, or NumPy would take the array that is made in it for a view.
     return _kind(size).from_buffer(raw, start)
 
 
@@ -200,8 +205,8 @@ def _shrink(size: int) -> None:
 
 
 def _free(enough: int) -> None:
-    """Free idle memory, the largest first, until no more than ``enough`` bytes are held; with 0,
-    all of it and the scratch memory."""
+    """Free idle blocks, the largest first, until no more than ``enough`` bytes are held; with 0,
+    all idle blocks and the workspaces."""
     global _held
     if not enough:
         _workspaces.clear()
@@ -219,6 +224,6 @@ def release() -> None:
 
 
 def in_use() -> int:
-    """Bytes of buffers that arrays are using."""
+    """Bytes of blocks that arrays are using."""
     with _lock:
         return _used()

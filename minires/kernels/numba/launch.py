@@ -1,7 +1,21 @@
 """Launches: how compiled code finds a kernel and what it is called with.
 
 A launch is five words: where the kernel is, where its arguments are, how many, which of them are
-arrays, and for how many tasks it runs.
+arrays, and for how many tasks it runs::
+
+    launch    ADDRESS  ARGUMENTS  COUNT  ARRAYS  TASKS
+                 |         |        3     0b011    16
+                 v         v
+              machine    id(x)  id(y)  size            x, y: arrays, size: a number
+              code         |
+                           v
+                         | PyObject | data | ...       a NumPy array, as its C-API has it: the
+                                                       address of its data stands right behind
+                                                       what every Python object begins with
+
+A kernel was compiled as a function of a task and of COUNT words, kernel(task, data, data, size).
+Numba and LLVM must know how many arguments a call has, which a launch says while it runs. So
+:func:`call` holds one call for each number of arguments, and a jump to the right one.
 """
 
 from __future__ import annotations
@@ -13,7 +27,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from . import compiler
-from .simd import INDEX
+from .vector import INDEX
 from .words import load
 
 MOST_ARGUMENTS = 32
@@ -40,6 +54,7 @@ def _call(context, address, arguments, count, arrays, task):
         words = builder.inttoptr(arguments, INDEX.as_pointer())
 
         def value(k):
+            """Argument k. Both addresses are made, and one is read: a jump would take longer."""
             word = builder.gep(words, [ir.Constant(INDEX, k)])
             data = builder.add(builder.load(word), ir.Constant(INDEX, _DATA))
             bit = builder.and_(arrays, ir.Constant(INDEX, 1 << k))
@@ -47,12 +62,14 @@ def _call(context, address, arguments, count, arrays, task):
             at = builder.select(is_array, builder.inttoptr(data, INDEX.as_pointer()), word)
             return builder.load(at)
 
+        # switch (count) { case 0: kernel(task); case 1: kernel(task, word[0]); ... }
         end = builder.append_basic_block("end")
         switch = builder.switch(count, end)
         for n in range(MOST_ARGUMENTS + 1):
             block = builder.append_basic_block(f"with_{n}")
             switch.add_case(ir.Constant(INDEX, n), block)
             builder.position_at_end(block)
+            # floats are never arguments, so all that kernels get is a word in an integer register
             kind = ir.FunctionType(ir.VoidType(), [INDEX] * (n + 1))
             values = [value(k) for k in range(n)]
             builder.call(builder.inttoptr(address, kind.as_pointer()), [task, *values])

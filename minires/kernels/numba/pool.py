@@ -14,7 +14,29 @@ or the thread that launches was ready to run and did not for more than :data:`DE
 which Linux counts. Then all threads wait asleep, for :data:`SHORTEST`, and each time it shows again
 soon after that, for twice as long.
 
-What threads tell each other stands in words of one block of memory (:mod:`.words`).
+What threads tell each other stands in words of one block of memory (:mod:`.words`)::
+
+    line 0    GENERATION                        grows with each launch: threads wait for that
+    line 1    CURRENT, TAKING_PART              the launch, and how many threads do it
+    line 2    REMAINING                         tasks not done: whoever launches waits for 0
+    line 3    CALM_UNTIL, CALM                  until when nobody waits awake
+    line 4    STOPPED, functions and times      what hardly ever changes
+    line 5    RANGE of thread 0                 its next task and its end, in one word
+    line 6    ASLEEP, LOCK of thread 0
+    line 7    RANGE of thread 1
+    ...
+
+Each line is a line of the cache. A core that writes a line takes it away from all others, so what
+is written often by different threads must not share one.
+
+A launch, seen from both sides::
+
+    who launches                                 a thread of the pool
+                                                 wait until GENERATION is new
+    write CURRENT, REMAINING, all RANGEs
+    add 1 to GENERATION; wake who sleeps   --->  sees it
+    take tasks, its own first                    take tasks, its own first, then others'
+    wait until REMAINING is 0              <---  subtract what it did; wake who launched, if asleep
 """
 
 from __future__ import annotations
@@ -78,6 +100,7 @@ def calm(block, now):
 @compiler.device_function
 def wait(block, me, place, value, equal):
     """Wait until the word at ``place`` is ``value`` (``equal`` is 1) or is another one (0)."""
+    # Awake: look LOOKS times, then at the clock. Nobody waits awake in calm times (patience 0).
     begun = last = ticks()
     patience = load(block + PATIENCE_TICKS) if begun >= load(block + CALM_UNTIL) else 0
     while True:
@@ -86,12 +109,15 @@ def wait(block, me, place, value, equal):
                 return
             pause()
         now = ticks()
-        if now - last > load(block + GAP_TICKS):
+        if now - last > load(block + GAP_TICKS):  # this thread did not run for a while
             calm(block, now)
             break
         if now - begun >= patience:
             break
         last = now
+
+    # Asleep: in a lock that is taken from the beginning, so that whoever acquires it waits until
+    # another thread releases it.
     while (load(place) == value) != equal:
         store(me + ASLEEP, 1)
         # Whoever changes the word looks who is asleep after that. So if the word is still the
@@ -112,7 +138,7 @@ def wake(block, thread):
 def take_part(block, first):
     """Do tasks of the current launch until none is left, from the range of thread ``first`` on."""
     threads, done = load(block + TAKING_PART), 0
-    for k in range(threads):
+    for k in range(threads):  # ranges: its own, then those of the threads behind it
         place = block + OWN + SIZE * ((first + k) % threads) + RANGE
         while True:
             # The word is both the next task and the end, so that what is taken belongs to one
@@ -124,6 +150,7 @@ def take_part(block, first):
                 break
             run_task(load(block + CURRENT), task)
             done += 1
+    # ``add`` returns the old number: if that was ``done``, these were the last tasks of the launch
     if done > 0 and add(block + REMAINING, -done) == done:
         wake(block, block + OWN)
 
@@ -142,17 +169,20 @@ def _launch(block, launches, number, threads):
     """Do ``number`` launches, one after another, on as many threads as said."""
     for launch in range(launches, launches + number * LAUNCH, LAUNCH):
         tasks = load(launch + TASKS)
-        if tasks == 1 or threads == 1:
+        if tasks == 1 or threads == 1:  # nothing to share out
             for task in range(tasks):
                 run_task(launch, task)
             continue
+        # Everything is written before GENERATION, by which other threads see that it is there. The
+        # ranges are written last of that: a thread that is late in looking for work of the launch
+        # before, and finds some, finds the launch it belongs to as well.
         store(block + CURRENT, launch)
         store(block + REMAINING, tasks)
         store(block + TAKING_PART, threads)
         for k in range(threads):
             begin, end = tasks * k // threads, tasks * (k + 1) // threads
             store(block + OWN + SIZE * k + RANGE, end << HALF | begin)
-        add(block + GENERATION, 1)
+        add(block + GENERATION, 1)  # go
         for k in range(1, threads):
             wake(block, block + OWN + SIZE * k)
         take_part(block, 0)

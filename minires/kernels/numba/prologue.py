@@ -1,7 +1,16 @@
 """Prologues on the CPU: how a kernel reads an :class:`~minires.kernels.operand.Operand`.
 
-Kernels copy their input into a small scratch memory anyway, block by block; on that way they apply
-the operand's prologue.
+Kernels copy their input into a small workspace anyway, block by block; on that way they apply the
+operand's prologue. A kernel gets an operand as four arguments, ``Operand.arguments``: the array
+``x``, the second array ``y`` of gradients, the rows ``k`` of numbers per channel, and the kind::
+
+    k  (5, c)    mean  | m0  m1  ...           x  (pixels, c)   | c0  c1  ...   one pixel
+                 scale | a0  a1  ...                            | c0  c1  ...   the next
+                 shift | b0  b1  ...                              ...
+                 share | s0  s1  ...
+                 slope | t0  t1  ...           entry (i, c) of x meets entry c of each row of k
+
+All of these are flat in a kernel: row SCALE of ``k`` begins at ``k[SCALE * c]``.
 """
 
 from __future__ import annotations
@@ -41,46 +50,54 @@ def normalise(v, mean, scale, shift):
 
 
 @device_function
-def read(x, y, k, kind, c, at, pixels, scratch, to):
-    """scratch[to : to + pixels * c] = the operand's values at x[at : at + pixels * c].
+def read(x, y, k, kind, c, at, pixels, out, to):
+    """out[to : to + pixels * c] = the operand's values at x[at : at + pixels * c].
 
-    ``k`` are the coefficients, flat; ``c`` is the number of channels.
+    ``k`` are the mean, scale, shift, share and slope rows, flat; ``c`` is the number of channels.
     """
-    read_apart(x, y, k, kind, c, at, c, pixels, scratch, to)
+    read_apart(x, y, k, kind, c, at, c, pixels, out, to)
 
 
 @device_function
-def read_apart(x, y, k, kind, c, at, pitch, pixels, scratch, to):
-    """The same for pixels that lie ``pitch`` entries apart in x, and side by side in scratch.
+def read_apart(x, y, k, kind, c, at, pitch, pixels, out, to):
+    """The same for pixels that lie ``pitch`` entries apart in x, and side by side in ``out``.
 
-    Some pixels at a time, and of those a vector of channels after another: memory is fastest when
-    read from end to end, and coefficients are best kept in registers for a while.
+    Some pixels at a time, a *run* of about RUN entries, and of a run one vector of channels after
+    another: memory is fastest when read from end to end, and the five numbers of a channel are best
+    kept in registers for a while.
     """
     if kind == PLAIN and pitch == c:
-        _copy(x, at, pixels * c, scratch, to)
+        _copy(x, at, pixels * c, out, to)  # one long row: nothing to compute, nothing between
         return
     run = max(RUN // max(c, 1), 1)
     for first in range(0, pixels, run):
         begin, end = at + first * pitch, to + first * c
-        _read_run(x, y, k, kind, c, begin, pitch, min(run, pixels - first), scratch, end)
+        _read_run(x, y, k, kind, c, begin, pitch, min(run, pixels - first), out, end)
 
 
 @device_function
-def _copy(x, at, size, scratch, to):
+def _copy(x, at, size, out, to):
+    """out[to : to + size] = x[at : at + size]"""
     width = lanes_of(x)
     for i in range(0, size - width + 1, width):
-        store(scratch, to + i, load(x, at + i))
+        store(out, to + i, load(x, at + i))
     for i in range(size - size % width, size):
-        scratch[to + i] = x[at + i]
+        out[to + i] = x[at + i]
 
 
 @device_function
-def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):
+def _read_run(x, y, k, kind, c, at, pitch, pixels, out, to):
+    """The values of some pixels: formulas of :mod:`minires.kernels.operand`, a loop for each.
+
+    The kind is asked for outside of the loops over pixels, so that these are as short as they can
+    be: one load (two, with y), the formula, one store.
+    """
     width = lanes_of(x)
     if kind == PLAIN:
         for i in range(pixels):
-            _copy(x, at + i * pitch, c, scratch, to + i * c)
+            _copy(x, at + i * pitch, c, out, to + i * c)
         return
+    # whole vectors of channels: each goes down all pixels of the run
     for first in range(0, c - width + 1, width):
         mean, scale = load(k, MEAN * c + first), load(k, SCALE * c + first)
         shift = load(k, SHIFT * c + first)
@@ -89,25 +106,26 @@ def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):
         if kind == RECTIFIED:
             for i in range(pixels):
                 v = normalise(load(x, begin + i * pitch), mean, scale, shift)
-                store(scratch, end + i * c, relu(v))
+                store(out, end + i * c, relu(v))
         elif kind == NORMALISED:
             for i in range(pixels):
                 v = normalise(load(x, begin + i * pitch), mean, scale, shift)
-                store(scratch, end + i * c, v)
-        elif kind == GRADIENT:
+                store(out, end + i * c, v)
+        elif kind == GRADIENT:  # x is gy of a batch norm, y was its input
             for i in range(pixels):
                 distance = load(y, begin + i * pitch) - mean
                 g = load(x, begin + i * pitch)
-                store(scratch, end + i * c, scale * (g - share - distance * slope))
-        elif kind == PASSED:
+                store(out, end + i * c, scale * (g - share - distance * slope))
+        elif kind == PASSED:  # as GATED, but mean and variance were constants
             for i in range(pixels):
                 z = normalise(load(y, begin + i * pitch), mean, scale, shift)
-                store(scratch, end + i * c, scale * where_open(load(x, begin + i * pitch), z))
-        else:
+                store(out, end + i * c, scale * where_open(load(x, begin + i * pitch), z))
+        else:  # GATED: a ReLU came behind the batch norm; where its input z <= 0, gy counts as 0
             for i in range(pixels):
                 distance = load(y, begin + i * pitch) - mean
                 g = where_open(load(x, begin + i * pitch), fma(distance, scale, shift))
-                store(scratch, end + i * c, scale * (g - share - distance * slope))
+                store(out, end + i * c, scale * (g - share - distance * slope))
+    # the channels behind the last whole vector, one by one: the same formulas on numbers
     for channel in range(c - c % width, c):
         mean, scale = k[MEAN * c + channel], k[SCALE * c + channel]
         shift = k[SHIFT * c + channel]
@@ -123,41 +141,46 @@ def _read_run(x, y, k, kind, c, at, pitch, pixels, scratch, to):
                 value = scale * where_open(value, z)
             else:
                 distance = y[at + channel + i * pitch] - mean
-                if kind == GATED:
+                if kind == GATED:  # else GRADIENT
                     value = where_open(value, fma(distance, scale, shift))
                 value = scale * (value - share - distance * slope)
-            scratch[to + channel + i * c] = value
+            out[to + channel + i * c] = value
 
 
 @device_function
-def clear(scratch, at, size):
-    """scratch[at : at + size] = 0"""
-    width = lanes_of(scratch)
+def clear(x, at, size):
+    """x[at : at + size] = 0"""
+    width = lanes_of(x)
     for i in range(at, at + size - width + 1, width):
-        store(scratch, i, zeros(scratch))
+        store(x, i, zeros(x))
     for i in range(at + size - size % width, at + size):
-        scratch[i] = 0
+        x[i] = 0
 
 
 @device_function
-def fill(x, y, k, kind, c, height, width, image, top, rows, left, columns, scratch, to):
-    """scratch[to + ...] as (rows, columns, c) = the operand's window of image ``image`` that
-    begins at row ``top`` and column ``left``, with zeros wherever it sticks out."""
-    first, last = max(left, 0), min(left + columns, width)
+def fill(x, y, k, kind, c, height, width, image, top, rows, left, columns, out, to):
+    """out[to + ...] (rows, columns, c) = the operand's window of image ``image`` that begins at row
+    ``top`` and column ``left``, with zeros wherever it sticks out of the image::
+
+        left = -1, columns = 6, width = 4:    0 | x0  x1  x2  x3 | 0
+                                                first            last
+    """
+    first, last = max(left, 0), min(left + columns, width)  # columns of the image that it sees
     for row in range(rows):
         at = to + row * columns * c
         h = top + row
-        if h < 0 or h >= height or first >= last:
-            clear(scratch, at, columns * c)
+        if h < 0 or h >= height or first >= last:  # none of this row
+            clear(out, at, columns * c)
             continue
-        clear(scratch, at, (first - left) * c)
+        clear(out, at, (first - left) * c)
         begin = ((image * height + h) * width + first) * c
-        read(x, y, k, kind, c, begin, last - first, scratch, at + (first - left) * c)
-        clear(scratch, at + (last - left) * c, (left + columns - last) * c)
+        read(x, y, k, kind, c, begin, last - first, out, at + (first - left) * c)
+        clear(out, at + (last - left) * c, (left + columns - last) * c)
 
 
 @kernel
 def _write(task, x, y, k, kind, c, pixels, block, run, out):
+    """out (pixels, c) = the operand's values; a task writes ``block`` pixels, ``run`` at a time."""
     end = min((task + 1) * block, pixels)
     for pixel in range(task * block, end, run):
         read(x, y, k, kind, c, pixel * c, min(run, end - pixel), out, pixel * c)
@@ -188,7 +211,7 @@ def _repeat(task, k, rows, c, times, out):
 
 
 def repeated(k: Any, together: int) -> Any:
-    """Coefficients (5, c) for so many pixels taken as one."""
+    """The rows k (5, c) for so many pixels taken as one: (5, together * c)."""
     if together == 1 or not k.size:
         return k
     rows, c = k.shape

@@ -1,21 +1,29 @@
-"""Vectors: the numbers of one register, as a value that kernels compute with.
+"""Vectors: what kernels do with the numbers of one register, as a value.
 
 Numba vectorises a plain loop when it can prove that it may. Where a kernel's speed hangs on it,
 the kernel says so instead: ``v = load(x, i)`` reads as many numbers as a register holds, from
 position ``i`` of ``x`` on; ``v * w + u`` and :func:`fma` act on all of them at once, and
 ``store(y, i, v)`` writes them back. A vector lives in a register; there is nothing else to it.
 
-Each operation is an *intrinsic*, a Python function that writes the LLVM instruction, and beside it
-stands its meaning in NumPy, which is what runs under ``NUMBA_DISABLE_JIT=1``. Those on values alone
-take plain numbers, too, so that a formula can be written once and serve the vectors of a row and
-the few entries behind the last whole one.
+::
+
+    x      ... | x[i]  x[i+1]  x[i+2]  ...  x[i+15] | x[i+16] ...     an array in memory
+               |                                    |
+    load       +------------- v --------------------+                 one register, 16 lanes
+
+    spread     x[i]   x[i]    x[i]     ...  x[i]                      one number in all lanes
+
+Each operation is an *intrinsic*, a Python function that writes the LLVM instruction
+(:mod:`.vector` tells how), and at the end of this file stands its meaning in NumPy, which is what
+runs under ``NUMBA_DISABLE_JIT=1``. Operations on values alone take plain numbers, too, so that a
+formula can be written once and serve the vectors of a row and the few entries behind the last
+whole one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -23,74 +31,20 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.core.typing.templates import signature as typed
-from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from .cpu import lanes
+from .vector import (
+    INDEX,
+    Vector,
+    constant,
+    llvm_function,
+    multiply_add,
+    operation,
+    pointer_to,
+    spread_value,
+)
 
-config: Any = numba.config  # its settings are made at run time
-INTERPRETED = bool(config.DISABLE_JIT)
-INDEX = ir.IntType(64)
-
-
-class Vector(types.Type):
-    """As many numbers of a dtype as one register holds, or ``count``, which then take several."""
-
-    def __init__(self, dtype: Any, count: int = 0):
-        self.dtype = dtype
-        self.count = count or lanes(str(dtype))
-        super().__init__(name=f"Vector({dtype}, {self.count})")
-
-
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Vector):
-        super().__init__(manager, kind, llvm_vector(manager, kind))
-
-
-def llvm_vector(manager: Any, kind: Vector) -> ir.VectorType:
-    return ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.count)
-
-
-def _operation(plain: Callable[..., Any], emit: Callable[..., Any]) -> Any:
-    """``emit`` as an intrinsic; in interpreted kernels, its meaning ``plain``."""
-    return plain if INTERPRETED else intrinsic(emit)
-
-
-def pointer_to(builder: Any, pointer: Any, index: Any, kind: Any) -> Any:
-    """The address of ``pointer[index]``, as that of a ``kind``."""
-    return builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
-
-
-def spread_value(builder: Any, value: Any, kind: ir.VectorType) -> Any:
-    """A vector of which every entry is ``value``."""
-    undefined = ir.Constant(kind, ir.Undefined)
-    one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
-    return builder.shuffle_vector(one, undefined, mask)
-
-
-def multiply_add(builder: Any, kind: Any) -> Any:
-    """LLVM's fused multiply-add of three vectors or numbers, which rounds once."""
-    return llvm_function(builder, "fma", kind, 3)
-
-
-def llvm_function(builder: Any, name: str, kind: Any, arguments: int) -> Any:
-    """LLVM's own function of that name, of vectors or numbers of one kind."""
-    entry = kind.element if isinstance(kind, ir.VectorType) else kind
-    suffix = "f32" if isinstance(entry, ir.FloatType) else "f64"
-    if isinstance(kind, ir.VectorType):
-        suffix = f"v{kind.count}{suffix}"
-    signature = ir.FunctionType(kind, [kind] * arguments)
-    return cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.{suffix}")
-
-
-def constant(kind: Any, number: float) -> ir.Constant:
-    """A number as a constant of a kind; of a vector, in every entry."""
-    if isinstance(kind, ir.VectorType):
-        return ir.Constant(kind, [number] * kind.count)
-    return ir.Constant(kind, number)
+# ----------------------------------------------------------------------------- memory and registers
 
 
 def _load(context, x, i):
@@ -99,6 +53,8 @@ def _load(context, x, i):
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(kind)
+        # Aligned like a single number: x[i] may lie anywhere. Where it lies at the beginning of a
+        # cache line, the load is as quick as an aligned one.
         return builder.load(
             pointer_to(builder, args[0], args[1], vector), align=x.dtype.bitwidth // 8
         )
@@ -136,6 +92,9 @@ def _zeros(context, x):
         return ir.Constant(context.get_value_type(kind), [0.0] * kind.count)
 
     return kind(x), generate
+
+
+# -------------------------------------------------------------------------------- arithmetic
 
 
 def _fma(context, a, b, c):
@@ -181,9 +140,13 @@ def _times_plus(context, number, v, w):
 
 
 def _literal(number: Any) -> int:
+    """The number itself: only that of a literal is known while the kernel is compiled."""
     if not isinstance(number, types.IntegerLiteral):
         raise numba.errors.RequireLiteralValue("the number must be an integer in the source")
     return int(number.literal_value)
+
+
+# ------------------------------------------------------------------------------------- choices
 
 
 def _relu(context, v):
@@ -191,6 +154,7 @@ def _relu(context, v):
 
     def generate(context, builder, signature, args):
         zero = constant(args[0].type, 0.0)
+        # an "ordered" comparison with NaN is false, in each lane by itself, and v is chosen
         return builder.select(builder.fcmp_ordered("<=", args[0], zero), zero, args[0])
 
     return v(v), generate
@@ -220,10 +184,13 @@ def _where_above(context, v, limit, a, b):
 
     def generate(context, builder, signature, args):
         v, limit, a, b = args
-        above = builder.fcmp_ordered(">", v, limit)
+        above = builder.fcmp_ordered(">", v, limit)  # "uno": one of both is NaN
         return builder.select(builder.or_(above, builder.fcmp_unordered("uno", v, v)), a, b)
 
     return a(v, v, a, a), generate
+
+
+# ------------------------------------------------------------------------------------ functions
 
 
 def _sqrt(context, v):
@@ -249,15 +216,20 @@ def _power_of_two(context, v):
 
     def generate(context, builder, signature, args):
         kind = args[0].type
+        # A float is sign, exponent + bias, mantissa; 2**k has a mantissa of zeros. So the bits of
+        # k + bias, shifted to where the exponent stands, are those of 2**k.
         bits, mantissa, bias = (64, 52, 1023) if v.dtype == types.float64 else (32, 23, 127)
         integers = ir.VectorType(ir.IntType(bits), kind.count)
-        # beside so large a number, the whole number is the last bits of the mantissa; a shift
-        # then makes it the exponent, and pushes the large number out
+        # Added to 1.5 * 2**mantissa, whose last bit counts 1, the whole number k becomes the last
+        # bits of the mantissa. The shift makes it the exponent, and pushes the large number out.
         beside = builder.fadd(args[0], constant(kind, 1.5 * 2.0**mantissa))
         exponent = builder.add(builder.bitcast(beside, integers), constant(integers, bias))
         return builder.bitcast(builder.shl(exponent, constant(integers, mantissa)), kind)
 
     return v(v), generate
+
+
+# ------------------------------------------------------------------------------------- integers
 
 
 def _whole(context, x, number):
@@ -297,11 +269,22 @@ def _where_equal(context, v, x, i, number):
     return v(v, x, types.int64, types.int64), generate
 
 
+# ----------------------------------------------------------- squares, and places in memory
+
+
 def _transpose(context, x, at, places, y, to, ends):
     """y[to + ends[j] + i] = x[at + places[i] + j] for all i and j up to the lanes of a vector.
 
     In log2(lanes) rounds, in each of which pairs of rows exchange halves of smaller and smaller
-    squares. Of several j with the same end, the first stays.
+    squares. For four lanes::
+
+        a0 a1 | a2 a3           a0 a1 | c0 c1           a0 b0 | c0 d0
+        b0 b1 | b2 b3   rows 2  b0 b1 | d0 d1   rows 1  a1 b1 | c1 d1
+        ------+------   apart   ------+------   apart   ------+------
+        c0 c1 | c2 c3    ->     a2 a3 | c2 c3    ->     a2 b2 | c2 d2
+        d0 d1 | d2 d3           b2 b3 | d2 d3           a3 b3 | c3 d3
+
+    Of several j with the same end, the first stays.
     """
     kind = Vector(x.dtype)
 
@@ -313,6 +296,7 @@ def _transpose(context, x, at, places, y, to, ends):
             offset = builder.load(builder.gep(table, [ir.Constant(INDEX, r)]))
             return pointer_to(builder, array, builder.add(begin, offset), vector)
 
+        # all rows are in registers from here on, until the last round
         size = x_type.dtype.bitwidth // 8
         rows = [builder.load(address(x, at, places, r), align=size) for r in range(count)]
         distance = count // 2
@@ -321,6 +305,9 @@ def _transpose(context, x, at, places, y, to, ends):
                 if r & distance:
                     continue
                 upper, lower = rows[r], rows[r + distance]
+                # A mask names for each lane of the result a lane of ``upper``, or of ``lower`` if
+                # it is ``count`` or more. The new upper row takes the lanes without the bit
+                # ``distance`` of both rows, the new lower row those with it.
                 for to_row, lane in ((r, 0), (r + distance, distance)):
                     mask = [
                         (k & ~distance) + lane + (count if k & distance else 0)
@@ -330,6 +317,7 @@ def _transpose(context, x, at, places, y, to, ends):
                         upper, lower, ir.Constant(ir.VectorType(ir.IntType(32), count), mask)
                     )
             distance //= 2
+        # backwards: rows of the same end overwrite each other, the first is written last
         for r, row in reversed(list(enumerate(rows))):
             builder.store(row, address(y, to, ends, r), align=size)
         return context.get_dummy_value()
@@ -376,6 +364,9 @@ def _at_address(context, address, size, like):
     return like(types.int64, types.int64, like), generate
 
 
+# ------------------------------------------------------------------- the same in NumPy, and names
+
+
 def _plain_at_address(address: int, size: int, like: Any) -> Any:
     memory = (ctypes.c_char * (int(size) * like.itemsize)).from_address(int(address))
     return np.frombuffer(memory, like.dtype)
@@ -408,49 +399,25 @@ def _plain_where_equal(v: Any, x: Any, i: int, number: int) -> Any:
     return np.where(x[i : i + v.size] == number, v, v.dtype.type(0))
 
 
-load = _operation(lambda x, i: x[i : i + lanes(x.dtype)].copy(), _load)
-store = _operation(_plain_store, _store)
-spread = _operation(lambda x, i: np.full(lanes(x.dtype), x[i]), _spread)
-zeros = _operation(lambda x: np.zeros(lanes(x.dtype), x.dtype), _zeros)
-difference = _operation(operator.sub, _difference)
-fma = _operation(_plain_fma, _fma)
-times = _operation(lambda number, v: v.dtype.type(number) * v, _times)
-times_plus = _operation(lambda number, v, w: v.dtype.type(number) * v + w, _times_plus)
-relu = _operation(lambda v: np.where(v <= 0, v.dtype.type(0), v), _relu)
-where_open = _operation(lambda v, m: np.where(m <= 0, v.dtype.type(0), v), _where_open)
-lanes_of = _operation(lambda x: lanes(x.dtype), _lanes_of)
-where_above = _operation(
-    lambda v, limit, a, b: np.where((v > limit) | (v != v), a, b), _where_above
-)
-sqrt = _operation(np.sqrt, _sqrt)
-nearest = _operation(np.rint, _nearest)
-power_of_two = _operation(_plain_power_of_two, _power_of_two)
-whole = _operation(_plain_whole, _whole)
-store_int32 = _operation(_plain_store, _store_int32)
-where_equal = _operation(_plain_where_equal, _where_equal)
-transpose = _operation(_plain_transpose, _transpose)
-part = _operation(lambda x, i: x[i:], _part)
-prefetch = _operation(lambda x, i: None, _prefetch)
-at_address = _operation(_plain_at_address, _at_address)
-
-
-def _operator(function: Any, instruction: str) -> None:
-    """Let vectors be added, subtracted and multiplied with the usual signs."""
-
-    @infer_global(function)
-    class Between(AbstractTemplate):
-        def generic(self, args: Any, keywords: Any) -> Any:
-            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
-                return typed(args[0], *args)
-            return None
-
-    @lower_builtin(function, Vector, Vector)
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return getattr(builder, instruction)(*args)
-
-
-if not INTERPRETED:
-    _operator(operator.add, "fadd")
-    _operator(operator.sub, "fsub")
-    _operator(operator.mul, "fmul")
-    _operator(operator.truediv, "fdiv")
+load = operation(lambda x, i: x[i : i + lanes(x.dtype)].copy(), _load)
+store = operation(_plain_store, _store)
+spread = operation(lambda x, i: np.full(lanes(x.dtype), x[i]), _spread)
+zeros = operation(lambda x: np.zeros(lanes(x.dtype), x.dtype), _zeros)
+difference = operation(operator.sub, _difference)
+fma = operation(_plain_fma, _fma)
+times = operation(lambda number, v: v.dtype.type(number) * v, _times)
+times_plus = operation(lambda number, v, w: v.dtype.type(number) * v + w, _times_plus)
+relu = operation(lambda v: np.where(v <= 0, v.dtype.type(0), v), _relu)
+where_open = operation(lambda v, m: np.where(m <= 0, v.dtype.type(0), v), _where_open)
+lanes_of = operation(lambda x: lanes(x.dtype), _lanes_of)
+where_above = operation(lambda v, limit, a, b: np.where((v > limit) | (v != v), a, b), _where_above)
+sqrt = operation(np.sqrt, _sqrt)
+nearest = operation(np.rint, _nearest)
+power_of_two = operation(_plain_power_of_two, _power_of_two)
+whole = operation(_plain_whole, _whole)
+store_int32 = operation(_plain_store, _store_int32)
+where_equal = operation(_plain_where_equal, _where_equal)
+transpose = operation(_plain_transpose, _transpose)
+part = operation(lambda x, i: x[i:], _part)
+prefetch = operation(lambda x, i: None, _prefetch)
+at_address = operation(_plain_at_address, _at_address)

@@ -4,8 +4,24 @@ A convolution or a matrix product spends its time on ``c[r, j] += a[r, p] * b[p,
 three loops, every step loads and stores an entry of ``c``. The tile instead keeps some rows of
 ``c``, each one or two vectors wide, in registers for the whole loop over ``p``; one step then
 costs one or two vector loads from ``b``, a scalar from ``a`` per row, and nothing but fused
-multiply-adds. Numba cannot be talked into this from plain loops, so the tile is an intrinsic: a
-function of Python that writes LLVM code.
+multiply-adds. For R = 12 rows of V = 2 vectors (AVX-512)::
+
+                          b[p]:   +-- vector 0 --+-- vector 1 --+       2 registers
+                                  | j = 0 ... 15 | j = 16 .. 31 |
+                                  +--------------+--------------+
+        a[0, p]  spread    *      |   c[0, 0:16] |  c[0, 16:32] |      24 registers of sums:
+        a[1, p]  spread    *      |   c[1, 0:16] |  c[1, 16:32] |      each step of p adds
+            ...                   |      ...     |      ...     |      a[r, p] * b[p] to row r
+        a[11, p] spread    *      |  c[11, 0:16] | c[11, 16:32] |
+                                  +--------------+--------------+
+
+24 multiply-adds of 16 numbers for 14 loads, and no store before p is through. 24 + 2 + 1 of the
+32 registers are in use. Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication"
+(2008), is the paper about such tiles.
+
+Numba cannot be talked into this from plain loops, so the tile is an intrinsic: a function of Python
+that writes LLVM code. Loops of Python, like ``for r in range(ROWS)``, run while the code is written
+and leave their body ROWS times; loops of the machine's are written by :func:`_loop`.
 
 There are two, for the two products that convolutions are made of.
 
@@ -40,7 +56,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .cpu import lanes, rows
-from .simd import INDEX, INTERPRETED, Vector, multiply_add, pointer_to, spread_value
+from .vector import INDEX, INTERPRETED, Vector, multiply_add, pointer_to, spread_value
 
 ROWS = rows(2, limit=12)
 OUTER_ROWS = {1: rows(1, limit=16), 2: rows(2, limit=12)}
@@ -53,6 +69,7 @@ Sums = list[Any]  # the vectors of a tile, row after row
 
 
 def _number(value: int) -> ir.Constant:
+    """A whole number, in machine code."""
     return ir.Constant(INDEX, value)
 
 
@@ -61,7 +78,19 @@ def _loop(
 ) -> tuple[Any, Sums]:
     """``for i in range(first, count - step + 1, step): sums = body(i, sums)``, in registers.
 
-    Returns where it ended, and the sums.
+    Returns where it ended, and the sums. ``body`` writes the code of one step. In blocks of LLVM::
+
+        entry:   ...
+                 br head
+        head:    i   = phi [first, entry], [i + step, inside]     value when coming from there
+                 sum = phi [sums,  entry], [result,   inside]     one for each vector of the tile
+                 br (i + step <= count) ? inside : end
+        inside:  result = body(i, sum)
+                 br head
+        end:     ...
+
+    A register is written once in LLVM's language, so what changes from step to step is a *phi*: a
+    value that depends on where the program came from. As phis, the sums never need memory.
     """
     entry = builder.basic_block
     head, inside, end = (builder.append_basic_block(name) for name in ("head", "inside", "end"))
@@ -72,7 +101,7 @@ def _loop(
     following_i = builder.add(i, _number(step))
     builder.cbranch(builder.icmp_signed("<=", following_i, count), inside, end)
     builder.position_at_end(inside)
-    following = body(i, now)
+    following = body(i, now)  # may contain loops itself: it need not end in the block ``inside``
     i.add_incoming(first, entry)
     i.add_incoming(following_i, builder.basic_block)
     for phi, before, after in zip(now, sums, following):
@@ -86,7 +115,8 @@ def _loop(
 def _unrolled(
     builder: Any, count: Any, sums: Sums, body: Callable[[Any, Sums], Sums]
 ) -> tuple[Any, Sums]:
-    """``for i in range(count): sums = body(i, sums)``, UNROLL steps at a time while they last."""
+    """``for i in range(count): sums = body(i, sums)``, UNROLL steps at a time while they last, and
+    then one at a time."""
 
     def several(i: Any, sums: Sums) -> Sums:
         for k in range(UNROLL):
@@ -108,24 +138,28 @@ class _Writer:
         self.fma = multiply_add(builder, self.vector)
 
     def load(self, pointer: Any, at: Any, v: int) -> Any:
+        """Vector v of the row at pointer[at]."""
         index = self.builder.add(at, _number(v * self.lanes))
         return self.builder.load(
             pointer_to(self.builder, pointer, index, self.vector), align=self.size
         )
 
     def store(self, value: Any, pointer: Any, at: Any, v: int) -> None:
+        """The same, written."""
         index = self.builder.add(at, _number(v * self.lanes))
         self.builder.store(
             value, pointer_to(self.builder, pointer, index, self.vector), align=self.size
         )
 
     def entry(self, pointer: Any, at: Any) -> Any:
+        """pointer[at], a single number."""
         return self.builder.load(self.builder.gep(pointer, [at]))
 
     def step(self, sums: Sums, left: list[Any], right: list[Any]) -> Sums:
         """sums[r][v] += left[r] * right[v]; left are places of scalars, right are vectors."""
         result = []
         for r, place in enumerate(left):
+            # the number a[r, p] in all lanes, for the multiply-adds of its row
             spread = spread_value(self.builder, self.builder.load(place), self.vector)
             for v, vector in enumerate(right):
                 total = sums[r * len(right) + v]
@@ -134,6 +168,8 @@ class _Writer:
 
 
 def _product(vectors: int) -> Any:
+    """``product_V``, see the top of this file."""
+
     def product(
         context, a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at
     ):
@@ -144,10 +180,14 @@ def _product(vectors: int) -> Any:
             a, starts, at, offsets, segments, run, b, b_at, bias, bias_at, c, ends, c_at = args
             write = _Writer(context, builder, Vector(signature.args[0].dtype))
             width = vectors * write.lanes
+
+            # starts[at + r], read once: they are the same for all segments
             rows_at = [builder.add(at, _number(r)) for r in range(ROWS)]
             first = [write.entry(starts, row) for row in rows_at]
+            # every row begins with the bias
             begin = [write.load(bias, bias_at, v) for v in range(vectors)] * ROWS
 
+            # a segment: ``run`` entries side by side of each row's window, and as many rows of b
             def segment(q: Any, sums: Sums) -> Sums:
                 offset = write.entry(offsets, q)
                 left = [builder.gep(a, [builder.add(start, offset)]) for start in first]
@@ -160,6 +200,7 @@ def _product(vectors: int) -> Any:
 
                 return _unrolled(builder, run, sums, step)[1]
 
+            # for q in segments: for p in run: step; then every row goes to where its result goes
             sums = _loop(builder, _number(0), segments, 1, begin, segment)[1]
             for r, row in enumerate(rows_at):
                 place = builder.add(write.entry(ends, row), c_at)
@@ -183,13 +224,16 @@ def _outer(vectors: int, rows: int, lines: int = 0) -> Any:
         def generate(context, builder, signature, args):
             a, starts, at, count, offset, b, b_at, b_stride, c, c_at, c_stride = args
             write = _Writer(context, builder, Vector(signature.args[0].dtype))
+
+            # without lines: rows 0, 1, ... of one place; with lines: so many rows of each place
             offsets = [write.entry(offset, _number(q)) for q in range(lines)] or [offset]
             shifted = [builder.gep(a, [entry]) for entry in offsets]
             rows_at = [
                 builder.add(c_at, builder.mul(c_stride, _number(r))) for r in range(count_of_rows)
             ]
-            begin = [write.load(c, row, v) for row in rows_at for v in range(vectors)]
+            begin = [write.load(c, row, v) for row in rows_at for v in range(vectors)]  # += c
 
+            # a pixel: entries a[start + offset + r] times a row of b
             def step(p: Any, sums: Sums) -> Sums:
                 start = write.entry(starts, builder.add(at, p))
                 pixels = [builder.gep(line, [start]) for line in shifted]

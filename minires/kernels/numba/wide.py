@@ -3,7 +3,10 @@
 A float32 has 24 binary digits, a float64 has 53: the sum of 2^29 floats in float64 is as good as
 exact. ``wide(v)`` is a vector of as many float64 as ``v`` has entries (in two registers, where
 ``v`` is of float32; ``v`` itself, where it is of float64). Sums of wide vectors stay in registers
-or are stored into arrays of float64.
+or are stored into arrays of float64::
+
+    v         16 x float32     1 register       wide(v)     16 x float64     2 registers
+    narrow(wide(v), x)         back to the dtype of x, rounded
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from llvmlite import ir
 from numba import types
 
 from .cpu import lanes
-from .simd import Vector, _operation, pointer_to, spread_value
+from .vector import Vector, operation, pointer_to, spread_value
 
 
 def _wide(context, v):
@@ -23,6 +26,7 @@ def _wide(context, v):
     kind = Vector(types.float64, v.count)
 
     def generate(context, builder, signature, args):
+        # LLVM divides a vector of 16 float64 into registers by itself
         return args[0] if v == kind else builder.fpext(args[0], context.get_value_type(kind))
 
     return kind(v), generate
@@ -72,6 +76,8 @@ def _sum_of(context, v):
     """The sum of the numbers of a wide vector: the upper half is added to the lower, and so on."""
 
     def generate(context, builder, signature, args):
+        # 8 lanes: (0 1 2 3) + (4 5 6 7), then (0 1) + (2 3), then 0 + 1. The order of a sum decides
+        # its bits, so it is the same for every vector, whatever the processor.
         (total,), count = args, v.count
         while count > 1:
             count //= 2
@@ -92,9 +98,9 @@ def _plain_wide_zeros(x: Any) -> Any:
     return np.zeros(lanes(x.dtype))
 
 
-wide = _operation(lambda v: v.astype(np.float64), _wide)
-wide_zeros = _operation(_plain_wide_zeros, _wide_zeros)
-load_wide = _operation(lambda x, i, v: x[i : i + v.size].copy(), _load_wide)
-spread_wide = _operation(lambda x, i, v: np.full(v.size, x[i]), _spread_wide)
-narrow = _operation(lambda v, x: v.astype(x.dtype), _narrow)
-sum_of = _operation(lambda v: v.sum(), _sum_of)
+wide = operation(lambda v: v.astype(np.float64), _wide)
+wide_zeros = operation(_plain_wide_zeros, _wide_zeros)
+load_wide = operation(lambda x, i, v: x[i : i + v.size].copy(), _load_wide)
+spread_wide = operation(lambda x, i, v: np.full(v.size, x[i]), _spread_wide)
+narrow = operation(lambda v, x: v.astype(x.dtype), _narrow)
+sum_of = operation(lambda v: v.sum(), _sum_of)

@@ -2,7 +2,14 @@
 
 Threads tell each other what they do in such words. All of these are *atomic*: a word is read or
 written whole, and what a thread wrote before it changed a word is seen by whoever reads the new
-one (sequential consistency). An address is a word, too.
+one (sequential consistency)::
+
+    thread 0                                    thread 1
+    tasks = 16         (plain words)            while load(GENERATION) == old: pause()
+    add(GENERATION, 1)                          ... here it sees tasks == 16
+
+Without that, the compiler or the processor might write GENERATION first, or keep what it has read
+in a register for ever. An address is a word, too: these functions get addresses as numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import INDEX
+from .vector import INDEX
 
 ALIGNMENT = 8  # bytes
 IN_ORDER = "seq_cst"
@@ -24,6 +31,7 @@ llvm.initialize_native_asmparser()  # for the instructions that LLVM has no name
 
 
 def _place(builder: Any, address: Any) -> Any:
+    """An address that is a number, as a pointer to a word."""
     return builder.inttoptr(address, INDEX.as_pointer())
 
 
@@ -47,7 +55,8 @@ def _store(context, address, value):
 
 
 def _add(context, address, value):
-    """Add to the word at an address; returns what it was."""
+    """Add to the word at an address; returns what it was. Of two threads that add 1 to the same
+    word, one gets the old number and the other the next: that is how tasks are taken."""
 
     def generate(context, builder, signature, args):
         return builder.atomic_rmw("add", _place(builder, args[0]), args[1], IN_ORDER)
@@ -56,10 +65,12 @@ def _add(context, address, value):
 
 
 def _replace(context, address, old, new):
-    """Write ``new`` at an address if ``old`` stands there; whether it did."""
+    """Write ``new`` at an address if ``old`` stands there; whether it did (compare-and-swap). Of
+    several threads that try, one succeeds."""
 
     def generate(context, builder, signature, args):
         address, old, new = args
+        # cmpxchg gives what stood there, and whether it was replaced
         pair = builder.cmpxchg(_place(builder, address), old, new, IN_ORDER, IN_ORDER)
         return builder.extract_value(pair, 1)
 
@@ -80,7 +91,8 @@ def _ticks(context):
 
 
 def _pause(context):
-    """Tell the processor that this thread waits for another's word."""
+    """Tell the processor that this thread waits for another's word: the core then
+    saves power, and has more left for the other thread that it may run at the same time."""
 
     def generate(context, builder, signature, args):
         machine = platform.machine().lower()

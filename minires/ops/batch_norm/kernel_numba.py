@@ -37,7 +37,7 @@ from ...kernels.packed import contiguous
 BLOCK = 1 << 15  # entries in a block, so that a block of an array stays in the cache
 FEW = 32  # rows of a gradient that are added up in its dtype; their sums are in float64
 ABSENT = -1  # the kind of an operand that is not there
-BY_VALUE, BY_COEFFICIENTS = range(2)  # the kinds of gates
+BY_VALUE, BY_SCALE_SHIFT = range(2)  # the kinds of gates
 EPS, OLD, NEW, UNBIASED = range(4)  # eps; the weights of old and new statistics; m / (m - 1)
 
 
@@ -103,7 +103,7 @@ def _bwd_affine(task, gy, x, k, second, two, gate, kind, masked, keep, rows, c, 
                 g = g + load(second, at + j)
             if kind == BY_VALUE:
                 g = where_open(g, load(gate, at + j))
-            elif kind == BY_COEFFICIENTS:
+            elif kind == BY_SCALE_SHIFT:
                 z = fma(distance, load(k, SCALE * c + j), load(k, SHIFT * c + j))
                 g = where_open(g, z)
             if keep:
@@ -117,7 +117,7 @@ def _bwd_affine(task, gy, x, k, second, two, gate, kind, masked, keep, rows, c, 
                 value += second[at + j]
             if kind == BY_VALUE:
                 value = where_open(value, gate[at + j])
-            elif kind == BY_COEFFICIENTS:
+            elif kind == BY_SCALE_SHIFT:
                 value = where_open(value, fma(away, k[SCALE * c + j], k[SHIFT * c + j]))
             if keep:
                 masked[at + j] = value
@@ -162,7 +162,7 @@ def _add_up(task, sums, blocks, together, c, inv_std, total, gw, gb):
 
 @kernel
 def _share_and_slope(task, gw, gb, inv_std, inverse, c, forward, k):
-    """k (5, c) = the coefficients of the gradient; ``inverse[0]`` is 1 / m."""
+    """k (5, c) = mean, scale, shift, share and slope of the gradient; ``inverse[0]`` is 1 / m."""
     for j in range(SHARE * c):
         k[j] = forward[j]
     for j in range(c):
@@ -227,7 +227,7 @@ def batch_norm_affine(
             call(np.copyto, original, array)
 
 
-def _coefficients(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:
+def _scale_shift_rows(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:
     """(5, c) as in an Operand: share and slope are 0."""
     k = np.zeros((5, mean.size), dtype)
     k[MEAN], k[SCALE], k[SHIFT] = mean, w * scale, shift
@@ -249,7 +249,7 @@ def batch_norm_fwd(
     shortcut whose own batch norm is applied here.
     """
     together, rows, c, block, blocks = _cut(x)
-    k = repeated(call(_coefficients, x.dtype, mean, inv_std, b, w), together)
+    k = repeated(call(_scale_shift_rows, x.dtype, mean, inv_std, b, w), together)
     other, kind, other_k = x, ABSENT, k
     if epilogue.residual is not None:
         source = as_operand(epilogue.residual)
@@ -287,11 +287,11 @@ def batch_norm_bwd_affine(
     if gate is not None:
         kind = BY_VALUE
     elif coefficients is not None:
-        kind = BY_COEFFICIENTS
+        kind = BY_SCALE_SHIFT
     if coefficients is None:  # only the mean is wanted of them
         coefficients = forward
     if coefficients is None:
-        coefficients = call(_coefficients, x.dtype, mean, inv_std, inv_std)
+        coefficients = call(_scale_shift_rows, x.dtype, mean, inv_std, inv_std)
     block = min(block, FEW)
     blocks = -(-rows // block)
     sums = allocate((blocks, 2, c), x.dtype)
@@ -323,9 +323,9 @@ def batch_norm_bwd_x(
 ) -> None:
     """Fill gx; without ``batch`` the statistics do not depend on x."""
     if batch:
-        k = _coefficients(x.dtype, mean, inv_std, np.zeros_like(gb), w)
+        k = _scale_shift_rows(x.dtype, mean, inv_std, np.zeros_like(gb), w)
         _slopes(gw, gb, inv_std, x.shape[0], k, k)
         write(Operand(gy, GRADIENT, k, x), gx)
     else:
-        k = _coefficients(x.dtype, np.zeros_like(mean), inv_std, np.zeros_like(gb), w)
+        k = _scale_shift_rows(x.dtype, np.zeros_like(mean), inv_std, np.zeros_like(gb), w)
         write(Operand(gy, NORMALISED, k), gx)  # gy * scale, whatever x is

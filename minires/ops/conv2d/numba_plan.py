@@ -11,10 +11,20 @@ needs source pixels (i * step + offset[u], j * step + offset[v]) for a grid of t
   taps, and get the empty sum.
 
 A *block* is some whole images, or a band of rows of one image. Its source pixels are its *window*:
-a copy in scratch memory with zeros where taps fall outside the image, or the source itself where
+a copy in the workspace with zeros where taps fall outside the image, or the source itself where
 none does. The plan tells for every position of a block where its pixels begin in the window
 (``starts``), how to get from there to the pixels under each kernel row or tap (``offsets``), and
 where its result goes (``ends``): flat tables, in entries, the same for all blocks.
+
+For a 3x3 kernel on 16 channels, windows of 34 columns::
+
+    starts    position 0: 0     1: 16     2: 32   ...     the pixel under the kernel's first tap
+    offsets   0, 34 * 16, 2 * 34 * 16                     from there to the kernel's three rows
+    run       3 * 16                                      entries side by side under such a row
+
+What a kernel gets is one array of words, ``Plan.table``: a :class:`PlanStruct`, a
+:class:`PhaseStruct` for each phase, and all tables. Kernels read it by name
+(:mod:`minires.kernels.numba.struct`).
 
 Zeros in the window are multiplied like all other entries, for a loop without conditions is fast.
 That adds nothing, unless the other factor is NaN or infinite. Then results are computed again from
@@ -27,39 +37,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...kernels.numba.allocator import LINE
 from ...kernels.numba.compiler import device_function
 from ...kernels.numba.cpu import lanes
-from ...kernels.numba.prologue import clear, read_apart
+from ...kernels.numba.struct import Table, struct
 from ...kernels.numba.tile import ROWS
 from .op import Conv2dGeometry
-
-# Where in the table each size of the plan stands.
-(
-    IMAGES, IMAGE_BLOCKS, ROW_COUNT, BANDS,  # the cut: images in IMAGE_BLOCKS, rows in BANDS
-    HEIGHT, WIDTH, CHANNELS,  # the source
-    TOP, LEFT,  # where the window of position (0, 0) begins, in source pixels
-    STEP,  # source rows from one row of positions to the next
-    PITCH_H, PITCH_W,  # source pixels from one row or column of the window to the next
-    COLUMNS, WINDOW_STEP, SPAN,  # a window for r rows: (r - 1) * WINDOW_STEP + SPAN rows
-    PIECE, JOINED,  # pixels copied at a time; whether the window's rows join without a gap
-    ROW_SIZE, IMAGE_SIZE,  # entries from one row and one image of the window to the next
-    Y_IMAGE, Y_ROW, Y_PIXEL,  # entries from one image, row of positions and pixel of the result on
-    GROUPS, GROUP, Y_GROUP,  # groups; channels of one, in the source and in the result
-    TAPS, TILE, PHASES, FIRST_PHASE,  # all taps; the ends of a tile; the phases, where they begin
-    RIMMED, STEP_W,  # whether some taps fall outside the source; STEP, for columns
-) = range(31)  # fmt: skip
-# Of each phase: its positions, the sums of products that each is, and where its tables begin; the
-# rows and columns of taps, and where REACH begins: of each row of taps how far it lies from the
-# position in the source, and where in the window; then of each column the same.
-(
-    P_ROWS, P_COLUMNS, SEGMENTS, RUN, FIRST_TAP, STARTS, ENDS, OFFSETS,
-    TAP_ROWS, TAP_COLUMNS, REACH, PHASE_SIZE,
-) = range(12)  # fmt: skip
 
 # Bytes that a block may take in a core's second-level cache, beside the sums of a weight gradient.
 L2 = {"forward": 7 << 18, "input": 7 << 18, "weight": 3 << 18}
@@ -67,6 +54,75 @@ PIECE_SIZE = 2048  # entries that are read at a time where there is something to
 TILE_ROW = 32  # entries from one row of a tile outside of the result to the next
 SHARES = 4  # blocks should come in multiples of that, to occupy the cores evenly
 POSITIONS = 4096  # at most so many positions in a block: their tables must not crowd the cache
+
+
+class PlanStruct(NamedTuple):
+    """The sizes of a plan, as kernels read them (:mod:`minires.kernels.numba.struct`).
+
+    Lengths are in entries of the arrays, unless pixels are named. "The window" is a block's.
+    """
+
+    images: int  # the cut: the images of the batch come in ...
+    image_blocks: int
+    rows: int  # ... and the rows of positions of an image in ...
+    bands: int
+    height: int  # the source: (images, height, width, channels)
+    width: int
+    channels: int
+    top: int  # the source pixel where the window of position (0, 0) begins
+    left: int
+    step_h: int  # source pixels from one row of positions to the next, and from one column
+    step_w: int
+    pitch_h: int  # source pixels from one row of the window to the next, and from one column
+    pitch_w: int
+    window_columns: int  # pixels of a row of the window
+    window_step: int  # rows of the window from one row of positions to the next, so that r rows ...
+    span: int  # ... of positions need (r - 1) * window_step + span rows of the window
+    piece: int  # pixels copied at a time
+    joined: int  # whether the rows of the window follow each other as in the source
+    window_row: int  # from one row of the window to the next, and from one image
+    window_image: int
+    y_image: int  # from one image of the result to the next, one row of positions, one pixel
+    y_row: int
+    y_pixel: int
+    groups: int
+    c_group: int  # channels of a group, in the source and in the result
+    y_group: int
+    taps: int  # of the kernel
+    phases: int
+    padded: int  # whether some taps fall outside the source
+    tile: Table  # (ROWS,): where each row of a tile outside of the result ends
+
+
+class PhaseStruct(NamedTuple):
+    """The sizes and tables of a phase. P positions of a block, numbered image by image and row by
+    row, meet A * B taps. A position is ``segments`` sums of ``run`` products side by side."""
+
+    rows: int  # positions of an image
+    columns: int
+    segments: int
+    run: int
+    first_tap: int  # how many taps belong to the phases before
+    starts: Table  # (P,): where the source pixels of each position begin in the window
+    ends: Table  # (P,): where its result goes
+    offsets: Table  # (segments,): from there to the entries of each segment
+    tap_rows: int  # A
+    tap_columns: int  # B
+    down: Table  # (A,): source rows from a position to each row of taps
+    down_at: Table  # (A,): the same in the window, in entries
+    across: Table  # (B,): source columns from a position to each column of taps
+    across_at: Table  # (B,): the same in the window, in entries
+
+
+PLAN_SIZE, PHASE_SIZE = len(PlanStruct._fields), len(PhaseStruct._fields)  # words
+plan_at = struct(PlanStruct)  # plan_at(table, 0): the plan, for a kernel
+_phase_at = struct(PhaseStruct)
+
+
+@device_function
+def phase_of(plan, number):
+    """Phase ``number`` of a plan: phases follow the plan's own sizes."""
+    return _phase_at(plan, PLAN_SIZE + number * PHASE_SIZE)
 
 
 @dataclass(frozen=True)
@@ -120,12 +176,13 @@ class Plan:
     """Everything about a convolution that follows from its sizes.
 
     Attributes:
-        table: the sizes, phases and tables that kernels read.
+        table: what kernels read: a PlanStruct, a PhaseStruct for each phase, all their tables.
         blocks: how many there are.
         in_place: whether the window is the source itself.
         window: entries of a window.
         taps: the kernel taps u * k_w + v in the order in which phases use them, then the others.
         pixels: positions of each block, for one phase, as the forward pass has.
+        phases: the sizes of each phase, for Python.
     """
 
     table: np.ndarray[Any, Any]
@@ -134,6 +191,7 @@ class Plan:
     window: int
     taps: np.ndarray[Any, Any]
     pixels: np.ndarray[Any, Any]
+    phases: tuple[PhaseStruct, ...]
 
 
 def flat(g: Conv2dGeometry) -> Conv2dGeometry:
@@ -146,7 +204,7 @@ def flat(g: Conv2dGeometry) -> Conv2dGeometry:
 
 
 @functools.lru_cache(maxsize=512)
-def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
+def make_plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
     """The plan for a role, "forward", "input" or "weight" (gradient).
 
     ``plain``: the source is an array to be read as it is. A weight gradient's positions and
@@ -163,6 +221,7 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
         source, result = (g.h_in, g.w_in, g.c_in), (g.h_out, g.w_out, g.c_out)
     height, width, c = source
 
+    # whether the first and the last position of each axis see pixels of the source alone
     inside_source = all(
         axis.low >= 0 and (axis.count - 1) * axis.step + axis.low + axis.span <= size
         for axis, size in ((h, height), (w, width))
@@ -177,17 +236,17 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
         row_size += 64 // itemsize  # or the pixels of many rows fight for the same cache lines
 
     image_blocks, bands = _cut(g, role, h, w, step_h, row_size, in_place, itemsize)
-    images, rows = -(-g.n // image_blocks), -(-h.count // bands)
+    images, rows = -(-g.n // image_blocks), -(-h.count // bands)  # of the largest block
     image_size = (height if in_place else (rows - 1) * step_h + h.span) * row_size
     joined = (row_size, pitch_h, pitch_w, w.low) == (width * c, 1, 1, 0) and not in_place
 
-    sizes = np.zeros(STEP_W + 1, np.int64)
-    phases: list[Any] = []
+    phases: list[PhaseStruct] = []
     tables: list[np.ndarray[Any, Any]] = []
     taps: list[int] = []
     grid = [(a, b) for a in h.phases for b in w.phases]
     tile = np.arange(ROWS) * TILE_ROW
-    at = sizes.size + len(grid) * PHASE_SIZE + ROWS
+    tile_at = PLAN_SIZE + len(grid) * PHASE_SIZE  # words before the tables
+    at = tile_at + ROWS
     for a, b in grid:
         starts = _positions(
             images, min(rows, a.count), b.count, image_size, step_h * row_size, step_w * c
@@ -197,47 +256,54 @@ def plan(g: Conv2dGeometry, role: str, plain: bool, itemsize: int) -> Plan:
             h.stride * result[1] * result[2], w.stride * result[2],
         ) + (a.start * result[1] + b.start) * result[2]  # fmt: skip
         offsets, run = _segments(a, b, h.low, w.low, row_size, c, g.groups)
-        reach = np.concatenate([_reach(a, h.low, row_size), _reach(b, w.low, c)])
-        places = np.cumsum([at, starts.size, ends.size, offsets.size])
-        phases += [a.count, b.count, offsets.size, run, len(taps), *places[:3]]
-        phases += [len(a.taps), len(b.taps), places[3]]
-        tables += [starts, ends, offsets, reach]
-        at = places[3] + reach.size
+        down, across = np.array(a.offsets, np.int64), np.array(b.offsets, np.int64)
+        own = [starts, ends, offsets]
+        own += [down, (down - h.low) * row_size, across, (across - w.low) * c]
+        begin = PLAN_SIZE + len(phases) * PHASE_SIZE  # of this phase's words
+        places = [int(place) for place in np.cumsum([at - begin, *(t.size for t in own)])]
+        phase = PhaseStruct(
+            rows=a.count, columns=b.count, segments=offsets.size, run=run, first_tap=len(taps),
+            starts=Table(places[0]), ends=Table(places[1]), offsets=Table(places[2]),
+            tap_rows=len(a.taps), tap_columns=len(b.taps), down=Table(places[3]),
+            down_at=Table(places[4]), across=Table(places[5]), across_at=Table(places[6]),
+        )  # fmt: skip
+        phases.append(phase)
+        tables += own
+        at = begin + places[7]
         taps += [u * g.k_w + v for u in a.taps for v in b.taps]
 
     taps += sorted(set(range(g.k_h * g.k_w)) - set(taps))  # a result smaller than the stride
 
-    sizes[IMAGES], sizes[IMAGE_BLOCKS] = g.n, image_blocks
-    sizes[ROW_COUNT], sizes[BANDS] = h.count, bands
-    sizes[HEIGHT], sizes[WIDTH], sizes[CHANNELS] = source
-    sizes[TOP], sizes[LEFT], sizes[STEP] = h.low, w.low, h.step
-    sizes[PITCH_H], sizes[PITCH_W], sizes[COLUMNS] = pitch_h, pitch_w, columns
-    sizes[WINDOW_STEP], sizes[SPAN], sizes[JOINED] = step_h, h.span, joined
     piece = row_size * ((rows - 1) * step_h + h.span) if plain else PIECE_SIZE
-    sizes[PIECE] = 1 if pitch_w > 1 else max(1, piece // c)
-    sizes[ROW_SIZE], sizes[IMAGE_SIZE] = row_size, image_size
-    sizes[Y_IMAGE] = result[0] * result[1] * result[2]
-    sizes[Y_ROW], sizes[Y_PIXEL] = h.stride * result[1] * result[2], result[2]
-    sizes[GROUPS], sizes[GROUP], sizes[Y_GROUP] = g.groups, c // g.groups, result[2] // g.groups
-    sizes[TAPS], sizes[TILE] = len(taps), sizes.size + len(phases)
-    sizes[PHASES], sizes[FIRST_PHASE] = len(grid), sizes.size
-    sizes[RIMMED], sizes[STEP_W] = not inside_source, w.step
+    sizes = PlanStruct(
+        images=g.n, image_blocks=image_blocks, rows=h.count, bands=bands,
+        height=height, width=width, channels=c,
+        top=h.low, left=w.low, step_h=h.step, step_w=w.step, pitch_h=pitch_h, pitch_w=pitch_w,
+        window_columns=columns, window_step=step_h, span=h.span,
+        piece=1 if pitch_w > 1 else max(1, piece // c), joined=int(joined),
+        window_row=row_size, window_image=image_size,
+        y_image=result[0] * result[1] * result[2], y_row=h.stride * result[1] * result[2],
+        y_pixel=result[2],
+        groups=g.groups, c_group=c // g.groups, y_group=result[2] // g.groups,
+        taps=len(taps), phases=len(grid), padded=int(not inside_source), tile=Table(tile_at),
+    )  # fmt: skip
 
     image_counts = np.diff(np.arange(image_blocks + 1) * g.n // image_blocks)
     row_counts = np.diff(np.arange(bands + 1) * h.count // bands)
     return Plan(
-        np.concatenate([sizes, phases, tile, *tables]).astype(np.int64),
+        np.concatenate([sizes, *phases, tile, *tables]).astype(np.int64),
         image_blocks * bands,
         in_place,
         0 if in_place else _whole_lines(images * image_size, itemsize),
         np.array(taps, np.int64),
         np.multiply.outer(image_counts, row_counts).reshape(-1) * w.count,
+        tuple(phases),
     )
 
 
 def _whole_lines(size: int, itemsize: int) -> int:
     """So many entries or a few more, so that what comes after them begins with a line of the cache
-    (see :func:`~minires.kernels.numba.allocator.scratch`)."""
+    (see :func:`~minires.kernels.numba.allocator.workspace`)."""
     line = LINE // itemsize
     return -(-size // line) * line
 
@@ -258,13 +324,6 @@ def _segments(
     if groups == 1 and columns.size and np.all(np.diff(columns) == c):
         return rows + columns[0], columns.size * c
     return np.add.outer(rows, columns).reshape(-1), c // groups
-
-
-def _reach(phase: Phase, low: int, size: int) -> np.ndarray[Any, Any]:
-    """How far the taps of an axis lie from a position, in the source; and in the window, whose
-    neighbouring rows (or columns) are ``size`` entries apart."""
-    offsets = np.array(phase.offsets, np.int64)
-    return np.concatenate([offsets, (offsets - low) * size])
 
 
 def _cut(
@@ -329,97 +388,3 @@ def depthwise(g: Conv2dGeometry) -> bool:
 def panel_width(columns: int, dtype: Any) -> int:
     """How wide the panels for so many columns are."""
     return lanes(dtype) * (1 if columns <= lanes(dtype) else 2)
-
-
-@device_function
-def extent(t, block):
-    """The first image of a block, how many it has, its first row of positions, how many."""
-    image_block, band = block // t[BANDS], block % t[BANDS]
-    image = image_block * t[IMAGES] // t[IMAGE_BLOCKS]
-    row = band * t[ROW_COUNT] // t[BANDS]
-    images = (image_block + 1) * t[IMAGES] // t[IMAGE_BLOCKS] - image
-    return image, images, row, (band + 1) * t[ROW_COUNT] // t[BANDS] - row
-
-
-@device_function
-def window_begin(t, image, row):
-    """Where the window of a block begins in the source, for windows inside it."""
-    pixel = (image * t[HEIGHT] + row * t[STEP] + t[TOP]) * t[WIDTH] + t[LEFT]
-    return pixel * t[CHANNELS]
-
-
-@device_function
-def source_pixel(t, p, i, positions, images, row):
-    """Row and column of the source at which position ``i`` of a block's phase stands; with 0 in
-    the place of its taps' offsets."""
-    columns = t[p + P_COLUMNS]
-    line = i // columns % (positions // (images * columns))
-    return (row + line) * t[STEP], i % columns * t[STEP_W]
-
-
-@device_function
-def all_inside(t, p, h, w):
-    """Whether all taps of a phase lie in the image, seen from row ``h`` and column ``w``."""
-    rows, columns = t[p + TAP_ROWS], t[p + TAP_COLUMNS]
-    reach = t[p + REACH]
-    across = reach + 2 * rows
-    if rows * columns == 0:
-        return True
-    high = h + t[reach] >= 0 and h + t[reach + rows - 1] < t[HEIGHT]
-    return high and w + t[across] >= 0 and w + t[across + columns - 1] < t[WIDTH]
-
-
-@device_function
-def inside(t, p, h, w, a, b):
-    """Whether the tap in row ``a`` and column ``b`` of a phase lies in the image."""
-    down = h + t[t[p + REACH] + a]
-    across = w + t[t[p + REACH] + 2 * t[p + TAP_ROWS] + b]
-    return 0 <= down < t[HEIGHT] and 0 <= across < t[WIDTH]
-
-
-@device_function
-def place_of_tap(t, p, a, b):
-    """How many entries after a position's first one in the window that tap is."""
-    rows, columns, reach = t[p + TAP_ROWS], t[p + TAP_COLUMNS], t[p + REACH]
-    return t[reach + rows + a] + t[reach + 2 * rows + columns + b]
-
-
-@device_function
-def finite(x, at, size):
-    """Whether x[at : at + size] is free of NaN and infinity."""
-    spoiled = 0
-    for i in range(at, at + size):
-        spoiled += x[i] - x[i] != 0
-    return spoiled == 0
-
-
-@device_function
-def fill_window(x, x2, k, kind, t, image, images, row, rows, window):
-    """Copy the window of a block, a piece of a row at a time."""
-    height, width, c = t[HEIGHT], t[WIDTH], t[CHANNELS]
-    first = row * t[STEP] + t[TOP]
-    lines, columns, left = (rows - 1) * t[WINDOW_STEP] + t[SPAN], t[COLUMNS], t[LEFT]
-    if t[JOINED]:  # a window as wide as the image is one long row
-        lines, columns, left = 1, lines * width, first * width
-        height, width, first = 1, height * width, 0
-    # Pixels that lie apart are read in one go where none of them is outside the image. There is one
-    # call of read_apart, which is long: each takes half a second to compile.
-    apart = t[PITCH_W]
-    whole = apart > 1 and left >= 0 and left + (columns - 1) * apart < width
-    piece, step = (columns, apart) if whole else (t[PIECE], 1)
-    for i in range(images):
-        for line in range(lines):
-            h = first + line * t[PITCH_H]
-            for done in range(0, columns, piece):
-                to = i * t[IMAGE_SIZE] + line * t[ROW_SIZE] + done * c
-                count, begin = min(piece, columns - done), left + done * apart
-                low, high = max(begin, 0), min(begin + (count - 1) * step + 1, width)
-                if h < 0 or h >= height or low >= high:
-                    clear(window, to, count * c)
-                    continue
-                pixels = (high - low + step - 1) // step
-                clear(window, to, (low - begin) * c)
-                at = (((image + i) * height + h) * width + low) * c
-                to += (low - begin) * c
-                read_apart(x, x2, k, kind, c, at, step * c, pixels, window, to)
-                clear(window, to + pixels * c, (count - (low - begin) - pixels) * c)

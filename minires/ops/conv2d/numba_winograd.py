@@ -2,7 +2,18 @@
 
 :mod:`.numba_winograd_tile` has the formula. With all channels it has three steps: transform the
 tiles of the input to ``u``, 36 planes of shape (tiles, c_in); multiply each plane by its weights,
-``m[e] = u[e] @ v[e]``, which is what the register tile is for; transform ``m`` to pixels.
+``m[e] = u[e] @ v[e]``, which is what the register tile is for; transform ``m`` to pixels::
+
+    x (n, h, w, c_in)                                                   w (c_out, c_in, 3, 3)
+      | Bᵀ d B                                                            | G g Gᵀ
+      v                                                                   v
+    u (36, tiles, c_in)     ----- 36 matrix products: m[e] = u[e] @ v[e]  v (36, c_in, c_out)
+                                            |
+                                            v
+                              m (36, tiles, c_out)
+                                            | Aᵀ m A
+                                            v
+                              y (n, h, w, c_out)
 
 Tiles come in *tile rows*, the tiles side by side in an image, numbered through all images. There
 are two schedules, which give the same bits:
@@ -63,6 +74,7 @@ from .op import Conv2dGeometry
 __all__ = ["conv2d_bwd_input", "conv2d_bwd_weight", "conv2d_fwd", "suits", "suits_weight"]
 
 ONES = 7  # the plane (1, 1), of which Aᵀ m A adds 1 to every output: the bias goes there
+# (column 1 of Aᵀ holds nothing but ones)
 
 LEAST_TILES = 4
 LEAST_WORK = 2**22  # multiply-adds of a layer below which one launch is better than three
@@ -102,6 +114,8 @@ def _multiply(u, starts, tiles, c_in, v, at, width, bias, bias_at, m, ends, to):
     them, and nobody reads what becomes of them.
     """
     for t in range(0, tiles, ROWS):
+        # Tile t begins at starts[t] in a plane of u, at ends[t] in m. Its entries are one segment
+        # of c_in; the table of offsets, whose only entry is 0, is ``starts`` itself.
         if width == lanes_of(u):
             product_1(u, starts, t, starts, 1, c_in, v, at, bias, bias_at, m, ends, to)
         else:
@@ -145,7 +159,10 @@ def _take_taps(w, out, into, first, step, panel, width, c_in, taps):
 
 @device_function
 def _transform_taps(taps, size, matrix, r, v, to):
-    """v (6, c_in, width) = row r of the planes G g Gᵀ; ``size`` is c_in * width."""
+    """v (6, c_in, width) = row r of the planes G g Gᵀ; ``size`` is c_in * width.
+
+    A tap of taps (9, c_in, width) is ``size`` entries behind the one before, and so is a plane.
+    """
     for i in range(0, size, lanes_of(taps)):
         weight_planes(taps, i, size, matrix, r, v, to + i, size)
 
@@ -172,26 +189,34 @@ def _convolve(
     moments, starts, ends, workspace, size, c_in, h_in, w_in, c_out, h, w, p_h, p_w, total, rows,
     plane_u, plane_m, tasks,
 ):  # fmt: skip
-    """Narrow: the three steps, block after block."""
+    """Narrow: the three steps, block after block.
+
+    Each task has a workspace of ``size`` entries: u (36, plane_u), m (36, plane_m) and a window.
+    """
     down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
     u = part(workspace, task * size)
     m = part(u, PLANES * plane_u)
     window = part(m, PLANES * plane_m)
     for block in range(task * blocks // tasks, (task + 1) * blocks // tasks):
+        # 1. pixels to planes
         first, last = block * rows, min((block + 1) * rows, total)
         transform_data(
             x, x2, k, kind, c_in, h_in, w_in, p_h, p_w, down, across, first, last, window, u,
             plane_u, c_in, 0,
         )  # fmt: skip
+        # 2. products, plane by plane, one panel of ``width`` output channels after another:
+        #    v is (panels, 36, c_in, width)
         tiles = (last - first) * across
         for e in range(PLANES):
             for o in range(0, c_out, width):
                 at = (o * PLANES + e * width) * c_in
+                # bias (2, c_out): zeros, and what the plane ONES begins with
                 bias_at = o + c_out if biased and e == ONES else o
                 _multiply(
                     part(u, e * plane_u), starts, tiles, c_in, v, at, width, bias, bias_at,
                     m, ends, e * plane_m + o,
                 )  # fmt: skip
+        # 3. planes to pixels, and the epilogue while they are in the cache
         transform_output(m, plane_m, c_out, h, w, down, across, first, last, y)
         _finish(
             y, c_out, h, w, down, first, last, residual, added, rectified, measured, inverse,
@@ -210,8 +235,8 @@ def _wide_products(
     all panels would be four times the weights, and go to memory and back.
     """
     size, panels = c_in * width, c_out // width
-    taps = part(workspace, task * 15 * size)
-    v = part(taps, 9 * size)
+    taps = part(workspace, task * 15 * size)  # (9, c_in, width)
+    v = part(taps, 9 * size)  # (6, c_in, width): a row of planes
     for panel in range(task * panels // tasks, (task + 1) * panels // tasks):
         _take_taps(w, out, into, first, step, panel, width, c_in, taps)
         for r in range(6):
@@ -232,11 +257,11 @@ def _wide_output(
 ):  # fmt: skip
     """Wide, third step: y of the tile rows from ``begin`` to ``end``, by blocks."""
     down, across = (h + 3) // 4, (w + 3) // 4
-    low, high = begin // rows, (end + rows - 1) // rows
+    low, high = begin // rows, (end + rows - 1) // rows  # blocks
     count = high - low
     for block in range(low + task * count // tasks, low + (task + 1) * count // tasks):
         first, last = block * rows, min((block + 1) * rows, end)
-        own = part(m, (first - begin) * across * c)
+        own = part(m, (first - begin) * across * c)  # this block's tiles, in each plane
         transform_output(own, plane, c, h, w, down, across, first, last, y)
         _finish(
             y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments,
@@ -250,12 +275,15 @@ def _wide_output(
 def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = NOTHING) -> None:
     """Fill y (n, h_out, w_out, c_out) with the epilogue of conv(x, w) + b; the arguments are those
     of :func:`.kernel_numba.conv2d_fwd`."""
+    # in w (c_out, c_in, 3, 3): entries from output channel to output channel, from input to input,
+    # where tap 0 is, and from tap to tap
     taps = (9 * g.c_in, 9, 0, 1)
     _run(as_operand(x), w, taps, y, g.padding, epilogue)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in)."""
+    # inputs and outputs exchanged, and taps from the last to the first: the weights flipped
     taps = (9, 9 * g.c_in, 8, -1)
     padding = (2 - g.padding[0], 2 - g.padding[1])
     _run(as_operand(gy), w, taps, gx, padding, NOTHING)
@@ -297,18 +325,18 @@ def _job(shape: tuple[int, ...], c_in: int, dtype: Any, taps: tuple[int, ...]) -
 
 
 def _run(
-    source: Operand,
+    operand: Operand,
     w: Any,
     taps: tuple[int, int, int, int],
     y: Any,
     padding: tuple[int, int],
     epilogue: Epilogue,
 ) -> None:
-    """y = the epilogue of conv(source, w) + b, the weights read with the steps of ``taps``."""
+    """y = the epilogue of conv(operand, w) + b, the weights read with the steps of ``taps``."""
     if y.size == 0:
         return
     h_out, w_out, c_out = y.shape[1:]
-    h_in, w_in, c_in = source.x.shape[1:]
+    h_in, w_in, c_in = operand.x.shape[1:]
     dtype, tasks, kept = y.dtype, get_num_threads(), as_packed(w)
     job = _job(y.shape, c_in, dtype, taps)
     t, width, starts, ends, plane_u, plane_m = (
@@ -326,23 +354,23 @@ def _run(
     if not job.wide:
         v = kept.form(job.form, lambda: _transformed(kept.array, taps, c_in, c_out, width, tasks))
         _convolve(
-            tasks, *source.arguments, v, width, bias, biased, *wanted, y, t.inverse, measured,
+            tasks, *operand.arguments, v, width, bias, biased, *wanted, y, t.inverse, measured,
             moments, starts, ends, workspace(tasks * job.size, dtype), job.size, c_in, h_in,
             w_in, c_out, h_out, w_out, *padding, t.total, t.rows, plane_u, plane_m, tasks,
         )  # fmt: skip
     else:
         w, matrix = contiguous(kept.array), matrix_of(dtype)
         u, m = (allocate((PLANES, plane), dtype) for plane in (plane_u, plane_m))
-        scratch = workspace(tasks * job.size, dtype)
+        memory = workspace(tasks * job.size, dtype)
         for begin in range(0, t.total, job.chunk):
             end = min(begin + job.chunk, t.total)
             wide_data(
-                tasks, *source.arguments, c_in, h_in, w_in, *padding, t.down, t.across, begin, end,
-                u, plane_u, c_in, 0, scratch, job.size, tasks,
+                tasks, *operand.arguments, c_in, h_in, w_in, *padding, t.down, t.across, begin, end,
+                u, plane_u, c_in, 0, memory, job.size, tasks,
             )  # fmt: skip
             _wide_products(
                 tasks, w, *taps, matrix, u, starts, plane_u, (end - begin) * t.across, c_in, width,
-                bias, biased, m, ends, plane_m, c_out, scratch, tasks,
+                bias, biased, m, ends, plane_m, c_out, memory, tasks,
             )  # fmt: skip
             _wide_output(
                 tasks, m, plane_m, c_out, h_out, w_out, begin, end, t.rows, y, *wanted, t.inverse,
@@ -362,8 +390,8 @@ def _transformed(
     """The weights as planes (panels, planes, c_in, width)."""
     w, dtype, panels = contiguous(w), w.dtype, c_out // width
     v = allocate((panels, PLANES, c_in, width), dtype)
-    scratch = workspace(tasks * 9 * c_in * width, dtype)
+    memory = workspace(tasks * 9 * c_in * width, dtype)
     _transform_weights(
-        tasks, w, *taps, matrix_of(dtype), v, scratch, width, c_in, panels, tasks
+        tasks, w, *taps, matrix_of(dtype), v, memory, width, c_in, panels, tasks
     )  # fmt: skip
     return v

@@ -1,8 +1,19 @@
 """Tile rows of Winograd's convolution: how images are cut into tiles, and transformed.
 
 The tiles side by side in an image are a *tile row*. Tile rows are numbered through all images, and
-a *block* is some of them in a row. Plane e of the transformed input ``u`` of a block, of its
-gradient ``z`` or of its output ``m`` begins at ``e * plane`` and is of shape (tiles, channels).
+a *block* is some of them in a row::
+
+    image 0    tile row 0   | t | t | t |       outputs of 10 x 12 pixels: 3 tile rows of 3 tiles,
+               tile row 1   | t | t | t |       of which the last reaches beyond the image
+               tile row 2   | t | t | t |
+    image 1    tile row 3   | t | t | t |
+               ...
+
+Plane e of the transformed input ``u`` of a block, of its gradient ``z`` or of its output ``m``
+begins at ``e * plane`` and is of shape (tiles, channels): a matrix, to be multiplied as one.
+
+To transform them, pixels are copied into a *window* (rows, columns, c) first, with zeros around the
+image and the operand's prologue applied.
 """
 
 from __future__ import annotations
@@ -53,9 +64,11 @@ def tiling_of(n: int, h: int, w: int, channels: int, dtype: Any) -> Tiling:
     """Blocks are whole register tiles, fit the cache, and are many where that is possible."""
     down, across = -(-h // 4), -(-w // 4)
     total = n * down
+    # the least number of tile rows whose tiles fill whole register tiles of ROWS
     whole = ROWS // math.gcd(ROWS, across)
     rows = min(BLOCK // (PLANES * channels * across), total // LEAST_BLOCKS)
     rows = max(rows // whole, 1) * whole
+    # the pixels before each block (pixels_before, for all blocks), and so the pixels of each
     q = np.minimum(np.arange(-(-total // rows) + 1) * rows, total)
     pixels = np.diff((q // down * h + 4 * (q % down)) * w)
     return Tiling(down, across, total, rows, pixels, (1 / pixels).astype(dtype))
@@ -87,20 +100,22 @@ def transform_data(
 ):  # fmt: skip
     """u = Bᵀ d B of the tile rows from ``first`` to ``last``.
 
-    A plane is (tiles, c); or, as a wide weight gradient reads it, one slab (tiles, side) of
-    channels after another, ``slab`` entries apart.
+    A plane is (tiles, c), with ``side`` = c and ``slab`` = 0; or, as a wide weight gradient reads
+    it, one slab (tiles, side) of channels after another, ``slab`` entries apart.
+
+    Tile rows of an image share a window, in *strips*: count tile rows need 4 * count + 2 rows.
     """
     columns, strip = 4 * across + 2, _strip_of(across, c)
-    to, q = 0, first
+    to, q = 0, first  # the next tile's place in a plane; the next tile row
     while q < last:
         image, top = q // down, q % down
-        count = min(strip, min(down - top, last - q))
+        count = min(strip, min(down - top, last - q))  # tile rows of this window, all of one image
         fill(
             x, y, k, kind, c, h, w, image, 4 * top - p_h, 4 * count + 2, -p_w, columns, window, 0
         )  # fmt: skip
         for i in range(count):
             for j in range(across):
-                at = 4 * (i * columns + j) * c
+                at = 4 * (i * columns + j) * c  # tile (i, j) begins 4 i rows and 4 j pixels in
                 for channel in range(0, c, lanes_of(u)):
                     place = to + channel // side * slab + channel % side
                     data_tile(window, at + channel, columns * c, c, u, place, plane)
@@ -135,6 +150,7 @@ def transform_output(m, plane, c, h, w, down, across, first, last, y):
         for j in range(across):
             rows, columns = min(4, h - top), min(4, w - 4 * j)
             for channel in range(0, c, lanes_of(y)):
+                # only as many rows and columns of the tile as the image has
                 to = begin + 4 * j * c + channel
                 output_tile(m, at + channel, plane, y, to, w * c, c, rows, columns)
             at += c

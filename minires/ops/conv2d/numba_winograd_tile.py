@@ -17,9 +17,22 @@ with ``*`` entry by entry and
 
 The weight gradient is the same formula differentiated: ``gw = Gᵀ [ (Bᵀ d B) * (A gy Aᵀ) ] G``.
 
-Each of the 36 entries of a transformed tile is a *plane*. Entries are vectors here: a tile is
-transformed for as many channels at once as a register holds, its columns first and then its rows.
-Plane e of the tile at ``u[at]`` is at ``u[at + e * plane]``.
+Tiles of outputs lie side by side; the tiles of inputs that they need overlap by two pixels::
+
+    pixels of a row of d    0 1 2 3 4 5            of Y    0 1 2 3
+                                    4 5 6 7 8 9                    4 5 6 7
+
+Each of the 36 entries of a transformed tile is a *plane*: entry (r, s) is plane e = 6 r + s. What
+is an entry here is a vector in the code: a tile is transformed for as many channels at once as a
+register holds. Plane e of the tile at ``u[at]`` is at ``u[at + e * plane]``.
+
+A product with two matrices, ``Bᵀ d B``, is two steps of the same kind. The first multiplies the six
+columns of d by Bᵀ; the second multiplies each row of the result by Bᵀ again, since the row r of
+``X B`` is Bᵀ times the row r of X. So there is one function for a column of each matrix (the first
+part of this file), and whole tiles (the second part) call it for columns and then for rows.
+
+Products by 2, 4, 5 and 8 and sums are all there is; factors common to two entries are taken once.
+``times_plus(4, x, y)`` is 4 x + y.
 """
 
 from __future__ import annotations
@@ -55,45 +68,60 @@ def matrix_of(dtype: Any) -> Any:
 
 @device_function
 def _data(d0, d1, d2, d3, d4, d5):
-    """Bᵀ d"""
+    """Bᵀ d, for a column d of six.
+
+    The rows 1 and 2 of Bᵀ differ in the signs of odd entries alone, and so do 3 and 4: each pair is
+    the even part a plus and minus the odd part b, and c plus and minus 2 e.
+    """
     a, b = times_plus(-4, d2, d4), times_plus(-4, d1, d3)
     c, e = d4 - d2, d3 - d1
     return (
-        times_plus(4, d0, times_plus(-5, d2, d4)),
-        a + b,
-        a - b,
-        times_plus(2, e, c),
-        times_plus(-2, e, c),
-        times_plus(4, d1, times_plus(-5, d3, d5)),
+        times_plus(4, d0, times_plus(-5, d2, d4)),  # 4 d0 - 5 d2 + d4
+        a + b,  # -4 d1 - 4 d2 + d3 + d4
+        a - b,  # 4 d1 - 4 d2 - d3 + d4
+        times_plus(2, e, c),  # -2 d1 - d2 + 2 d3 + d4
+        times_plus(-2, e, c),  # 2 d1 - d2 - 2 d3 + d4
+        times_plus(4, d1, times_plus(-5, d3, d5)),  # 4 d1 - 5 d3 + d5
     )
 
 
 @device_function
 def _output(m0, m1, m2, m3, m4, m5):
-    """Aᵀ m"""
+    """Aᵀ m, for a column m of six."""
     a, b, c, e = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    # m0 + m1 + m2 + m3 + m4;  m1 - m2 + 2 (m3 - m4);  m1 + m2 + 4 (m3 + m4);
+    # m1 - m2 + 8 (m3 - m4) + m5
     return m0 + a + c, times_plus(2, e, b), times_plus(4, c, a), times_plus(8, e, b) + m5
 
 
 @device_function
 def _gradient(y0, y1, y2, y3):
-    """A y"""
+    """A y, for a column y of four: the rows 1 and 2 of A differ in the signs of y1 and y3 alone,
+    and so do the rows 3 and 4."""
     a, b = y0 + y2, y1 + y3
-    c, e = times_plus(4, y2, y0), times_plus(8, y3, times(2, y1))
+    c, e = times_plus(4, y2, y0), times_plus(8, y3, times(2, y1))  # y0 + 4 y2;  2 y1 + 8 y3
     return y0, a + b, a - b, c + e, c - e, y3
 
 
 @device_function
 def _weight(matrix, r, g0, g1, g2):
-    """Row r of G g."""
+    """Row r of G g, for a column g of three; ``matrix`` is G, flat."""
     v = spread(matrix, 3 * r) * g0
     return fma(spread(matrix, 3 * r + 2), g2, fma(spread(matrix, 3 * r + 1), g1, v))
 
 
 @device_function
 def _weight_gradient(s0, s1, s2, s3, s4, s5, matrix):
-    """Gᵀ s"""
-    quarter, sixth, small = spread(matrix, 0), spread(matrix, 7), spread(matrix, 9)
+    """Gᵀ s, for a column s of six.
+
+    Entry 0 is s0/4 - (s1 + s2)/6 + (s3 + s4)/24, entry 1 is (s2 - s1)/6 + (s3 - s4)/12, entry 2 is
+    -(s1 + s2)/6 + (s3 + s4)/6 + s5.
+    """
+    quarter, sixth, small = (
+        spread(matrix, 0),
+        spread(matrix, 7),
+        spread(matrix, 9),
+    )  # 1/4, 1/6, 1/24
     a, b = (s1 + s2) * sixth, (s2 - s1) * sixth
     c, e = (s3 + s4) * small, (s3 - s4) * small
     return fma(s0, quarter, c - a), times_plus(2, e, b), times_plus(4, c, s5) - a
@@ -161,10 +189,13 @@ def _store_pixels(y, to, pixel, count, v):
 
 @device_function
 def data_tile(x, at, row, pixel, u, to, plane):
-    """u = Bᵀ d B of the 6x6 pixels d at x[at]."""
+    """u = Bᵀ d B of the 6x6 pixels d at x[at], whose neighbours are ``row`` and ``pixel`` entries
+    apart."""
+    # Bᵀ of the six columns of d: a has the entries (0, 0) to (5, 0), b those of column 1, ...
     a, b = _load_data(x, at, row), _load_data(x, at + pixel, row)
     c, d = _load_data(x, at + 2 * pixel, row), _load_data(x, at + 3 * pixel, row)
     e, f = _load_data(x, at + 4 * pixel, row), _load_data(x, at + 5 * pixel, row)
+    # Bᵀ of the six rows of that: planes 0 to 5, 6 to 11, ...
     _store_planes(u, to, plane, _data(a[0], b[0], c[0], d[0], e[0], f[0]))
     _store_planes(u, to + 6 * plane, plane, _data(a[1], b[1], c[1], d[1], e[1], f[1]))
     _store_planes(u, to + 12 * plane, plane, _data(a[2], b[2], c[2], d[2], e[2], f[2]))
@@ -175,7 +206,7 @@ def data_tile(x, at, row, pixel, u, to, plane):
 
 @device_function
 def gradient_tile(x, at, row, pixel, z, to, plane):
-    """z = A d Aᵀ of the 4x4 pixels d at x[at]."""
+    """z = A d Aᵀ of the 4x4 pixels d of gy at x[at]: 36 planes, as those of the inputs."""
     a, b = _load_gradient(x, at, row), _load_gradient(x, at + pixel, row)
     c, d = _load_gradient(x, at + 2 * pixel, row), _load_gradient(x, at + 3 * pixel, row)
     _store_planes(z, to, plane, _gradient(a[0], b[0], c[0], d[0]))
@@ -189,7 +220,7 @@ def gradient_tile(x, at, row, pixel, z, to, plane):
 @device_function
 def output_tile(m, at, plane, y, to, row, pixel, rows, columns):
     """y = Aᵀ m A: as many rows and columns of the 4x4 pixels as the image has."""
-    down = 6 * plane
+    down = 6 * plane  # from an entry (r, s) to (r + 1, s)
     a, b = _load_output(m, at, down), _load_output(m, at + plane, down)
     c, d = _load_output(m, at + 2 * plane, down), _load_output(m, at + 3 * plane, down)
     e, f = _load_output(m, at + 4 * plane, down), _load_output(m, at + 5 * plane, down)
@@ -208,10 +239,11 @@ def output_tile(m, at, plane, y, to, row, pixel, rows, columns):
 @device_function
 def weight_planes(g, at, tap, matrix, r, v, to, plane):
     """v = the six planes of row r of G g Gᵀ; tap t of g is at g[at + t * tap]."""
+    # row r of G g: three entries, one for each column (taps 0, 3, 6; 1, 4, 7; 2, 5, 8) of g
     a = _weight(matrix, r, load(g, at), load(g, at + 3 * tap), load(g, at + 6 * tap))
     b = _weight(matrix, r, load(g, at + tap), load(g, at + 4 * tap), load(g, at + 7 * tap))
     c = _weight(matrix, r, load(g, at + 2 * tap), load(g, at + 5 * tap), load(g, at + 8 * tap))
-    for s in range(6):
+    for s in range(6):  # times Gᵀ: G times that row
         store(v, to + s * plane, _weight(matrix, s, a, b, c))
 
 
@@ -250,12 +282,14 @@ def _store_taps(taps, to, step, v):
 def weight_gradient(sums, at, plane, part, parts, matrix, taps):
     """taps (9, lanes) = Gᵀ s G, of the planes s that are the sum of some parts."""
     lanes, down = lanes_of(sums), 6 * plane
+    # Gᵀ of the six columns of s ...
     a = _load_sums(sums, at, down, part, parts, matrix)
     b = _load_sums(sums, at + plane, down, part, parts, matrix)
     c = _load_sums(sums, at + 2 * plane, down, part, parts, matrix)
     d = _load_sums(sums, at + 3 * plane, down, part, parts, matrix)
     e = _load_sums(sums, at + 4 * plane, down, part, parts, matrix)
     f = _load_sums(sums, at + 5 * plane, down, part, parts, matrix)
+    # ... and of the three rows of that: taps 0 to 2, 3 to 5, 6 to 8
     _store_taps(taps, 0, lanes, _weight_gradient(a[0], b[0], c[0], d[0], e[0], f[0], matrix))
     v = _weight_gradient(a[1], b[1], c[1], d[1], e[1], f[1], matrix)
     _store_taps(taps, 3 * lanes, lanes, v)

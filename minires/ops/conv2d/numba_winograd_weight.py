@@ -44,7 +44,11 @@ SIDE = 64  # channels by channels of a wide layer that are summed at a time
 
 @device_function
 def _add_products(u, starts, rows, z, stride, columns, tiles, sums):
-    """sums (rows, columns) += uᵀ z of a plane, for so many channels of u and of z."""
+    """sums (rows, columns) += uᵀ z of a plane, for so many channels of u and of z.
+
+    A register tile is some channels of u by one or two vectors of channels of z, and goes through
+    all tiles; ``starts`` is where each begins in u, ``stride`` leads from one to the next in z.
+    """
     lanes = lanes_of(u)
     if columns % (2 * lanes) == 0:
         for b in range(0, columns, 2 * lanes):
@@ -74,7 +78,11 @@ def _fetch_share(x, at, size, e):
 
 @device_function
 def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, c_in):
-    """gw[o : o + columns, i] = Gᵀ s G of row a of the summed parts of ``size`` entries."""
+    """gw[o : o + columns, i] = Gᵀ s G of row a of the summed parts of ``size`` entries.
+
+    The planes give the nine taps of a vector of output channels, (9, lanes); gw has the taps of a
+    channel side by side.
+    """
     lanes = lanes_of(gw)
     for b in range(0, columns, lanes):
         weight_gradient(sums, a * columns + b, depth * columns, size, parts, matrix, taps)
@@ -89,7 +97,10 @@ def _sum_parts(
     task, gy, gy2, gy_k, gy_kind, x, x2, k, kind, sums, starts, workspace, size, c_in, h_in, w_in,
     c_out, h, w, p_h, p_w, total, rows, plane_u, plane_z, depth, parts,
 ):  # fmt: skip
-    """Narrow: sums[part] (planes, depth, c_out) = uᵀ z of the part's blocks."""
+    """Narrow: sums[part] (planes, depth, c_out) = uᵀ z of the part's blocks.
+
+    A part has a workspace of ``size`` entries: u (36, plane_u), z (36, plane_z) and a window.
+    """
     down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
     u = part(workspace, task * size)
     z = part(u, PLANES * plane_u)
@@ -106,6 +117,8 @@ def _sum_parts(
             gy, gy2, gy_k, gy_kind, c_out, h, w, down, across, first, last, window, z, plane_z,
             c_out, 0,
         )  # fmt: skip
+        # While the products of this block are taken, which need no memory, the pixels of the next
+        # one are fetched: a 36th of them beside each plane.
         image, top = last // down, 4 * (last % down)
         x_at, x_size = (image * h_in + top) * w_in * c_in, 4 * rows * w_in * c_in
         gy_at, gy_size = (image * h + top) * w * c_out, 4 * rows * w * c_out
@@ -150,12 +163,13 @@ def _wide_sums(
     """Wide: gw, ``side`` by ``side`` channels after another."""
     sums = part(workspace, task * size)
     taps = part(sums, PLANES * depth * side)
-    wide = (c_out + side - 1) // side
+    wide = (c_out + side - 1) // side  # squares of channels: so many side by side
     count = (c_in + side - 1) // side * wide
     for index in range(task * count // tasks, (task + 1) * count // tasks):
         i, o = index // wide * side, index % wide * side
         rows, columns = min(side, c_in - i), min(side, c_out - o)
         clear(sums, 0, PLANES * depth * columns)
+        # channel i of u begins i * tiles entries into each plane: slabs (tiles, side) of channels
         for e in range(PLANES):
             _add_products(
                 part(u, i * tiles + e * plane_u), starts, rows, part(z, o * tiles + e * plane_z),
@@ -173,7 +187,7 @@ class _Job(NamedTuple):
     starts: Any
     plane_u: int
     plane_z: int
-    depth: int
+    depth: int  # rows of the sums: c_in, or side, in whole register tiles
     parts: int
     size: int  # of a task's workspace
 
@@ -213,18 +227,18 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     if wide:
         tiles = t.total * t.across
         u, z = (allocate((PLANES, plane), dtype) for plane in (plane_u, plane_z))
-        scratch = workspace(tasks * size, dtype)
+        memory = workspace(tasks * size, dtype)
         wide_data(
             tasks, *x.arguments, g.c_in, g.h_in, g.w_in, *g.padding, t.down, t.across, 0, t.total,
-            u, plane_u, SIDE, tiles * SIDE, scratch, size, tasks,
+            u, plane_u, SIDE, tiles * SIDE, memory, size, tasks,
         )  # fmt: skip
         _wide_gradient(
             tasks, *gy.arguments, g.c_out, g.h_out, g.w_out, t.total, z, plane_z, SIDE,
-            tiles * SIDE, scratch, size, tasks,
+            tiles * SIDE, memory, size, tasks,
         )  # fmt: skip
         _wide_sums(
             tasks, u, plane_u, g.c_in, z, plane_z, g.c_out, starts, tiles, SIDE, depth,
-            matrix, result, scratch, size, tasks,
+            matrix, result, memory, size, tasks,
         )  # fmt: skip
     else:
         sums = allocate((parts, PLANES, depth, g.c_out), dtype)
@@ -233,7 +247,7 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
             size, g.c_in, g.h_in, g.w_in, g.c_out, g.h_out, g.w_out, *g.padding, t.total, t.rows,
             plane_u, plane_z, depth, parts,
         )  # fmt: skip
-        scratch = workspace(tasks * 9 * lanes(dtype), dtype)
-        _add_parts(tasks, sums, parts, depth, matrix, result, scratch, g.c_in, g.c_out, tasks)
+        memory = workspace(tasks * 9 * lanes(dtype), dtype)
+        _add_parts(tasks, sums, parts, depth, matrix, result, memory, g.c_in, g.c_out, tasks)
     if result is not gw:
         call(np.copyto, gw, result)

@@ -1,6 +1,6 @@
 """Cross entropy on the CPU, in parallel over blocks of rows.
 
-A row of logits is brought into a scratch memory of whole vectors, filled up with -inf, whose
+A row of logits is brought into a workspace of whole vectors, filled up with -inf, whose
 exponential is 0. The exponential is computed there, a vector at a time: x = n log 2 + r with n
 whole and abs(r) <= log(2) / 2, and exp(x) = 2^n (1 + r + r²/2! + ...), with terms down to the
 last bit.
@@ -63,7 +63,7 @@ def _exp(x, e, terms):
 
 @device_function
 def _softmax(x, at, classes, e, terms, row, to, padded):
-    """Fill a scratch row from the logits x at ``at``: behind ``to`` come x - max(x), its
+    """Fill a row of the workspace from the logits x at ``at``: behind ``to`` come x - max(x), its
     exponentials, how many of these are 1, and the sum of what the others add: beside a single 1
     it can be as small as it likes.
 
@@ -101,29 +101,33 @@ def _softmax(x, at, classes, e, terms, row, to, padded):
 
 
 @kernel
-def _fwd(task, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, losses):
+def _fwd(
+    task, x, labels, smoothing, ignore, n, classes, block, e, terms, workspace, padded, losses
+):
     row = task * (2 * padded + 2 * lanes_of(x))
     for i in range(task * block, min((task + 1) * block, n)):
         if labels[i] == ignore:
             losses[i] = 0
             continue
-        _softmax(x, i * classes, classes, e, terms, scratch, row, padded)
-        count, rest = scratch[row + 2 * padded], scratch[row + 2 * padded + 1]
+        _softmax(x, i * classes, classes, e, terms, workspace, row, padded)
+        count, rest = workspace[row + 2 * padded], workspace[row + 2 * padded + 1]
         logarithm = np.log(count) + np.log1p(rest / count)
         loss = 0 * logarithm
         # 0 * inf would make a NaN of a class that is ruled out
         if smoothing[0] < 1:
-            loss = (1 - smoothing[0]) * (logarithm - scratch[row + labels[i]])
+            loss = (1 - smoothing[0]) * (logarithm - workspace[row + labels[i]])
         if smoothing[0] > 0:
             away = 0 * logarithm
             for k in range(classes):
-                away += scratch[row + k]
+                away += workspace[row + k]
             loss += smoothing[0] * (logarithm - away / classes)
         losses[i] = loss
 
 
 @kernel
-def _bwd_x(task, g, x, labels, smoothing, ignore, n, classes, block, e, terms, scratch, padded, gx):
+def _bwd_x(
+    task, g, x, labels, smoothing, ignore, n, classes, block, e, terms, workspace, padded, gx
+):
     row = task * (2 * padded + 2 * lanes_of(x))
     for i in range(task * block, min((task + 1) * block, n)):
         at, label = i * classes, labels[i]
@@ -131,15 +135,15 @@ def _bwd_x(task, g, x, labels, smoothing, ignore, n, classes, block, e, terms, s
             for k in range(classes):
                 gx[at + k] = 0
             continue
-        _softmax(x, at, classes, e, terms, scratch, row, padded)
-        count, rest = scratch[row + 2 * padded], scratch[row + 2 * padded + 1]
+        _softmax(x, at, classes, e, terms, workspace, row, padded)
+        count, rest = workspace[row + 2 * padded], workspace[row + 2 * padded + 1]
         total, uniform = count + rest, smoothing[0] / classes
         # p - 1 of the label; minus all others where it is the maximum, and p could be almost 1
-        away = scratch[row + padded + label] / total - 1
-        if scratch[row + label] == 0 and count == 1:
+        away = workspace[row + padded + label] / total - 1
+        if workspace[row + label] == 0 and count == 1:
             away = -(rest / (1 + rest))
         for k in range(classes):  # what is 0 stays 0, beside an infinite gradient too
-            difference = scratch[row + padded + k] / total - uniform
+            difference = workspace[row + padded + k] / total - uniform
             gx[at + k] = difference * g[i] if difference != 0 else difference
         difference = away + (smoothing[0] - uniform)
         gx[at + label] = difference * g[i] if difference != 0 else difference
@@ -151,10 +155,10 @@ def _arguments(x: Any, labels: Any, smoothing: float, ignore: int) -> tuple[int,
     block = max(1, BLOCK // classes)
     tasks, width = -(-n // block), lanes(x.dtype)
     padded = -(-classes // width) * width
-    scratch = allocate((tasks, 2 * padded + 2 * width), x.dtype)
+    workspace = allocate((tasks, 2 * padded + 2 * width), x.dtype)
     e, share = _numbers(x.dtype), np.array([smoothing], x.dtype)
     sizes = n, classes, block
-    return tasks, (labels, share, ignore, *sizes, e, e.size - SERIES, scratch, padded)
+    return tasks, (labels, share, ignore, *sizes, e, e.size - SERIES, workspace, padded)
 
 
 def cross_entropy_fwd(x: Any, labels: Any, smoothing: float, ignore: int, losses: Any) -> None:

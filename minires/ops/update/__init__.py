@@ -1,0 +1,3 @@
+from .op import adam, sgd, zero
+
+__all__ = ["adam", "sgd", "zero"]
