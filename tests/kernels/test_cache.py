@@ -185,6 +185,7 @@ def test_processes_that_start_at_once_compile_each_kernel_once(python_alone):
     assert len(saved) == len(around) + 2
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_process_that_ends_gives_its_turn_to_the_next(tmp_path, killed):

@@ -130,6 +130,7 @@ def check_gradients(way, x, w, gy, g):
     close(gw, reference_w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_kernels_against_the_reference(case, dtype, way):
@@ -139,6 +140,7 @@ def test_kernels_against_the_reference(case, dtype, way):
     check_gradients(way, x, w, gy, g)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_sources_and_finishing(case, dtype, way):

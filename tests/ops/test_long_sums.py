@@ -69,6 +69,7 @@ def test_numbers_that_cancel(size):
         assert (mr.tensor(one).sum(0).data == size).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 2, 3), (2, 3), (0, 1), (0, 1, 2, 3)], ids=str)
 @pytest.mark.parametrize("layout", ["row-major", "channels-last", "reversed", "cut"])

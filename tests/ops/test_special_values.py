@@ -128,6 +128,7 @@ def drawn(rng, g, dtype):
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", ["x", "w", "b", "gy", "all"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_conv2d(dtype, planted, backend):
@@ -185,6 +186,7 @@ def source(rng, x, kind):
     return Operand(x, kind, k, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fused_kernels(dtype, kind):
@@ -215,6 +217,7 @@ def test_fused_kernels(dtype, kind):
         np.testing.assert_array_equal(*spoiled, err_msg=str((case, g)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fused_blocks(dtype, training):
