@@ -432,6 +432,7 @@ def test_help_shows_the_defaults(capsys):
     assert "(default: runs/depth-<date>)" in text
 
 
+@pytest.mark.slow
 def test_interrupted_before_anything_was_saved(tmp_path):
     code = (
         "import minires.study.runner as runner\n"

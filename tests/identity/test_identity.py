@@ -315,6 +315,7 @@ def test_a_broken_skip_is_found_and_named(kind, training):
         assert not any("not the derivative" in fault for fault in proof.faults)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Dropped, Scaled, Detached, Twice])
 def test_a_broken_projection_is_found(kind):
     block, x = example(kind, "B", 2)
@@ -343,6 +344,7 @@ def test_a_broken_pre_activation_block_is_found():
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_skip_and_mixed_images_are_found():
     class NotIdentity(BasicBlock):
         def skip(self, x):

@@ -36,6 +36,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_long_chains_do_not_recurse(name):
     """Longer than Python's stack is deep."""

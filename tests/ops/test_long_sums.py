@@ -49,6 +49,7 @@ def test_tenths(rows, dtype):
     within(x.T.contiguous().T.sum(0).data, np.longdouble(tenth) * rows, ULPS[dtype])
 
 
+@pytest.mark.slow
 def test_ones_are_counted_beyond_what_float32_counts():
     rows = 2**24 + 100
     assert mr.ones(rows, 2).sum(0).tolist() == [rows, rows]
@@ -163,6 +164,7 @@ def test_an_entry_that_is_named_many_times():
     within(table.grad.data[0], np.longdouble(np.float32(0.1)) * 200_000, 1)
 
 
+@pytest.mark.slow
 def test_ties():
     x = mr.zeros(2**24 + 3, 1, requires_grad=True)
     x.amax(0).sum().backward()

@@ -149,6 +149,7 @@ def test_conv2d(dtype, planted, backend):
             agree(first, second, dtype, (case, name, g))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_conv_transpose2d(dtype, backend):
     rng = np.random.default_rng(2)
@@ -318,6 +319,7 @@ def test_max_pool2d(dtype, backend):
             agree(first, second, dtype, (case, shape, kernel, options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rectified", [False, True])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -138,7 +138,7 @@ def test_sgd_by_hand(backend):
 
 def test_the_first_velocity_is_the_gradient_down_to_the_sign_of_zero():
     g, v = np.array([-0.0, 0.0, 1.0]), np.zeros(3)
-    run(kernel_numpy, "sgd", [[np.ones(3)], [g], [v]], [SGD["momentum"][:5] + (1,)])
+    run(kernel_numpy, "sgd", [[np.ones(3)], [g], [v]], [(*SGD["momentum"][:5], 1)])
     assert v.tobytes() == g.tobytes()
 
 
