@@ -252,7 +252,7 @@ def test_blocks_cover_the_result_in_whole_tiles(shape, role):
 
 
 def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
-    """And not all at once, which takes as much scratch memory as the batch."""
+    """And not all at once, which takes as large a workspace as the batch."""
     g = geometry((8, 512, 14, 14), (512, 512, 3, 3), {"padding": 1, "stride": 2})
     p = make_plan(g, "weight", False, 4)
     assert p.blocks >= 8

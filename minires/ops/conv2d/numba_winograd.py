@@ -122,10 +122,10 @@ def _multiply(u, starts, tiles, c_in, v, at, width, bias, bias_at, m, ends, to):
 
 
 @device_function
-def _finish(
+def _epilogue(
     y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments, block
 ):  # fmt: skip
-    """Residual, ReLU and statistics, each if wanted, of a block of y."""
+    """The epilogue of a block of y: residual, ReLU and statistics, each if wanted."""
     begin = pixels_before(first, down, h, w)
     pixels = pixels_before(last, down, h, w) - begin
     if added or rectified:
@@ -217,7 +217,7 @@ def _convolve(
                 )  # fmt: skip
         # 3. planes to pixels, and the epilogue while they are in the cache
         transform_output(m, plane_m, c_out, h, w, down, across, first, last, y)
-        _finish(
+        _epilogue(
             y, c_out, h, w, down, first, last, residual, added, rectified, measured, inverse,
             moments, block,
         )  # fmt: skip
@@ -262,7 +262,7 @@ def _wide_output(
         first, last = block * rows, min((block + 1) * rows, end)
         own = part(m, (first - begin) * across * c)  # this block's tiles, in each plane
         transform_output(own, plane, c, h, w, down, across, first, last, y)
-        _finish(
+        _epilogue(
             y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments,
             block,
         )  # fmt: skip
