@@ -18,6 +18,7 @@ import minires as mr
 from minires.cli import app, main
 from minires.device import _kernel_module
 from minires.kernels.numba import compiler, cpu
+from minires.study import figures
 
 
 def run(capsys, *arguments):
@@ -55,7 +56,9 @@ def test_no_arguments_shows_the_commands(capsys):
         assert name in out + err
 
 
-def test_depth_prints_the_table(capsys, tmp_path):
+def test_depth_prints_the_table(capsys, tmp_path, monkeypatch):
+    # drawing takes most of the time, and tests/study looks at the pictures
+    monkeypatch.setattr(figures, "render", lambda *args, **options: b"<svg/>")
     folder = tmp_path / "run"
     code, out, err = run(
         *(capsys, "depth", "--depths", "8", "--limit", "64", "--epochs", "1"),
@@ -69,6 +72,7 @@ def test_depth_prints_the_table(capsys, tmp_path):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_depth_interrupted_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
@@ -145,6 +149,7 @@ def test_train_resumed_equals_train(capsys, tmp_path):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_train_on_small_images_notes_the_stem(capsys, tmp_path):
     code, _, err = run(
         *(capsys, "train", "resnet18", "--limit", "8", "--batch-size", "4", "--epochs", "1"),
@@ -212,6 +217,7 @@ def test_warmup_readies_all_that_a_training_run_needs(tmp_path):
     assert "All kernels were there already: " in python("-m", "minires", "warmup", "cifar_resnet8")
 
 
+@pytest.mark.slow
 def test_warmup_gives_no_advice_on_the_network(capsys):
     """Training says that probabilities are no logits; nobody asked for a training here."""
     code, out, err = run(capsys, "warmup", "keras_resnet50")
@@ -283,6 +289,7 @@ def test_gradcheck_narrowed_to_a_backend(capsys):
     assert "hold on numpy and numba" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_gradcheck_fails_with_what_is_wrong_below_the_table(capsys, monkeypatch, tmp_path):
     kernel = _kernel_module("conv2d", "numba")
     good = kernel.conv2d_bwd_weight
@@ -310,6 +317,7 @@ def test_gradcheck_fails_with_what_is_wrong_below_the_table(capsys, monkeypatch,
     assert str(report) in out.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_gradcheck_reports_the_identity_path_of_blocks(capsys, tmp_path, monkeypatch):
     from minires.selfcheck import gallery
 
@@ -327,6 +335,7 @@ def test_gradcheck_reports_the_identity_path_of_blocks(capsys, tmp_path, monkeyp
     assert all(proof["ok"] for proof in data["identity"]["proofs"])
 
 
+@pytest.mark.slow
 def test_gradcheck_leaves_nothing_behind(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "HYPOTHESIS_STORAGE_DIRECTORY"}
     done = subprocess.run(
@@ -423,6 +432,7 @@ def test_help_shows_the_defaults(capsys):
     assert "(default: runs/depth-<date>)" in text
 
 
+@pytest.mark.slow
 def test_interrupted_before_anything_was_saved(tmp_path):
     code = (
         "import minires.study.runner as runner\n"

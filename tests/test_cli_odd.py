@@ -86,6 +86,7 @@ def test_there_are_many_odd_arguments():
     assert len(ARGUMENTS) > 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=lambda a: ascii(" ".join(a))[:70])
 def test_odd_arguments(capsys, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)

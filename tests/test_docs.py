@@ -316,6 +316,7 @@ def test_operations_give_formula_and_source(name: str) -> None:
 MODULES = ["minires", *(m.name for m in pkgutil.walk_packages(minires.__path__, "minires."))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -65,6 +65,7 @@ def run(locks, child):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "child",
     [

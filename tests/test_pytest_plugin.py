@@ -49,6 +49,7 @@ def test_module(gradcheck):
 """
 
 
+@pytest.mark.slow
 def test_fixture_fails_with_the_text_of_the_report(pytester):
     pytester.makepyfile(USER_TESTS)
     result = pytester.runpytest_subprocess(*OURS)

@@ -33,8 +33,8 @@ def keras_resnet50(
 ) -> Sequential:
     """The ResNet-50 of Keras courses (arXiv:1512.03385 v1), 23,546,886 parameters by default.
 
-    What is there other than in :func:`~minires.models.resnet50`: every convolution has a bias; the
-    stem is zero padding of 3 and a 7x7 convolution without padding, which is ``padding=3`` here;
+    It differs from :func:`~minires.models.resnet50`: every convolution has a bias; the stem is
+    zero padding of 3 and a 7x7 convolution without padding, which is ``padding=3`` here;
     the 3x3 max pool has no padding; the first 1x1 convolution of a block has the stride; windows
     of 2x2 are averaged at the end, not whole maps; the result is probabilities; batch norm has
     Keras' constants; weights are Glorot's uniform ones (2010, Eq. 16) and biases 0. What the
@@ -58,10 +58,10 @@ def keras_resnet50(
     >>> sum(p.numel() for p in net.parameters() if p.requires_grad)
     23546886
     """
-    c, h, w = _checked(input_shape)
+    c, h, w = _image_shape(input_shape)
     classes = arguments.integer("keras_resnet50", "classes", classes, 1)
     softmax = arguments.flag("keras_resnet50", "softmax", softmax)
-    features = 512 * Bottleneck.expansion * _left(h) * _left(w)
+    features = 512 * Bottleneck.expansion * _pooled(h) * _pooled(w)
     arguments.room("keras_resnet50", 4 * features * classes, f"{features:,} features for fc")
     layers: dict[str, Module] = {
         "conv1": Conv2d(c, 64, 7, stride=2, padding=3),
@@ -96,8 +96,8 @@ def keras_resnet50(
     return net
 
 
-def _left(size: int) -> int:
-    """Rows or columns behind the last pool."""
+def _pooled(size: int) -> int:
+    """Rows or columns of the last maps, behind the last pool, for images of this size."""
     size = (size - 1) // 2 + 1  # 7x7, stride 2, padded by 3
     size = (size - 3) // 2 + 1  # max pool
     for _ in range(3):
@@ -105,13 +105,14 @@ def _left(size: int) -> int:
     return size // 2
 
 
-def _checked(input_shape: Sequence[int]) -> tuple[int, int, int]:
+def _image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """``input_shape`` as three integers (c, h, w) that leave at least one pixel at the end."""
     given = input_shape if isinstance(input_shape, Sequence) else ()
     whole = [arguments.as_integer(n) for n in given]
     shape = [n for n in whole if n is not None and 1 <= n <= arguments.MOST]
     if len(shape) == len(given) == 3:
         c, h, w = shape
-        if min(_left(h), _left(w)) >= 1:
+        if min(_pooled(h), _pooled(w)) >= 1:
             return c, h, w
         fix = "This network needs 37x37 pixels."
         if w <= 4 < h:

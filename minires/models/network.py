@@ -27,6 +27,7 @@ from minires.nn import functional as F
 from minires.tensor import Tensor, given
 
 MOST_BLOCKS = 10_000  # twice as many as ever were trained (10,000 layers, arXiv:1806.05393)
+Stage = tuple[int, int, int, int]  # blocks, channels, stride of the first block, dilation
 
 
 class Variations(TypedDict, total=False):
@@ -61,8 +62,8 @@ class _Network(Module):
     Args:
         stem: the first convolution.
         pool: what follows it, if anything.
-        stages: for each stage (blocks, channels, stride, dilation). The stride is that of its
-            first block, which still has the dilation of the stage before (Yu et al. 2017,
+        stages: for each stage (blocks, channels, stride, dilation). The stride is that of the
+            stage's first block, which still has the dilation of the stage before (Yu et al. 2017,
             arXiv:1705.09914: dilation in place of a stride).
         options: of every block.
 
@@ -73,14 +74,14 @@ class _Network(Module):
 
     image_size: ClassVar[int]
     default_shortcut: ClassVar[str]
-    fan: ClassVar[str]  # the one that initial weights go by
+    fan: ClassVar[str]  # "fan_in" or "fan_out", by which initial weights are scaled, see he_init
 
     def __init__(
         self,
         block: type[Block],
         stem: Conv2d,
         pool: Module | None,
-        stages: Sequence[tuple[int, int, int, int]],
+        stages: Sequence[Stage],
         num_classes: int,
         *,
         shortcut: str | None = None,
@@ -90,17 +91,7 @@ class _Network(Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        for name in ("pretrained", "weights", "progress"):
-            if name in options:
-                raise ArgumentError(
-                    message(
-                        "models",
-                        "options of a network",
-                        f"{name}={quoted(options[name])}",
-                        "no trained weights come with minires",
-                        "Load PyTorch's: net.load_state_dict(minires.load('resnet18.pth')).",
-                    )
-                )
+        _refuse_trained_weights(options)
         own = type(self).__name__
         check_block(own, block)
         norm_layer = BatchNorm2d if norm_layer is None else norm_layer
@@ -108,23 +99,19 @@ class _Network(Module):
         survival = arguments.number(own, "survival", survival, least=0, most=1)
         zero_init_residual = arguments.flag(own, "zero_init_residual", zero_init_residual)
         num_classes = arguments.integer(own, "num_classes", num_classes, 1)
-        for option in options:
-            if option not in BranchOptions.__annotations__:
-                known = BranchOptions.__annotations__ | Variations.__annotations__
-                raise unknown(f"option of {own}", option, known)
-        layers = arguments.sizes(own, "layers", [blocks for blocks, *_ in stages])
-        if not 1 <= sum(layers) <= MOST_BLOCKS:
-            expected = f"layers of 1 to {MOST_BLOCKS:,} blocks in all"
-            raise ArgumentError(message(own, expected, f"{sum(layers):,}", f"layers {layers}"))
-        stages = [(n, c, stride, spread) for n, (_, c, stride, spread) in zip(layers, stages)]
-        _check_room(own, block, stem.out_channels, stages, num_classes, options)
-        option = self.default_shortcut if shortcut is None else shortcut
-        if not hasattr(block, "skip") and (shortcut is not None or survival != 1):
+        _refuse_unknown(own, options)
+        stages = _checked_stages(own, stages)
+        _check_memory(own, block, stem.out_channels, stages, num_classes, options)
+        residual = hasattr(block, "skip")
+        if not residual and (shortcut is not None or survival != 1):
             given = f"shortcut={quoted(shortcut)}, survival={survival}"
             raise ArgumentError(
                 message(block.__name__, "no options of shortcuts in a plain network", given)
             )
-        self.depth = 2 + len(block.kernels) * sum(layers)
+        if residual:
+            options["shortcut"] = self.default_shortcut if shortcut is None else shortcut
+        total = sum(blocks for blocks, *_ in stages)
+        self.depth = 2 + len(block.kernels) * total
         self.image_shape = (stem.in_channels, self.image_size, self.image_size)
         self.pre_activation = block.pre_activation
         widest = max(channels for blocks, channels, *_ in stages if blocks) * block.expansion
@@ -132,19 +119,17 @@ class _Network(Module):
         self.bn1 = make_norm(own, norm_layer, widest if self.pre_activation else stem.out_channels)
         self.relu = ReLU()
         self.maxpool = pool
-        build: Callable[..., Block] = block
-        c_in, made, spread = stem.out_channels, 0, 1
+        make_block: Callable[..., Block] = block
+        c_in, made, last_dilation = stem.out_channels, 0, 1
         for i, (blocks, channels, stride, dilation) in enumerate(stages):
             stage = []
             for _ in range(blocks):
                 made += 1
-                second_path = {}
-                if hasattr(block, "skip"):
-                    alive = 1 - made / sum(layers) * (1 - survival)
-                    second_path = {"shortcut": option, "survival": alive}
-                kind = {"dilation": spread, "norm_layer": norm_layer, **second_path, **options}
-                stage.append(build(c_in, channels, stride, **kind))
-                c_in, stride, spread = channels * block.expansion, 1, dilation
+                if residual:
+                    options["survival"] = 1 - made / total * (1 - survival)
+                own_options = {"dilation": last_dilation, "norm_layer": norm_layer, **options}
+                stage.append(make_block(c_in, channels, stride, **own_options))
+                c_in, stride, last_dilation = channels * block.expansion, 1, dilation
             self.add_module(f"layer{i + 1}", Sequential(*stage))
         self.stages = len(stages)
         self.avgpool = AdaptiveAvgPool2d(1)
@@ -156,7 +141,7 @@ class _Network(Module):
                     module.zero_residual()
 
     def features(self, x: Tensor) -> Tensor:
-        """The last maps, ``(n, channels, h', w')``: what is pooled and classified."""
+        """The last maps, ``(n, channels, h', w')``, which are then pooled and classified."""
         if len(given(type(self).__name__, x).shape) != 4 or x.shape[1] != self.conv1.in_channels:
             raise ShapeError(_wrong_images(self, x.shape))
         x = self.conv1(x)
@@ -172,11 +157,43 @@ class _Network(Module):
         return self.fc(F.flatten(self.avgpool(self.features(x)), 1))
 
 
-def _check_room(
+def _refuse_trained_weights(options: dict[str, Any]) -> None:
+    """Refuse torchvision's options for downloads, with the way that there is instead."""
+    for name in ("pretrained", "weights", "progress"):
+        if name in options:
+            raise ArgumentError(
+                message(
+                    "models",
+                    "options of a network",
+                    f"{name}={quoted(options[name])}",
+                    "no trained weights come with minires",
+                    "Load PyTorch's: net.load_state_dict(minires.load('resnet18.pth')).",
+                )
+            )
+
+
+def _refuse_unknown(own: str, options: dict[str, Any]) -> None:
+    """Refuse an option that no block has, naming those that a network of this class takes."""
+    for option in options:
+        if option not in BranchOptions.__annotations__:
+            known = BranchOptions.__annotations__ | Variations.__annotations__
+            raise unknown(f"option of {own}", option, known)
+
+
+def _checked_stages(own: str, stages: Sequence[Stage]) -> list[Stage]:
+    """The stages with their numbers of blocks as plain integers, 1 to MOST_BLOCKS in all."""
+    layers = arguments.sizes(own, "layers", [blocks for blocks, *_ in stages])
+    if not 1 <= sum(layers) <= MOST_BLOCKS:
+        expected = f"layers of 1 to {MOST_BLOCKS:,} blocks in all"
+        raise ArgumentError(message(own, expected, f"{sum(layers):,}", f"layers {layers}"))
+    return [(n, c, stride, dilation) for n, (_, c, stride, dilation) in zip(layers, stages)]
+
+
+def _check_memory(
     own: str,
     block: type[Block],
     c_in: int,
-    stages: Sequence[tuple[int, int, int, int]],
+    stages: Sequence[Stage],
     num_classes: int,
     options: dict[str, Any],
 ) -> None:
@@ -197,6 +214,7 @@ def _check_room(
 
 
 def _wrong_images(net: _Network, shape: tuple[int, ...]) -> str:
+    """The message for images of another shape, with the way out that the shape suggests."""
     c = net.conv1.in_channels
     if len(shape) == 4 and shape[-1] == c:
         fix = "x looks like (n, h, w, c): use x.permute(0, 3, 1, 2)."

@@ -52,7 +52,7 @@ class Options(Variations, total=False):
 
 
 class ResNetOptions(Options, total=False):
-    """The options of a network whose blocks have no width of their own yet."""
+    """Options of a ResNet whose name does not decide the width of its bottlenecks."""
 
     groups: int
     width_per_group: int
@@ -101,7 +101,7 @@ class ResNet(_Network):
     ) -> None:
         layers = layers.tolist() if isinstance(layers, np.ndarray) else layers
         layers = arguments.sizes("ResNet", "layers of four stages:", layers, 0, 4)
-        dilate = (False, *_three(replace_stride_with_dilation))
+        dilate = (False, *_dilated_stages(replace_stride_with_dilation))
         stages, dilation = [], 1
         for i, blocks in enumerate(layers):
             stride = 1 if i == 0 else 2
@@ -132,7 +132,8 @@ class ResNet(_Network):
         return maps
 
 
-def _three(dilate: Sequence[bool] | None) -> Sequence[bool]:
+def _dilated_stages(dilate: Sequence[bool] | None) -> Sequence[bool]:
+    """``replace_stride_with_dilation`` as three booleans, for stages 2, 3 and 4."""
     if dilate is None:
         return False, False, False
     if not isinstance(dilate, tuple | list) or len(dilate) != 3:

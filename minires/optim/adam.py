@@ -93,7 +93,7 @@ class Adam(Optimizer):
         update.adam(params, grads, first_moments, second_moments, tops, rows)
 
     def _next_row(self, state: dict[str, Any], group: Group) -> tuple[float, ...]:
-        """Count the step that begins; the numbers of a parameter in this step."""
+        """Count the step that begins, and return a parameter's coefficients in this step."""
         state["step"] += 1
         lr, (beta_1, beta_2), decay = group["lr"], group["betas"], group["weight_decay"]
         return (
@@ -110,7 +110,7 @@ class Adam(Optimizer):
 
 
 def _complete(p: Any, state: dict[str, Any], group: Group) -> None:
-    """Begin the moments of the parameter array ``p`` that its state does not have yet."""
+    """Put zeros in the place of the moments that the state of the array ``p`` does not have yet."""
     zeros_like = array_module(p).zeros_like
     if not state:
         state["step"] = 0

@@ -12,7 +12,7 @@ from minires.optim.schedules import LRScheduler, checked_optimizer, increasing
 
 
 class _Composed(LRScheduler):
-    """What both share: parts, whose states are in the state."""
+    """A schedule made of schedules, its parts; its state contains theirs."""
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler]) -> None:
         checked_optimizer(self._op, optimizer)
@@ -61,9 +61,9 @@ class SequentialLR(_Composed):
         )
 
     Args:
-        optimizer: whose rates are set.
-        schedulers: at least one, all built on ``optimizer``. Step this schedule, never those.
-        milestones: the step at which each but the first takes over, >= 1 and increasing.
+        optimizer: the optimiser whose rates are set.
+        schedulers: at least one, all built on ``optimizer``. Step this schedule, never its parts.
+        milestones: the step at which each part but the first takes over, >= 1 and increasing.
 
     Raises:
         ArgumentError: schedules of another optimiser, milestones that do not fit them.
@@ -101,8 +101,8 @@ class ChainedScheduler(_Composed):
     """Several schedules at once: each step is one of every schedule, in their order.
 
     Args:
-        schedulers: at least one, all built on one optimiser. Step this schedule, never those.
-        optimizer: whose rates are set; that of the first schedule by default.
+        schedulers: at least one, all built on one optimiser. Step this schedule, never its parts.
+        optimizer: the optimiser whose rates are set; by default that of the first part.
 
     Raises:
         ArgumentError: schedules of another optimiser.

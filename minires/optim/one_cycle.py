@@ -21,10 +21,10 @@ class OneCycleLR(LRScheduler):
     (Adam: the first beta) goes from ``max_momentum`` to ``base_momentum`` and back.
 
     Args:
-        optimizer: whose rates and momenta are set; its own rates play no part.
+        optimizer: the optimiser whose rates and momenta are set; its own rates play no part.
         max_lr: the peak, > 0.
         total_steps: how often ``step()`` will be called, >= 2.
-        epochs, steps_per_epoch: the same as their product, in place of ``total_steps``.
+        epochs, steps_per_epoch: in place of ``total_steps``, which is their product then.
         pct_start: the share of steps before the peak, in [0, 1].
         anneal_strategy: ``"cos"`` or ``"linear"``.
         cycle_momentum: whether momentum is set at all; the optimiser must have one then.

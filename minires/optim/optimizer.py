@@ -26,7 +26,7 @@ from minires.ops import update
 from minires.optim.states import Group, fitting, is_array
 from minires.tensor import Tensor
 
-Update = tuple[Any, Any, dict[str, Any], Group]  # two arrays, data and gradient; state, options
+Update = tuple[Any, Any, dict[str, Any], Group]  # arrays of parameter and gradient; state; options
 
 # Group entries that are not options of the update rule: labels, and what schedules remember.
 _BOOKKEEPING = frozenset({"params", "param_names", "name", "initial_lr"})
@@ -138,7 +138,7 @@ class Optimizer:
         self.param_groups.append(new)
 
     def _entries(self, params: Any) -> list[Any]:
-        """``params`` as a list, refusing the two things people pass by mistake."""
+        """``params`` as a list, refusing a lone tensor, array, group or module."""
         if isinstance(params, Tensor):
             raise ArgumentError(
                 message(self._op, "an iterable of tensors", _describe(params), fix="Pass [tensor].")
@@ -195,13 +195,13 @@ class Optimizer:
         """Change every parameter that has a gradient, in place; the others are left alone.
 
         Raises:
-            ArgumentError: an option that was changed to what is none.
+            ArgumentError: an option that was changed to a value it cannot have.
             GraphError: no parameter requires a gradient, so that no step can ever change one.
             DTypeError, DeviceError: a parameter whose ``data`` got another dtype, or went to
                 another device, after its gradient was computed or its state begun.
-            ShapeError: a state array that was put there, of another shape than the parameter's.
+            ShapeError: an array of another shape than the parameter's was put into its state.
 
-        All this is looked at before the first parameter is changed.
+        All checks are made before the first parameter is changed.
         """
         work = [entry for entry in self._parameters() if entry[1].grad is not None]
         if not work and not any(p.requires_grad for _, p, _ in self._parameters()):
@@ -222,8 +222,8 @@ class Optimizer:
             p.bump_version()
 
     def _check_arrays(self, work: list[Any]) -> None:
-        """Check that gradients, and the arrays that are remembered of parameters, can be combined
-        with them entry by entry. Kernels trust in that: some know a parameter's size alone."""
+        """Check that gradients and state arrays can be combined with their parameters, entry by
+        entry. Kernels trust in that: some know a parameter's size alone."""
         for name, p, _ in work:
             like, state = _facts(p._array), self.state.get(p, {})
             for array in (p.grad._array, *map(state.get, self._arrays)):
@@ -231,8 +231,8 @@ class Optimizer:
                     raise self._unlike(name, p, array)
 
     def _unlike(self, name: tuple[int, str | None], p: Tensor, array: Any) -> Exception:
-        """The error for a gradient or a state of another shape, dtype or device than the
-        parameter's."""
+        """The error for a gradient or a state array that has another shape, dtype or device than
+        its parameter."""
         what, fix = "a gradient", ""
         if array is not p.grad._array:
             what = next(kept for kept, value in self.state[p].items() if value is array)
@@ -256,7 +256,7 @@ class Optimizer:
         return {**checked, "lr": lr}
 
     def _needs(self, group: Group) -> tuple[str, ...]:
-        """What a parameter of this group that has a state must have in it."""
+        """The names that must be in the state of a parameter of this group, if it has a state."""
         return ()
 
     def _check_options(self, group: Group) -> None:
@@ -264,12 +264,13 @@ class Optimizer:
         raise NotImplementedError
 
     def _update(self, data: Any, grad: Any, state: dict[str, Any], group: Group) -> None:
-        """Write the new values of one parameter into ``data``; ``grad`` must not be changed."""
+        """Write the new values of one parameter into the array ``data``. The array ``grad`` must
+        not be changed."""
         raise NotImplementedError
 
     def _update_together(self, updates: list[Update]) -> None:
-        """Write the new values of all parameters that are on one device: by :meth:`_update`, one
-        after the other, unless a subclass has an operation for all of them."""
+        """Update all parameters on one device: by :meth:`_update`, one after the other, unless a
+        subclass has an operation for all of them."""
         for one in updates:
             call(self._update, *one)
 
@@ -333,7 +334,7 @@ class Optimizer:
 
 
 def _facts(array: Any) -> tuple[Any, ...]:
-    """What arrays that are combined entry by entry have in common."""
+    """Shape, dtype and device: what arrays that are combined entry by entry have in common."""
     return array.shape, array.dtype, device_of(array)
 
 

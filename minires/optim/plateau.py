@@ -17,14 +17,14 @@ class ReduceLROnPlateau:
     """The rate times ``factor`` once a measured value has not got better for a while.
 
     ``step(value)`` once per epoch, with the validation loss for instance. A value is better if it
-    beats the best so far by more than ``threshold``; more than ``patience`` values in a row that
-    are not (NaN never is) lower the rate. Rules and defaults are PyTorch's.
+    beats the best so far by more than ``threshold`` (NaN never does). More than ``patience`` values
+    in a row that are not better lower the rate. Rules and defaults are PyTorch's.
 
     Args:
-        optimizer: whose rates are lowered.
+        optimizer: the optimiser whose rates are lowered.
         mode: ``"min"`` if small values are good (a loss), ``"max"`` if large ones (an accuracy).
         factor: in [0, 1).
-        patience: values without progress that are put up with, >= 0.
+        patience: how many values in a row may bring no progress, >= 0.
         threshold: the least progress that counts, >= 0.
         threshold_mode: ``"rel"`` takes ``threshold`` as a share of the best value, ``"abs"`` as a
             difference from it.
@@ -73,11 +73,12 @@ class ReduceLROnPlateau:
         self.last_epoch = self.num_bad_epochs = self.cooldown_counter = 0
 
     def step(self, metrics: Any) -> None:
-        """Take note of a value (a number, or a tensor of one), and lower the rates if it is time.
+        """Take note of the measured value, a number or a tensor of one entry; lower the rates if
+        too many values in a row were not better.
 
         Raises:
-            ArgumentError: no number, or the optimizer got parameter groups since the schedule was
-                built.
+            ArgumentError: ``metrics`` is no number, or the optimizer got parameter groups since the
+                schedule was built.
         """
         op = "ReduceLROnPlateau.step"
         if isinstance(metrics, Tensor) and metrics.numel() == 1:
@@ -124,7 +125,7 @@ class ReduceLROnPlateau:
         """Go on from a saved state; load the optimizer's as well, which holds the rates.
 
         Raises:
-            ArgumentError: not such a state. Nothing is changed then.
+            ArgumentError: not the state of such a schedule. Nothing is changed then.
         """
         op = "ReduceLROnPlateau.load_state_dict"
         if not isinstance(state_dict, dict) or set(state_dict) != set(self._state):

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: each a rule that makes the next rate of the one there is.
+"""Learning-rate schedules: each is a rule that makes the next rate from the current one.
 
-A schedule multiplies what it finds (``LambdaLR`` and ``OneCycleLR`` alone set a rate of their own),
-so that several on one optimiser, and changes by hand, add up instead of undoing one another. The
+A schedule multiplies the rate it finds (``LambdaLR`` and ``OneCycleLR`` alone set a rate of their
+own), so that several on one optimiser, and changes by hand, add up, and none undoes another. The
 rules are PyTorch's, rounding included. A run that is resumed from the states of its optimiser and
 schedules continues with exactly the rates of a run that never stopped.
 """
@@ -48,8 +48,8 @@ class LRScheduler:
         return type(self).__name__
 
     def next_lr(self, step: int, lr: float, base_lr: float) -> float:
-        """The rate after ``step`` steps of a group that has ``lr`` now, and had ``base_lr``.
-        ``step`` is 0 where the schedule begins."""
+        """The rate after ``step`` steps of a group whose rate is ``lr`` now, and was ``base_lr``
+        before any schedule. ``step`` is 0 where the schedule begins."""
         raise NotImplementedError
 
     def _given(self, step: Any, lr: Any, base_lr: Any) -> tuple[int, float, float]:
@@ -174,7 +174,7 @@ class StepLR(LRScheduler):
     ``lr = lr * gamma`` at the steps that ``step_size`` divides.
 
     Args:
-        optimizer: whose rates are set.
+        optimizer: the optimiser whose rates are set.
         step_size: steps at one rate, >= 1.
         gamma: the factor, > 0.
     """
@@ -195,8 +195,8 @@ class MultiStepLR(LRScheduler):
     """The rate times ``gamma`` at each milestone: the recipe of the residual-network papers.
 
     Args:
-        optimizer: whose rates are set.
-        milestones: step counts, >= 1 and in order; one that is named twice counts twice.
+        optimizer: the optimiser whose rates are set.
+        milestones: step counts, >= 1 and in order; a count that is named twice counts twice.
         gamma: the factor, > 0.
     """
 
@@ -218,7 +218,7 @@ class ExponentialLR(LRScheduler):
     """The rate times ``gamma`` after every step.
 
     Args:
-        optimizer: whose rates are set.
+        optimizer: the optimiser whose rates are set.
         gamma: the factor, > 0.
     """
 
@@ -242,13 +242,13 @@ class LambdaLR(LRScheduler):
     to go on with the same ones.
 
     Args:
-        optimizer: whose rates are set.
+        optimizer: the optimiser whose rates are set.
         lr_lambda: takes the number of steps, from 0 on, and returns the factor, >= 0; or a list
             of such functions, one for each parameter group.
 
     Raises:
-        ArgumentError: what is no function, a list of another length than the groups, or a factor
-            that is no finite number >= 0.
+        ArgumentError: ``lr_lambda`` is no function, or a list of another length than the groups, or
+            returns a factor that is no finite number >= 0.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class CosineAnnealingLR(LRScheduler):
     T_max))``. Beyond ``T_max`` the cosine goes up again, as in PyTorch.
 
     Args:
-        optimizer: whose rates are set.
+        optimizer: the optimiser whose rates are set.
         T_max: steps until ``eta_min``, >= 1.
         eta_min: the last rate, >= 0.
     """
@@ -316,7 +316,7 @@ class LinearLR(LRScheduler):
     another schedule behind it with :class:`~minires.optim.SequentialLR`.
 
     Args:
-        optimizer: whose rates are set.
+        optimizer: the optimiser whose rates are set.
         start_factor: in (0, 1].
         end_factor: in [0, 1].
         total_iters: steps until ``end_factor``, >= 1.
@@ -350,7 +350,7 @@ class ConstantLR(LRScheduler):
     """The rate times ``factor`` for ``total_iters`` steps, then the rate itself.
 
     Args:
-        optimizer: whose rates are set.
+        optimizer: the optimiser whose rates are set.
         factor: in [0, 1]. After 0 the rate is again what it was before any schedule.
         total_iters: steps, >= 0.
     """
@@ -384,7 +384,7 @@ def line(start: float, end: float, done: float) -> float:
 
 
 def increasing(op: str, milestones: Sequence[int], twice: bool = False) -> list[int]:
-    """Step counts in order; ``twice`` says whether one may be named again."""
+    """The milestones as a list of step counts in order; ``twice``: a count may be named again."""
     if not isinstance(milestones, list | tuple):
         raise ArgumentError(message(op, "milestones a list of integers", quoted(milestones)))
     steps = [integer(op, "milestone", milestone, least=1) for milestone in milestones]
@@ -400,5 +400,5 @@ def checked_optimizer(op: str, optimizer: Any) -> Optimizer:
 
 
 def _keys(options: Any) -> list[str]:
-    """The names of options, whatever they are."""
+    """The names of options as sorted text; none if ``options`` is no dict."""
     return sorted(map(str, options)) if isinstance(options, dict) else []

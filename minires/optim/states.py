@@ -1,4 +1,4 @@
-"""States of optimisers that come from elsewhere: what fits is taken over, anything else refused.
+"""Saved states of optimisers: a state that fits the optimiser is taken over, any other is refused.
 
 A state has the form of PyTorch's ``{"state": {index: {name: value}}, "param_groups": [...]}``. Its
 arrays may be NumPy's, Tensors (as :func:`minires.load` gives them) or PyTorch's; the count of steps
@@ -21,17 +21,17 @@ from minires.tensor import Tensor
 
 Group = dict[str, Any]  # parameters and their options
 
-# what PyTorch's groups say of how it computes, and what its schedules leave there
+# entries of PyTorch's groups that say how PyTorch computes, or that its schedules leave there
 _OF_PYTORCH = {
     *("foreach", "capturable", "differentiable", "fused"),
     *("max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"),
 }
 _LABELS = {"params", "param_names", "name", "initial_lr"}
-MOST_STEPS = 2**53  # all whole numbers up to here are floats
+MOST_STEPS = 2**53  # a float holds every whole number up to here
 
 
 class Optimizer(Protocol):
-    """What is asked here of a :class:`minires.optim.Optimizer`, whose file says what it means."""
+    """The part of :class:`minires.optim.Optimizer` that this file uses; the class documents it."""
 
     defaults: dict[str, Any]
     param_groups: list[Group]
@@ -53,8 +53,8 @@ def is_array(value: Any) -> bool:
 def fitting(
     optimizer: Optimizer, state_dict: Any
 ) -> tuple[list[Group], list[dict[str, Any] | None]]:
-    """The groups' options, and what is remembered of each parameter (None: nothing), in memory of
-    its own.
+    """The options of the groups, and the state of each parameter (None where there is none), whose
+    arrays are copies.
 
     Raises:
         ArgumentError, ShapeError, DTypeError: see
@@ -86,7 +86,7 @@ def fitting(
 
 
 def _indices(op: str, optimizer: Optimizer, groups: Any) -> list[Any]:
-    """The numbers of all parameters, in their order."""
+    """The indices of all parameters in a saved state, group by group."""
     whole = isinstance(groups, list | tuple) and all(
         isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple)
         for group in groups
@@ -143,7 +143,7 @@ def _options(op: str, optimizer: Optimizer, own: Group, saved: Mapping[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """An option that was kept in a tensor, as a number."""
+    """An option as Python's value: a number where it was saved as an array or a tensor of one."""
     if isinstance(value, Tensor) or (hasattr(value, "__array__") and hasattr(value, "shape")):
         return value.item() if value.shape == () else value
     return deepcopy(value)
@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
 def _state(
     op: str, optimizer: Optimizer, state: Any, p: Tensor, group: Group, label: str
 ) -> dict[str, Any]:
-    """What is remembered of one parameter."""
+    """The state of one parameter, checked; its arrays are copies."""
     if not isinstance(state, Mapping):
         raise ArgumentError(message(op, "the state of a parameter a dict", quoted(state), label))
     kinds, taken = optimizer._remembers, {}
@@ -188,7 +188,7 @@ def _steps(op: str, name: str, value: Any, label: str) -> int:
 
 
 def _array(op: str, name: str, value: Any, p: Tensor, label: str) -> Any:
-    """The values in memory like the parameter's, on its device."""
+    """A copy of a state array, on the parameter's device and in its memory order."""
     array = value._array if isinstance(value, Tensor) else value
     if not hasattr(array, "dtype") or not hasattr(array, "__array__"):
         raise DTypeError(message(op, f"{name} an array", quoted(value), label))

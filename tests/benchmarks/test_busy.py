@@ -31,7 +31,10 @@ def test_others_are_there_and_gone_after(busy):
 
 
 @pytest.mark.slow
-def test_a_line_for_each_work_and_load_a_column_for_each_side(busy, tmp_path, capsys):
+def test_a_line_for_each_work_and_load_a_column_for_each_side(busy, tmp_path, capsys, monkeypatch):
+    small = busy.STEPS.replace("cifar_resnet20", "cifar_resnet8")  # four processes run it
+    assert small != busy.STEPS
+    monkeypatch.setattr(busy, "STEPS", small)
     options = ["--works", "infer-resnet20-1", "--busy", "0", "1", "--rounds", "1"]
     busy.main([*options, "--seconds", "0.05", "--results", str(tmp_path)])
     head, _, idle, loaded = capsys.readouterr().out.strip().splitlines()

@@ -65,6 +65,7 @@ def test_nothing_grows_and_nothing_is_left(load, monkeypatch, capsys):
     assert "0 objects for the cycle collector, arrays +0 bytes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_noticed(load, monkeypatch):
     script = load("endurance")
     kept = []
@@ -74,6 +75,7 @@ def test_what_is_kept_is_noticed(load, monkeypatch):
     assert script.make_graphs(36, lambda: None)[1] > 0
 
 
+@pytest.mark.slow
 def test_a_cycle_is_noticed(load, monkeypatch):
     script = load("endurance")
     right = mr.softmax
@@ -87,6 +89,7 @@ def test_a_cycle_is_noticed(load, monkeypatch):
     assert script.make_graphs(36, lambda: None)[0] >= 6
 
 
+@pytest.mark.slow
 def test_memory_that_grows_in_training_is_noticed(load, monkeypatch):
     script = load("endurance")
     monkeypatch.setattr(script, "SETTLED", 10)

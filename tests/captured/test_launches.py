@@ -188,6 +188,7 @@ print("no child hung")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_during_a_call_of_another_thread_does_not_hang():
     done = subprocess.run(

@@ -398,6 +398,7 @@ def test_probes_can_be_asked_for(backend):
 # **** modules ****
 
 
+@pytest.mark.slow
 def test_a_module_is_checked_with_its_parameters_and_left_as_it_was(backend):
     module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5))
     before = {name: value.data.copy() for name, value in module.state_dict().items()}

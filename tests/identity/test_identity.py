@@ -164,6 +164,7 @@ def test_the_plain_twin_has_the_jacobian_of_f(plain, residual, stride):
     assert not j_plain.skip.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.3, -1.0])
 @pytest.mark.parametrize("kind", RESIDUAL)
 @pytest.mark.parametrize("shortcut", ["A", "C"])
@@ -296,6 +297,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("kind", MUTANTS)
 def test_a_broken_skip_is_found_and_named(kind, training):
@@ -313,6 +315,7 @@ def test_a_broken_skip_is_found_and_named(kind, training):
         assert not any("not the derivative" in fault for fault in proof.faults)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Dropped, Scaled, Detached, Twice])
 def test_a_broken_projection_is_found(kind):
     block, x = example(kind, "B", 2)
@@ -341,6 +344,7 @@ def test_a_broken_pre_activation_block_is_found():
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_skip_and_mixed_images_are_found():
     class NotIdentity(BasicBlock):
         def skip(self, x):
@@ -404,6 +408,7 @@ def chain(kind, n, seed=0):
     return blocks, mr.randn(2, 4, 3, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RESIDUAL)
 @pytest.mark.parametrize("n", [1, 4])
 def test_the_product_is_the_sum_over_all_paths(kind, n):
@@ -439,6 +444,7 @@ def test_the_split_by_length_is_the_sum_over_paths_of_that_length():
     np.testing.assert_allclose(split.norms, np.linalg.norm(expected, axis=1), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pre_activation", [False, True])
 @pytest.mark.parametrize("depth", [8, 56])
 def test_the_split_sums_to_the_ordinary_gradient(depth, pre_activation):

@@ -145,9 +145,10 @@ def start(python, code):
     )
 
 
-def wait_for(path):
+def wait_for(path, process):
     deadline = time.monotonic() + 120
     while not path.exists():
+        assert process.poll() is None, "the process has ended"
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -185,18 +186,19 @@ def test_processes_that_start_at_once_compile_each_kernel_once(python_alone):
     assert len(saved) == len(around) + 2
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_process_that_ends_gives_its_turn_to_the_next(tmp_path, killed):
     index = tmp_path / "f.nbi"
     code = (
-        "import os, pathlib, time\nfrom minires.kernels import cache\n"
+        "import os, pathlib, time\nfrom minires.kernels.numba import cache\n"
         f"assert cache._lock(pathlib.Path({str(index)!r}), 'f') is not None\n"
         f"pathlib.Path({str(tmp_path / 'held')!r}).touch()\n"
         "time.sleep(1)\n" + ("os.kill(os.getpid(), 9)" if killed else "")
     )
     process = subprocess.Popen([sys.executable, "-c", code])
-    wait_for(tmp_path / "held")
+    wait_for(tmp_path / "held", process)
     handle = cache._lock(index, "f")
     assert handle is not None
     assert process.wait() == (-9 if killed else 0)

@@ -27,6 +27,7 @@ print(results[0][1], *heard)
 """
 
 
+@pytest.mark.slow
 def test_the_cache_is_used_again(python_alone):
     assert python_alone.run(LISTEN).stdout.split() == [
         "2.0",

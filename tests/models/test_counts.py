@@ -172,6 +172,7 @@ def test_the_table_is_of_the_whole_zoo():
     assert {name for name, *_ in ROWS} == set(models.list_models())
 
 
+@pytest.mark.slow
 def test_parameters_are_the_published_ones(zoo):
     for (name, _, published, *_), (parameters, _) in zip(ROWS, zoo):
         # imgclsmob's v2 networks have a batch norm in the stem, too, of 64 channels

@@ -36,6 +36,7 @@ def test_patterns_without_a_match(pattern, words):
         list_models(pattern)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_every_option_of_every_network_is_taken(undrawn, name):
     if name in ("cifar_resnet1202", "cifar_plain1202", "cifar_resnet1001_v2"):

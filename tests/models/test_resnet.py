@@ -154,6 +154,7 @@ def test_dilation_instead_of_stride(undrawn, dilate, size, dilations):
         assert found == [1, 1, 1, 2, 2, 4]
 
 
+@pytest.mark.slow
 def test_parity_of_a_dilated_grouped_block():
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
@@ -226,6 +227,7 @@ def test_initial_weights_are_he_fan_out():
     assert weight.data.std() == pytest.approx(np.sqrt(2 / 1152), rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_parity_with_a_torch_transcription(bottleneck):
     torch = pytest.importorskip("torch")

@@ -73,6 +73,7 @@ def plain(value):
     return all(not isinstance(e, np.generic | np.ndarray | mr.Tensor) for e in entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("integer", INTEGERS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize(

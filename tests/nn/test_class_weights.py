@@ -16,6 +16,7 @@ X, WEIGHT = DRAWS.standard_normal((6, 4)), DRAWS.uniform(0.2, 3, 4)
 LABELS = np.array([3, 0, 1, 1, -100, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_parity_with_torch(reduction):
     torch = pytest.importorskip("torch")

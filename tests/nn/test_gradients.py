@@ -65,11 +65,13 @@ def test_layer_gradients(case, backend):
     assert_gradients(make(), distinct(shape)[0], second=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
 def test_block_gradients_in_training(make, backend):
     assert_gradients(make(), arrays((2, 2, 4, 3), seed=4)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
 def test_block_gradients_in_evaluation(make, backend):
     block = make()

@@ -99,6 +99,7 @@ def test_transposed_convolution_by_hand():
     assert s.total_mult_adds == 4 * 5 * 7 * 3 * 9  # every input entry meets 6 / 2 kernels of 3x3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "params", "mult_adds"),
     [  # torchvision's table; He et al. 2015, Table 1; and the 6n+2 family counted by hand

@@ -18,6 +18,8 @@ def close(one, other, tolerance=1e-12):
     one, other = np.asarray(one), np.asarray(other)
     assert one.shape == other.shape
     assert one.dtype == other.dtype
+    if one.tobytes() == other.tobytes():  # mostly so, and told in a tenth of the time
+        return
     finite = other[np.isfinite(other)]
     scale = max(np.abs(finite).max(), 1) if finite.size else 1
     np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)

@@ -231,6 +231,7 @@ def test_errors():
         mr.leaky_relu(mr.ones(1), "0.1")
 
 
+@pytest.mark.slow
 def test_parity_with_pytorch():
     functional = pytest.importorskip("torch.nn.functional")
     (x,) = arrays((4, 6))

@@ -152,6 +152,7 @@ def test_conv2d_third_order():
     assert np.abs(ggx.data).max() > 0
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 2),
     groups=st.integers(1, 3),

@@ -131,6 +131,7 @@ def check_gradients(way, x, w, gy, g):
     close(gw, reference_w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_kernels_against_the_reference(case, dtype, way):
@@ -140,6 +141,7 @@ def test_kernels_against_the_reference(case, dtype, way):
     check_gradients(way, x, w, gy, g)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_sources_and_finishing(case, dtype, way):
@@ -252,7 +254,7 @@ def test_blocks_cover_the_result_in_whole_tiles(shape, role):
 
 
 def test_where_no_block_fits_the_cache_images_are_taken_one_by_one():
-    """And not all at once, which takes as much scratch memory as the batch."""
+    """And not all at once, which takes as large a workspace as the batch."""
     g = geometry((8, 512, 14, 14), (512, 512, 3, 3), {"padding": 1, "stride": 2})
     p = make_plan(g, "weight", False, 4)
     assert p.blocks >= 8

@@ -166,6 +166,7 @@ def test_second_derivatives(training):
     both_ways(run, 1e-11)
 
 
+@pytest.mark.slow
 def test_second_derivatives_by_the_checker():
     net = build(lambda: Torchvision(2), "float64")
 

@@ -36,6 +36,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_long_chains_do_not_recurse(name):
     """Longer than Python's stack is deep."""
@@ -48,6 +49,7 @@ def test_long_chains_do_not_recurse(name):
         assert not np.isnan(x.sum().item()) or name in ("convolutions", "shortcuts", "blocks")
 
 
+@pytest.mark.slow
 def test_a_tensor_with_many_consumers():
     w = mr.ones(3, requires_grad=True)
     h = w * 1
@@ -76,6 +78,7 @@ def test_many_gradients_are_not_all_held():
     assert peak[-1] - peak[0] <= 4 * allocator.size_class(x._array.nbytes)
 
 
+@pytest.mark.slow
 def test_graphs_leave_no_garbage():
     chain = Chain()
     chain.x = chain.leaf

@@ -51,6 +51,7 @@ def without_graph(f):
         return f()
 
 
+@pytest.mark.slow
 def test_threads_that_look_at_one_tensor(impatient):
     chain = Chain(training=False)
     with mr.no_grad():
@@ -71,6 +72,7 @@ def test_a_tensor_that_another_thread_has_just_finished():
         _ = y.colour
 
 
+@pytest.mark.slow
 def test_one_thread_builds_on_what_another_looks_at(impatient):
     chain = Chain(training=False)
     net, x = chain.net, chain.x

@@ -49,6 +49,7 @@ def test_tenths(rows, dtype):
     within(x.T.contiguous().T.sum(0).data, np.longdouble(tenth) * rows, ULPS[dtype])
 
 
+@pytest.mark.slow
 def test_ones_are_counted_beyond_what_float32_counts():
     rows = 2**24 + 100
     assert mr.ones(rows, 2).sum(0).tolist() == [rows, rows]
@@ -69,6 +70,7 @@ def test_numbers_that_cancel(size):
         assert (mr.tensor(one).sum(0).data == size).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 2, 3), (2, 3), (0, 1), (0, 1, 2, 3)], ids=str)
 @pytest.mark.parametrize("layout", ["row-major", "channels-last", "reversed", "cut"])
@@ -162,6 +164,7 @@ def test_an_entry_that_is_named_many_times():
     within(table.grad.data[0], np.longdouble(np.float32(0.1)) * 200_000, 1)
 
 
+@pytest.mark.slow
 def test_ties():
     x = mr.zeros(2**24 + 3, 1, requires_grad=True)
     x.amax(0).sum().backward()

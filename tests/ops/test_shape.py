@@ -241,6 +241,7 @@ def test_getitem(name):
     check2(f, leaf(array)).assert_ok()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INDICES)
 def test_setitem(name):
     index, array = INDICES[name], draw((3, 4, 2))

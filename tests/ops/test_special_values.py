@@ -130,6 +130,7 @@ def drawn(rng, g, dtype):
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", ["x", "w", "b", "gy", "all"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_conv2d(dtype, planted, backend):
@@ -150,6 +151,7 @@ def test_conv2d(dtype, planted, backend):
             agree(first, second, dtype, (case, name, g))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_conv_transpose2d(dtype, backend):
     rng = np.random.default_rng(2)
@@ -187,6 +189,7 @@ def source(rng, x, kind):
     return Operand(x, kind, k, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fused_kernels(dtype, kind):
@@ -219,6 +222,7 @@ def test_fused_kernels(dtype, kind):
         np.testing.assert_array_equal(*spoiled, err_msg=str((case, g)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fused_blocks(dtype, training):
@@ -319,6 +323,7 @@ def test_max_pool2d(dtype, backend):
             agree(first, second, dtype, (case, shape, kernel, options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rectified", [False, True])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -150,7 +150,7 @@ def test_adam_by_hand(backend):
 
 
 @pytest.mark.parametrize("rule", ROWS)
-def test_each_parameter_has_numbers_of_its_own(rule):
+def test_each_parameter_has_coefficients_of_its_own(rule):
     """Rows of every kind in one call, in both dtypes: as each parameter alone."""
     rows = [*ROWS[rule].values()] * 2
     together, alone = [], []
@@ -253,7 +253,7 @@ def test_zeros(backend):
 
 
 @pytest.mark.parametrize("rule", ROWS)
-def test_a_replayed_step_asks_for_the_numbers_again(rule):
+def test_a_replayed_step_asks_for_the_coefficients_again(rule):
     """Parameters of both dtypes and one that is strided, with a rate that changes at every step."""
     ends = []
     for capture in (False, True):

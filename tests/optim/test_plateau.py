@@ -22,6 +22,7 @@ def lr(optimizer):
     return optimizer.param_groups[0]["lr"]
 
 
+@pytest.mark.slow
 def test_names_are_pytorchs():
     for name in lr_scheduler.__all__:
         assert getattr(lr_scheduler, name) is getattr(optim, name)
@@ -117,6 +118,7 @@ def test_plateau_errors(sgd):
     assert schedule.best == math.inf
 
 
+@pytest.mark.slow
 def test_parity_of_the_plateau(sgd):
     torch = pytest.importorskip("torch")
     values = np.random.default_rng(0).standard_normal(60)

@@ -368,6 +368,7 @@ def run_together(optimizer, schedules, steps):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["optimiser first", "schedules first", "backwards"])
 @pytest.mark.parametrize("stop", [0, 4, 6, 11])
 @pytest.mark.parametrize("names", [*itertools.permutations(TOGETHER, 2)], ids=" and ".join)

@@ -1,5 +1,6 @@
 """Convolution and the fully connected layer's product."""
 
+import pytest
 from parity.sides import (
     ALL,
     BOTH,
@@ -406,6 +407,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @each(CASES, ALL)
 def test_conv2d(case, ways):
     compare(case, ways)

@@ -407,6 +407,7 @@ def compare_layers(case, ways, *modes):
             assert our_names == names
 
 
+@pytest.mark.slow
 @each(CASES, ALL)
 @pytest.mark.filterwarnings("ignore:cross_entropy expects logits")
 def test_layers(case, ways):

@@ -218,6 +218,7 @@ DIFFERENT = refusals(
 )
 
 
+@pytest.mark.slow
 @each(CASES, ALL)
 @pytest.mark.filterwarnings("ignore:cross_entropy expects logits")
 def test_values_and_derivatives(case, ways):

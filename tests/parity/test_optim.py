@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import pytest
 from parity.sides import (
     BOTH,
     FLOAT64,
@@ -280,6 +281,7 @@ def compare(case, ways):
             close(rows, values, way.dtype, "parameters")
 
 
+@pytest.mark.slow
 @each(OPTIMISERS, BOTH)
 def test_optimisers(case, ways):
     compare(case, ways)

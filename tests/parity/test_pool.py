@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import pytest
 from parity.sides import (
     ALL,
     both_refuse,
@@ -226,6 +227,7 @@ DIFFERENT = refusals(
 )
 
 
+@pytest.mark.slow
 @each(CASES, ALL)
 def test_values_and_derivatives(case, ways):
     compare(case, ways)

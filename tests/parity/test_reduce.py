@@ -1,5 +1,6 @@
 """Reductions over one dimension, several and all; softmax and its relatives."""
 
+import pytest
 from parity.sides import (
     BOTH,
     both_refuse,
@@ -460,6 +461,7 @@ DIFFERENT = refusals(
 )
 
 
+@pytest.mark.slow
 @each(CASES, BOTH)
 def test_values_and_derivatives(case, ways):
     compare(case, ways)

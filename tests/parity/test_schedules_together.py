@@ -73,6 +73,7 @@ def test_alone(name, by_hand):
     np.testing.assert_allclose(history(ours(), [name], by_hand), expected, rtol=1e-13, atol=1e-17)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [*itertools.permutations(RULES, 2)], ids=" and ".join)
 def test_in_turn(names):
     expected = history(theirs(), names, by_hand=True)

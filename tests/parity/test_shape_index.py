@@ -1,5 +1,6 @@
 """Views, joins and cuts, padding, and reading by every kind of index."""
 
+import pytest
 from parity.sides import (
     BOTH,
     both_refuse,
@@ -444,6 +445,7 @@ DIFFERENT = refusals(
 )
 
 
+@pytest.mark.slow
 @each(CASES, BOTH)
 def test_values_and_derivatives(case, ways):
     compare(case, ways)

@@ -216,6 +216,7 @@ def test_without_random_shapes_nothing_of_the_tests_is_imported():
 # **** what is true ****
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(named("operation") | named("layer") | {"OptionA"}))
 def test_gradients(name):
     result = plan([name]).run()

@@ -257,6 +257,7 @@ def test_narrow_figures_are_one_column_for_a_phone(make_results):
         assert len(left) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["curves", "error_by_depth", "gradient_norms"])
 @pytest.mark.parametrize("narrow", [False, True])
 def test_no_text_leaves_the_figure_or_crosses_a_panel_title(make_results, name, narrow):

@@ -285,6 +285,7 @@ def test_a_diverging_network_does_not_cost_the_others_their_results(tmp_path, mo
     assert again["runs"] == results["runs"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_lost_checkpoint_is_mentioned(finished, tmp_path):
     results, _ = finished

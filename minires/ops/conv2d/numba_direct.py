@@ -53,7 +53,7 @@ __all__ = ["conv2d_bwd_input", "conv2d_bwd_weight", "conv2d_fwd"]
 
 TOGETHER = 4 * ROWS  # positions that meet all panels while their windows are in the nearest cache
 TINY = 2**17  # multiply-adds that are done before a second thread has begun
-ADD, RECTIFY, MEASURE = 1, 2, 4  # what is done to a finished block
+ADD, RECTIFY, MEASURE = 1, 2, 4  # the parts of an epilogue
 
 
 @device_function
@@ -68,8 +68,8 @@ def _multiply(a, weights, width, bias, y, y_at, tile, plan, phase, positions, fi
                      +--------+
              ...
 
-    Panels are the inner loop, within TOGETHER positions: their windows stay in the nearest cache,
-    and a panel of weights is read once for several tiles.
+    TOGETHER positions meet all panels before the next positions do: their windows stay in the
+    nearest cache, and a panel that was fetched serves several tiles.
     """
     panels, size = (plan.y_group + width - 1) // width, plan.taps * plan.c_group * width
     starts, ends, offsets = phase.starts, phase.ends, phase.offsets
@@ -200,7 +200,7 @@ def _skip_padding_of_channels(a, weights, bias, y, y_at, plan, phase, positions,
 
 
 @device_function
-def _finish(y, residual, todo, moments, inverse, block, plan):
+def _epilogue(y, residual, todo, moments, inverse, block, plan):
     """The epilogue of a block of the result: residual, ReLU, and the statistics of each channel.
 
     moments[block] (2, c_out) = mean and sum of squared distances from the mean, of the block alone.
@@ -228,11 +228,11 @@ def _finish(y, residual, todo, moments, inverse, block, plan):
 
 
 @kernel
-def _finish_blocks(task, tasks, blocks, y, residual, todo, moments, inverse, table):
+def _epilogue_of_blocks(task, tasks, blocks, y, residual, todo, moments, inverse, table):
     """The epilogue alone, where several tasks computed the channels of a block."""
     plan = plan_at(table, 0)
     for block in range(task * blocks // tasks, (task + 1) * blocks // tasks):
-        _finish(y, residual, todo, moments, inverse, block, plan)
+        _epilogue(y, residual, todo, moments, inverse, block, plan)
 
 
 @kernel
@@ -277,7 +277,7 @@ def _convolve(
                         a, weights, bias, y, y_at, plan, phase, positions, images, row
                     )  # fmt: skip
         if cuts == 1:  # all channels of the block are there, and still in the cache
-            _finish(y, residual, todo, moments, inverse, block, plan)
+            _epilogue(y, residual, todo, moments, inverse, block, plan)
 
 
 class _Job(NamedTuple):
@@ -344,7 +344,7 @@ def _run(
         bias, y, residual, todo, moments, job.inverse, workspace(job.workspace, dtype), p.table,
     )  # fmt: skip
     if job.cuts > 1 and todo:
-        _finish_blocks(
+        _epilogue_of_blocks(
             job.shares, job.shares, p.blocks, y, residual, todo, moments, job.inverse, p.table
         )
     if statistics is not None:

@@ -59,7 +59,9 @@ from ...kernels.packed import as_packed, contiguous
 from .numba_winograd_rows import (
     PLANES,
     Tiling,
+    WinogradStruct,
     pixels_before,
+    plan_at,
     plane_size,
     tiling_of,
     transform_data,
@@ -123,12 +125,12 @@ def _multiply(u, starts, tiles, c_in, v, at, width, bias, bias_at, m, ends, to):
 
 
 @device_function
-def _finish(
-    y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments, block
+def _epilogue(
+    y, plan, first, last, residual, added, rectified, measured, inverse, moments, block
 ):  # fmt: skip
-    """Residual, ReLU and statistics, each if wanted, of a block of y."""
-    begin = pixels_before(first, down, h, w)
-    pixels = pixels_before(last, down, h, w) - begin
+    """The epilogue of a block of y: residual, ReLU and statistics, each if wanted."""
+    begin, c = pixels_before(first, plan), plan.c_out
+    pixels = pixels_before(last, plan) - begin
     if added or rectified:
         for i in range(begin * c, (begin + pixels) * c, lanes_of(y)):
             v = load(y, i)
@@ -185,28 +187,26 @@ def _transform_weights(
 
 @kernel
 def _convolve(
-    task, x, x2, k, kind, v, width, bias, biased, residual, added, rectified, y, inverse, measured,
-    moments, starts, ends, workspace, size, c_in, h_in, w_in, c_out, h, w, p_h, p_w, total, rows,
-    plane_u, plane_m, tasks,
+    task, x, x2, k, kind, v, bias, biased, residual, added, rectified, y, inverse, measured,
+    moments, starts, ends, workspace, table, tasks,
 ):  # fmt: skip
     """Narrow: the three steps, block after block.
 
-    Each task has a workspace of ``size`` entries: u (36, plane_u), m (36, plane_m) and a window.
+    Each task has a workspace: u (36, plane_u), m (36, plane_m) and a window.
     """
-    down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
-    u = part(workspace, task * size)
+    plan = plan_at(table, 0)
+    c_in, c_out, width, total, rows = plan.c_in, plan.c_out, plan.width, plan.total, plan.rows
+    plane_u, plane_m, blocks = plan.plane_u, plan.plane_m, (total + rows - 1) // rows
+    u = part(workspace, task * plan.size)
     m = part(u, PLANES * plane_u)
     window = part(m, PLANES * plane_m)
     for block in range(task * blocks // tasks, (task + 1) * blocks // tasks):
         # 1. pixels to planes
         first, last = block * rows, min((block + 1) * rows, total)
-        transform_data(
-            x, x2, k, kind, c_in, h_in, w_in, p_h, p_w, down, across, first, last, window, u,
-            plane_u, c_in, 0,
-        )  # fmt: skip
+        transform_data(x, x2, k, kind, plan, first, last, window, u)
         # 2. products, plane by plane, one panel of ``width`` output channels after another:
         #    v is (panels, 36, c_in, width)
-        tiles = (last - first) * across
+        tiles = (last - first) * plan.across
         for e in range(PLANES):
             for o in range(0, c_out, width):
                 at = (o * PLANES + e * width) * c_in
@@ -217,23 +217,26 @@ def _convolve(
                     m, ends, e * plane_m + o,
                 )  # fmt: skip
         # 3. planes to pixels, and the epilogue while they are in the cache
-        transform_output(m, plane_m, c_out, h, w, down, across, first, last, y)
-        _finish(
-            y, c_out, h, w, down, first, last, residual, added, rectified, measured, inverse,
-            moments, block,
-        )  # fmt: skip
+        transform_output(m, plan, first, last, y)
+        _epilogue(
+            y, plan, first, last, residual, added, rectified, measured, inverse, moments, block
+        )
 
 
 @kernel
 def _wide_products(
-    task, w, out, into, first, step, matrix, u, starts, plane_u, tiles, c_in, width, bias, biased,
-    m, ends, plane_m, c_out, workspace, tasks,
+    task, w, out, into, first, step, matrix, u, starts, tiles, bias, biased, m, ends, workspace,
+    table, tasks,
 ):  # fmt: skip
     """Wide, second step: m, one panel of output channels after another.
 
     The weights of a panel are transformed on the way, six planes at a time, because all planes of
     all panels would be four times the weights, and go to memory and back.
     """
+    plan = plan_at(table, 0)
+    c_in, c_out, width, plane_u, plane_m = (
+        plan.c_in, plan.c_out, plan.width, plan.plane_u, plan.plane_m
+    )  # fmt: skip
     size, panels = c_in * width, c_out // width
     taps = part(workspace, task * 15 * size)  # (9, c_in, width)
     v = part(taps, 9 * size)  # (6, c_in, width): a row of planes
@@ -252,21 +255,20 @@ def _wide_products(
 
 @kernel
 def _wide_output(
-    task, m, plane, c, h, w, begin, end, rows, y, residual, added, rectified, inverse, measured,
-    moments, tasks,
-):  # fmt: skip
+    task, m, begin, end, y, residual, added, rectified, inverse, measured, moments, table, tasks
+):
     """Wide, third step: y of the tile rows from ``begin`` to ``end``, by blocks."""
-    down, across = (h + 3) // 4, (w + 3) // 4
+    plan = plan_at(table, 0)
+    rows, c = plan.rows, plan.c_out
     low, high = begin // rows, (end + rows - 1) // rows  # blocks
     count = high - low
     for block in range(low + task * count // tasks, low + (task + 1) * count // tasks):
         first, last = block * rows, min((block + 1) * rows, end)
-        own = part(m, (first - begin) * across * c)  # this block's tiles, in each plane
-        transform_output(own, plane, c, h, w, down, across, first, last, y)
-        _finish(
-            y, c, h, w, down, first, last, residual, added, rectified, measured, inverse, moments,
-            block,
-        )  # fmt: skip
+        own = part(m, (first - begin) * plan.across * c)  # this block's tiles, in each plane
+        transform_output(own, plan, first, last, y)
+        _epilogue(
+            y, plan, first, last, residual, added, rectified, measured, inverse, moments, block
+        )
 
 
 # ---------------------------------------------------------------------------------- the entrances
@@ -293,6 +295,7 @@ class _Job(NamedTuple):
     """What follows from the sizes of a convolution."""
 
     t: Tiling
+    table: Any  # a WinogradStruct, for the kernels
     width: int  # of a panel of weights
     form: Hashable  # the name of the weights' form
     bias: Any  # (2, c_out) zeros
@@ -306,8 +309,11 @@ class _Job(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _job(shape: tuple[int, ...], c_in: int, dtype: Any, taps: tuple[int, ...]) -> _Job:
-    n, h_out, w_out, c_out = shape
+def _job(
+    shape: tuple[int, ...], shape_in: tuple[int, ...], padding: tuple[int, int], dtype: Any,
+    taps: tuple[int, ...],
+) -> _Job:  # fmt: skip
+    (n, h_out, w_out, c_out), (_, h_in, w_in, c_in) = shape, shape_in
     t = tiling_of(n, h_out, w_out, c_in + c_out, dtype)
     width = lanes(dtype) * (2 if c_out % (2 * lanes(dtype)) == 0 else 1)
     wide = c_in * c_out >= WIDE or (len(t.pixels) == 1 and c_out > width)
@@ -318,9 +324,13 @@ def _job(shape: tuple[int, ...], c_in: int, dtype: Any, taps: tuple[int, ...]) -
     plane_u, plane_m = plane_size(starts.size, c_in), plane_size(ends.size, c_out)
     window = window_size(t.across, c_in)
     size = max(window, 15 * c_in * width) if wide else PLANES * (plane_u + plane_m) + window
+    sizes = WinogradStruct(
+        h_in, w_in, c_in, *padding, h_out, w_out, c_out, t.down, t.across, t.total, t.rows,
+        plane_u, plane_m, side_u=c_in, side_z=c_out, slab=0, width=width, depth=0, size=size,
+    )  # fmt: skip
     return _Job(
-        t, width, ("winograd", taps, width), np.zeros((2, c_out), dtype), wide, chunk, starts,
-        ends, plane_u, plane_m, size,
+        t, np.array(sizes, np.int64), width, ("winograd", taps, width),
+        np.zeros((2, c_out), dtype), wide, chunk, starts, ends, plane_u, plane_m, size,
     )  # fmt: skip
 
 
@@ -335,13 +345,10 @@ def _run(
     """y = the epilogue of conv(operand, w) + b, the weights read with the steps of ``taps``."""
     if y.size == 0:
         return
-    h_out, w_out, c_out = y.shape[1:]
-    h_in, w_in, c_in = operand.x.shape[1:]
+    c_in, c_out = operand.x.shape[3], y.shape[3]
     dtype, tasks, kept = y.dtype, get_num_threads(), as_packed(w)
-    job = _job(y.shape, c_in, dtype, taps)
-    t, width, starts, ends, plane_u, plane_m = (
-        job.t, job.width, job.starts, job.ends, job.plane_u, job.plane_m
-    )  # fmt: skip
+    job = _job(y.shape, operand.x.shape, padding, dtype, taps)
+    t, table, width, starts, ends = job.t, job.table, job.width, job.starts, job.ends
     bias, biased = job.bias, int(kept.bias is not None)
     if biased:
         bias = kept.form("winograd bias", lambda: call(_below, bias[0], kept.bias))
@@ -354,28 +361,23 @@ def _run(
     if not job.wide:
         v = kept.form(job.form, lambda: _transformed(kept.array, taps, c_in, c_out, width, tasks))
         _convolve(
-            tasks, *operand.arguments, v, width, bias, biased, *wanted, y, t.inverse, measured,
-            moments, starts, ends, workspace(tasks * job.size, dtype), job.size, c_in, h_in,
-            w_in, c_out, h_out, w_out, *padding, t.total, t.rows, plane_u, plane_m, tasks,
+            tasks, *operand.arguments, v, bias, biased, *wanted, y, t.inverse, measured, moments,
+            starts, ends, workspace(tasks * job.size, dtype), table, tasks,
         )  # fmt: skip
     else:
         w, matrix = contiguous(kept.array), matrix_of(dtype)
-        u, m = (allocate((PLANES, plane), dtype) for plane in (plane_u, plane_m))
+        u, m = (allocate((PLANES, plane), dtype) for plane in (job.plane_u, job.plane_m))
         memory = workspace(tasks * job.size, dtype)
         for begin in range(0, t.total, job.chunk):
             end = min(begin + job.chunk, t.total)
-            wide_data(
-                tasks, *operand.arguments, c_in, h_in, w_in, *padding, t.down, t.across, begin, end,
-                u, plane_u, c_in, 0, memory, job.size, tasks,
-            )  # fmt: skip
+            wide_data(tasks, *operand.arguments, begin, end, u, memory, table, tasks)
             _wide_products(
-                tasks, w, *taps, matrix, u, starts, plane_u, (end - begin) * t.across, c_in, width,
-                bias, biased, m, ends, plane_m, c_out, memory, tasks,
+                tasks, w, *taps, matrix, u, starts, (end - begin) * t.across, bias, biased, m,
+                ends, memory, table, tasks,
             )  # fmt: skip
             _wide_output(
-                tasks, m, plane_m, c_out, h_out, w_out, begin, end, t.rows, y, *wanted, t.inverse,
-                measured, moments, tasks,
-            )  # fmt: skip
+                tasks, m, begin, end, y, *wanted, t.inverse, measured, moments, table, tasks
+            )
     if statistics is not None:
         combine(moments, t.pixels, *statistics)
 

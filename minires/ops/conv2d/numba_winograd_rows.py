@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from ...kernels.numba.compiler import device_function
 from ...kernels.numba.kernel import kernel
 from ...kernels.numba.prologue import fill
 from ...kernels.numba.simd import lanes_of, part
+from ...kernels.numba.struct import struct
 from ...kernels.numba.tile import ROWS
 from .numba_winograd_tile import data_tile, gradient_tile, output_tile
 
@@ -74,6 +75,34 @@ def tiling_of(n: int, h: int, w: int, channels: int, dtype: Any) -> Tiling:
     return Tiling(down, across, total, rows, pixels, (1 / pixels).astype(dtype))
 
 
+class WinogradStruct(NamedTuple):
+    """The sizes of a convolution, as kernels read them (:mod:`minires.kernels.numba.struct`)."""
+
+    h_in: int  # the input (n, h_in, w_in, c_in) and its padding
+    w_in: int
+    c_in: int
+    p_h: int
+    p_w: int
+    h: int  # the output (n, h, w, c_out)
+    w: int
+    c_out: int
+    down: int  # tile rows of an image, tiles of a tile row
+    across: int
+    total: int  # tile rows of the batch, and of a block
+    rows: int
+    plane_u: int  # entries from plane to plane of u, and of m or z
+    plane_m: int
+    side_u: int  # channels of a slab of u, and of z: all, but in a wide weight gradient
+    side_z: int
+    slab: int  # entries from slab to slab
+    width: int  # columns of a panel of weights
+    depth: int  # rows of the sums of a weight gradient
+    size: int  # entries of a task's workspace
+
+
+plan_at = struct(WinogradStruct)  # plan_at(table, 0): the plan, for a kernel
+
+
 def plane_size(tiles: int, c: int) -> int:
     """Entries from plane to plane: some more than needed, lest all planes meet in the same sets of
     the cache, and for the weight gradient's tile, which may look at rows beyond the last."""
@@ -95,16 +124,16 @@ def window_size(across: int, c: int) -> int:
 
 
 @device_function
-def transform_data(
-    x, y, k, kind, c, h, w, p_h, p_w, down, across, first, last, window, u, plane, side, slab
-):  # fmt: skip
+def transform_data(x, y, k, kind, plan, first, last, window, u):
     """u = Bᵀ d B of the tile rows from ``first`` to ``last``.
 
-    A plane is (tiles, c), with ``side`` = c and ``slab`` = 0; or, as a wide weight gradient reads
-    it, one slab (tiles, side) of channels after another, ``slab`` entries apart.
+    A plane is (tiles, c), with ``side_u`` = c and ``slab`` = 0; or, as a wide weight gradient reads
+    it, one slab (tiles, side_u) of channels after another, ``slab`` entries apart.
 
     Tile rows of an image share a window, in *strips*: count tile rows need 4 * count + 2 rows.
     """
+    c, h, w, p_h, p_w = plan.c_in, plan.h_in, plan.w_in, plan.p_h, plan.p_w
+    down, across, plane, side, slab = plan.down, plan.across, plan.plane_u, plan.side_u, plan.slab
     columns, strip = 4 * across + 2, _strip_of(across, c)
     to, q = 0, first  # the next tile's place in a plane; the next tile row
     while q < last:
@@ -124,10 +153,10 @@ def transform_data(
 
 
 @device_function
-def transform_gradient(
-    x, y, k, kind, c, h, w, down, across, first, last, window, z, plane, side, slab
-):  # fmt: skip
+def transform_gradient(x, y, k, kind, plan, first, last, window, z):
     """z = A gy Aᵀ of the tile rows from ``first`` to ``last``; gy is 0 outside the image."""
+    c, h, w, down, across = plan.c_out, plan.h, plan.w, plan.down, plan.across
+    plane, side, slab = plan.plane_m, plan.side_z, plan.slab
     columns = 4 * across
     to = 0
     for q in range(first, last):
@@ -141,8 +170,11 @@ def transform_gradient(
 
 
 @device_function
-def transform_output(m, plane, c, h, w, down, across, first, last, y):
+def transform_output(m, plan, first, last, y):
     """The tile rows from ``first`` to ``last`` of y = Aᵀ m A."""
+    c, h, w, down, across, plane = (
+        plan.c_out, plan.h, plan.w, plan.down, plan.across, plan.plane_m
+    )  # fmt: skip
     at = 0
     for q in range(first, last):
         top = 4 * (q % down)
@@ -157,20 +189,17 @@ def transform_output(m, plane, c, h, w, down, across, first, last, y):
 
 
 @device_function
-def pixels_before(q, down, h, w):
-    """How many pixels lie before tile row q."""
-    return (q // down * h + 4 * (q % down)) * w
+def pixels_before(q, plan):
+    """How many pixels of the output lie before tile row q."""
+    return (q // plan.down * plan.h + 4 * (q % plan.down)) * plan.w
 
 
 @kernel
-def wide_data(
-    task, x, x2, k, kind, c, h_in, w_in, p_h, p_w, down, across, begin, end, u, plane, side, slab,
-    workspace, size, tasks,
-):  # fmt: skip
+def wide_data(task, x, x2, k, kind, begin, end, u, workspace, table, tasks):
     """u of the tile rows from ``begin`` to ``end``, all threads together."""
-    count = end - begin
+    plan, count = plan_at(table, 0), end - begin
     first, last = begin + task * count // tasks, begin + (task + 1) * count // tasks
     transform_data(
-        x, x2, k, kind, c, h_in, w_in, p_h, p_w, down, across, first, last,
-        part(workspace, task * size), part(u, (first - begin) * across * side), plane, side, slab,
+        x, x2, k, kind, plan, first, last, part(workspace, task * plan.size),
+        part(u, (first - begin) * plan.across * plan.side_u),
     )  # fmt: skip

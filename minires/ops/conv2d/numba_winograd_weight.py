@@ -24,7 +24,8 @@ from ...kernels.numba.tile import LOW_ROWS, OUTER_ROWS, outer_1, outer_low
 from ...kernels.operand import GRADIENT, as_operand
 from .numba_winograd_rows import (
     PLANES,
-    Tiling,
+    WinogradStruct,
+    plan_at,
     plane_size,
     tiling_of,
     transform_data,
@@ -93,35 +94,29 @@ def _put_gradient(sums, a, size, parts, depth, columns, matrix, taps, gw, i, o, 
 
 
 @large_kernel
-def _sum_parts(
-    task, gy, gy2, gy_k, gy_kind, x, x2, k, kind, sums, starts, workspace, size, c_in, h_in, w_in,
-    c_out, h, w, p_h, p_w, total, rows, plane_u, plane_z, depth, parts,
-):  # fmt: skip
+def _sum_parts(task, gy, gy2, gy_k, gy_kind, x, x2, k, kind, sums, starts, workspace, table, parts):
     """Narrow: sums[part] (planes, depth, c_out) = uᵀ z of the part's blocks.
 
-    A part has a workspace of ``size`` entries: u (36, plane_u), z (36, plane_z) and a window.
+    A part has a workspace: u (36, plane_u), z (36, plane_m) and a window.
     """
-    down, across, blocks = (h + 3) // 4, (w + 3) // 4, (total + rows - 1) // rows
-    u = part(workspace, task * size)
+    plan = plan_at(table, 0)
+    c_in, c_out, total, rows, depth = plan.c_in, plan.c_out, plan.total, plan.rows, plan.depth
+    plane_u, plane_z, blocks = plan.plane_u, plan.plane_m, (total + rows - 1) // rows
+    u = part(workspace, task * plan.size)
     z = part(u, PLANES * plane_u)
     window = part(z, PLANES * plane_z)
     own = part(sums, task * PLANES * depth * c_out)
     clear(own, 0, PLANES * depth * c_out)
     for block in range(task * blocks // parts, (task + 1) * blocks // parts):
         first, last = block * rows, min((block + 1) * rows, total)
-        transform_data(
-            x, x2, k, kind, c_in, h_in, w_in, p_h, p_w, down, across, first, last, window, u,
-            plane_u, c_in, 0,
-        )  # fmt: skip
-        transform_gradient(
-            gy, gy2, gy_k, gy_kind, c_out, h, w, down, across, first, last, window, z, plane_z,
-            c_out, 0,
-        )  # fmt: skip
+        transform_data(x, x2, k, kind, plan, first, last, window, u)
+        transform_gradient(gy, gy2, gy_k, gy_kind, plan, first, last, window, z)
         # While the products of this block are taken, which need no memory, the pixels of the next
         # one are fetched: a 36th of them beside each plane.
-        image, top = last // down, 4 * (last % down)
-        x_at, x_size = (image * h_in + top) * w_in * c_in, 4 * rows * w_in * c_in
-        gy_at, gy_size = (image * h + top) * w * c_out, 4 * rows * w * c_out
+        image, top = last // plan.down, 4 * (last % plan.down)
+        x_at = (image * plan.h_in + top) * plan.w_in * c_in
+        gy_at = (image * plan.h + top) * plan.w * c_out
+        x_size, gy_size = 4 * rows * plan.w_in * c_in, 4 * rows * plan.w * c_out
         for e in range(PLANES):
             _fetch_share(x, x_at, x_size, e)
             _fetch_share(gy, gy_at, gy_size, e)
@@ -129,13 +124,15 @@ def _sum_parts(
                 _fetch_share(gy2, gy_at, gy_size, e)
             _add_products(
                 part(u, e * plane_u), starts, c_in, part(z, e * plane_z), c_out, c_out,
-                (last - first) * across, part(own, e * depth * c_out),
+                (last - first) * plan.across, part(own, e * depth * c_out),
             )  # fmt: skip
 
 
 @large_kernel
-def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tasks):
+def _add_parts(task, sums, parts, matrix, gw, workspace, table, tasks):
     """Narrow: gw of the sums of all parts, added in order."""
+    plan = plan_at(table, 0)
+    c_in, c_out, depth = plan.c_in, plan.c_out, plan.depth
     taps = part(workspace, task * 9 * lanes_of(gw))
     size = PLANES * depth * c_out
     for i in range(task * c_in // tasks, (task + 1) * c_in // tasks):
@@ -143,25 +140,23 @@ def _add_parts(task, sums, parts, depth, matrix, gw, workspace, c_in, c_out, tas
 
 
 @large_kernel
-def _wide_gradient(
-    task, gy, gy2, k, kind, c, h, w, total, z, plane, side, slab, workspace, size, tasks
-):  # fmt: skip
+def _wide_gradient(task, gy, gy2, k, kind, z, workspace, table, tasks):
     """Wide: z of all tile rows."""
-    down, across = (h + 3) // 4, (w + 3) // 4
-    first, last = task * total // tasks, (task + 1) * total // tasks
+    plan = plan_at(table, 0)
+    first, last = task * plan.total // tasks, (task + 1) * plan.total // tasks
     transform_gradient(
-        gy, gy2, k, kind, c, h, w, down, across, first, last, part(workspace, task * size),
-        part(z, first * across * side), plane, side, slab,
+        gy, gy2, k, kind, plan, first, last, part(workspace, task * plan.size),
+        part(z, first * plan.across * plan.side_z),
     )  # fmt: skip
 
 
 @large_kernel
-def _wide_sums(
-    task, u, plane_u, c_in, z, plane_z, c_out, starts, tiles, side, depth, matrix, gw, workspace,
-    size, tasks,
-):  # fmt: skip
+def _wide_sums(task, u, z, starts, matrix, gw, workspace, table, tasks):
     """Wide: gw, ``side`` by ``side`` channels after another."""
-    sums = part(workspace, task * size)
+    plan = plan_at(table, 0)
+    c_in, c_out, side, depth = plan.c_in, plan.c_out, plan.side_u, plan.depth
+    plane_u, plane_z, tiles = plan.plane_u, plan.plane_m, plan.total * plan.across
+    sums = part(workspace, task * plan.size)
     taps = part(sums, PLANES * depth * side)
     wide = (c_out + side - 1) // side  # squares of channels: so many side by side
     count = (c_in + side - 1) // side * wide
@@ -182,12 +177,12 @@ def _wide_sums(
 class _Job(NamedTuple):
     """What follows from the sizes of a convolution."""
 
-    t: Tiling
     wide: bool
-    starts: Any
+    table: Any  # a WinogradStruct, for the kernels
+    starts: Any  # where each tile begins in a plane of u
     plane_u: int
     plane_z: int
-    depth: int  # rows of the sums: c_in, or side, in whole register tiles
+    depth: int  # rows of the sums: c_in, or SIDE, in whole register tiles
     parts: int
     size: int  # of a task's workspace
 
@@ -197,22 +192,28 @@ def _job(g: Conv2dGeometry, kind: str) -> _Job:
     dtype = np.dtype(kind)
     t = tiling_of(g.n, g.h_out, g.w_out, g.c_in + g.c_out, dtype)
     window = max(window_size(t.across, c) for c in (g.c_in, g.c_out))
-    if g.c_in * g.c_out >= WIDE:
+    wide = g.c_in * g.c_out >= WIDE
+    if wide:
         tiles, slabs = t.total * t.across, [-(-c // SIDE) * SIDE for c in (g.c_in, g.c_out)]
         starts, _ = t.tables(t.total, SIDE, SIDE)
         plane_u, plane_z = (plane_size(tiles, c) for c in slabs)
         depth = max(_depth(SIDE, lanes(dtype) * v, dtype) for v in (1, 2))
         size = max(window, PLANES * depth * SIDE + 9 * lanes(dtype))
-        return _Job(t, True, starts, plane_u, plane_z, depth, 1, size)
-    starts, _ = t.tables(t.rows, g.c_in, g.c_out)
-    plane_u, plane_z = plane_size(starts.size, g.c_in), plane_size(starts.size, g.c_out)
-    depth, parts = _depth(g.c_in, g.c_out, dtype), PARTS
-    while parts > 2 and parts * PLANES * depth * g.c_out > PARTS_SIZE:
-        parts //= 2
-    parts = min(parts, len(t.pixels))
-    return _Job(
-        t, False, starts, plane_u, plane_z, depth, parts, PLANES * (plane_u + plane_z) + window
-    )
+        side_u, side_z, slab, parts = SIDE, SIDE, tiles * SIDE, 1
+    else:
+        starts, _ = t.tables(t.rows, g.c_in, g.c_out)
+        plane_u, plane_z = plane_size(starts.size, g.c_in), plane_size(starts.size, g.c_out)
+        depth, parts = _depth(g.c_in, g.c_out, dtype), PARTS
+        while parts > 2 and parts * PLANES * depth * g.c_out > PARTS_SIZE:
+            parts //= 2
+        parts = min(parts, len(t.pixels))
+        size = PLANES * (plane_u + plane_z) + window
+        side_u, side_z, slab = g.c_in, g.c_out, 0
+    sizes = WinogradStruct(
+        g.h_in, g.w_in, g.c_in, *g.padding, g.h_out, g.w_out, g.c_out, t.down, t.across, t.total,
+        t.rows, plane_u, plane_z, side_u, side_z, slab, width=0, depth=depth, size=size,
+    )  # fmt: skip
+    return _Job(wide, np.array(sizes, np.int64), starts, plane_u, plane_z, depth, parts, size)
 
 
 def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
@@ -223,31 +224,20 @@ def conv2d_bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
         return
     dtype, tasks, matrix = gw.dtype, get_num_threads(), matrix_of(gw.dtype)
     result = gw if gw.flags.c_contiguous else np.empty(gw.shape, dtype)
-    t, wide, starts, plane_u, plane_z, depth, parts, size = _job(g, dtype.char)
+    wide, table, starts, plane_u, plane_z, depth, parts, size = _job(g, dtype.char)
     if wide:
-        tiles = t.total * t.across
         u, z = (allocate((PLANES, plane), dtype) for plane in (plane_u, plane_z))
-        memory = workspace(tasks * size, dtype)
-        wide_data(
-            tasks, *x.arguments, g.c_in, g.h_in, g.w_in, *g.padding, t.down, t.across, 0, t.total,
-            u, plane_u, SIDE, tiles * SIDE, memory, size, tasks,
-        )  # fmt: skip
-        _wide_gradient(
-            tasks, *gy.arguments, g.c_out, g.h_out, g.w_out, t.total, z, plane_z, SIDE,
-            tiles * SIDE, memory, size, tasks,
-        )  # fmt: skip
-        _wide_sums(
-            tasks, u, plane_u, g.c_in, z, plane_z, g.c_out, starts, tiles, SIDE, depth,
-            matrix, result, memory, size, tasks,
-        )  # fmt: skip
+        memory, tile_rows = workspace(tasks * size, dtype), g.n * -(-g.h_out // 4)
+        wide_data(tasks, *x.arguments, 0, tile_rows, u, memory, table, tasks)
+        _wide_gradient(tasks, *gy.arguments, z, memory, table, tasks)
+        _wide_sums(tasks, u, z, starts, matrix, result, memory, table, tasks)
     else:
-        sums = allocate((parts, PLANES, depth, g.c_out), dtype)
-        _sum_parts(
-            parts, *gy.arguments, *x.arguments, sums, starts, workspace(parts * size, dtype),
-            size, g.c_in, g.h_in, g.w_in, g.c_out, g.h_out, g.w_out, *g.padding, t.total, t.rows,
-            plane_u, plane_z, depth, parts,
-        )  # fmt: skip
+        sums, memory = (
+            allocate((parts, PLANES, depth, g.c_out), dtype),
+            workspace(parts * size, dtype),
+        )
+        _sum_parts(parts, *gy.arguments, *x.arguments, sums, starts, memory, table, parts)
         memory = workspace(tasks * 9 * lanes(dtype), dtype)
-        _add_parts(tasks, sums, parts, depth, matrix, result, memory, g.c_in, g.c_out, tasks)
+        _add_parts(tasks, sums, parts, matrix, result, memory, table, tasks)
     if result is not gw:
         call(np.copyto, gw, result)

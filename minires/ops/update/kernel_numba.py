@@ -2,7 +2,8 @@
 
 A network has many small parameters, and a launch for each would cost more than its work. So the
 kernels get a *table*: its rows are pieces of parameters, each with the addresses of the piece in
-every array (parameter, gradient, ...), its size, and which row of the numbers is meant.
+every array (parameter, gradient, ...), its size, and whose row of coefficients is meant. A task
+does several rows that follow each other (``together``).
 
 An address says nothing of strides. Arrays that are not contiguous are therefore updated by the
 array expressions of the reference, which follow any strides; the results differ from those of the
@@ -57,7 +58,7 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # what the kernels are co
 
 @device_function
 def _sgd_rule(p, g, v, lr, decay, momentum, keep, decays, moves, nesterov):
-    """The new parameter and velocity; vectors or numbers."""
+    """The new parameter and velocity; of vectors or of single entries."""
     if decays:
         g = fma(decay, p, g)
     if moves:
@@ -70,25 +71,26 @@ def _sgd_rule(p, g, v, lr, decay, momentum, keep, decays, moves, nesterov):
 
 
 @kernel
-def _sgd(task, table, rows, together, numbers, columns):
+def _sgd(task, table, rows, together, coefficients, columns):
+    # a row of the table: the addresses of p, g and v; the size; the row of coefficients
     for row in range(task * together, min((task + 1) * together, rows)):
         at, size, o = row * 5, table[row * 5 + 3], table[row * 5 + 4] * columns
-        p = at_address(table[at], size, numbers)
-        g = at_address(table[at + 1], size, numbers)
-        v = at_address(table[at + 2], size, numbers)
-        decays, moves = numbers[o + WEIGHT_DECAY] != 0, numbers[o + MOMENTUM] != 0
-        nesterov = numbers[o + NESTEROV] != 0
-        width = lanes_of(numbers)
+        p = at_address(table[at], size, coefficients)
+        g = at_address(table[at + 1], size, coefficients)
+        v = at_address(table[at + 2], size, coefficients)
+        decays, moves = coefficients[o + WEIGHT_DECAY] != 0, coefficients[o + MOMENTUM] != 0
+        nesterov = coefficients[o + NESTEROV] != 0
+        width = lanes_of(coefficients)
         whole = size - size % width
         for i in range(0, whole, width):
             ps, vs = _sgd_rule(
                 load(p, i),
                 load(g, i),
                 load(v, i),
-                spread(numbers, o + LR),
-                spread(numbers, o + WEIGHT_DECAY),
-                spread(numbers, o + MOMENTUM),
-                spread(numbers, o + KEEP),
+                spread(coefficients, o + LR),
+                spread(coefficients, o + WEIGHT_DECAY),
+                spread(coefficients, o + MOMENTUM),
+                spread(coefficients, o + KEEP),
                 decays,
                 moves,
                 nesterov,
@@ -101,10 +103,10 @@ def _sgd(task, table, rows, together, numbers, columns):
                 p[i],
                 g[i],
                 v[i],
-                numbers[o + LR],
-                numbers[o + WEIGHT_DECAY],
-                numbers[o + MOMENTUM],
-                numbers[o + KEEP],
+                coefficients[o + LR],
+                coefficients[o + WEIGHT_DECAY],
+                coefficients[o + MOMENTUM],
+                coefficients[o + KEEP],
                 decays,
                 moves,
                 nesterov,
@@ -118,7 +120,7 @@ def _sgd(task, table, rows, together, numbers, columns):
 def _adam_rule(
     p, g, m, v, most, step, shrink, penalty, rate_1, beta_2, rate_2, root, eps, decays, amsgrad
 ):
-    """The new parameter and moments; vectors or numbers."""
+    """The new parameter and moments; of vectors or of single entries."""
     p = p * shrink
     if decays:
         g = fma(penalty, p, g)
@@ -132,16 +134,17 @@ def _adam_rule(
 
 
 @kernel
-def _adam(task, table, rows, together, numbers, columns):
+def _adam(task, table, rows, together, coefficients, columns):
+    # a row of the table: the addresses of p, g, m, v and most; the size; the row of coefficients
     for row in range(task * together, min((task + 1) * together, rows)):
         at, size, o = row * 7, table[row * 7 + 5], table[row * 7 + 6] * columns
-        p = at_address(table[at], size, numbers)
-        g = at_address(table[at + 1], size, numbers)
-        m = at_address(table[at + 2], size, numbers)
-        v = at_address(table[at + 3], size, numbers)
-        most = at_address(table[at + 4], size, numbers)
-        decays, amsgrad = numbers[o + PENALTY] != 0, numbers[o + AMSGRAD] != 0
-        width = lanes_of(numbers)
+        p = at_address(table[at], size, coefficients)
+        g = at_address(table[at + 1], size, coefficients)
+        m = at_address(table[at + 2], size, coefficients)
+        v = at_address(table[at + 3], size, coefficients)
+        most = at_address(table[at + 4], size, coefficients)
+        decays, amsgrad = coefficients[o + PENALTY] != 0, coefficients[o + AMSGRAD] != 0
+        width = lanes_of(coefficients)
         whole = size - size % width
         for i in range(0, whole, width):
             ps, ms, vs, tops = _adam_rule(
@@ -150,14 +153,14 @@ def _adam(task, table, rows, together, numbers, columns):
                 load(m, i),
                 load(v, i),
                 load(most, i),
-                spread(numbers, o + STEP),
-                spread(numbers, o + SHRINK),
-                spread(numbers, o + PENALTY),
-                spread(numbers, o + RATE_1),
-                spread(numbers, o + BETA_2),
-                spread(numbers, o + RATE_2),
-                spread(numbers, o + ROOT),
-                spread(numbers, o + EPS),
+                spread(coefficients, o + STEP),
+                spread(coefficients, o + SHRINK),
+                spread(coefficients, o + PENALTY),
+                spread(coefficients, o + RATE_1),
+                spread(coefficients, o + BETA_2),
+                spread(coefficients, o + RATE_2),
+                spread(coefficients, o + ROOT),
+                spread(coefficients, o + EPS),
                 decays,
                 amsgrad,
             )
@@ -173,14 +176,14 @@ def _adam(task, table, rows, together, numbers, columns):
                 m[i],
                 v[i],
                 most[i],
-                numbers[o + STEP],
-                numbers[o + SHRINK],
-                numbers[o + PENALTY],
-                numbers[o + RATE_1],
-                numbers[o + BETA_2],
-                numbers[o + RATE_2],
-                numbers[o + ROOT],
-                numbers[o + EPS],
+                coefficients[o + STEP],
+                coefficients[o + SHRINK],
+                coefficients[o + PENALTY],
+                coefficients[o + RATE_1],
+                coefficients[o + BETA_2],
+                coefficients[o + RATE_2],
+                coefficients[o + ROOT],
+                coefficients[o + EPS],
                 decays,
                 amsgrad,
             )
@@ -190,10 +193,11 @@ def _adam(task, table, rows, together, numbers, columns):
 
 
 @kernel
-def _zero(task, table, rows, together, numbers, columns):
+def _zero(task, table, rows, together, coefficients, columns):
+    # a row of the table: the address; the size; the row of coefficients, which only tell the dtype
     for row in range(task * together, min((task + 1) * together, rows)):
         size = table[row * 3 + 1]
-        clear(at_address(table[row * 3], size, numbers), 0, size)
+        clear(at_address(table[row * 3], size, coefficients), 0, size)
 
 
 @functools.lru_cache(maxsize=64)
@@ -217,25 +221,25 @@ def _address(x: np.ndarray[Any, Any], name: str) -> int:
         return address
 
 
-def _launch(function: Kernel, arrays: Sequence[Sequence[Any]], numbers: Any) -> None:
-    """Run a kernel on parameters, each given as its arrays (of one size and dtype), and by their
-    rows of ``numbers`` (parameters, columns)."""
-    name, dtype = function.function.__name__, numbers.dtype
+def _launch(function: Kernel, arrays: Sequence[Sequence[Any]], coefficients: Any) -> None:
+    """Run a kernel on parameters of one dtype, each given as its arrays, which have one size, and
+    its row of ``coefficients`` (parameters, columns)."""
+    name, dtype = function.function.__name__, coefficients.dtype
     addresses = np.array([[_address(a, name) for a in mine] for mine in arrays], np.int64)
     owner, first, size = _pieces(tuple(mine[0].size for mine in arrays))
     table = np.column_stack([addresses[owner] + dtype.itemsize * first[:, None], size, owner])
     together = max(1, len(table) * PIECE // int(size.sum()))
-    tasks, columns = -(-len(table) // together), numbers.shape[1]
+    tasks, columns = -(-len(table) // together), coefficients.shape[1]
     function(
-        tasks, np.ascontiguousarray(table), len(table), together, numbers, columns,
+        tasks, np.ascontiguousarray(table), len(table), together, coefficients, columns,
         reaches=[a for mine in arrays for a in mine],
     )  # fmt: skip
 
 
 def _groups(arrays: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, list[int]]]:
-    """Which parameters a launch updates together: their dtype and numbers. The last group, of dtype
-    None, is that of the parameters that the kernels cannot update. ``arrays`` has for each
-    parameter those that are written to, the parameter first, and None where there is none."""
+    """The dtypes, each with the indices of the parameters that one launch updates; and None, with
+    those of the parameters that no kernel can update. ``arrays`` has for each parameter the arrays
+    that are written to, the parameter first, and None in the place of one that it does not have."""
     groups: dict[Any, list[int]] = {dtype: [] for dtype in (*DTYPES, None)}
     for k, mine in enumerate(arrays):
         plain = False not in [a is None or a.flags.carray for a in mine]  # contiguous, writable
@@ -246,7 +250,7 @@ def _groups(arrays: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, list[int]]]:
 
 
 def _update(
-    function: Kernel, by_reference: Callable[..., None], columns: Sequence[Any], numbers: Any
+    function: Kernel, by_reference: Callable[..., None], columns: Sequence[Any], coefficients: Any
 ) -> None:
     """Update all parameters. ``columns`` are the parameters, their gradients, and the arrays that
     the rule keeps, None where it keeps nothing."""
@@ -255,27 +259,29 @@ def _update(
         ps, gs, *others = ([column[k] for k in chosen] for column in columns)
         if dtype is None:
             arrays = map(tuple, (ps, gs, *others))
-            call(_by_reference, by_reference, numbers, chosen, *arrays)
+            call(_by_reference, by_reference, coefficients, chosen, *arrays)
             continue
         gs = [g if g.flags.c_contiguous else call(np.ascontiguousarray, g) for g in gs]
         # where a rule keeps nothing the kernel writes nothing: any array will do
         others = [[p if a is None else a for p, a in zip(ps, column)] for column in others]
-        _launch(function, [*zip(ps, gs, *others)], call(_rounded, numbers, chosen, dtype))
+        _launch(function, [*zip(ps, gs, *others)], call(_rounded, coefficients, chosen, dtype))
 
 
-def _by_reference(function: Callable[..., None], numbers: Any, chosen: Any, *columns: Any) -> None:
-    function(*columns, numbers[chosen])
+def _by_reference(
+    function: Callable[..., None], coefficients: Any, chosen: Any, *columns: Any
+) -> None:
+    function(*columns, coefficients[chosen])
 
 
-def _rounded(numbers: Any, chosen: Sequence[int], dtype: Any) -> Any:
-    return numbers[chosen].astype(dtype)
+def _rounded(coefficients: Any, chosen: Sequence[int], dtype: Any) -> Any:
+    return coefficients[chosen].astype(dtype)
 
 
 def update_sgd(
-    params: Sequence[Any], grads: Sequence[Any], velocities: Sequence[Any], numbers: Any
+    params: Sequence[Any], grads: Sequence[Any], velocities: Sequence[Any], coefficients: Any
 ) -> None:
     """Change parameters and velocities as SGD does."""
-    _update(_sgd, reference.update_sgd, (params, grads, velocities), numbers)
+    _update(_sgd, reference.update_sgd, (params, grads, velocities), coefficients)
 
 
 def update_adam(
@@ -284,11 +290,11 @@ def update_adam(
     first_moments: Sequence[Any],
     second_moments: Sequence[Any],
     tops: Sequence[Any],
-    numbers: Any,
+    coefficients: Any,
 ) -> None:
     """Change parameters and moments as Adam does."""
     columns = params, grads, first_moments, second_moments, tops
-    _update(_adam, reference.update_adam, columns, numbers)
+    _update(_adam, reference.update_adam, columns, coefficients)
 
 
 def update_zero(arrays: Sequence[Any]) -> None:

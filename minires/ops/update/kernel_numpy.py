@@ -1,7 +1,7 @@
 """The update rules, the reference: array expressions, for one parameter after the other.
 
-``numbers`` is float64, (parameters, numbers); :mod:`.op` names the columns. They become Python's
-floats, which do not change the dtype of an expression.
+``coefficients`` is a float64 array (parameters, columns); :mod:`.op` names the columns. Each row
+becomes Python's floats, which do not change the dtype of an expression.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ...device import array_module
 
 
 def update_sgd(
-    params: Sequence[Any], grads: Sequence[Any], velocities: Sequence[Any], numbers: Any
+    params: Sequence[Any], grads: Sequence[Any], velocities: Sequence[Any], coefficients: Any
 ) -> None:
     """Change parameters and velocities as SGD does."""
-    for p, g, v, row in zip(params, grads, velocities, numbers.tolist()):
+    for p, g, v, row in zip(params, grads, velocities, coefficients.tolist()):
         lr, weight_decay, momentum, keep, nesterov, begins = row
         if weight_decay:
             g = g + weight_decay * p
@@ -36,11 +36,11 @@ def update_adam(
     first_moments: Sequence[Any],
     second_moments: Sequence[Any],
     tops: Sequence[Any],
-    numbers: Any,
+    coefficients: Any,
 ) -> None:
     """Change parameters and moments as Adam does."""
     arrays = params, grads, first_moments, second_moments, tops
-    for p, g, m, v, top, row in zip(*arrays, numbers.tolist()):
+    for p, g, m, v, top, row in zip(*arrays, coefficients.tolist()):
         step, shrink, penalty, rate_1, beta_2, rate_2, root, eps, amsgrad = row
         xp = array_module(p)
         if shrink != 1:

@@ -1,8 +1,8 @@
 """The update rules of optimisers: parameters, changed in place by their gradients.
 
 A rule updates all parameters of a network in one call, because most of them are small: a call for
-each would cost more than its work. Besides arrays a parameter has a row of numbers, computed once
-for all its entries.
+each would cost more than its work. Besides arrays a parameter has a row of coefficients, which are
+computed once for all its entries.
 
 SGD with momentum, of a parameter p with the gradient g and the velocity v::
 
@@ -39,8 +39,8 @@ import numpy as np
 from ...autograd import call
 from ...device import kernels
 
-# The places of a parameter's numbers in its row. NESTEROV and AMSGRAD are 0 or 1, and so is BEGINS:
-# whether the velocity is the first one; its array has zeros, and KEEP is 1.
+# The places of a parameter's coefficients in its row. NESTEROV and AMSGRAD are 0 or 1, and so is
+# BEGINS: whether the velocity is the first one; its array has zeros then, and KEEP is 1.
 LR, WEIGHT_DECAY, MOMENTUM, KEEP, NESTEROV, BEGINS = range(6)
 STEP, SHRINK, PENALTY, RATE_1, BETA_2, RATE_2, ROOT, EPS, AMSGRAD = range(9)
 
@@ -54,14 +54,14 @@ def sgd(params: Sequence[Any], grads: Sequence[Any], velocities: Sequence[Any], 
         params: arrays of any shapes and strides on one device, changed in place.
         grads: for each parameter an array of its shape and dtype.
         velocities: such arrays too, changed in place; None where the momentum is 0.
-        rows: returns the numbers of each parameter: (LR, WEIGHT_DECAY, MOMENTUM, KEEP, NESTEROV,
-            BEGINS).
+        rows: returns the coefficients of each parameter: (LR, WEIGHT_DECAY, MOMENTUM, KEEP,
+            NESTEROV, BEGINS).
 
     Raises:
         KernelMissing: there is no kernel on this device.
     """
-    numbers = call(_numbers, rows)
-    kernels("update", params[0]).update_sgd(params, grads, velocities, numbers)
+    coefficients = call(_coefficients, rows)
+    kernels("update", params[0]).update_sgd(params, grads, velocities, coefficients)
 
 
 def adam(
@@ -79,15 +79,15 @@ def adam(
         grads: for each parameter an array of its shape and dtype.
         first_moments, second_moments: such arrays too, changed in place.
         tops: the largest second moments so far, changed in place; None without amsgrad.
-        rows: returns the numbers of each parameter: (STEP, SHRINK, PENALTY, RATE_1, BETA_2, RATE_2,
-            ROOT, EPS, AMSGRAD).
+        rows: returns the coefficients of each parameter: (STEP, SHRINK, PENALTY, RATE_1, BETA_2,
+            RATE_2, ROOT, EPS, AMSGRAD).
 
     Raises:
         KernelMissing: there is no kernel on this device.
     """
-    numbers = call(_numbers, rows)
+    coefficients = call(_coefficients, rows)
     moments = first_moments, second_moments, tops
-    kernels("update", params[0]).update_adam(params, grads, *moments, numbers)
+    kernels("update", params[0]).update_adam(params, grads, *moments, coefficients)
 
 
 def zero(arrays: Sequence[Any]) -> None:
@@ -99,7 +99,7 @@ def zero(arrays: Sequence[Any]) -> None:
     kernels("update", arrays[0]).update_zero(arrays)
 
 
-def _numbers(rows: Rows) -> Any:
-    """The numbers of all parameters, (parameters, numbers): in float64, which holds them as they
-    are, and in the memory of the CPU."""
+def _coefficients(rows: Rows) -> Any:
+    """The coefficients of all parameters, (parameters, columns), in float64, which holds them as
+    they are, and in the memory of the CPU."""
     return np.array(rows(), np.float64)
