@@ -104,6 +104,7 @@ def test_the_next_mirror_is_tried(server, files, tmp_path: Path, bad: str):
     assert complete(fetch(server, tmp_path, bad, "good", timeout=1.0), files)
 
 
+@pytest.mark.slow
 def test_a_mirror_that_hangs_in_the_middle(server, files, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("minires.data.download._ATTEMPTS", 1)
     assert complete(fetch(server, tmp_path, "hangs", "good", timeout=1.0), files)
@@ -136,6 +137,7 @@ def test_a_part_that_someone_planted_is_left_alone(server, files, tmp_path: Path
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_all_mirrors_failing_is_one_error_with_each_reason(server, files, tmp_path: Path):
     behaviours = ["404", "503", "corrupt", "page", "loop", "silent"]
     with pytest.raises(DataError) as caught:
@@ -156,6 +158,7 @@ def test_all_mirrors_failing_is_one_error_with_each_reason(server, files, tmp_pa
     assert list((tmp_path / "mnist").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_came_is_kept_for_the_next_run(server, files, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("minires.data.download._ATTEMPTS", 2)
     with pytest.raises(DataError, match=r"breaks/.*: broke off after 225000 of 300000 bytes"):
