@@ -15,7 +15,7 @@ import pytest
 from minires.kernels.numba import cpu
 
 HERE = Path(__file__).parent
-PARTS = [HERE / f"test_{part}.py" for part in ("simd", "tile", "prologue", "statistics")]
+PARTS = [HERE / f"test_{part}.py" for part in ("simd", "struct", "tile", "prologue", "statistics")]
 OTHERS = [lanes for lanes in cpu.SHAPES if lanes != cpu.LANES]  # its own has all other tests
 SETTINGS = [
     *({"MINIRES_SIMD": str(lanes)} for lanes in OTHERS),
