@@ -271,7 +271,7 @@ class ResidualBlock(Block):
 
     def skip(self, x: Tensor) -> Tensor:
         """S(x), what is added to F(x): x itself, or x brought to the shape of F(x)."""
-        return maybe(self.downsample, x)
+        return x if self.downsample is None else self.downsample(x)
 
 
 class PreActResidualBlock(ResidualBlock):
@@ -293,8 +293,8 @@ class PreActResidualBlock(ResidualBlock):
 
     def skip(self, x: Tensor) -> Tensor:
         if isinstance(self.downsample, Conv2d):
-            return self.downsample(self.preactivate(x))
-        return super().skip(x)
+            x = self.preactivate(x)
+        return x if self.downsample is None else self.downsample(x)
 
 
 def check_block(name: str, block: Any) -> None:
