@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from minires.arguments import iterator, number
+from minires.device import is_array
 from minires.errors import ArgumentError, message, quoted
-from minires.optim.states import is_array
 from minires.tensor import Tensor
 
 

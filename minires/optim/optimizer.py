@@ -12,7 +12,7 @@ import numpy as np
 
 from minires.arguments import flag, iterator, number
 from minires.autograd import call
-from minires.device import device_of
+from minires.device import device_of, is_array
 from minires.errors import (
     ArgumentError,
     DeviceError,
@@ -23,7 +23,7 @@ from minires.errors import (
     unknown,
 )
 from minires.ops import update
-from minires.optim.states import Group, fitting, is_array
+from minires.optim.states import Group, fitting
 from minires.tensor import Tensor
 
 Update = tuple[Any, Any, dict[str, Any], Group]  # arrays of parameter and gradient; state; options

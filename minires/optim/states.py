@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from minires.arguments import as_number, integer, number
-from minires.device import array_module, device_of, move
+from minires.device import array_module, device_of, is_array, move
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted, unknown
 from minires.tensor import Tensor
 
@@ -43,11 +43,6 @@ class Optimizer(Protocol):
     def _parameters(self) -> Iterator[tuple[tuple[int, str | None], Tensor, Group]]: ...
     def _checked(self, op: str, group: Group) -> Group: ...
     def _needs(self, group: Group) -> tuple[str, ...]: ...
-
-
-def is_array(value: Any) -> bool:
-    """Whether a value is an array of NumPy or CuPy."""
-    return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
 
 
 def fitting(
