@@ -12,8 +12,6 @@ from .modes import _grad_mode
 from .tape import Node
 from .variable import Variable
 
-_NO_GRADIENTS = [(False,) * n for n in range(64)]  # as many as a function has arguments
-
 
 class Function:
     """An operation with a derivative.
@@ -48,7 +46,7 @@ class Function:
         # Small tensors take as long as these lines: they are to be quick.
         if options:
             cls._refuse_tensors(options)
-        ctx = Context(_NO_GRADIENTS[len(args)], recorded=False)
+        ctx = Context((False,) * len(args), recorded=False)
         if _grad_mode.get().value and not cls.constant:
             needs = [
                 isinstance(a, Variable) and (a.requires_grad if a._view else a._requires_grad)
