@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .autograd.context import Context
 from .autograd.engine import Around, around
 from .autograd.place import caller, show_place
 from .autograd.tape import Node
@@ -33,7 +34,7 @@ class NaNGuard(Around):
     def run(
         self,
         function: Any,
-        ctx: Any,
+        ctx: Context,
         args: tuple[Any, ...],
         arrays: list[Any],
         options: dict[str, Any],

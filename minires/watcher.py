@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .autograd.context import Context
 from .autograd.engine import Around, around
 
 AnyObserver = TypeVar("AnyObserver", bound="Observer")
@@ -52,7 +53,7 @@ class Observer:
     def leave(
         self,
         function: Any,
-        ctx: Any,
+        ctx: Context | None,
         args: Sequence[Any],
         options: Mapping[str, Any],
         outputs: Sequence[Any],
@@ -78,7 +79,7 @@ class Watcher(Around):
     def run(
         self,
         function: Any,
-        ctx: Any,
+        ctx: Context,
         args: tuple[Any, ...],
         arrays: list[Any],
         options: dict[str, Any],

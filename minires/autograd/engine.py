@@ -29,6 +29,7 @@ from typing import Any, ClassVar, Protocol
 from ..device import memory
 from ..ieee import quiet, unquiet
 from ..mode import Layered, install, setting
+from .context import Context
 from .tape import Node
 from .variable import Variable
 
@@ -65,7 +66,7 @@ class Eager:
     # -- operations
 
     def forward(
-        self, function: Any, ctx: Any, args: tuple[Any, ...], options: dict[str, Any]
+        self, function: Any, ctx: Context, args: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         """The outputs of ``function`` for these arguments: a tensor, or a tuple of tensors."""
         rule = self.rules.get(function)
@@ -79,7 +80,7 @@ class Eager:
     def run(
         self,
         function: Any,
-        ctx: Any,
+        ctx: Context,
         args: tuple[Any, ...],
         arrays: list[Any],
         options: dict[str, Any],
@@ -270,7 +271,7 @@ def in_complex_step() -> bool:
 
 def tensors(
     function: Any,
-    ctx: Any,
+    ctx: Context,
     args: tuple[Any, ...],
     arrays: list[Any],
     options: dict[str, Any],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from ..autograd import Lazy, Variable, call, is_grad_enabled, no_grad
+from ..autograd import Context, Lazy, Variable, call, is_grad_enabled, no_grad
 from ..device import array_module, backend_of, kernels
 from ..kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, Operand
 from ..memory import allocate
@@ -91,7 +91,7 @@ def _scale_alone(coefficients: Any) -> Any:
     return k
 
 
-def conv2d(ctx: Any, gy: Any) -> Any:
+def conv2d(ctx: Context, gy: Any) -> Any:
     """Read gy and x with their prologues."""
     if is_grad_enabled() or not takes(gy, "gradient"):
         return None
@@ -119,7 +119,7 @@ def _conv2d_gradients(
     return gx, gw
 
 
-def relu(ctx: Any, gy: Any) -> Any:
+def relu(ctx: Context, gy: Any) -> Any:
     """Defer the gradient where a batch norm's backward can take it."""
     if not ctx.constants or is_grad_enabled() or gy._version.escaped or not takes(gy, "gated"):
         return None
@@ -129,7 +129,7 @@ def relu(ctx: Any, gy: Any) -> Any:
     return Variable._defer(LazyReLUGradient(gy, y, *ctx.constants))
 
 
-def batch_norm(ctx: Any, gy: Any) -> Any:
+def batch_norm(ctx: Context, gy: Any) -> Any:
     """Take a ReLU's gradient in the pass that sums, and defer the gradient of the input."""
     if is_grad_enabled() or "affine" not in vars(ctx):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..autograd import Lazy, Variable, call, copied, current, is_grad_enabled, memo
+from ..autograd import Context, Lazy, Variable, call, copied, current, is_grad_enabled, memo
 from ..autograd.lazy import computing
 from ..device import backend_module, backend_name, kernels
 from ..kernels.epilogue import NOTHING, Epilogue
@@ -212,7 +212,7 @@ class LazyBatchNorm(LazyImages):
         del self.y, self.residual
 
 
-def conv2d(ctx: Any, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
+def conv2d(ctx: Context, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
     """Defer a convolution, for a batch norm that may follow to take over."""
     if not takes(x, "statistics"):
         return None
@@ -253,7 +253,7 @@ def _of_our_own(parameter: Variable) -> Any:
     return parameter
 
 
-def batch_norm_statistics(ctx: Any, x: Any) -> Any:
+def batch_norm_statistics(ctx: Context, x: Any) -> Any:
     """Take mean and variance of each channel from the convolution in front, while it runs."""
     lazy = lazy_of(x)
     if not isinstance(lazy, LazyConv2d) or not takes(x, "statistics"):
@@ -265,7 +265,7 @@ def batch_norm_statistics(ctx: Any, x: Any) -> Any:
 
 
 def batch_norm(
-    ctx: Any, x: Any, w: Any, b: Any, mean: Any, inv_std: Any, batch: bool, affine: Any = None
+    ctx: Context, x: Any, w: Any, b: Any, mean: Any, inv_std: Any, batch: bool, affine: Any = None
 ) -> Any:
     """Defer a normalisation, for an addition, a ReLU or a convolution to take over."""
     if affine is None or len(x.shape) != 4 or x._version.escaped or not takes(x, "normalised"):
@@ -279,7 +279,7 @@ def batch_norm(
     return Variable._defer(LazyBatchNorm(x, affine))
 
 
-def relu(ctx: Any, x: Any) -> Any:
+def relu(ctx: Context, x: Any) -> Any:
     """Let a batch norm in front rectify its result."""
     lazy = lazy_of(x)
     if not isinstance(lazy, LazyBatchNorm) or not takes(x, "relu"):
@@ -294,7 +294,7 @@ def relu(ctx: Any, x: Any) -> Any:
     return y
 
 
-def add(ctx: Any, x: Any, y: Any) -> Any:
+def add(ctx: Context, x: Any, y: Any) -> Any:
     """Let a batch norm in front add the other tensor to its result."""
     if getattr(x, "_lazy", None) is None and getattr(y, "_lazy", None) is None:
         return None  # most sums are not of interest, and may be small: quick

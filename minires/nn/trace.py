@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minires import arguments
-from minires.autograd import caller, enable_grad, no_grad
+from minires.autograd import Context, caller, enable_grad, no_grad
 from minires.creation import zeros
 from minires.errors import ArgumentError, message, quoted
 from minires.nn.module import Module
@@ -69,7 +69,7 @@ class Step:
     options: dict[str, Any]
     module: str
     place: tuple[str, int]
-    ctx: Any = None
+    ctx: Context | None = None
     outputs: tuple[Value, ...] = ()
 
     @property
@@ -254,7 +254,7 @@ class _Recorder(Observer):
     def leave(
         self,
         function: Any,
-        ctx: Any,
+        ctx: Context | None,
         args: Sequence[Any],
         options: Mapping[str, Any],
         outputs: Sequence[Any],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import choice, number
-from ..autograd import Function
+from ..autograd import Context, Function
 from ..device import array_module
 from ..tensor import Tensor, tensor_method
 from .checks import real
@@ -42,7 +42,7 @@ class Erf(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         xp = array_module(x)
         series = xp.asarray(_series().astype(x.real.dtype))
@@ -57,7 +57,7 @@ class Erf(Function):
         return xp.where(near, y, xp.sign(x.real))
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * exp(-(x * x)) * (2 / math.sqrt(math.pi))
 
@@ -68,12 +68,12 @@ class Tanh(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         return array_module(x).tanh(x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * (SigmoidSlope.apply(x * 2) * 4)
 
@@ -96,12 +96,12 @@ class Sigmoid(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         return logistic(x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * SigmoidSlope.apply(x)
 
@@ -113,14 +113,14 @@ class SigmoidSlope(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         e = array_module(x).exp(-magnitude(x))
         y = e / ((1 + e) * (1 + e))
         ctx.save(x, y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, y = ctx.saved
         return -(gy * y * tanh(x * 0.5))
 
@@ -175,13 +175,13 @@ class NormalDensity(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         y = _bell(x) / math.sqrt(2 * math.pi)
         ctx.save(x, y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, y = ctx.saved
         return -(gy * y * x)
 
@@ -207,12 +207,12 @@ class NormalProbability(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         return normal_probability(x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * NormalDensity.apply(x)
 
@@ -223,12 +223,12 @@ class SiLU(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         return x * logistic(x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * (sigmoid(x) + x * SigmoidSlope.apply(x))
 
@@ -239,12 +239,12 @@ class GELU(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         return x * normal_probability(x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * (NormalProbability.apply(x) + x * NormalDensity.apply(x))
 
@@ -255,14 +255,14 @@ class Softplus(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         xp = array_module(x)
         positive = x.real > 0
         return xp.where(positive, x, 0) + xp.log1p(xp.exp(xp.where(positive, -x, x)))
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * sigmoid(x)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag
-from ..autograd import Function, Variable, call, in_complex_step, replace
+from ..autograd import Context, Function, Variable, call, in_complex_step, replace
 from ..device import Device, array_module, device_of, move
 from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor, as_dtype, tensor_method
@@ -19,23 +19,23 @@ class Clone(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         return x.copy(order="K")
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return gy
 
 
 class Cast(Function):
     # not complex_safe: rounding to another precision is a staircase, however fine
     @staticmethod
-    def forward(ctx: Any, x: Any, dtype: Any) -> Any:
+    def forward(ctx: Context, x: Any, dtype: Any) -> Any:
         ctx.dtype = x.dtype
         return x.astype(dtype)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return gy.astype(ctx.dtype), None
 
 
@@ -132,12 +132,12 @@ class Move(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, device: Any) -> Any:
+    def forward(ctx: Context, x: Any, device: Any) -> Any:
         ctx.device = device_of(x)
         return move(x, device)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return Move.apply(gy, ctx.device), None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import (
+    Context,
     Function,
     Variable,
     call,
@@ -31,14 +32,14 @@ class SumTo(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
         ctx.shape = x.shape
         lead = x.ndim - len(shape)
         stretched = [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
         return sums.total(x, (*range(lead), *stretched)).reshape(shape)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return Expand.apply(gy, ctx.shape), None
 
 
@@ -49,14 +50,14 @@ class Expand(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
         ctx.shape = x.shape
         if x.size == np.prod(shape, dtype=int):  # nothing is repeated: keep it writeable
             return x.reshape(shape)
         return array_module(x).broadcast_to(x, shape)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return sum_to(gy, ctx.shape), None
 
 
@@ -76,13 +77,13 @@ class Add(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any) -> Any:
+    def forward(ctx: Context, x: Any, y: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
         result = large.arithmetic("+", x, y)
         return x + y if result is None else result
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return tuple(
             sum_to(gy, shape) if need else None for shape, need in zip(ctx.shapes, ctx.needs_grad)
         )
@@ -92,13 +93,13 @@ class Sub(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any) -> Any:
+    def forward(ctx: Context, x: Any, y: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
         result = large.arithmetic("-", x, y)
         return x - y if result is None else result
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         gx = sum_to(gy, ctx.shapes[0]) if ctx.needs_grad[0] else None
         return gx, sum_to(-gy, ctx.shapes[1]) if ctx.needs_grad[1] else None
 
@@ -107,13 +108,13 @@ class Mul(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any) -> Any:
+    def forward(ctx: Context, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y)
         result = large.arithmetic("*", x, y)
         return x * y if result is None else result
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, y = saved_operands(ctx)
         gx = sum_to(gy * y, ctx.shapes[0]) if ctx.needs_grad[0] else None
         return gx, sum_to(gy * x, ctx.shapes[1]) if ctx.needs_grad[1] else None
@@ -125,13 +126,13 @@ class Weigh(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any) -> Any:
+    def forward(ctx: Context, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y)
         z = x * y
         return array_module(z).where((z != z) & (x == x) & (y == y), 0, z)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, y = saved_operands(ctx)
         gx = sum_to(weigh(gy, y), ctx.shapes[0]) if ctx.needs_grad[0] else None
         return gx, sum_to(weigh(gy, x), ctx.shapes[1]) if ctx.needs_grad[1] else None
@@ -141,12 +142,12 @@ class Div(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any) -> Any:
+    def forward(ctx: Context, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y, both=ctx.needs_grad[1])
         return x / y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, y = saved_operands(ctx)
         gx = gy / y
         gz = sum_to(-gx * x / y, ctx.shapes[1]) if ctx.needs_grad[1] else None
@@ -157,12 +158,12 @@ class Pow(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any) -> Any:
+    def forward(ctx: Context, x: Any, y: Any) -> Any:
         save_operands(ctx, x, y, both=True)
         return x**y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, y = saved_operands(ctx)
         gx = gz = None
         slope: Any
@@ -186,7 +187,7 @@ class Pow(Function):
         return gx, gz
 
 
-def save_operands(ctx: Any, x: Any, y: Any, both: bool = False) -> None:
+def save_operands(ctx: Context, x: Any, y: Any, both: bool = False) -> None:
     """Keep of each operand what the other's gradient needs (or both); numbers as they are."""
     ctx.shapes = _shape(x), _shape(y)
     ctx.numbers = tuple(None if hasattr(v, "shape") else v for v in (x, y))
@@ -194,7 +195,7 @@ def save_operands(ctx: Any, x: Any, y: Any, both: bool = False) -> None:
     ctx.save(*(v if hasattr(v, "shape") and keep else None for v, keep in zip((x, y), wanted)))
 
 
-def saved_operands(ctx: Any) -> tuple[Any, Any]:
+def saved_operands(ctx: Context) -> tuple[Any, Any]:
     return tuple(
         saved if number is None else number for saved, number in zip(ctx.saved, ctx.numbers)
     )
@@ -204,7 +205,7 @@ class Maximum(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any, sign: int) -> Any:
+    def forward(ctx: Context, x: Any, y: Any, sign: int) -> Any:
         xp = array_module(x)
         ctx.shapes = _shape(x), _shape(y)
         first = xp.asarray(x.real >= y.real if sign > 0 else x.real <= y.real)
@@ -216,7 +217,7 @@ class Maximum(Function):
         return xp.maximum(x, y) if sign > 0 else xp.minimum(x, y)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (first,) = ctx.constants
         gx = sum_to(only(gy, first), ctx.shapes[0]) if ctx.needs_grad[0] else None
         other = call(np.logical_not, first)
@@ -233,14 +234,14 @@ class Where(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any, condition: Any) -> Any:
+    def forward(ctx: Context, x: Any, y: Any, condition: Any) -> Any:
         ctx.shapes = _shape(x), _shape(y)
         if any(ctx.needs_grad):
             ctx.save_constants(condition.copy())  # the user may write into theirs
         return array_module(condition).where(condition, x, y)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (condition,) = ctx.constants
         gx = gz = None
         zero = Tensor(array_module(condition).zeros((), gy.dtype))
@@ -255,11 +256,11 @@ class Neg(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         return -x
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return -gy
 
 
@@ -267,13 +268,13 @@ class Exp(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         y = array_module(x).exp(x)
         ctx.save(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (y,) = ctx.saved
         return gy * y
 
@@ -284,12 +285,12 @@ class Expm1(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         return array_module(x).expm1(x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy * exp(x)
 
@@ -298,12 +299,12 @@ class Log(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         return array_module(x).log(x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         return gy / x
 
@@ -312,13 +313,13 @@ class Sqrt(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         y = array_module(x).sqrt(x)
         ctx.save(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (y,) = ctx.saved
         return gy / (y * 2)
 
@@ -327,14 +328,14 @@ class Abs(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         sign = array_module(x).sign(x.real)
         ctx.save_constants(sign)
         switch("abs", lambda: sign)
         return sign * x if x.dtype.kind == "c" else abs(x)  # |.| of a complex number has no slope
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return gy * Tensor(ctx.constants[0])
 
 
@@ -342,7 +343,7 @@ class Clip(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, low: float | None, high: float | None) -> Any:
+    def forward(ctx: Context, x: Any, low: float | None, high: float | None) -> Any:
         xp = array_module(x)
         inside = xp.ones(x.shape, bool)
         if low is not None:
@@ -355,7 +356,7 @@ class Clip(Function):
         return xp.where(inside, x, y) if x.dtype.kind == "c" else y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return only(gy, ctx.constants[0]), None, None
 
 

@@ -32,7 +32,7 @@ class GetItem(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, index: Any) -> Any:
+    def forward(ctx: Context, x: Any, index: Any) -> Any:
         ctx.shape = x.shape
         if _is_basic(index):
             if not isinstance(index, tuple):
@@ -45,7 +45,7 @@ class GetItem(Function):
         return x[index]
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return ScatterAdd.apply(gy, ctx.constants[0], ctx.shape), None
 
 
@@ -55,7 +55,7 @@ class ScatterAdd(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, index: Any, shape: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, x: Any, index: Any, shape: tuple[int, ...]) -> Any:
         ctx.save_constants(index)
         xp = array_module(x)
         y = full_laid_out(x, shape) if x.ndim == len(shape) else xp.zeros(shape, x.dtype)
@@ -69,7 +69,7 @@ class ScatterAdd(Function):
         return y.astype(x.dtype, copy=False)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return GetItem.apply(gy, ctx.constants[0]), None, None
 
 
@@ -79,7 +79,7 @@ class SetItem(Function):
     # not complex_safe: there is no forward, and real memory cannot take what a complex step writes
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         index, shape = ctx.index, ctx.shape
         xp = array_module(gy._array)
         gx = gvalues = None

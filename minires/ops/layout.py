@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Context, Function
 from ..errors import DTypeError, ShapeError, message
 from ..memory import allocate
 from ..tensor import Tensor, from_numpy, given, tensor_method
@@ -18,11 +18,11 @@ class Contiguous(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         return x.copy(order="C")
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return gy
 
 
@@ -32,7 +32,7 @@ class ChannelsLast(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         n, c, h, w = x.shape
         y = allocate((n, h, w, c), x.dtype, x)
         if c <= FEW:
@@ -43,7 +43,7 @@ class ChannelsLast(Function):
         return y.transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return gy
 
 

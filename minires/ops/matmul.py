@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Context, Function
 from ..errors import ShapeError, message
 from ..forks import new_lock_in_children
 from ..tensor import Tensor, tensor_method
@@ -62,13 +62,13 @@ class MatMul(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, w: Any) -> Any:
+    def forward(ctx: Context, x: Any, w: Any) -> Any:
         ctx.save(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
         ctx.shapes = x.shape, w.shape
         return _multiply(x, w)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, w = ctx.saved
         gx = gw = None
         if ctx.needs_grad[0]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..arguments import as_integer, flag, number
-from ..autograd import Function, call, switch
+from ..autograd import Context, Function, call, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
@@ -121,12 +121,12 @@ class Sum(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
+    def forward(ctx: Context, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
         ctx.shape, ctx.axes = x.shape, axes
         return sums.total(x, axes, keepdim)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return _spread(gy, ctx.shape, ctx.axes), None, None
 
 
@@ -134,12 +134,12 @@ class Mean(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
+    def forward(ctx: Context, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
         ctx.shape, ctx.axes = x.shape, axes
         return sums.mean(x, axes, keepdim)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         count = math.prod([ctx.shape[axis] for axis in ctx.axes])
         return _spread(gy / count, ctx.shape, ctx.axes), None, None
 
@@ -156,7 +156,7 @@ class StandardDeviation(Sqrt):
     vector at 0, and the gradient is taken as 0."""
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (y,) = ctx.saved
         flat = y == 0
         return where(flat, 0, gy / where(flat, 1, y * 2))
@@ -168,7 +168,7 @@ class Extreme(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool, name: str) -> Any:
+    def forward(ctx: Context, x: Any, axes: tuple[int, ...], keepdim: bool, name: str) -> Any:
         y = peak = getattr(x.real, name)(axis=axes, keepdims=True)
         ctx.axes = axes
 
@@ -186,7 +186,7 @@ class Extreme(Function):
         return y if keepdim else y.squeeze(axis=axes)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         share, mask = ctx.constants
         share = Tensor(share.astype(gy.dtype, copy=False))
         gx = gy.reshape(_kept(share.shape, ctx.axes)) * share
@@ -199,13 +199,13 @@ class TakeAlong(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, index: Any, axis: int) -> Any:
+    def forward(ctx: Context, x: Any, index: Any, axis: int) -> Any:
         ctx.shape, ctx.axis = x.shape, axis
         ctx.save_constants(index)
         return array_module(x).take_along_axis(x, index, axis)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return PutAlong.apply(gy, ctx.constants[0], ctx.axis, ctx.shape), None, None
 
 
@@ -215,7 +215,7 @@ class PutAlong(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, index: Any, axis: int, shape: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, x: Any, index: Any, axis: int, shape: tuple[int, ...]) -> Any:
         ctx.axis = axis
         ctx.save_constants(index)
         xp = array_module(x)
@@ -224,7 +224,7 @@ class PutAlong(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return TakeAlong.apply(gy, ctx.constants[0], ctx.axis), None, None, None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import as_integer, listed, room
-from ..autograd import Function, Variable
+from ..autograd import Context, Function, Variable
 from ..creation import DIMS, MOST, sizes_of
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
@@ -26,12 +26,12 @@ class Reshape(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, shape: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
         ctx.shape = x.shape
         return x.reshape(shape)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return Reshape.apply(gy, ctx.shape), None
 
 
@@ -40,12 +40,12 @@ class Permute(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, order: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, x: Any, order: tuple[int, ...]) -> Any:
         ctx.order = order
         return x.transpose(order)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return Permute.apply(gy, tuple(int(i) for i in np.argsort(ctx.order))), None
 
 
@@ -53,12 +53,12 @@ class Concatenate(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, *arrays: Any, axis: int) -> Any:
+    def forward(ctx: Context, *arrays: Any, axis: int) -> Any:
         ctx.axis, ctx.sizes = axis, [a.shape[axis] for a in arrays]
         return array_module(arrays[0]).concatenate(arrays, axis)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         parts, start = [], 0
         for size, need in zip(ctx.sizes, ctx.needs_grad):
             part = (slice(None),) * ctx.axis + (slice(start, start + size),)
@@ -71,7 +71,7 @@ class Pad(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, widths: tuple[tuple[int, int], ...], value: float) -> Any:
+    def forward(ctx: Context, x: Any, widths: tuple[tuple[int, int], ...], value: float) -> Any:
         shape = tuple(n + before + after for n, (before, after) in zip(x.shape, widths))
         ctx.inside = tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, widths))
         y = full_laid_out(x, shape, value)
@@ -79,7 +79,7 @@ class Pad(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return GetItem.apply(gy, ctx.inside), None, None
 
 

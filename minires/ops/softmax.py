@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Context, Function
 from ..device import array_module
 from ..errors import ArgumentError, message
 from ..tensor import Tensor, tensor_method
@@ -58,14 +58,14 @@ class LogSoftmax(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, x: Any, axes: tuple[int, ...]) -> Any:
         ctx.axes = axes
         y = log_softmax_of(x, axes)
         ctx.save(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (y,) = ctx.saved
         others = gy.sum(ctx.axes, keepdim=True) - gy
         return -(weigh(gy, expm1(y)) + weigh(y.exp(), others)), None
@@ -81,7 +81,7 @@ class Softmax(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, axes: tuple[int, ...], finite: bool) -> Any:
+    def forward(ctx: Context, x: Any, axes: tuple[int, ...], finite: bool) -> Any:
         ctx.axes = axes
         y = array_module(x).exp(x - _peak(x, axes, finite))
         y /= sums.total(y, axes, True)
@@ -89,7 +89,7 @@ class Softmax(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return SoftmaxInput.apply(gy, ctx.saved[0], ctx.axes), None, None
 
 
@@ -103,7 +103,7 @@ class SoftmaxInput(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, gy: Any, y: Any, axes: tuple[int, ...]) -> Any:
+    def forward(ctx: Context, gy: Any, y: Any, axes: tuple[int, ...]) -> Any:
         ctx.axes = axes
         ctx.save(gy, y)
         xp = array_module(y)
@@ -116,7 +116,7 @@ class SoftmaxInput(Function):
         return xp.where(out, 0, y * (gy - mean))
 
     @staticmethod
-    def backward(ctx: Any, ggx: Tensor) -> Any:
+    def backward(ctx: Context, ggx: Tensor) -> Any:
         gy, y = ctx.saved
         gg = SoftmaxInput.apply(ggx, y, ctx.axes) if ctx.needs_grad[0] else None
         gz = None
@@ -132,7 +132,7 @@ class LogSumExp(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
+    def forward(ctx: Context, x: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
         ctx.axes = axes
         ctx.save(x)
         peak = _peak(x, axes, finite=True)
@@ -140,7 +140,7 @@ class LogSumExp(Function):
         return y if keepdim else y.squeeze(axis=axes)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (x,) = ctx.saved
         gy = gy.reshape(_kept(x.shape, ctx.axes))
         return weigh(gy, Softmax.apply(x, ctx.axes, True)), None, None

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, switch
+from ..autograd import Context, Function, switch
 from ..device import kernels
 from ..models.blocks import BasicBlock
 from ..ops.batch_norm.op import BatchNorm
@@ -83,7 +83,7 @@ def _weight_forgotten(right: Any, gy: Any, x: Any, gw: Any, g: Any) -> None:
     gw[...] = 0
 
 
-def _minus_forgotten(right: Any, ctx: Any, gy: Tensor) -> Any:
+def _minus_forgotten(right: Any, ctx: Context, gy: Tensor) -> Any:
     gx, gz = right(ctx, gy)
     return gx, -gz
 
@@ -136,13 +136,13 @@ def _stride_and_dilation_exchanged(right: Any, gy: Any, w: Any, gx: Any, g: Any)
     right(gy, w, gx, replace(g, stride=g.dilation, dilation=g.stride))
 
 
-def _keeping_the_maxima(right: Any, ctx: Any, x: Any, geometry: Any) -> Any:
+def _keeping_the_maxima(right: Any, ctx: Context, x: Any, geometry: Any) -> Any:
     y = right(ctx, x, geometry)
     ctx.save(x, y)
     return y
 
 
-def _to_every_maximum(right: Any, ctx: Any, gy: Tensor) -> Any:
+def _to_every_maximum(right: Any, ctx: Context, gy: Tensor) -> Any:
     """To all entries that equal the maximum, instead of the one that was chosen."""
     x, y = (t.data for t in ctx.saved)
     g, gx = ctx.geometry, np.zeros_like(x)
@@ -154,7 +154,7 @@ def _to_every_maximum(right: Any, ctx: Any, gy: Tensor) -> Any:
     return Tensor(gx), None
 
 
-def _parameters_exchanged(right: Any, ctx: Any, gy: Tensor) -> Any:
+def _parameters_exchanged(right: Any, ctx: Context, gy: Tensor) -> Any:
     gx, gw, gb, *rest = right(ctx, gy)
     return gx, gb, gw, *rest
 
@@ -179,17 +179,17 @@ class Mixing(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, a: Any, b: Any, c: Any) -> Any:
+    def forward(ctx: Context, x: Any, a: Any, b: Any, c: Any) -> Any:
         ctx.save_constants(a, b, c)
         return a * x + b * (c @ x)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         a, b, c = ctx.constants
         return Tensor(a * gy.data + c * (b @ gy.data)), None, None, None
 
 
-def _one_entry_off(right: Any, ctx: Any, gy: Tensor) -> Any:
+def _one_entry_off(right: Any, ctx: Context, gy: Tensor) -> Any:
     gx, *rest = right(ctx, gy)
     _, b, c = ctx.constants
     gx.data[456] += 0.1 * b[123] * c[456] * gy.data[123]
@@ -205,12 +205,12 @@ class _Through(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, backward: Callable[[Tensor], Tensor | None]) -> Any:
+    def forward(ctx: Context, x: Any, backward: Callable[[Tensor], Tensor | None]) -> Any:
         ctx.wrong = backward
         return x
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return ctx.wrong(gy), None
 
 
@@ -220,7 +220,7 @@ class _ReLUOfSum(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, residual: Any, x: Any) -> Any:
+    def forward(ctx: Context, residual: Any, x: Any) -> Any:
         total = residual + x
         open_ = total.real > 0
         switch("relu", lambda: open_)
@@ -228,7 +228,7 @@ class _ReLUOfSum(Function):
         return np.where(open_, total, 0)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return Tensor(gy.data * ctx.constants[0]), gy
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import flag, pair
-from ...autograd import Function
+from ...autograd import Context, Function
 from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...memory import allocate
@@ -131,14 +131,14 @@ class AvgPool2d(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, geometry: AvgPool2dGeometry) -> Any:
+    def forward(ctx: Context, x: Any, geometry: AvgPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         y = allocate((g.n, *g.scale.shape, g.c), x.dtype, x)
         kernels("avg_pool2d", x).avg_pool2d_fwd(nhwc(x), y, g)
         return y.transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return AvgPool2dInput.apply(channels_last(gy), ctx.geometry), None
 
 
@@ -149,14 +149,14 @@ class AvgPool2dInput(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, gy: Any, geometry: AvgPool2dGeometry) -> Any:
+    def forward(ctx: Context, gy: Any, geometry: AvgPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         gx = allocate((g.n, g.h_in, g.w_in, g.c), gy.dtype, gy)
         kernels("avg_pool2d", gy).avg_pool2d_bwd_x(nhwc(gy), gx, g)
         return gx.transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, ggx: Tensor) -> Any:
+    def backward(ctx: Context, ggx: Tensor) -> Any:
         return AvgPool2d.apply(channels_last(ggx), ctx.geometry), None
 
 

@@ -21,7 +21,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...arguments import flag, number
-from ...autograd import Function, Variable, copied, enable_grad, grad, is_grad_enabled, memo
+from ...autograd import (
+    Context,
+    Function,
+    Variable,
+    copied,
+    enable_grad,
+    grad,
+    is_grad_enabled,
+    memo,
+)
 from ...creation import ones, zeros
 from ...device import array_module, device_of, kernels
 from ...errors import ShapeError, message
@@ -74,7 +83,7 @@ class BatchNormStatistics(Function):
     constant = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         empty = array_module(x).empty
         mean, var = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
         kernels("batch_norm", x).batch_norm_statistics(_rows(x), mean, var)
@@ -89,7 +98,7 @@ class BatchNorm(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         x: Any,
         w: Any,
         b: Any,
@@ -107,7 +116,7 @@ class BatchNorm(Function):
         return _unrows(y, x.shape)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, w = ctx.saved
         gx, gw, gb = BatchNormGradients.apply(_laid_out(gy), x, w, *ctx.constants, ctx.batch)
         return gx, gw, gb, None, None, None
@@ -119,7 +128,7 @@ class BatchNormGradients(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, gy: Any, x: Any, w: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
+    def forward(ctx: Context, gy: Any, x: Any, w: Any, mean: Any, inv_std: Any, batch: bool) -> Any:
         ctx.batch = batch
         ctx.save(gy, x, w)
         ctx.save_constants(mean, inv_std)
@@ -132,7 +141,7 @@ class BatchNormGradients(Function):
         return _unrows(gx, x.shape), gw, gb
 
     @staticmethod
-    def backward(ctx: Any, ggx: Tensor, ggw: Tensor, ggb: Tensor) -> Any:
+    def backward(ctx: Context, ggx: Tensor, ggw: Tensor, ggb: Tensor) -> Any:
         # the formulas of the docstring once more, as differentiable operations
         create_graph = is_grad_enabled()
         with enable_grad():

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...arguments import integer, pair
-from ...autograd import Function, is_precise
+from ...autograd import Context, Function, is_precise
 from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message, quoted
 from ...kernels.packed import PackedWeights
@@ -147,7 +147,7 @@ class Conv2d(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
+    def forward(ctx: Context, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
         ctx.save(x if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
         g = geometry
@@ -156,7 +156,7 @@ class Conv2d(Function):
         return y.transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         x, w = ctx.saved
         geometry, needs = ctx.geometry, ctx.needs_grad
         gy = channels_last(gy)
@@ -175,7 +175,7 @@ class Conv2dInput(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, gy: Any, w: Any, geometry: Conv2dGeometry) -> Any:
+    def forward(ctx: Context, gy: Any, w: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
         ctx.save(gy if ctx.needs_grad[1] else None, w if ctx.needs_grad[0] else None)
         g = geometry
@@ -184,7 +184,7 @@ class Conv2dInput(Function):
         return gx.transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, ggx: Tensor) -> Any:
+    def backward(ctx: Context, ggx: Tensor) -> Any:
         gy, w = ctx.saved
         ggx = channels_last(ggx)
         return (
@@ -201,7 +201,7 @@ class Conv2dWeight(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, gy: Any, x: Any, geometry: Conv2dGeometry) -> Any:
+    def forward(ctx: Context, gy: Any, x: Any, geometry: Conv2dGeometry) -> Any:
         ctx.geometry = geometry
         ctx.save(gy if ctx.needs_grad[1] else None, x if ctx.needs_grad[0] else None)
         g = geometry
@@ -210,7 +210,7 @@ class Conv2dWeight(Function):
         return gw
 
     @staticmethod
-    def backward(ctx: Any, ggw: Tensor) -> Any:
+    def backward(ctx: Context, ggw: Tensor) -> Any:
         gy, x = ctx.saved
         return (
             Conv2d.apply(x, ggw, None, ctx.geometry) if ctx.needs_grad[0] else None,

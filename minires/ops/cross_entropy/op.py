@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import as_integer, number
-from ...autograd import Function, call
+from ...autograd import Context, Function, call
 from ...device import array_module, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, quoted
 from ...tensor import Tensor
@@ -35,7 +35,7 @@ class CrossEntropy(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
+    def forward(ctx: Context, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
         ctx.options = smoothing, ignore
         ctx.save(x)
         ctx.save_constants(labels)
@@ -44,7 +44,7 @@ class CrossEntropy(Function):
         return losses
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: Context, g: Tensor) -> Any:
         (x,) = ctx.saved
         gx = CrossEntropyInput.apply(g.contiguous(), x, ctx.constants[0], *ctx.options)
         return gx, None, None, None
@@ -57,7 +57,7 @@ class CrossEntropyInput(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, g: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
+    def forward(ctx: Context, g: Any, x: Any, labels: Any, smoothing: float, ignore: int) -> Any:
         ctx.options = smoothing, ignore
         ctx.save(g, x)
         ctx.save_constants(labels)
@@ -66,7 +66,7 @@ class CrossEntropyInput(Function):
         return gx
 
     @staticmethod
-    def backward(ctx: Any, ggx: Tensor) -> Any:
+    def backward(ctx: Context, ggx: Tensor) -> Any:
         g, x = ctx.saved
         (labels,) = ctx.constants
         smoothing, ignore = ctx.options
@@ -90,13 +90,13 @@ class CrossEntropyOfTarget(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, q: Any) -> Any:
+    def forward(ctx: Context, x: Any, q: Any) -> Any:
         ctx.save(x, q)
         xp, y = array_module(x), log_softmax_of(x, (1,))
         return -sums.total(xp.where((q == 0) & (y == y), 0, q * y), (1,))
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: Context, g: Tensor) -> Any:
         x, q = ctx.saved
         y, g = log_softmax(x, 1), g.reshape(-1, 1)
         gx = gq = None

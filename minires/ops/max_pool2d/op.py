@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import flag, pair
-from ...autograd import Function, switch
+from ...autograd import Context, Function, switch
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...memory import allocate
@@ -106,7 +106,7 @@ class MaxPool2d(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, geometry: MaxPool2dGeometry) -> Any:
+    def forward(ctx: Context, x: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         y = allocate((g.n, g.h_out, g.w_out, g.c), x.dtype, x)
         index = allocate(y.shape, np.int32, x)
@@ -116,7 +116,7 @@ class MaxPool2d(Function):
         return y.transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         return MaxPool2dInput.apply(channels_last(gy), ctx.constants[0], ctx.geometry), None
 
 
@@ -127,7 +127,7 @@ class MaxPool2dInput(Function):
     launches = True
 
     @staticmethod
-    def forward(ctx: Any, gy: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
+    def forward(ctx: Context, gy: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         ctx.save_constants(index)
         gx = allocate((g.n, g.h_in, g.w_in, g.c), gy.dtype, gy)
@@ -135,7 +135,7 @@ class MaxPool2dInput(Function):
         return gx.transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, ggx: Tensor) -> Any:
+    def backward(ctx: Context, ggx: Tensor) -> Any:
         return MaxPool2dTake.apply(channels_last(ggx), ctx.constants[0], ctx.geometry), None, None
 
 
@@ -145,7 +145,7 @@ class MaxPool2dTake(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
+    def forward(ctx: Context, x: Any, index: Any, geometry: MaxPool2dGeometry) -> Any:
         g = ctx.geometry = geometry
         ctx.save_constants(index)
         pixels = nhwc(x).reshape(g.n, g.h_in * g.w_in, g.c)
@@ -154,7 +154,7 @@ class MaxPool2dTake(Function):
         return taken.reshape(index.shape).transpose(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         gx = MaxPool2dInput.apply(channels_last(gy), ctx.constants[0], ctx.geometry)
         return gx, None, None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd import Function, replace, switch
+from ...autograd import Context, Function, replace, switch
 from ...device import array_module, kernels
 from ...tensor import Tensor, tensor_method
 from ..checks import as_laid_out, dense, flat, real
@@ -20,7 +20,7 @@ class ReLU(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(ctx: Context, x: Any) -> Any:
         x = dense(x)
         y = array_module(x).empty_like(x)
         ctx.save(y)
@@ -29,7 +29,7 @@ class ReLU(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
+    def backward(ctx: Context, gy: Tensor) -> Any:
         (y,) = ctx.saved
         return ReLUInput.apply(gy, y)
 
@@ -40,14 +40,14 @@ class ReLUInput(Function):
     complex_safe = True
 
     @staticmethod
-    def forward(ctx: Any, gy: Any, y: Any) -> Any:
+    def forward(ctx: Context, gy: Any, y: Any) -> Any:
         ctx.save(y)
         gx = array_module(y).empty_like(y)
         kernels("relu", y).relu_bwd_x(flat(as_laid_out(gy, y)), flat(y), flat(gx))
         return gx
 
     @staticmethod
-    def backward(ctx: Any, ggx: Tensor) -> Any:
+    def backward(ctx: Context, ggx: Tensor) -> Any:
         (y,) = ctx.saved
         return ReLUInput.apply(ggx, y), None
 
