@@ -16,7 +16,6 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import no_grad
-from minires.captured import capture as captured
 from minires.errors import (
     ArgumentError,
     CheckpointError,
@@ -32,6 +31,7 @@ from minires.ops import cross_entropy
 from minires.optim import LRScheduler, Optimizer
 from minires.tensor import Tensor
 from minires.train import schema
+from minires.train.captured import captured_work
 from minires.train.checkpoint import Stateful, load_checkpoint, read_progress, save_checkpoint
 from minires.train.checks import batches, check_loader, check_optimizer, check_parts
 
@@ -129,7 +129,7 @@ def train_epoch(
 
 
 class _Work:
-    """What is done with each batch, as it is or captured."""
+    """The work on each batch: learning from it, judging it, the update after it."""
 
     def __init__(
         self, op: str, model: Model, loss_fn: Loss, optimizer: Optimizer | None, capture: bool
@@ -151,11 +151,8 @@ class _Work:
         self.learn: Callable[..., Any] = learn  # (inputs, labels) -> (loss, logits)
         self.judge: Callable[..., Any] = judge
         self.update: Callable[[], Any] = optimizer.step if optimizer is not None else lambda: None
-        if capture and isinstance(model, Module):  # check_parts saw to that
-            state = (model,) if optimizer is None else (model, optimizer)
-            self.learn, self.judge = captured(learn, *state), captured(judge, model)
-            if optimizer is not None:
-                self.update = captured(optimizer.step, optimizer)
+        if capture and isinstance(model, Module) and optimizer is not None:
+            self.learn, self.judge, self.update = captured_work(learn, judge, model, optimizer)
 
 
 def _train_epoch(
