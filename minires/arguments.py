@@ -3,22 +3,22 @@
 Every public function and constructor passes what it is given through these, so that one rule holds
 everywhere:
 
-==============  ================================================================================
-kind            what is taken
-==============  ================================================================================
-:func:`integer`  what ``operator.index`` takes (NumPy integers, 0-d integer arrays), within bounds
-:func:`number`   Python and NumPy integers and floats, 0-d real arrays; finite unless said otherwise
-:func:`flag`     ``True``, ``False`` and NumPy's two
-:func:`choice`   one of some names
-:func:`pair`     an integer for both directions, or (rows, columns)
-:func:`sizes`    a sequence of integers, or one
-:func:`listed`   what an iterable holds, as a list
-:func:`callback` something to call, or None
-:func:`iterator` a list or another iterable of several things
-:func:`takes`    a function of so many arguments
-:func:`taken`    arguments that fit a function
-:func:`room`     as many bytes as the memory of this machine has
-==============  ================================================================================
+====================  ============================================================================
+kind                  what is taken
+====================  ============================================================================
+:func:`integer`       what ``operator.index`` takes (NumPy integers, 0-d integer arrays), within bounds
+:func:`number`        Python and NumPy integers and floats, 0-d real arrays; finite unless said otherwise
+:func:`flag`          ``True``, ``False`` and NumPy's two
+:func:`choice`        one of some names
+:func:`pair`          an integer for both directions, or (rows, columns)
+:func:`sizes`         a sequence of integers, or one
+:func:`listed`        what an iterable holds, as a list
+:func:`callback`      something to call, or None
+:func:`iterator`      a list or another iterable of several things
+:func:`takes`         a function of so many arguments
+:func:`taken`         arguments that fit a function
+:func:`check_memory`  as many bytes as the memory of this machine has
+====================  ============================================================================
 
 A bool is neither an integer nor a number. Each check returns the value as plain Python: what comes
 after it never sees a NumPy scalar.
@@ -26,7 +26,7 @@ after it never sees a NumPy scalar.
 Raises (all of them):
     ArgumentError: another kind of thing, or a value out of bounds; names function and argument.
     DTypeError: from :func:`listed`.
-    OutOfMemory: an ArgumentError too, from :func:`room`.
+    OutOfMemory: an ArgumentError too, from :func:`check_memory`.
 """
 
 from __future__ import annotations
@@ -263,8 +263,8 @@ def _misfit(function: Any, args: Iterable[Any], options: dict[str, Any]) -> str:
     return ""
 
 
-def room(op: str, nbytes: int, what: str, fix: str = "") -> None:
-    """Refuse, before anything is built, what this machine has no memory for."""
+def check_memory(op: str, nbytes: int, what: str, fix: str = "") -> None:
+    """Refuse a request of more bytes than this machine has memory, before anything is built."""
     most = memory()
     if nbytes > most:
         expected = f"what fits the memory of this machine, {_gigabytes(most)}"

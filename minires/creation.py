@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import as_integer, integer, number, room
+from .arguments import as_integer, check_memory, integer, number
 from .device import CPU, Device, array_module
 from .errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from .tensor import Tensor, as_dtype, given, make
@@ -49,7 +49,7 @@ def shape_of(args: Sequence[Any], dtype: Any = np.float32) -> tuple[int, ...]:
     shape = sizes_of("shape", args)
     apart = math.prod(max(size, 1) for size in shape)  # NumPy counts these, too, in 63 bits
     entries = apart if apart > MOST else math.prod(shape)
-    room("shape", entries * np.dtype(dtype).itemsize, f"shape {quoted(shape)}")
+    check_memory("shape", entries * np.dtype(dtype).itemsize, f"shape {quoted(shape)}")
     return shape
 
 
@@ -133,7 +133,7 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
         raise ArgumentError(message("arange", "step other than 0", step))
     whole = all(isinstance(value, int) for value in (first, last, stride))
     kind = as_dtype(dtype if dtype is not None else np.int64 if whole else np.float32)
-    room("arange", int(min(8 * (last - first) / stride, 1e30)), "as many numbers")
+    check_memory("arange", int(min(8 * (last - first) / stride, 1e30)), "as many numbers")
     return make(np.arange(first, last, stride).astype(kind, copy=False), False)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import flag, listed, room, takes
+from .arguments import check_memory, flag, listed, takes
 from .autograd import enable_grad, grad
 from .creation import zeros_like
 from .device import array_module
@@ -128,7 +128,7 @@ def jacobian(f: Callable[..., Tensor], inputs: Inputs, *, create_graph: bool = F
         xs, single = _fresh(inputs, create_graph)
         y = _value("jacobian", f, xs)
         for x in xs:
-            room("jacobian", y.numel() * x.nbytes, f"f(x) {y.shape} by x {x.shape}")
+            check_memory("jacobian", y.numel() * x.nbytes, f"f(x) {y.shape} by x {x.shape}")
         flat = y.reshape(-1)
         rows = []
         for index in range(flat.numel()):

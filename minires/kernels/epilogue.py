@@ -2,7 +2,7 @@
 
 Behind a convolution of a residual network stand an addition and a ReLU, or a batch norm in
 training, which first wants mean and variance of each channel. A kernel has its result in the cache,
-block by block: there all this costs next to nothing.
+block by block: applied there, they cost next to nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ EPILOGUES = frozenset({"residual", "relu", "statistics"})
 
 @dataclass(slots=True, eq=False)
 class Epilogue:
-    """y -> act(y + residual), and the statistics of that.
+    """y -> act(y + residual), and the statistics of the result.
 
     Attributes:
-        residual: what is added: an array like y, or for batch norm an
+        residual: the second summand: an array like y, or for batch norm an
             :class:`~minires.kernels.operand.Operand` over one; or None.
         relu: whether act is max(y, 0), which leaves NaN, or nothing.
         statistics: None, or arrays (mean, var), each (c,), to be filled with the mean and the

@@ -1,10 +1,10 @@
 """Operands: how a kernel reads an array that was never written to memory.
 
 Between two convolutions stand a batch norm and a ReLU, each of which would read and write the
-whole tensor. A convolution copies its input into a small scratch memory anyway, block by block, to
-add the padding. On that way it can apply what stands in between, and nothing needs to be written:
-the operand is then an array ``x`` with a *prologue*, what to make of it. The kinds, with one number
-per channel for each of mean, scale, shift, share and slope (formulas of
+whole tensor. A convolution copies its input into a small workspace anyway, block by block, to add
+the padding. While it copies it can apply batch norm and ReLU, and neither result is written: the
+operand is then an array ``x`` with a *prologue*, a formula that is applied to x. The kinds of
+prologue, with one number per channel for each of mean, scale, shift, share and slope (formulas of
 :mod:`minires.ops.batch_norm`):
 
 =============  =======================================================================
@@ -38,8 +38,8 @@ class Operand:
 
     Attributes:
         x: the array that is read, contiguous.
-        kind: what to make of it, see the table above.
-        coefficients: (5, c): mean, scale, shift, share, slope; those a kind does not use are 0.
+        kind: of the prologue, one of the table of this module.
+        coefficients: (5, c): mean, scale, shift, share, slope; 0 where a kind has no use for one.
         y: the second array of the last three kinds, of the shape of x.
     """
 
@@ -50,7 +50,7 @@ class Operand:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """(x, y, coefficients, kind) for a kernel; what is absent is an empty array."""
+        """(x, y, coefficients, kind) for a kernel; an empty array for an absent one."""
         nothing = nothing_of(self.x.dtype)
         y = nothing if self.y is None else self.y
         k = nothing if self.coefficients is None else self.coefficients
@@ -79,5 +79,5 @@ def nothing_of(dtype: np.dtype[Any]) -> Any:
 
 
 def as_operand(operand: Any) -> Operand:
-    """An array as the source that is just this array; a source as it is."""
+    """An array as an operand without a prologue; an operand as it is."""
     return operand if isinstance(operand, Operand) else Operand(operand)

@@ -34,10 +34,10 @@ class PackedWeights:
 
 
 def contiguous(w: Any) -> Any:
-    """Weights side by side in memory; those that are so already as they are."""
+    """Weights in contiguous memory: the array itself if it is contiguous, else a copy."""
     return w if w.flags.c_contiguous else call(np.ascontiguousarray, w)
 
 
 def as_packed(w: Any) -> PackedWeights:
-    """An array as weights without bias, which nobody keeps; packed weights as they are."""
+    """An array as packed weights without bias, of this call alone; packed weights as they are."""
     return w if isinstance(w, PackedWeights) else PackedWeights(w)

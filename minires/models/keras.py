@@ -62,7 +62,9 @@ def keras_resnet50(
     classes = arguments.integer("keras_resnet50", "classes", classes, 1)
     softmax = arguments.flag("keras_resnet50", "softmax", softmax)
     features = 512 * Bottleneck.expansion * _pooled(h) * _pooled(w)
-    arguments.room("keras_resnet50", 4 * features * classes, f"{features:,} features for fc")
+    arguments.check_memory(
+        "keras_resnet50", 4 * features * classes, f"{features:,} features for fc"
+    )
     layers: dict[str, Module] = {
         "conv1": Conv2d(c, 64, 7, stride=2, padding=3),
         "bn1": _norm(64),

@@ -210,7 +210,7 @@ def _check_memory(
             entries += first + (blocks - 1) * other
             c_in = c_out
     entries += c_in * num_classes
-    arguments.room(own, 4 * entries, f"{entries:,} float32 weights")
+    arguments.check_memory(own, 4 * entries, f"{entries:,} float32 weights")
 
 
 def _wrong_images(net: _Network, shape: tuple[int, ...]) -> str:

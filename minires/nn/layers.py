@@ -29,7 +29,7 @@ def parameter(layer: str, make: Callable[..., Tensor], *shape: int) -> Parameter
     Raises:
         ArgumentError: the memory of this machine cannot hold it.
     """
-    arguments.room(
+    arguments.check_memory(
         layer, math.prod(shape) * DRAWN, f"a parameter of shape {shape}, drawn in float64"
     )
     return Parameter(make(*shape))

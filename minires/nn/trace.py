@@ -187,7 +187,7 @@ def tensors_or_zeros(name: str, net: Module, x: Any, dtype: Any = None) -> list[
     if dtype is None:
         dtype = next((param.dtype for param in net.parameters()), np.dtype(np.float32))
     itemsize = as_dtype(dtype).itemsize
-    arguments.room(name, math.prod(sizes) * itemsize, f"an input of shape {tuple(sizes)}")
+    arguments.check_memory(name, math.prod(sizes) * itemsize, f"an input of shape {tuple(sizes)}")
     return [zeros(*sizes, dtype=dtype)]
 
 

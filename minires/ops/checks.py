@@ -25,9 +25,9 @@ def _key(option: Any) -> Any:
     return option if whole is None else whole
 
 
-def remembered(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]:
-    """``make``, a function of shapes and options, computed once for each: the same few come again
-    and again, and what kernels make of a geometry is looked up by its identity."""
+def memoised(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]:
+    """``make``, a function of shapes and options, with one result for equal arguments: the same few
+    come again and again, and kernels look up their plan of a geometry by its identity."""
 
     @functools.lru_cache(maxsize=most)
     def known(args: tuple[Any, ...], types: tuple[type, ...]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import as_integer, as_number, flag, room
+from ..arguments import as_integer, as_number, check_memory, flag
 from ..autograd import call, host_read, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message, quoted
@@ -108,7 +108,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise ArgumentError(message("one_hot", "num_classes for no labels at all", -1))
         host_read("the largest label, for num_classes=-1,")
         many = int(labels.max()) + 1
-    room("one_hot", 8 * labels.size * many, f"{many} classes")
+    check_memory("one_hot", 8 * labels.size * many, f"{many} classes")
     return Tensor(call(_rows_of, labels, many))
 
 

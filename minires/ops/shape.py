@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_integer, listed, room
+from ..arguments import as_integer, check_memory, listed
 from ..autograd import Context, Function, Variable
 from ..creation import DIMS, MOST, sizes_of
 from ..device import array_module
@@ -332,7 +332,7 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:
     if isinstance(value, Variable):
         raise DTypeError(message("pad", "value a number", "a tensor", fix="Use value.item()."))
     after = math.prod(n + a + b for n, (a, b) in zip(x.shape, pairs))
-    room("pad", after * x.itemsize, f"widths {widths}")
+    check_memory("pad", after * x.itemsize, f"widths {widths}")
     cut = tuple(
         slice(builtins.max(-a, 0), n - builtins.max(-b, 0)) for n, (a, b) in zip(x.shape, pairs)
     )

@@ -293,7 +293,7 @@ def test_a_size_beyond_any_memory(name):
 
 @pytest.mark.parametrize("wrong", [(2.0, 2.0), (True, True), [1.0, 1], 2.0, True])
 def test_a_size_is_an_integer_also_after_an_equal_one_was_seen(wrong):
-    """Geometries are remembered by their options, and 2.0 and True equal integers."""
+    """Geometries are memoised by their options, and 2.0 and True equal integers."""
     x, w = mr.ones(1, 1, 8, 8), mr.ones(1, 1, 2, 2)
     for right in (1, 2, (1, 1), (2, 2), [1, 1], np.int64(2)):
         mr.conv2d(x, w, stride=right)

@@ -19,7 +19,7 @@ from ...device import kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...memory import allocate
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, real, remembered
+from ..checks import Pair, images, memoised, nhwc, real
 from ..layout import channels_last
 from ..max_pool2d.op import pooled_size
 
@@ -120,8 +120,8 @@ class AvgPool2dGeometry:
         return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / counts)
 
 
-_windows = remembered(AvgPool2dGeometry.from_windows, most=256)
-_adaptive = remembered(AvgPool2dGeometry.adaptive, most=256)
+_windows = memoised(AvgPool2dGeometry.from_windows, most=256)
+_adaptive = memoised(AvgPool2dGeometry.adaptive, most=256)
 
 
 class AvgPool2d(Function):

@@ -1,6 +1,6 @@
 """Convolution, the reference: one matrix product per kernel tap, and nothing clever.
 
-All activations are buffers (n, h, w, c), or sources (:mod:`minires.kernels.operand`) over such;
+All activations are buffers (n, h, w, c), or operands (:mod:`minires.kernels.operand`) over such;
 weights keep their shape (c_out, c_in / groups, k_h, k_w).
 """
 
@@ -20,8 +20,8 @@ from .op import Conv2dGeometry
 
 def _taps(g: Conv2dGeometry) -> Iterator[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
     """Each kernel tap (u, v), with the pixels of y that meet an x under it, and these x: rows and
-    columns of each. What a tap would meet in the padding is left out: it adds nothing, not even
-    where the other factor is infinite."""
+    columns of each. Padding is left out: its zeros add nothing, not even where the other factor is
+    infinite."""
     for u in range(g.k_h):
         for v in range(g.k_w):
             i, h = _inside(g.h_in, g.h_out, u * g.dilation[0] - g.padding[0], g.stride[0])

@@ -32,7 +32,7 @@ from ...errors import ArgumentError, ShapeError, message, quoted
 from ...kernels.packed import PackedWeights
 from ...memory import allocate
 from ...tensor import Tensor
-from ..checks import Pair, check_same, nhwc, real, remembered
+from ..checks import Pair, check_same, memoised, nhwc, real
 from ..layout import channels_last
 from ..reduce import sum
 from ..shape import pad
@@ -121,7 +121,7 @@ class Conv2dGeometry:
 
     @property
     def direct(self) -> bool:
-        """Whether its sums are to be computed as they are defined."""
+        """Whether the convolution is to be computed as the sum that defines it."""
         return self.precise or is_precise()
 
     @property
@@ -131,11 +131,11 @@ class Conv2dGeometry:
         return self.n * self.h_out * self.w_out * self.c_out * taps
 
 
-_geometry = remembered(Conv2dGeometry.from_shapes)
+_geometry = memoised(Conv2dGeometry.from_shapes)
 
 
 def conv2d_geometry(*sizes: Any) -> Conv2dGeometry:
-    """:meth:`Conv2dGeometry.from_shapes`, which also remembers whether :func:`precise` holds."""
+    """:meth:`Conv2dGeometry.from_shapes`, memoised; it notes whether :func:`precise` holds."""
     geometry: Conv2dGeometry = _geometry(*sizes, is_precise())
     return geometry
 

@@ -18,7 +18,7 @@ from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...memory import allocate
 from ...tensor import Tensor
-from ..checks import Pair, images, nhwc, real, remembered
+from ..checks import Pair, images, memoised, nhwc, real
 from ..layout import channels_last
 
 
@@ -96,7 +96,7 @@ def pooled_size(size: int, reach: int, stride: int, padding: int, ceil_mode: boo
     return count
 
 
-_geometry = remembered(MaxPool2dGeometry.from_shapes, most=256)
+_geometry = memoised(MaxPool2dGeometry.from_shapes, most=256)
 
 
 class MaxPool2d(Function):

@@ -1,4 +1,4 @@
-"""What is derived from parameters and remembered belongs to these very arrays, as they are."""
+"""Memoised forms of parameters belong to these very arrays, as they are."""
 
 from __future__ import annotations
 
