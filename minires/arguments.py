@@ -6,8 +6,8 @@ everywhere:
 ====================  ============================================================================
 kind                  what is taken
 ====================  ============================================================================
-:func:`integer`       what ``operator.index`` takes (NumPy integers, 0-d integer arrays), within bounds
-:func:`number`        Python and NumPy integers and floats, 0-d real arrays; finite unless said otherwise
+:func:`integer`       what ``operator.index`` takes (NumPy integers, 0-d arrays), within bounds
+:func:`number`        Python and NumPy integers and floats, 0-d real arrays; finite by default
 :func:`flag`          ``True``, ``False`` and NumPy's two
 :func:`choice`        one of some names
 :func:`pair`          an integer for both directions, or (rows, columns)
