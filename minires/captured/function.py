@@ -1,17 +1,16 @@
-"""Capture: what a function computes, recorded once and repeated without its Python.
+"""Capture: a function is recorded once as a graph, and replayed without its Python.
 
 The kernels of a small network take less time than the Python that finds out, call after call, which
-kernels to run. :func:`capture` runs that Python once for each shape of the inputs and from then on
-only what it led to: the same kernels in the same memory. (CUDA graphs and tinygrad's ``TinyJit`` do
-the same for GPUs.)
+kernels to run. :func:`capture` runs that Python once for each shape of the inputs, and from then on
+the kernels alone, in the same memory. (CUDA graphs and tinygrad's ``TinyJit`` do the same for
+GPUs.)
 
-How a graph is recorded is told in :mod:`.recorder`. Here is what makes it safe to
-use one: everything that the function reads or changes besides its inputs is named (``state``); what
-decides which recording serves is compared at each call; and a recording is used only after it was
-*proven*: it is made on other inputs (those of the call before) and other parameters than those in
-hand; then the function and the recording start from the same state, and must end with the same bits
-in every result, parameter, buffer and gradient. They can, because kernels give the same bits every
-time.
+:mod:`.recorder` tells how a graph is recorded; this module makes graphs safe to use. Everything
+that the function reads or changes besides its inputs is named (``state``). Whatever decides which
+graph serves is compared at each call. And a graph is used only after it was *proven*: it is
+recorded on other inputs (of the call before) and with other parameters than the present ones; then
+the function and the graph start from the same state, and must end with the same bits in every
+result, parameter, buffer and gradient, since kernels give the same bits every time.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
 
     The first call with inputs of some shapes and dtypes runs the function as it is; the second
     records and proves, which takes as long as three calls (it waits for inputs that are finite and
-    not all the same); those that follow repeat. Training a ResNet-20 takes a sixth less time so,
+    not all the same); further calls replay. Training a ResNet-20 takes a sixth less time so,
     and classifying one image a third of it (benchmarks/README.md)::
 
         model, optimizer = ..., optim.SGD(model.parameters(), lr=0.1)
@@ -73,14 +72,14 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     on attributes of modules and on arguments that are no tensors, but not on the values of tensors.
     Global variables, closure variables, attributes and entries of small dicts and lists that the
     function names are compared at each call (:mod:`minires.captured.reads` says which are seen, and
-    which are not): other values have a recording of their own, so that one that differs in every
-    call is right and gains nothing.
+    which are not): other values have a graph of their own, so that a variable that differs in every
+    call gives right results and gains nothing.
     Learning rates and other options of an optimiser are read at each step, and modes (``train()``,
-    ``no_grad()``), frozen parameters, hooks and replaced layers are seen: each has a recording of
+    ``no_grad()``), frozen parameters, hooks and replaced layers are seen: each has a graph of
     its own, or none. (Attributes must be assigned to be seen, not changed inside.) Under
     ``detect_anomaly()`` and on the reference kernels the function runs as it is. Results are new
     tensors outside the graph; gradients are in ``.grad``, in memory that the next call writes
-    again, and gone if it fails. The eight recordings that were used last are kept. Several threads
+    again, and gone if it fails. The eight graphs that were used last are kept. Several threads
     may call captured functions, which take turns; but while one records, the parameters have
     other values for a moment, which nobody else should read.
 
@@ -88,7 +87,7 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
         ArgumentError: a function that is none, state of another kind, inputs or results that
             cannot be taken.
         CaptureError: at the second call: the function looks at values, reads a variable that it
-            changes itself, or its recording does not repeat it.
+            changes changes itself, or its graph does not repeat it.
 
     >>> import minires as mr
     >>> double = mr.capture(lambda x: x * 2)
@@ -105,20 +104,20 @@ new_lock_in_children(globals(), "_serving")
 
 
 class Captured:
-    """A function and its recordings; see :func:`capture`."""
+    """A function and its graphs; see :func:`capture`."""
 
     def __init__(self, function: Callable[..., Any], state: Sequence[Module | Optimizer]):
         if not callable(function):
             got = type(function).__name__
             raise ArgumentError(message("capture", "a function or a module", got))
         self._function, self._state, self._reads = function, State(state), Reads(function)
-        self._seen: OrderedDict[Any, list[Any]] = OrderedDict()  # what it was called with
-        self._plans: OrderedDict[Any, _Plan] = OrderedDict()
-        self._reads_gradients = False  # those that are there when it is called
+        self._seen: OrderedDict[Any, list[Any]] = OrderedDict()  # arguments of earlier calls
+        self._calls: OrderedDict[Any, _CapturedCall] = OrderedDict()
+        self._reads_gradients = False  # whether the function reads .grad as it is when it is called
 
     def __repr__(self) -> str:
         name = getattr(self._function, "__name__", type(self._function).__name__)
-        return f"Captured({name}, recordings={len(self._plans)})"
+        return f"Captured({name}, recordings={len(self._calls)})"
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """What the function returns for these arguments."""
@@ -138,29 +137,29 @@ class Captured:
         read = self._reads.signature(state[0], self._state.modules)
         call, before = (read, *call), call
         key = call + state
-        plan = self._plans.get(key)
-        if plan is not None and plan.fits(self._state):
-            self._plans.move_to_end(key)
-            return plan(args)
-        others = _others(self._seen.get(call), args)
+        captured = self._calls.get(key)
+        if captured is not None and captured.fits(self._state):
+            self._calls.move_to_end(key)
+            return captured(args)
+        others = _other_inputs(self._seen.get(call), args)
         if others is None:
             seen = [_copy(arg) if isinstance(arg, Tensor) else arg for arg in args]
             result = _copy(function(*args))
             read = self._reads.ran(state[0], self._state.modules)
-            self._seen[read, *before] = seen  # not if that failed: it is to be recorded on these
+            self._seen[read, *before] = seen  # not if the call failed
         else:
-            plan, result = _Plan.proven(function, args, others, self._state, device)
+            captured, result = _CapturedCall.proven(function, args, others, self._state, device)
             self._reads.ran(state[0], self._state.modules)
-            if plan is None:
+            if captured is None:
                 return result
-            if plan.gradients_read and not self._reads_gradients:
+            if captured.gradients_read and not self._reads_gradients:
                 self._reads_gradients = True
                 key = call + self._state.signature(gradients=True)
-            self._plans[key] = plan
+            self._calls[key] = captured
             self._seen[call] = []
-        for remembered in (self._plans, self._seen):
-            while len(remembered) > MOST:
-                remembered.popitem(last=False)
+        for kept in (self._calls, self._seen):
+            while len(kept) > MOST:
+                kept.popitem(last=False)
         return result
 
 
@@ -172,7 +171,7 @@ def _apply(function: Callable[..., Any], names: list[str], *values: Any) -> Any:
 
 
 def _signature(arg: Any) -> Any:
-    """What a recording depends on of an input."""
+    """The properties of an input that a graph depends on."""
     if isinstance(arg, tuple):
         return tuple(map(_plain, arg))
     if not isinstance(arg, Tensor):
@@ -193,9 +192,9 @@ def _plain(arg: Any) -> Any:
     return type(arg), repr(arg)
 
 
-def _others(before: list[Any] | None, args: tuple[Any, ...]) -> list[Any] | None:
-    """Arguments like these, of which each tensor has other values: those of the call ``before``,
-    or some that are near. None where there was no call before, or nothing can be told from them."""
+def _other_inputs(before: list[Any] | None, args: tuple[Any, ...]) -> list[Any] | None:
+    """The arguments with other values in each tensor: the values of the call ``before``, or
+    values near the present ones. None without a call before, and for values that prove nothing."""
     if before is None:
         return None
     others = []
@@ -215,8 +214,8 @@ def _others(before: list[Any] | None, args: tuple[Any, ...]) -> list[Any] | None
 
 
 def _like(arg: Tensor, array: Any) -> Tensor:
-    """A tensor with these values in the place of ``arg``: in its memory order, and as exposed, for
-    what may wait depends on that."""
+    """A tensor with the values of ``array`` and the memory order of ``arg``; escaped if ``arg`` is,
+    because escaped tensors are not deferred."""
     own = array_module(arg._array).empty_like(arg._array)
     own[...] = move(array, arg.device)
     tensor: Tensor = Variable._wrap(own)
@@ -233,8 +232,8 @@ def _near(array: Any) -> Any:
     return other
 
 
-class _Plan:
-    """A recording, and what goes in and out of it."""
+class _CapturedCall:
+    """A graph with its inputs, its results, and the gradients and versions that it writes."""
 
     def __init__(
         self, function: Callable[..., Any], args: Sequence[Any], state: State, device: Device
@@ -246,7 +245,7 @@ class _Plan:
         self._graph = Graph(backend_of(device), [t._version for t in state.tensors])
         with self._graph.recorded():
             self._result = function(*self._inputs)
-            _each(self._result, _array)  # whatever is still to be computed
+            _map_tensors(self._result, _array)  # lazy results are computed
             self._gradients = [(t, t._grad) for t, g in entering if t._grad is not g]
             for _, gradient in self._gradients:
                 _ = None if gradient is None else gradient._array
@@ -269,14 +268,15 @@ class _Plan:
         others: list[Any],
         state: State,
         device: Device,
-    ) -> tuple[_Plan | None, Any]:
-        """A plan of which it is known that it does what the function does, and what it returns;
-        no plan where an optimiser begins to keep something, or where it turns out that there should
-        be copies of the gradients (either happens once), nor where the function leaves modules in
-        another mode, or frozen: a recording would not.
+    ) -> tuple[_CapturedCall | None, Any]:
+        """A captured call, proven to do the same as the function, and the function's result.
+
+        None in place of the captured call where an optimiser begins to keep state, or where
+        gradients turn out to need copies (either happens once), or where the function leaves
+        modules in another mode, or frozen, which a graph would not do.
 
         Raises:
-            CaptureError: says what differs.
+            CaptureError: names the first result that differs.
         """
         start, modes = Snapshot(state), state.signature(gradients=False)[:2]
         try:
@@ -290,13 +290,13 @@ class _Plan:
                 return None, result
             expected = _outcome(result, state)
             start.restore(change=0.875)
-            backend_of(device).release()  # the graph keeps its memory: not on top of what is idle
-            plan = cls(function, others, state, device)
+            backend_of(device).release()  # idle memory, for the graph gets its own
+            captured = cls(function, others, state, device)
         except BaseException:
             start.restore()
             raise
         start.restore()
-        result = plan(args)
+        result = captured(args)
         got = _outcome(result, state)
         names = state.names()
         for (what, first), (_, second) in zip(expected, got):
@@ -308,7 +308,7 @@ class _Plan:
                     "function may compute outside of minires' operations, keep something from one "
                     "call to the next, or use modules or optimisers that were not passed as state."
                 )
-        return plan, result
+        return captured, result
 
     def fits(self, state: State) -> bool:
         """Whether the state is still in the memory that was recorded."""
@@ -340,9 +340,9 @@ class _Plan:
 
 
 def _outcome(result: Any, state: State) -> list[tuple[Any, Any]]:
-    """Everything that a call leaves, by what it is; of arrays a digest."""
+    """(name, value) of everything that a call returns or changes; of arrays a digest."""
     outcome: list[tuple[Any, Any]] = []
-    _each(result, lambda t: outcome.append(("result", _digest(t._array))))
+    _map_tensors(result, lambda t: outcome.append(("result", _digest(t._array))))
     for tensor in state.tensors:
         outcome.append((id(tensor), _digest(tensor._array)))
         gradient = None if tensor._grad is None else _digest(tensor._grad._array)
@@ -357,16 +357,16 @@ def _digest(array: Any) -> tuple[Any, ...]:
     return array.shape, array.dtype, hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _each(result: Any, visit: Callable[[Tensor], Any]) -> Any:
-    """The same structure, with what ``visit`` makes of each tensor in its place."""
+def _map_tensors(result: Any, visit: Callable[[Tensor], Any]) -> Any:
+    """The structure of ``result`` with ``visit(tensor)`` in the place of each tensor."""
     if result is None:
         return None
     if isinstance(result, Tensor):
         return visit(result)
     if isinstance(result, dict):
-        return {key: _each(value, visit) for key, value in result.items()}
+        return {key: _map_tensors(value, visit) for key, value in result.items()}
     if isinstance(result, tuple | list):
-        parts = [_each(value, visit) for value in result]
+        parts = [_map_tensors(value, visit) for value in result]
         if hasattr(result, "_fields"):  # a named tuple
             return type(result)(*parts)
         return type(result)(parts)
@@ -376,4 +376,4 @@ def _each(result: Any, visit: Callable[[Tensor], Any]) -> Any:
 
 def _copy(result: Any) -> Any:
     """The results in memory of their own, outside the graph."""
-    return _each(result, lambda t: Variable._wrap(t._array.copy(order="K")))
+    return _map_tensors(result, lambda t: Variable._wrap(t._array.copy(order="K")))

@@ -1,7 +1,7 @@
-"""What the Python of a captured function reads besides its arguments: variables and plain entries.
+"""The variables and container entries that the Python of a captured function reads.
 
-A recording repeats kernels; Python that would decide otherwise today is not asked. So what the
-function's code names is looked at before each call, and another value means another recording:
+A replay runs kernels; Python that would decide otherwise today does not run. So the variables that
+the function's code names are compared before each call, and another value means another graph:
 
 - global variables and closure variables, numbers and text by value, anything else by identity;
 - attributes that the code names, of Python modules, classes and objects among these
@@ -11,11 +11,11 @@ function's code names is looked at before each call, and another value means ano
 - all this for the functions that it calls, the methods of objects that it names, and the methods
   of its modules, where they are the user's: not of minires, NumPy or Python itself.
 
-What the function changes itself is none of this if it only counts or logs there (``n += 1``,
-``log.append(x)``): that happens when its Python runs. If it reads it as well, it is refused.
+A variable in which the function only counts or logs (``n += 1``, ``log.append(x)``) is left out: it
+changes when the Python runs. A variable that the function both changes and reads is an error.
 
-Not seen is what lies deeper in containers, names that are made while running (``getattr``), files,
-clocks, and what code in other languages reads.
+Not seen are entries deeper in containers, names that are made while running (``getattr``), files,
+clocks, and reads by code in other languages.
 """
 
 from __future__ import annotations
@@ -37,37 +37,39 @@ from ..optim import Optimizer
 from ..tensor import Tensor
 from .state import MOST, PLAIN
 
-LARGEST = 64  # entries of a container that is looked into
-FOLLOWED = 512  # functions and objects that are
+LARGEST = 64  # entries of a container whose entries are compared
+FOLLOWED = 512  # functions and objects that are followed
 _OTHERS = sys.stdlib_module_names | {"minires", "numpy", "numba", "builtins"}
 _KNOWN = (Module, Optimizer, Tensor, np.ndarray, np.generic, *PLAIN, tuple)
 _ABSENT = object()
 
 
 class Reads:
-    """The variables that a function reads, and whether they are what they were."""
+    """The variables that a function reads, and a number for each combination of their values."""
 
     def __init__(self, function: Any) -> None:
         self._function = function
-        self._structure: int | None = None  # of the modules, when it was looked what there is:
-        # what has the variable, its key there, what to call it, and the mapping to ask
+        self._structure: int | None = None  # of the modules, when the variables were collected:
+        # (owner, key, name in messages, mapping that has the value)
         self._variables: list[tuple[Any, str, str, Any]] = []
         self._cells: list[tuple[Any, str, str]] = []
         self._containers: list[tuple[Any, str, str]] = []
         self._entries: list[list[Any]] = []  # of each container
         self._last: list[Any] = []  # all values
         self._uses: Counter[str] = Counter()
-        self._ignored: dict[Any, Any] = {}  # where the function only counts or logs
+        self._ignored: dict[Any, Any] = {}  # variables in which the function only counts or logs
         self._numbers: OrderedDict[Any, int] = OrderedDict()
         self._count = self._number = 0
-        self._own = ""  # what the function changes itself
+        self._own = ""  # the name of a variable that the function changes and reads
 
     def signature(self, structure: int, modules: Sequence[Module]) -> int:
-        """The number of what is read now: the same for the same. ``structure`` is the number of
-        what the modules are.
+        """The number of the present values: equal values have one number.
+
+        Args:
+            structure: the number of the modules' structure (:meth:`.state.State.signature`).
 
         Raises:
-            CaptureError: the function itself changed what it reads when it ran last.
+            CaptureError: the function changed a variable that it reads when it last ran.
         """
         if self._own:
             raise CaptureError(
@@ -79,7 +81,7 @@ class Reads:
             now = self._values()
             if len(now) == len(self._last) and all(map(operator.is_, now, self._last)):
                 return self._number
-        found = _Walk(self._function, modules, self._ignored)
+        found = _Collector(self._function, modules, self._ignored)
         self._variables, self._cells, self._containers = found.found()
         self._uses = found.uses
         self._structure, self._last = structure, self._values()
@@ -94,8 +96,8 @@ class Reads:
         return self._number
 
     def ran(self, structure: int, modules: Sequence[Module]) -> int:
-        """The function ran: see whether it changed what it reads. Returns the number that calls
-        like this one have from now on."""
+        """Compare the variables after the function ran. Returns the number of the values that
+        further calls of this kind begin with."""
         now = self._values()
         places = [place[:3] for place in (*self._variables, *self._cells)]
         for (place, key, name), old, new in zip(places, self._last, now):
@@ -106,7 +108,9 @@ class Reads:
             if [*map(id, after)] == [*map(id, before)]:
                 continue
             grew = len(after) > len(before) and {*map(id, before)} <= {*map(id, after)}
-            read = not grew and self._uses[key] > 1  # what it counts of a log shows in the proof
+            read = (
+                not grew and self._uses[key] > 1
+            )  # reading the length of a log shows in the proof
             self._changed(id(container), container, f"the entries of {name}", read)
         return self._number if self._own else self.signature(structure, modules)
 
@@ -127,8 +131,9 @@ class Reads:
         return values
 
 
-class _Walk:
-    """Everything that a function's code names, found by following it."""
+class _Collector:
+    """Collects the variables and containers that a function's code names, directly or in the
+    functions that it calls."""
 
     def __init__(self, function: Any, modules: Sequence[Module], ignored: dict[Any, Any]) -> None:
         self._ignored = ignored
@@ -146,7 +151,7 @@ class _Walk:
                     self._follow(method, base.__name__)
 
     def found(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """Variables, cells and containers, each with what to call it."""
+        """Variables, cells and containers, each with its name in messages."""
         looked = (-1, -1)
         while looked != (len(self._named), len(self._objects)):
             looked = (len(self._named), len(self._objects))
@@ -221,8 +226,8 @@ class _Walk:
 
 @functools.lru_cache(maxsize=1024)
 def _named(code: types.CodeType) -> tuple[Any, Any, Any]:
-    """The global variables and the attributes that code names, with the functions inside it, and
-    how much oftener each name (closure variables too) is read than written."""
+    """(global variables, attributes, uses) of code and of the functions inside it: the names, and
+    for each name, closure variables too, how many more reads than writes there are."""
     names: dict[str, None] = {}
     attributes: dict[str, None] = {}
     uses: Counter[str] = Counter()
@@ -279,7 +284,7 @@ class _Same:
 
 
 def _token(value: Any) -> Any:
-    """What stands for a value: equal for numbers, text and tuples of them that are the same."""
+    """A key for a value: equal for equal numbers, text and tuples of them, else by identity."""
     if isinstance(value, np.generic) or type(value) in (*PLAIN, bytes, complex):
         return type(value), repr(value)
     if type(value) is tuple:

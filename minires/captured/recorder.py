@@ -1,16 +1,16 @@
-"""Recorder: an engine that writes down what was computed, to compute it again without its Python.
+"""Recorder: an engine that writes a computation down, to replay it without its Python.
 
 A training step is the same few hundred kernels in the same memory, time after time, and the same
-Python that finds out which. While a thread computes by a :class:`Recorder`, everything it computes
-leaves a *node* in a :class:`Graph`, a function without arguments that does the same again to the
-same arrays: a kernel its launch, whatever the array module does a call
+Python that finds out which. While a :class:`Recorder` is a thread's engine, everything that the
+thread computes leaves a *node* in a :class:`Graph`: a function without arguments that computes the
+same once more in the same arrays. A kernel leaves its launch, work of the array module a call
 (:meth:`~minires.autograd.Eager.call`). :meth:`Graph.replay` runs the nodes, and nothing else.
 
-That is safe for the memory: what was allocated during the recording stays the graph's own
-(a pool of the backend), and is used again within it as it was the first time. What a graph does not
-know is Python that looked at values, to decide or to compute on its own.
+Memory is safe: arrays that were allocated during the recording stay in the graph's own pool, and
+each replay uses them as the recording did. A graph knows nothing of Python that looked at values,
+to decide or to compute on its own.
 :meth:`Recorder.host_read` refuses that; :mod:`minires.captured` proves, before it trusts a graph,
-that nothing else was missed.
+that the graph misses nothing else.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Graph:
 
     Args:
         backend: the backend of its arrays, as :func:`minires.device.backend_of` has it.
-        given: versions of memory whose writes they tell of. Inputs, and what is computed from
-            them, have other values in each replay.
+        given: the versions of memory whose writes are counted (parameters, buffers). All other
+            memory, inputs and results, has other values in each replay.
 
     Attributes:
         nodes: the functions to call.
@@ -44,19 +44,19 @@ class Graph:
     def __init__(self, backend: Any, given: Sequence[Version] = ()) -> None:
         self.backend, self.pool = backend, backend.memory_pool()
         self.nodes: list[Callable[[], Any]] = []
-        self._first: list[Callable[[], Any]] = []  # what is looked at before all nodes
+        self._first: list[Callable[[], Any]] = []  # memos, brought up to date before the nodes run
         self._given = {id(version): version.count for version in given}
         self._held: dict[int, Any] = {}  # the memory of others that the nodes use, by id
-        # whether what is made now must last from one replay to the next, so that no other node may
-        # use its memory
+        # whether arrays made now must last from one replay to the next, so that no other node may
+        # use their memory
         self._lasting = False
         # memoised values: by key and arrays, with the object they also belong to and the arrays
         self._memos: dict[Any, tuple[_Memo, Any, list[Any]]] = {}
-        self._makers: dict[int, _Memo] = {}  # of what was memoised, by id
+        self._makers: dict[int, _Memo] = {}  # memos by the id of their values
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Write down what this thread computes inside."""
+        """Record the computation of this thread inside ``with``."""
         with (
             around("capture", functools.partial(Recorder, graph=self)),
             self.backend.taking_from(self.pool),
@@ -64,7 +64,8 @@ class Graph:
             yield
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """``function(*args)``, which is then a node: its results go where the first ones are."""
+        """``function(*args)``, and a node that calls it again and puts the results into the same
+        arrays."""
         with self._unrecorded():
             results = as_arrays(function(*args))
         given = {id(memory(array)) for array in _arrays(args)}
@@ -85,7 +86,7 @@ class Graph:
     def launch(
         self, kernel: Any, tasks: int, arguments: tuple[Any, ...], reaches: Iterable[Any]
     ) -> None:
-        """A launch that was done just now becomes a node, together with the launches before it."""
+        """Append a launch, which has just run, to the node of consecutive launches."""
         for array in (*arguments, *reaches):
             if is_array(array):
                 self.hold(array)
@@ -96,8 +97,8 @@ class Graph:
         segment.add(kernel, tasks, arguments)
 
     def memo(self, tensors: Sequence[Variable], key: Any, make: Callable[[], Any], by: Any) -> Any:
-        """:meth:`~minires.autograd.Eager.memo`, made by nodes that run where a version says that
-        its memory was written."""
+        """:meth:`~minires.autograd.Eager.memo`, made by nodes that run where one of the versions
+        counts a new write."""
         arrays = [tensor._array for tensor in tensors]
         place = (key, *map(id, arrays))
         if place in self._memos:
@@ -120,7 +121,7 @@ class Graph:
         return made.value
 
     def part(self, whole: Any, make: Callable[[], Any]) -> Any:
-        """``make()``, by nodes that run when those of the memoised ``whole`` do, if it is one."""
+        """``make()``; if ``whole`` is a memoised value, by nodes that run together with its own."""
         made = self._makers.get(id(whole))
         return make() if made is None else self._into(made, make)
 
@@ -134,7 +135,7 @@ class Graph:
             self.nodes, self._lasting = before
 
     def hold(self, array: Any) -> None:
-        """Note that a node uses the memory of this array, and keep it, unless it is our own."""
+        """Keep the memory of an array that a node uses, unless it is the graph's own."""
         root = memory(array)
         if not self.pool.owns(root):
             self._held[id(root)] = root
@@ -165,12 +166,12 @@ def _counts(versions: Sequence[Version]) -> list[int]:
 
 
 class _Memo:
-    """What depends on the memory of some versions alone, and the nodes that make it: when one of
-    the versions was written, or ``always``."""
+    """A value that depends on the memory of some versions alone, and the nodes that make it. They
+    run when one of the versions was written, or ``always``."""
 
     def __init__(self, versions: list[Version], always: bool) -> None:
         self.versions, self.counts, self.always = versions, _counts(versions), always
-        self._seen: int | None = None  # the last event of all memory when it was up to date
+        self._seen: int | None = None  # Version.event when the value was last up to date
         self.nodes: list[Callable[[], Any]] = []
         self.value: Any = None
 
@@ -203,8 +204,8 @@ class Recorder(Around):
         arrays: list[Any],
         options: dict[str, Any],
     ) -> Any:
-        """Forward, launch by launch where it consists of launches alone, else as one node, which
-        keeps what backward needs up to date too."""
+        """Forward, launch by launch if the function consists of launches alone; else as one node,
+        which keeps the saved arrays up to date too."""
         place = next((a for a in arrays if is_array(a)), None)
         if function.launches and (place is None or backend_name(place) != "numpy"):
             return self.inner.run(function, ctx, args, arrays, options)
@@ -219,7 +220,7 @@ class Recorder(Around):
             with np.errstate(all="ignore"):
                 result = function.forward(context, *arrays, **options)
             if context is ctx and ctx._requested:
-                # reductions may return scalars, and graphs keep arrays: so is what is saved
+                # reductions may return scalars, but graphs keep arrays: save the arrays
                 before, result = result, as_arrays(result)
                 pairs = zip(before, result) if isinstance(result, tuple) else [(before, result)]
                 found = {id(old): new for old, new in pairs}
@@ -255,15 +256,15 @@ class Recorder(Around):
 
 
 def _without_recorder(engine: Any) -> Any:
-    """What is around a recorder, around what it was around."""
+    """The engine without its recorder."""
     if isinstance(engine, Recorder):
         return engine.inner
     return engine.around(_without_recorder(engine.inner))
 
 
 def _compute(function: Callable[..., Any], args: tuple[Any, ...], places: list[Any]) -> None:
-    """Put the results of ``function(*args)`` into their places; None for those that look at an
-    argument, and are up to date with it."""
+    """Copy the results of ``function(*args)`` into their places. A result that is a view of an
+    argument is up to date by itself: its place is None."""
     results = function(*args)
     for place, new in zip(places, _arrays(results) if isinstance(results, tuple) else (results,)):
         if place is None:

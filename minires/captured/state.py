@@ -1,7 +1,7 @@
-"""What a captured function uses besides its inputs: modules, optimisers, the random generator.
+"""The state of a captured function: modules, optimisers, the random generator.
 
-:class:`State` tells when something about it has changed so that another recording is needed,
-:class:`Snapshot` goes back to what it was.
+:class:`State` tells when the state has changed so that another graph is needed, and
+:class:`Snapshot` restores an earlier state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..nn.module import Module
 from ..optim import Optimizer
 from ..tensor import Tensor
 
-MOST = 8  # recordings that are kept, each of which has memory of its own
+MOST = 8  # graphs that are kept, each with memory of its own
 PLAIN = (bool, int, float, str, type(None))  # kinds of values that can be compared
 
 _array = operator.attrgetter("_array")
@@ -27,7 +27,7 @@ _trained = operator.attrgetter("_requires_grad")
 
 
 class State:
-    """What a captured function uses besides its inputs."""
+    """The modules and optimisers that a captured function uses besides its inputs."""
 
     def __init__(self, parts: Sequence[Module | Optimizer]):
         parts = [*arguments.iterator("capture", "state", parts)]
@@ -37,29 +37,29 @@ class State:
                 raise ArgumentError(message("capture", "modules and optimisers as state", got))
         self._modules = [part for part in parts if isinstance(part, Module)]
         self._optimizers = [part for part in parts if isinstance(part, Optimizer)]
-        self._seen: Any = None  # the changes of modules, and parameters of optimisers, when it
-        # was looked at what there is:
+        self._seen: Any = None  # (changes of modules, parameters of optimisers) when `_collect`
+        # last ran, which fills:
         self._structures: dict[Any, int] = {}
         self._numbers = itertools.count()
-        self._structure = -1  # the number of the one that is
+        self._structure = -1  # the number of the present one
         self.modules: list[Module] = []
         self.tensors: list[Tensor] = []
-        self.adds_to_gradients = False  # whether the function writes into those that are there
+        self.adds_to_gradients = False  # whether it writes into gradients that are there already
 
     def signature(self, gradients: bool) -> tuple[Any, ...]:
-        """What a recording depends on of it, apart from values. With ``gradients``, it reads those
-        that are there when it begins."""
+        """The properties of the state that a graph depends on, apart from values. With
+        ``gradients``, the graph also reads the gradients that are there when it begins."""
         groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
         given = [[*map(id, group["params"])] for group in groups]
         if self._seen != (modules.changes, given):
-            self._look()
+            self._collect()
             self._seen = (modules.changes, given)
         options = [tuple([bool(v) for k, v in group.items() if k != "params"]) for group in groups]
         present = [id(t._grad) if gradients else t._grad is None for t in self.tensors]
         return self._structure, (*map(_trained, self.tensors),), (*present,), (*options,)
 
-    def _look(self) -> None:
-        """Look at the modules: their attributes, and the tensors there are."""
+    def _collect(self) -> None:
+        """Collect the attributes of all modules, and all tensors."""
         found: dict[int, Tensor] = {}
         structure: list[Any] = []
         self.modules = [module for root in self._modules for module in root.modules()]
@@ -82,14 +82,14 @@ class State:
         self._structure = self._structures.setdefault(tuple(structure), next(self._numbers))
 
     def arrays(self) -> list[Any]:
-        """The arrays of all tensors, and those that the optimisers keep."""
+        """The arrays of all tensors and of all state of the optimisers."""
         arrays = [*map(_array, self.tensors)]
         for kept in self.kept():
             arrays += [value for value in kept.values() if is_array(value)]
         return arrays
 
     def kept(self) -> list[dict[str, Any]]:
-        """What the optimisers keep for each parameter, arrays and numbers."""
+        """The optimisers' state of each parameter: arrays and numbers."""
         return [kept for optimizer in self._optimizers for kept in optimizer.state.values()]
 
     def names(self) -> dict[int, str]:
@@ -101,13 +101,13 @@ class State:
         return named
 
     def numbers(self) -> list[Any]:
-        """What the optimisers keep besides arrays."""
+        """The numbers in the optimisers' state."""
         kept = [value for kept in self.kept() for value in kept.values()]
         return [value for value in kept if not is_array(value)]
 
 
 class _Attribute:
-    """A value in a signature: equal if it is the same one, or a list of what looks the same."""
+    """A value in a signature: equal to the same object, or to a container with the same text."""
 
     __slots__ = ("_told", "_value")
 
@@ -127,7 +127,7 @@ class _Attribute:
 
 
 class Snapshot:
-    """What the state was at one moment, to go back to."""
+    """A copy of a state, to restore it."""
 
     def __init__(self, state: State):
         self._state = state
@@ -145,12 +145,12 @@ class Snapshot:
         self._counts = [(tensor._version, tensor._version.count) for tensor in owners]
 
     def lost(self) -> bool:
-        """Whether a gradient was written since of which there is no copy: most functions let those
-        go that are there."""
+        """Whether a gradient without a copy was written since. (Most functions replace gradients,
+        and copies would cost memory.)"""
         return any(version.count != count for version, count in self._uncopied)
 
     def restore(self, change: float = 1.0) -> None:
-        """Make everything what it was, floats multiplied by ``change``."""
+        """Restore the state, with all floats multiplied by ``change``."""
         for version, _ in self._counts:
             version.flush_readers()
         for array, copy in self._arrays:

@@ -26,9 +26,9 @@ def images(*shape, calls=5):
     return [mr.tensor(rng.standard_normal(shape), dtype=np.float32) for _ in range(calls)]
 
 
-def steps_of(captured):
-    (plan,) = captured._plans.values()
-    return plan._graph.nodes
+def nodes_of(captured):
+    (call,) = captured._calls.values()
+    return call._graph.nodes
 
 
 def assert_repeats(function, *state, inputs):
@@ -51,7 +51,7 @@ def test_kernels_that_follow_each_other_are_one_step():
     net(images(4, 3, 16, 16)[0])
     net.eval()
     captured = assert_repeats(net, net, inputs=images(4, 3, 16, 16))
-    launches = [step for step in steps_of(captured) if type(step) is Launches]
+    launches = [step for step in nodes_of(captured) if type(step) is Launches]
     assert sum(len(step._arguments) for step in launches) >= 9  # convolutions, pooling
     assert len(launches) <= 2
 
@@ -68,7 +68,7 @@ def test_kernels_that_follow_each_other_are_one_step():
 )
 def test_hand_written_operations_leave_launches(function):
     """Not a call that makes its result anew, in memory of its own, and copies it."""
-    steps = steps_of(assert_repeats(function, inputs=images(4, 3, 9, 8)))
+    steps = nodes_of(assert_repeats(function, inputs=images(4, 3, 9, 8)))
     assert type(steps[-1]) is Launches
 
 

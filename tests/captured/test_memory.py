@@ -28,8 +28,8 @@ def test_idle_memory_of_a_recording_serves_what_is_a_little_smaller():
             rng = np.random.default_rng(seed)
             x = mr.tensor(rng.standard_normal((1, 256, 32, 32)), dtype="float32")
             np.testing.assert_array_equal(captured(x).numpy(), pooled(x).numpy())
-    (plan,) = captured._plans.values()
-    taken = sum(size * len(blocks) for size, blocks in plan._graph.pool._own.items())
+    (call,) = captured._calls.values()
+    taken = sum(size * len(blocks) for size, blocks in call._graph.pool._own.items())
     assert taken <= 3 * SIZE  # the images in the order of channels, and two more
 
 
@@ -59,7 +59,7 @@ def test_gradients_are_copied_where_the_function_adds_to_them(monkeypatch, zero,
         run = mr.capture(step, net, optimizer) if captured else step
         for seed in range(6):
             run(mr.tensor(np.random.default_rng(seed).standard_normal((4, 3)), dtype="float32"))
-        assert not captured or len(run._plans) == 1
+        assert not captured or len(run._calls) == 1
         return [p.detach().numpy() for p in net.parameters()]
 
     for one, other in zip(weights(True), weights(False)):

@@ -219,7 +219,7 @@ def test_what_changes_between_calls_is_seen(way, kind):
         change(kind(value))
         x = mr.tensor([0.5 + call, -1.0])
         np.testing.assert_array_equal(captured(x).numpy(), function(x).numpy())
-    assert len(captured._plans) == (2 if way in (by_branch, by_function) else 3) or way is by_tensor
+    assert len(captured._calls) == (2 if way in (by_branch, by_function) else 3) or way is by_tensor
 
 
 def test_types_that_are_equal_are_told_apart():
@@ -238,7 +238,7 @@ def test_a_tuple_is_compared_by_its_values():
     for number in range(8):
         sizes = (2, (int(f"{1}"), "".join(["a"])))  # equal, and another one each time
         captured(mr.tensor([float(number), 1.0]))
-    assert len(captured._plans) == 1
+    assert len(captured._calls) == 1
     sizes = (3, (1, "a"))
     assert captured(mr.tensor([1.0, 2.0])).tolist() == [3, 6]
 
@@ -248,7 +248,7 @@ def test_a_value_of_its_own_in_each_call_is_right_and_never_recorded():
     captured = mr.capture(lambda x: x * number)
     for number in range(4 * MOST):
         assert captured(mr.tensor([1.0, 2.0])).tolist() == [number, 2 * number]
-    assert len(captured._plans) == 0
+    assert len(captured._calls) == 0
     assert len(captured._reads._numbers) <= 2 * MOST
 
 
@@ -307,7 +307,7 @@ def test_what_only_counts_the_runs_of_python_does_no_harm():
     captured = mr.capture(function)
     for number in range(6):
         captured(mr.tensor([float(number), 1.0]))
-    assert len(captured._plans) == 1
+    assert len(captured._calls) == 1
 
 
 def test_a_log_may_grow():
@@ -321,7 +321,7 @@ def test_a_log_may_grow():
     captured = mr.capture(function)
     for number in range(6):
         captured(mr.tensor([float(number), 1.0]))
-    assert len(captured._plans) == 1
+    assert len(captured._calls) == 1
 
 
 def test_training_with_a_factor_from_outside():
@@ -380,7 +380,7 @@ def test_freezing_inside_and_between():
     for _ in range(5):
         captured(mr.randn(3, 4))
         assert [p.grad is None for p in net.parameters()] == [True, True, False, False]
-    assert len(captured._plans) == 1
+    assert len(captured._calls) == 1
 
 
 def test_modes_that_a_function_leaves_are_left():
