@@ -243,9 +243,14 @@ def kernels(op: str, array: Any) -> ModuleType:
         ArgumentError: ``op`` is no name.
         DTypeError: no array.
     """
-    if not isinstance(op, str) or not all(part.isidentifier() for part in op.split(".")):
+    if not isinstance(op, str) or not _is_dotted_name(op):
         raise ArgumentError(message("kernels", "op the name of an operation", quoted(op)))
     return _kernel_module(op, backend_name(array))
+
+
+@functools.cache
+def _is_dotted_name(op: str) -> bool:
+    return all(part.isidentifier() for part in op.split("."))
 
 
 @functools.cache

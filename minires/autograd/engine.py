@@ -128,13 +128,13 @@ class Eager:
         or what it returned the last time, if it was asked for the same arrays (views have one
         version, but are not the same) and none of them was written since. Where a write could go
         unseen, nothing is remembered."""
-        counts = []
+        counts, arrays = [], []
         for tensor in tensors:
             version = tensor._version
             if version.escaped:
                 return make()
             counts.append(version.count)
-        arrays = [tensor._array for tensor in tensors]
+            arrays.append(tensor._array)
         first = tensors[0]._version
         known = None if first.memoised is None else first.memoised.get(key)
         if known is not None:

@@ -46,7 +46,7 @@ class Function:
         # Small tensors take as long as these lines: they are to be quick.
         if options:
             cls._refuse_tensors(options)
-        ctx = Context((False,) * len(args), recorded=False)
+        ctx = Context((False,) * len(args), False)
         if _grad_mode.get().value and not cls.constant:
             needs = [
                 isinstance(a, Variable) and (a.requires_grad if a._view else a._requires_grad)

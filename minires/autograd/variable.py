@@ -70,8 +70,9 @@ class Variable:
     def _defer(lazy: Lazy) -> Any:
         """A new lazy tensor, outside the graph."""
         variable = _new(Variable._class)
-        variable._start()
-        variable._lazy = lazy
+        variable._version = Version()
+        variable._lazy, variable._node, variable._view = lazy, None, None
+        variable._requires_grad = False
         return variable
 
     def __getattr__(self, name: str) -> Any:

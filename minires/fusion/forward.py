@@ -21,9 +21,9 @@ def takes(x: Variable, what: str) -> bool:
     """Whether the kernels that serve this tensor can take over what is called so: one of
     ``minires.kernels.operand.PROLOGUES`` or ``minires.kernels.epilogue.EPILOGUES``."""
     lazy = x._lazy
-    place: Any = x._array if lazy is None else lazy
-    name = backend_name(place if lazy is None else lazy.device)
-    return place.dtype.kind == "f" and what in _fuses(name)
+    if lazy is None:
+        return x.dtype.kind == "f" and what in _fuses(backend_name(x._array))
+    return lazy.dtype.kind == "f" and what in _fuses(backend_name(lazy.device))
 
 
 @functools.cache
@@ -144,7 +144,7 @@ class LazyBatchNorm(LazyImages):
         self, y: Variable, affine: Any, residual: Variable | None = None, rectify: bool = False
     ):
         reads = (y,) if residual is None else (y, residual)
-        super().__init__(y.shape, y.dtype, y.device, reads)
+        super().__init__(*y._meta, reads)
         self.y, self.affine, self.residual, self.rectify = y, affine, residual, rectify
         self.alone = residual is None
 

@@ -81,12 +81,13 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         given("BatchNorm2d", x)
-        if len(x.shape) != 4 or x.shape[1] != self.num_features:
+        shape = x.shape
+        if len(shape) != 4 or shape[1] != self.num_features:
             raise ShapeError(
                 message(
                     f"BatchNorm2d({self.num_features})",
                     f"x of shape (n, {self.num_features}, h, w)",
-                    f"shape {x.shape}",
+                    f"shape {shape}",
                 )
             )
         if not self.training and self.track_running_stats:

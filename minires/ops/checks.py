@@ -25,9 +25,10 @@ def _key(option: Any) -> Any:
     return option if whole is None else whole
 
 
-def memoised(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]:
-    """``make``, a function of shapes and options, with one result for equal arguments: the same few
-    come again and again, and kernels look up their plan of a geometry by its identity."""
+def memoised(make: Callable[..., Any], shapes: int, most: int = 4096) -> Callable[..., Any]:
+    """``make``, a function of so many shapes and then options, with one result for equal arguments:
+    the same few come again and again, and kernels look up their plan of a geometry by its
+    identity."""
 
     @functools.lru_cache(maxsize=most)
     def known(args: tuple[Any, ...], types: tuple[type, ...]) -> Any:
@@ -38,11 +39,11 @@ def memoised(make: Callable[..., Any], most: int = 4096) -> Callable[..., Any]:
 
     def get(*args: Any) -> Any:
         try:
-            return known(args, types(args))
+            return known(args, types(args[shapes:]))  # the sizes in shapes are integers
         except TypeError:  # an option that cannot be a key: a list, or a mistake, which make names
             make(*args)
             args = tuple([_key(option) for option in args])
-            return known(args, types(args))
+            return known(args, types(args[shapes:]))
 
     return get
 
@@ -159,7 +160,8 @@ def check_same(name: str, *tensors: Variable) -> None:
         if not isinstance(other, Variable):
             given(name, other)
         b = other._array if other._lazy is None else other._lazy
-        if a.dtype is b.dtype and (type(a) is type(b) is np.ndarray or a.device == b.device):
+        one_device = type(a) is type(b) is np.ndarray or first.device is other.device
+        if one_device and a.dtype is b.dtype:
             continue
         if other.device != first.device:
             one, two = first.device, other.device

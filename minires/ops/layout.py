@@ -57,11 +57,11 @@ def contiguous(x: Tensor) -> Tensor:
 
 def channels_last(x: Tensor) -> Tensor:
     """``x``, (n, c, h, w), with memory in the order (n, h, w, c); itself if it is so already."""
-    if len(given("channels_last", x).shape) != 4:
-        raise ShapeError(message("channels_last", "x of shape (n, c, h, w)", x.shape))
-    lazy = x._lazy
+    lazy = given("channels_last", x)._lazy
     if lazy is not None and lazy.channels_last:
         return x
+    if len(x.shape) != 4:
+        raise ShapeError(message("channels_last", "x of shape (n, c, h, w)", x.shape))
     if x._array.transpose(0, 2, 3, 1).flags.c_contiguous:
         return x
     return ChannelsLast.apply(x)

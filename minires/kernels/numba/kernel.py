@@ -65,14 +65,20 @@ class Kernel:
         """Run the compiled kernel, here and now."""
         # A network is hundreds of launches, of twenty arguments each: these lines are to be quick.
         # Where an array begins, the loop that calls the kernel looks up itself (threads.py).
-        kinds = "".join([a.dtype.char if type(a) is _ARRAY else _NUMBER for a in arguments])
-        words = array("q", [id(a) if type(a) is _ARRAY else a for a in arguments])
-        if False in [a.flags.c_contiguous for a in arguments if type(a) is _ARRAY]:
-            scattered = next(a for a in arguments if type(a) is _ARRAY and not a.flags.c_contiguous)
-            got = f"strides {scattered.strides}"
-            raise ValueError(message(self.__name__, "contiguous arrays", got))
-        launch = self._launchers.get(kinds) or self._compile(kinds)
-        launch(words, tasks)
+        kinds, words = [], []
+        for a in arguments:
+            if type(a) is _ARRAY:
+                if not a.flags.c_contiguous:
+                    got = f"strides {a.strides}"
+                    raise ValueError(message(self.__name__, "contiguous arrays", got))
+                kinds.append(a.dtype.char)
+                words.append(id(a))
+            else:
+                kinds.append(_NUMBER)
+                words.append(a)
+        key = "".join(kinds)
+        launch = self._launchers.get(key) or self._compile(key)
+        launch(array("q", words), tasks)
 
     def address(self, arguments: tuple[Any, ...]) -> int:
         """Where the machine code for arguments of these dtypes is, with which the kernel ran."""

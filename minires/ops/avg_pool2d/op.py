@@ -120,8 +120,8 @@ class AvgPool2dGeometry:
         return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / counts)
 
 
-_windows = memoised(AvgPool2dGeometry.from_windows, most=256)
-_adaptive = memoised(AvgPool2dGeometry.adaptive, most=256)
+_windows = memoised(AvgPool2dGeometry.from_windows, shapes=1, most=256)
+_adaptive = memoised(AvgPool2dGeometry.adaptive, shapes=1, most=256)
 
 
 class AvgPool2d(Function):

@@ -56,7 +56,7 @@ def _unrows(rows: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    return channels_last(x) if x.ndim == 4 else x.contiguous()
+    return channels_last(x) if len(x.shape) == 4 else x.contiguous()
 
 
 class Affine(NamedTuple):
@@ -304,8 +304,9 @@ def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> Affi
         elif vector is not None:
             _check(x, vectors)
     affine: Affine = memo(("batch_norm", eps, vectors[2] is None), tensors, make)
-    same = x.dtype is affine.mean.dtype and x.device is affine.device
-    if not same or len(x.shape) not in (2, 4) or x.shape[1:2] != affine.mean.shape:
+    shape, mean = x.shape, affine.mean
+    same = x.dtype is mean.dtype and x.device is affine.device
+    if not same or len(shape) not in (2, 4) or shape[1:2] != mean.shape:
         _check(x, vectors)
     return affine
 

@@ -131,7 +131,7 @@ class Conv2dGeometry:
         return self.n * self.h_out * self.w_out * self.c_out * taps
 
 
-_geometry = memoised(Conv2dGeometry.from_shapes)
+_geometry = memoised(Conv2dGeometry.from_shapes, shapes=2)
 
 
 def conv2d_geometry(*sizes: Any) -> Conv2dGeometry:

@@ -96,7 +96,7 @@ def pooled_size(size: int, reach: int, stride: int, padding: int, ceil_mode: boo
     return count
 
 
-_geometry = memoised(MaxPool2dGeometry.from_shapes, most=256)
+_geometry = memoised(MaxPool2dGeometry.from_shapes, shapes=1, most=256)
 
 
 class MaxPool2d(Function):
