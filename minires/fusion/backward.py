@@ -15,10 +15,10 @@ from .forward import LazyBatchNorm, LazyImages, buffer, lazy_of, operand_of, row
 
 
 class LazySum(Lazy):
-    """Two gradients that meet: their sum, which a ReLU in front takes in its own pass."""
+    """The sum of two gradients, which a ReLU in front adds in its own pass."""
 
     def __init__(self, a: Any, b: Any) -> None:
-        if isinstance(a._lazy, LazySum):  # the third one to come: sums do not pile up
+        if isinstance(a._lazy, LazySum):  # of three gradients, two are added now
             a._lazy.realize()
         super().__init__(a.shape, a.dtype, a.device, (a, b))
         self.a, self.b = a, b
@@ -32,13 +32,14 @@ class LazySum(Lazy):
 
 
 class LazyReLUGradient(LazyImages):
-    """gy where the ReLU's output y is positive, else 0; ``made_y`` is what y was computed by."""
+    """gy where the ReLU's output y is positive, else 0. ``batch_norm`` is the lazy batch norm that
+    computed y."""
 
-    def __init__(self, gy: Variable, y: Variable, made_y: LazyBatchNorm) -> None:
+    def __init__(self, gy: Variable, y: Variable, batch_norm: LazyBatchNorm) -> None:
         meeting = lazy_of(gy)
         self.parts = (meeting.a, meeting.b) if isinstance(meeting, LazySum) else (gy,)
         super().__init__(y.shape, y.dtype, y.device, (*self.parts, y))
-        self.y, self.made_y = y, made_y
+        self.y, self.batch_norm = y, batch_norm
 
     def _compute(self) -> Any:
         y = buffer(self.y)
@@ -55,7 +56,7 @@ class LazyReLUGradient(LazyImages):
 
 class LazyBatchNormGradient(LazyImages):
     """scale * (g - share - (y - mean) * slope): batch norm's gradient for its input y; scale * g
-    where the statistics were not those of the ``batch``.
+    without ``batch``, where the statistics do not depend on y.
 
     If ``gated``, g counts only where the normalised y is positive.
     """
@@ -85,7 +86,7 @@ class LazyBatchNormGradient(LazyImages):
 
 
 def _scale_alone(coefficients: Any) -> Any:
-    """Coefficients that scale as those do, around 0 and to 0."""
+    """The coefficients with their scale alone: mean and shift are 0."""
     k = array_module(coefficients).zeros_like(coefficients)
     k[1] = coefficients[1]
     return k
@@ -155,12 +156,14 @@ def _batch_norm_gradients(
     g, own_gate, options = gy, False, {}
     if isinstance(gated, LazyReLUGradient):
         g, *second = gated.parts
-        own_gate = gated.made_y.alone and gated.made_y.affine is affine
+        own_gate = gated.batch_norm.alone and gated.batch_norm.affine is affine
         if own_gate:
             options = {"coefficients": coefficients}
         else:
             options = {"gate": rows(buffer(gated.y))}
-        if second or not own_gate:  # others will want it, or a second gradient is to be added
+        if (
+            second or not own_gate
+        ):  # others read the ReLU's gradient, or a second one is to be added
             masked = allocate(x.shape, x.dtype, x)
             options |= {"masked": masked, "second": rows(buffer(second[0])) if second else None}
     slopes = coefficients

@@ -1,4 +1,4 @@
-"""Lazy tensors of the forward pass: convolution, and batch norm with what follows it."""
+"""Lazy tensors of the forward pass: convolution; batch norm with an addition and a ReLU."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..ops.conv2d.op import Conv2dGeometry
 from ..ops.layout import channels_last
 
 
-def takes(x: Variable, what: str) -> bool:
-    """Whether the kernels that serve this tensor can take over what is called so: one of
+def takes(x: Variable, kind: str) -> bool:
+    """Whether the kernels that serve this tensor take a kind of prologue or epilogue, one of
     ``minires.kernels.operand.PROLOGUES`` or ``minires.kernels.epilogue.EPILOGUES``."""
     lazy = x._lazy
     if lazy is None:
-        return x.dtype.kind == "f" and what in _fuses(backend_name(x._array))
-    return lazy.dtype.kind == "f" and what in _fuses(backend_name(lazy.device))
+        return x.dtype.kind == "f" and kind in _fuses(backend_name(x._array))
+    return lazy.dtype.kind == "f" and kind in _fuses(backend_name(lazy.device))
 
 
 @functools.cache
@@ -32,7 +32,7 @@ def _fuses(name: str) -> frozenset[str]:
 
 
 def lazy_of(x: Any) -> Lazy | None:
-    """What is still to be computed of a tensor, or None."""
+    """The lazy array of a tensor, or None if the array is there."""
     lazy: Lazy | None = x._lazy
     return None if lazy is None or lazy.array is not None else lazy
 
@@ -43,7 +43,7 @@ def buffer(x: Any) -> Any:
 
 
 def operand_of(x: Variable) -> Any:
-    """How a kernel may read a tensor: with a prologue, where that works, else as an array."""
+    """A tensor as an operand with a prologue, if it can be read so; else its array."""
     lazy = lazy_of(x)
     operand = lazy.operand() if isinstance(lazy, LazyImages) else None
     return buffer(x) if operand is None else operand
@@ -65,7 +65,7 @@ class LazyImages(Lazy):
     channels_last = True
 
     def operand(self) -> Operand | None:
-        """How a kernel may read the result while nobody has written it; None if it cannot."""
+        """The result as an operand whose prologue computes it; None if no prologue does."""
         return None
 
 
@@ -77,16 +77,16 @@ class LazyConv2d(LazyImages):
         reads = (x, w) if b is None else (x, w, b)
         super().__init__((g.n, g.c_out, g.h_out, g.w_out), x.dtype, x.device, reads)
         self.x, self.w, self.b, self.geometry = x, w, b, geometry
-        self._keeps_forms = not is_grad_enabled()  # the weights serve as they are again and again
+        self._memoise = not is_grad_enabled()  # while the weights are not being trained
 
     def _packed(self) -> PackedWeights:
-        """The weights; where they are not being trained, with what kernels made of them."""
-        if not self._keeps_forms:
-            return self._as_they_are()
-        packed: PackedWeights = memo("packed weights", self._parameters(), self._as_they_are)
+        """The weights; memoised with their packed forms while they are not being trained."""
+        if not self._memoise:
+            return self._new_packed()
+        packed: PackedWeights = memo("packed weights", self._parameters(), self._new_packed)
         return packed
 
-    def _as_they_are(self) -> PackedWeights:
+    def _new_packed(self) -> PackedWeights:
         return PackedWeights(self.w._array, None if self.b is None else self.b._array)
 
     def _parameters(self) -> list[Any]:
@@ -134,8 +134,8 @@ class LazyBatchNorm(LazyImages):
     """(y - mean) * scale + shift + residual, through a ReLU.
 
     Args:
-        y: what is normalised.
-        affine: what it does to each channel, an :class:`~minires.ops.batch_norm.op.Affine`.
+        y: the tensor to normalise.
+        affine: the scale and shift of each channel, an :class:`~minires.ops.batch_norm.op.Affine`.
         residual: a tensor of the shape of y, or None.
         rectify: whether the ReLU is there.
     """
@@ -224,7 +224,7 @@ def conv2d(ctx: Context, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> An
     g = geometry
     small = 4 * g.n * g.c_in * g.h_in * g.w_in <= g.n * g.c_out * g.h_out * g.w_out
     read = _copied(x) if small and x._version.escaped else x
-    lazy = LazyConv2d(read, _of_our_own(w), None if b is None else _of_our_own(b), geometry)
+    lazy = LazyConv2d(read, _unescaped(w), None if b is None else _unescaped(b), geometry)
     if read._version.escaped:
         lazy.realize()
     if ctx.recorded:
@@ -245,9 +245,9 @@ def _copy(array: Any) -> Any:
     return copy
 
 
-def _of_our_own(parameter: Variable) -> Any:
-    """The parameter, or a copy if its array escaped: many look at weights, to draw or to compare
-    them, and few write there."""
+def _unescaped(parameter: Variable) -> Any:
+    """The parameter, or a copy if its array escaped. (Many users look at weights, to draw or to
+    compare them; few write there.)"""
     if parameter._version.escaped and not current().recording:
         return Variable._wrap(copied(parameter._array))
     return parameter

@@ -1,7 +1,7 @@
-"""The rules of fusion: what is done in place of a function's own ``forward`` and ``backward``.
+"""The rules of fusion: functions that the engine calls in place of ``forward`` and ``backward``.
 
-A rule gets what the function would get, with tensors in place of arrays, and may decline by
-returning None. Whatever has no rule runs as it is written in :mod:`minires.ops`.
+A rule gets the arguments of the function, with tensors in place of arrays, and may decline by
+returning None. A function without a rule runs as it is written in :mod:`minires.ops`.
 """
 
 from __future__ import annotations
