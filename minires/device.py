@@ -103,7 +103,7 @@ def cupy() -> ModuleType:
 
 
 def memory(array: Any) -> Any:
-    """The array that owns the memory this one looks at; what is no array owns itself."""
+    """The array that owns the memory of this one; an object that is no array owns itself."""
     while True:
         base = getattr(array, "base", None)
         if base is None or not hasattr(base, "dtype"):
@@ -207,8 +207,8 @@ def backend_name(place: Any) -> str:
 
 
 def backend_of(place: Any) -> ModuleType:
-    """What the kernels of an array, or of a :class:`Device`, are made with:
-    :mod:`minires.kernels.numba` or a sibling, all of which offer the same (see there).
+    """The backend of an array, or of a :class:`Device`: :mod:`minires.kernels.numba`, whose
+    docstring lists what every backend offers, or a sibling.
 
     Raises:
         KernelMissing, DTypeError, DeviceError: there is none.

@@ -22,7 +22,7 @@ AnyObserver = TypeVar("AnyObserver", bound="Observer")
 
 
 class Observer:
-    """What one evaluation showed of itself.
+    """The functions that one evaluation applied, and the choices that they made.
 
     Attributes:
         unsafe: names of the functions on the path that are not ``complex_safe``.
@@ -107,18 +107,18 @@ class Watcher(Around):
 
 @contextlib.contextmanager
 def watch(complex_step: bool = False) -> Iterator[Observer]:
-    """Observe what runs inside. With ``complex_step``, float64 and complex128 tensors mix."""
+    """Observe the operations inside. With ``complex_step``, float64 and complex128 tensors mix."""
     with observed_by(Observer(complex_step)) as observer:
         yield observer
 
 
 @contextlib.contextmanager
 def observed_by(observer: AnyObserver) -> Iterator[AnyObserver]:
-    """Let ``observer`` see what runs inside."""
-    with around("observed_by", lambda engine: Watcher(_unwatched(engine.plain()), observer)):
+    """Let ``observer`` see the operations inside ``with``."""
+    with around("observed_by", lambda engine: Watcher(_without_watcher(engine.plain()), observer)):
         yield observer
 
 
-def _unwatched(engine: Any) -> Any:
-    """The engine without whoever watches already: one observer sees what runs."""
+def _without_watcher(engine: Any) -> Any:
+    """The engine without its watcher: at most one observer sees an operation."""
     return engine.inner if isinstance(engine, Watcher) else engine

@@ -6,8 +6,8 @@ to variables of which some require a gradient makes a :class:`Node`; its edges p
 which is a topological order because an input always exists before what is computed from it.
 
 Because ``backward`` is written with tensor operations, a gradient is itself differentiable
-(``create_graph=True``). Nothing here knows any operation, nor what a tensor can do beyond ``+``
-and ``clone()``; :mod:`minires.tensor` builds the public class on :class:`Variable`.
+(``create_graph=True``). This package knows no operation, and of a tensor only ``+`` and
+``clone()``; :mod:`minires.tensor` builds the public class on :class:`Variable`.
 
 In reading order: :mod:`.tape`, :mod:`.variable`, :mod:`.context`, :mod:`.function`, :mod:`.walk`;
 then :mod:`.engine`, the one place where others change how results come to be, :mod:`.version`,

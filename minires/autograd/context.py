@@ -1,4 +1,4 @@
-"""The context: what one application of a Function remembers for its backward."""
+"""The context: the values that one application of a Function keeps for its backward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .version import Version
 
 
 class Context:
-    """What one application of a Function remembers for its backward.
+    """The values that one application of a Function keeps for its backward.
 
     ``needs_grad[i]`` says whether argument ``i`` wants a gradient. :meth:`save` keeps inputs and
     outputs, which come back from :attr:`saved` as tensors; :meth:`save_constants` keeps arrays
@@ -24,10 +24,10 @@ class Context:
     Attributes:
         needs_grad: for each argument, whether a gradient may be wanted.
         recorded: whether there will be a backward pass at all.
-        released: where what was saved was let go of, if it was.
+        released: the line that released the saved values, if one did.
     """
 
-    # what most contexts never set
+    # defaults of attributes that most contexts never set
     released: Place | None = None
     _requested: tuple[Any, ...] = ()
     _constants: tuple[Any, ...] = ()
@@ -69,7 +69,7 @@ class Context:
         results: Sequence[Any],
         outputs: Sequence[Any],
     ) -> None:
-        """Find which input or output each saved array is, and note its version."""
+        """Find out which input or output each saved array is, and note its version."""
         saved: list[tuple[Any, ...]] = []
         for array in self._requested:
             if array is None:

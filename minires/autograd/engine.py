@@ -16,8 +16,8 @@ its own around the one before.
 An engine is asked at two levels. Operations: ``forward``, ``backward``, ``add_gradients`` (of two
 that meet). Launches, the work that operations lead to: ``call`` (a function of arrays that is no
 kernel), ``launch`` (a kernel), ``replay`` (launches that were written down), ``memo`` and ``part``
-(what depends on some tensors alone), ``host_read`` (Python is about to look at a value). And three
-calls tell an engine what nobody else would notice: ``chose``, ``compared`` and ``wrote``.
+(values that depend on some tensors alone), ``host_read`` (Python is about to look at a value). And
+three calls tell an engine of events without a result: ``chose``, ``compared`` and ``wrote``.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class Eager:
     """Every operation at once, by itself.
 
     Attributes:
-        rules: what to do in place of ``forward``, by function: ``rule(ctx, *args, **options)``
+        rules: functions to call in place of ``forward``: ``rule(ctx, *args, **options)``
             returns a tensor, or None to decline. Here there are none.
-        backward_rules: what to do in place of ``backward``: ``rule(ctx, *gys)`` returns what
-            backward does, or None to decline.
+        backward_rules: the same in place of ``backward``: ``rule(ctx, *gys)`` returns the
+            gradients, or None to decline.
         watching: whether somebody looks at single operations.
         recording: whether launches are written down.
         complex_step: whether a derivative is being taken by a complex step, where dtypes mix.
@@ -85,8 +85,8 @@ class Eager:
         arrays: list[Any],
         options: dict[str, Any],
     ) -> Any:
-        """The same from the arrays of the arguments: ``function.forward``, and tensors around what
-        it returns."""
+        """The outputs of ``function`` from the arrays of its arguments: ``function.forward``, and
+        tensors around its results."""
         token = quiet()  # inf and nan are results
         try:
             result = function.forward(ctx, *arrays, **options)
@@ -95,7 +95,7 @@ class Eager:
         return tensors(function, ctx, args, arrays, options, result)
 
     def backward(self, node: Node, gys: Sequence[Variable]) -> Any:
-        """The gradients of a node's arguments from those of its outputs."""
+        """The gradients of a node's arguments from the gradients of its outputs."""
         rule = self.backward_rules.get(node.function)
         if rule is not None:
             gxs = rule(node.ctx, *gys)
@@ -156,9 +156,9 @@ class Eager:
         return make()
 
     def host_read(self, what: str) -> None:
-        """Python is about to see a value, and may do what depends on it."""
+        """Python is about to see a value, and may decide by it."""
 
-    # -- what an engine is told
+    # -- events
 
     def chose(self, name: str, choices: Callable[[], Any]) -> None:
         """An operation with kinks chose; ``choices`` makes the array of its choices."""
@@ -249,7 +249,7 @@ def host_read(what: str) -> None:
     """:meth:`Eager.host_read` of the current engine.
 
     Raises:
-        CaptureError: the engine writes down what is launched.
+        CaptureError: the engine records launches.
     """
     _engine.get().value.host_read(what)
 
@@ -277,8 +277,8 @@ def tensors(
     options: dict[str, Any],
     result: Any,
 ) -> Any:
-    """Tensors around what a function's forward returned, an array or a tuple of arrays; and in its
-    context what was to be saved."""
+    """Tensors around the ``result`` of a function's forward, an array or a tuple of arrays; saved
+    arrays are bound in its context."""
     if type(result) is tuple:
         outputs = tuple([Variable._wrap(array) for array in result])
         results: tuple[Any, ...] = result

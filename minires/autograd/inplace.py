@@ -21,7 +21,7 @@ from .variable import Variable
 
 
 def check_inplace(target: Variable, *sources: Any) -> bool:
-    """Whether an in-place write must be recorded; refuses those that cannot be."""
+    """Whether an in-place write must be recorded; refuses a write that cannot be."""
     target._version.flush_readers()
     if not _grad_mode.get().value:
         return False
@@ -79,10 +79,10 @@ def replace(target: Variable, new: Variable) -> None:
 
 
 def _take(target: Variable, new: Variable) -> None:
-    """Let ``target``, which is lazy, stand for what ``new`` stands for."""
+    """Give ``target``, which is lazy, the array or the lazy array of ``new``."""
     lazy = new._lazy
     if lazy is not None and new._node is not None and new._node.ctx.saves(lazy):
-        lazy = lazy.again()  # the target may be written once more, and what was saved may not
+        lazy = lazy.again()  # the target may be written once more, the saved output may not
     target._lazy = lazy
     if lazy is None:
         target._array = new._array
@@ -101,7 +101,7 @@ def check_writeable(target: Variable) -> None:
 
 
 def written(target: Variable, new: Variable | None) -> None:
-    """The array was written in place; ``new`` carries the history of what is in it now."""
+    """Count a write in place; ``new`` has the history of the values that were written."""
     if new is None:
         target._version.bump()
         return
@@ -125,7 +125,7 @@ def written(target: Variable, new: Variable | None) -> None:
 
 
 class CopyIntoView(Function):
-    """base[view] = new: what a base becomes when one of its views is written in place."""
+    """base[view] = new: the base after one of its views was written in place."""
 
     @staticmethod
     def backward(ctx: Context, gy: Any) -> Any:

@@ -33,7 +33,7 @@ class Lazy:
 
     Args:
         shape, dtype, device: of the array to come.
-        reads: the variables whose memory will be read for it.
+        reads: the variables whose memory the computation will read.
 
     Attributes:
         array: the array, once it is there.
@@ -56,7 +56,7 @@ class Lazy:
         raise NotImplementedError
 
     def _forget(self) -> None:
-        """Let go of what was only needed to compute it."""
+        """Drop the attributes that were only needed to compute the array."""
 
     def realize(self) -> Any:
         """The array, computed now if it was not before."""
@@ -65,7 +65,7 @@ class Lazy:
         return self.array
 
     def realize_by(self, compute: Callable[[], Any]) -> bool:
-        """Compute the array by ``compute`` unless it is there already; says whether it was not."""
+        """Compute the array by ``compute``, unless it is there already; whether it was not."""
         with computing:
             if self.array is not None:
                 return False
@@ -78,5 +78,5 @@ class Lazy:
         return True
 
     def again(self) -> Lazy | None:
-        """The same values once more, to be computed on their own; None if that is not possible."""
+        """Another lazy array with the same values; None if there can be none."""
         return None

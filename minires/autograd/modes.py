@@ -1,4 +1,4 @@
-"""The modes of automatic differentiation: what is recorded, and sums as they are defined.
+"""The modes of automatic differentiation: recording on or off, and precise sums.
 
 All of them are context managers and decorators, with or without parentheses, of functions,
 generator functions, coroutine functions and asynchronous generators; see :mod:`minires.mode`.
@@ -80,8 +80,8 @@ def precise(function: Any = None) -> Any:
     quarter of the multiplications: rounding errors are some ten times as large, they reach
     neighbouring outputs, and so do NaN and infinity (Lavin and Gray, 2015, arXiv:1509.09308). In
     evaluation, batch norm is multiplied into the weights of the convolution in front. Neither
-    happens in what runs inside, nor in the backward pass of what was recorded inside, whenever that
-    runs. See docs/kernels.md for when to use it, and what it costs.
+    happens inside this mode, nor in the backward pass of operations that were recorded inside,
+    whenever that pass runs. docs/kernels.md says when to use the mode, and its cost.
 
     >>> import minires as mr
     >>> with mr.precise():

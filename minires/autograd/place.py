@@ -1,4 +1,4 @@
-"""Which line of the user's code is being run: what messages name."""
+"""The line of the user's code that is being run, for messages."""
 
 from __future__ import annotations
 

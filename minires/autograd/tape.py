@@ -1,4 +1,4 @@
-"""What the tape is made of: nodes, one for each recorded operation."""
+"""The tape: nodes, one for each recorded operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Edge = Any  # a leaf Variable, (Node, index of its output), or None for no gradi
 
 
 class Array(Protocol):
-    """What has a shape, a dtype and a device: a variable."""
+    """An object with a shape and a dtype: a variable."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -24,15 +24,15 @@ class Array(Protocol):
 
 
 class Node:
-    """One recorded operation: what to call on the way back, and where its gradients go.
+    """One recorded operation: its function and context, and where its gradients go.
 
     Attributes:
         function: the :class:`~.function.Function` that was applied.
-        ctx: the :class:`~.function.Context` of that application.
+        ctx: the context of that application.
         edges: for each argument, where its gradient goes.
         metas: for each argument, shape, dtype and device of its gradient.
-        outputs: the same of each output.
-        hooks: by the index of an output, what is called with its gradient.
+        outputs: shape, dtype and device of each output.
+        hooks: by the index of an output, the functions to call with its gradient.
         order: nodes are numbered as they are made.
         place: the line of the user's code that applied the function.
     """

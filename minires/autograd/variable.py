@@ -24,14 +24,14 @@ class Variable:
 
     _class: ClassVar[type[Variable]]
 
-    # Set in every tensor, for they are read at every operation:
+    # Set in every tensor, for every operation reads these:
     _array: Any  # not there while the tensor is lazy
     _version: Version
     _lazy: Lazy | None  # the array to come, while it is still to be computed
-    _node: Node | None  # what made the tensor, if that is recorded
+    _node: Node | None  # the operation that made the tensor, if it is recorded
     _view: tuple[Variable, tuple[Any, ...], bool] | None  # base, steps, whether recorded
     _requires_grad: bool
-    # and what most tensors never set:
+    # and these, which most tensors never set:
     _index = 0  # which output of the node the tensor is
     _node_version = 0  # the version that the node belongs to
     _retains = False
@@ -76,7 +76,7 @@ class Variable:
         return variable
 
     def __getattr__(self, name: str) -> Any:
-        """Called for what is not there: the array of a lazy tensor, which is computed now."""
+        """Called for missing attributes: computes the array of a lazy tensor."""
         if name != "_array":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         lazy = self._lazy
@@ -295,4 +295,4 @@ class Keeper:
         self.variable = weakref.ref(variable)  # the tensor holds its node, and that its hooks
 
     def __call__(self, gradient: Any) -> None:
-        """The walk looks for these itself, to keep what the last hook made of the gradient."""
+        """Nothing: the walk looks for keepers itself, and keeps the result of the last hook."""

@@ -1,4 +1,4 @@
-"""Versions: what happened to a piece of memory since it was made."""
+"""Versions: how often a piece of memory was written, and who may still read or write it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from .lazy import Lazy
 from .place import Place, caller
 
-MANY = 16  # readers of one memory: time to see which of them are done
+MANY = 16  # readers of one memory; beyond, readers that are done are dropped
 
 
 class Version:
-    """What happened to an array's memory; views share it.
+    """The history of an array's memory; views share it.
 
     Attributes:
         count: how often the memory was written in place, last at ``place``.
@@ -26,11 +26,11 @@ class Version:
     event: ClassVar[int] = 0  # the number of the last write or escape of all memory
     _events: ClassVar[Iterator[int]] = itertools.count(1)
 
-    # what most memory keeps: a new Version sets nothing, for every tensor has one
+    # defaults as class attributes: every tensor has a Version, and a new one sets nothing
     count = restored = 0
     place: Place = ("", 0)
     escaped = False
-    memoised: dict[Any, tuple[Any, ...]] | None = None  # what was made of the values, by key
+    memoised: dict[Any, tuple[Any, ...]] | None = None  # values made from this memory, by key
     _readers: list[weakref.ref[Lazy]] | None = None
     _most = MANY
 
@@ -42,13 +42,13 @@ class Version:
         self.memoised = None
 
     def advance(self, times: int) -> None:
-        """Note so many writes that were recorded before."""
+        """Note so many writes, which a replay repeats."""
         self.count += times
         self.memoised = None
         Version.event = next(Version._events)
 
     def restore(self, count: int) -> None:
-        """Say that the memory is what it was at this count again."""
+        """Note that the memory has the values again that it had at this count."""
         self.count, self.memoised = count, None
         self.restored += 1
         Version.event = next(Version._events)

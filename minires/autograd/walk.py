@@ -79,7 +79,7 @@ def _variables(name: str, values: Any) -> list[Any]:
 
 
 def check_flags(op: str, retain_graph: Any, create_graph: Any) -> None:
-    """Refuse what says neither yes nor no."""
+    """Refuse flags that are neither true nor false."""
     if retain_graph is not None:
         flag(op, "retain_graph", retain_graph)
     flag(op, "create_graph", create_graph)
@@ -153,14 +153,14 @@ def walk(
     create_graph: bool,
 ) -> list[Any]:
     """The backward pass, iterative. With ``inputs`` their gradients are returned, else the leaves'
-    are added to ``.grad``. Releases what nodes saved as it goes, unless told to retain it."""
+    are added to ``.grad``. Saved arrays are released on the way, unless they are to be retained."""
     retain = create_graph if retain_graph is None else retain_graph
-    here = caller()
+    place = caller()
     sums: dict[Node, list[Any]] = {}  # the gradients of each node's outputs, so far
     leaves: dict[int, tuple[Variable, list[Any]]] = {}  # the same for leaves, by id
     own: set[int] = set()  # arrays in sums and leaves that the walk added up itself
-    kept: list[tuple[Variable, Any]] = []  # what retain_grad asked for
-    exposed = {id(memory(g._array)) for g in gradients if isinstance(g, Variable)}
+    kept: list[tuple[Variable, Any]] = []  # gradients for retain_grad
+    escaped = {id(memory(g._array)) for g in gradients if isinstance(g, Variable)}
     heap: list[Node] = []
     wanted: dict[Any, Any] = {}
     if inputs is not None:
@@ -198,12 +198,12 @@ def walk(
             if isinstance(hook, Keeper):
                 keepers.append(hook.variable())
                 continue
-            exposed.add(id(memory(gradient._array)))  # the hook may hold on to it
+            escaped.add(id(memory(gradient._array)))  # the hook may hold on to it
             replaced = hook(gradient)
             if replaced is not None:
                 _check(replaced, gradient.shape, gradient.dtype, "hook")
                 gradient = replaced
-                exposed.add(id(memory(gradient._array)))
+                escaped.add(id(memory(gradient._array)))
         kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
         return gradient
 
@@ -229,11 +229,11 @@ def walk(
                     wanted[node, index] = gradient
             if leading is not None and node not in leading:
                 continue
-            for edge, gx in zip(node.edges, _backward_of(node, gys, here)):
+            for edge, gx in zip(node.edges, _backward_of(node, gys, place)):
                 if edge is not None and gx is not None:
                     deliver(edge, gx)
             if not retain:
-                node.ctx.release(here)
+                node.ctx.release(place)
         totals = [
             (leaf, run_hooks(leaf._hooks, total))
             for key, (leaf, (total,)) in leaves.items()
@@ -244,7 +244,7 @@ def walk(
             for leaf, gradient in receiving:  # nothing has failed, and no .grad has changed so far
                 present = leaf._grad
                 if present is None:
-                    leaf._grad = _unaliased(gradient, exposed, create_graph)
+                    leaf._grad = _unaliased(gradient, escaped, create_graph)
                 elif create_graph or not writeable(present._array):
                     leaf._grad = present + gradient
                 else:
@@ -259,7 +259,7 @@ def walk(
             edge = variable._edge()
             gradient = wanted[edge if isinstance(edge, tuple) else id(edge)]
             if gradient is not None:
-                gradient = _unaliased(gradient, exposed, create_graph)
+                gradient = _unaliased(gradient, escaped, create_graph)
             result.append(gradient)
         return result
 
@@ -282,14 +282,14 @@ def _accumulate(total: Variable, gradient: Variable) -> None:
         unquiet(token)
 
 
-def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
-    """Call a node's backward, and hold what it returns to its contract."""
+def _backward_of(node: Node, gys: list[Any], place: Place) -> Sequence[Any]:
+    """Call a node's backward, and check the gradients that it returns."""
     ctx, name = node.ctx, node.function.__name__
     if ctx.released is not None:
         raise GraphError(
             f"the values that {name} saved at {show_place(node.place)} were released by the "
             f"first backward at {show_place(ctx.released)}; a second one came at "
-            f"{show_place(here)}. Compute the result again, or pass retain_graph=True."
+            f"{show_place(place)}. Compute the result again, or pass retain_graph=True."
         )
     for index, (shape, dtype, device) in enumerate(node.outputs):
         if gys[index] is None:
@@ -321,15 +321,15 @@ def _backward_of(node: Node, gys: list[Any], here: Place) -> Sequence[Any]:
     return gxs
 
 
-def _unaliased(gradient: Any, exposed: set[int], create_graph: bool) -> Any:
+def _unaliased(gradient: Any, escaped: set[int], create_graph: bool) -> Any:
     """A gradient the user may change without changing another one (or anything else)."""
     array = gradient._array
     root = memory(array)
-    fresh = id(root) not in exposed and writeable(root) and root.size == array.size
+    fresh = id(root) not in escaped and writeable(root) and root.size == array.size
     if not fresh:
         gradient = gradient.clone() if create_graph else Variable._wrap(copied(array))
         root = memory(gradient._array)
-    exposed.add(id(root))
+    escaped.add(id(root))
     return gradient if create_graph or gradient._node is None else gradient.detach()
 
 
