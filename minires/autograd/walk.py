@@ -314,7 +314,8 @@ def _backward_of(node: Node, gys: list[Any], place: Place) -> Sequence[Any]:
         if not isinstance(gx, Variable):
             expected = f"a tensor for argument {index}"
             raise GraphError(message(f"{name}.backward", expected, type(gx).__name__))
-        _check(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
+        if gx.shape != meta[0] or gx.dtype != meta[1]:
+            _check(gx, meta[0], meta[1], f"{name}.backward, argument {index}")
         # a saved array is no gradient: it may be the user's
         if gx._lazy is None and id(memory(gx._array)) in kept:
             gxs[index] = gx = gx.clone()

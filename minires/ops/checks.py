@@ -186,13 +186,14 @@ def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
     if not (isinstance(x, Variable) and isinstance(y, Variable)):
         like = x if isinstance(x, Variable) else y
         x, y = operand(name, x, given(name, like)), operand(name, y, like)
-    if isinstance(x, Variable) and isinstance(y, Variable):
-        check_same(name, x, y)
-        a, b = x.shape, y.shape
-        if a != b:
-            for m, n in zip(reversed(a), reversed(b)):
-                if m != n and m != 1 and n != 1:
-                    raise ShapeError(message(name, "shapes that broadcast", f"{a} and {b}"))
+        if not (isinstance(x, Variable) and isinstance(y, Variable)):
+            return x, y  # a number meets every shape
+    check_same(name, x, y)
+    a, b = x.shape, y.shape
+    if a != b:
+        for m, n in zip(reversed(a), reversed(b)):
+            if m != n and m != 1 and n != 1:
+                raise ShapeError(message(name, "shapes that broadcast", f"{a} and {b}"))
     return x, y
 
 
