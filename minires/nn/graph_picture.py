@@ -132,7 +132,7 @@ class _Text:
         self.sizes = Counter(step.module for step in self.steps)
 
     def sources(self, node: Node) -> list[tuple[Node, Value]]:
-        """What a node reads of what the pass computed: where it comes from, and the tensor."""
+        """(node it comes from, tensor) of each computed tensor that a node reads."""
         values = node.values if isinstance(node, Step) else []
         return [(self.origin[value], value) for value in values if value in self.origin]
 

@@ -11,7 +11,7 @@ from minires.tensor import Tensor
 
 
 class Hooked(Protocol):
-    """What is asked of a module here."""
+    """The attributes of a module that hooks need."""
 
     _backward_hooks: dict[int, Callable[..., Any]]
 

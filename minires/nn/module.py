@@ -22,7 +22,7 @@ from minires.nn.hooks import call_watched
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
 from minires.tensor import Tensor, as_dtype
 
-changes = 0  # of attributes and hooks of modules, counted so that those who remember can tell
+changes = 0  # how often attributes or hooks of any module changed: captured graphs compare it
 
 
 def _changed() -> None:
@@ -47,7 +47,7 @@ class ModuleAttributeError(MiniresError, AttributeError):
 
 
 class IncompatibleKeys(NamedTuple):
-    """What :meth:`Module.load_state_dict` could not pair up."""
+    """The names that :meth:`Module.load_state_dict` could not pair up."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -439,7 +439,7 @@ class Module:
     # ---------------------------------------------------------------------- text
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses of a layer without children."""
+        """The text between the parentheses of a layer without children."""
         return ""
 
     def __repr__(self) -> str:
@@ -455,7 +455,7 @@ class Module:
 
 
 def _converter(target: Any) -> Callable[[Any], Any]:
-    """What :meth:`Module.to` does to an array, for a device or a float dtype."""
+    """The function that :meth:`Module.to` applies to each array, for a device or a float dtype."""
     name = target.split(":")[0] if isinstance(target, str) else ""
     if isinstance(target, Device) or name in ("cpu", "cuda"):
         device = Device.parse(target)

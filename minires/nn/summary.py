@@ -38,7 +38,7 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """What :func:`summary` found; ``str()`` is the table."""
+    """The result of :func:`summary`; ``str()`` is the table."""
 
     model: str
     input_shape: tuple[int, ...]

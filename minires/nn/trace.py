@@ -61,7 +61,7 @@ class Step:
         options: its keyword arguments.
         module: the dotted path of the module whose ``forward`` applied it.
         place: the line outside minires' engine that did.
-        ctx: what its backward would need, if the pass was recorded.
+        ctx: the context for its backward, if the pass was recorded.
     """
 
     function: Any
@@ -80,7 +80,7 @@ class Step:
 
 @dataclass(eq=False)
 class Trace:
-    """What one forward pass was.
+    """The operations and tensors of one forward pass.
 
     Attributes:
         calls: for each call of a module, in the order of their ends, its dotted path and what it
@@ -240,7 +240,7 @@ class _Recorder(Observer):
         return value
 
     def value(self, variable: Any) -> Value:
-        """What stands for this tensor in the trace; a constant if nothing is known of it."""
+        """The :class:`Value` of this tensor in the trace; a constant if the tensor is unknown."""
         known = self._known.get(id(variable._array))
         if known is None:
             value = Value(variable.shape, variable.dtype, array=variable._array)

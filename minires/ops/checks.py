@@ -1,4 +1,4 @@
-"""What operations share: checks of operands and options, memory layouts."""
+"""Checks of operands and options, and memory layouts, which operations share."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ def plain(name: str, value: Any) -> bool | int | float | complex:
 
 @functools.cache
 def _range(dtype: Any) -> tuple[int, int]:
-    """The integers that a tensor of this dtype can meet: those that it has, or those that a float
-    of double precision comes near to."""
+    """The least and the largest integer that may meet a tensor of this dtype: its own range, or for
+    floats the range of double precision."""
     if dtype.kind in "fc":
         return -(2**1023), 2**1023
     limits = np.iinfo(np.int64 if dtype.kind == "b" else dtype)
@@ -198,8 +198,8 @@ def binary_operands(name: str, x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def ordered(value: Any) -> Any:
-    """What a comparison looks at in an array or a number: in a complex step the real part, for
-    the imaginary part carries a derivative and must not choose."""
+    """An array or a number as comparisons see it: in a complex step the real part, for the
+    imaginary part carries a derivative and must not choose."""
     return value.real if in_complex_step() else value
 
 

@@ -1,7 +1,7 @@
-"""Comparisons, and what else acts on each entry by itself but has no derivative.
+"""Comparisons, integer arithmetic and signs: functions of single entries without a derivative.
 
-What they give steps from one value to the next as their arguments move, so each step of a float
-tensor is a kink in whatever is computed from it: they report it with ``switch``.
+Their results step from one value to the next as their arguments move. Each step is a kink in
+whatever is computed from the result: the functions report their choices with ``switch``.
 """
 
 from __future__ import annotations

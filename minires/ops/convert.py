@@ -103,7 +103,7 @@ def zero_(x: Tensor) -> Tensor:
 
 @tensor_method("copy_")
 def copy_(x: Tensor, source: Any) -> Tensor:
-    """Write ``source``'s values here, in place, broadcast and cast as needed.
+    """Write ``source``'s values into this tensor, in place, broadcast and cast as needed.
 
     Raises:
         ShapeError: ``source`` does not broadcast to this tensor's shape.

@@ -74,7 +74,7 @@ class ScatterAdd(Function):
 
 
 class SetItem(Function):
-    """What an array becomes when ``values`` are written into it at an index, in place."""
+    """(x, values) → x after ``values`` were written at an index, in place."""
 
     # not complex_safe: there is no forward, and real memory cannot take what a complex step writes
 

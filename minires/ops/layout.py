@@ -27,7 +27,7 @@ class Contiguous(Function):
 
 
 class ChannelsLast(Function):
-    """The same values, in the memory order (n, h, w, c) that kernels work on."""
+    """x → x in the memory order (n, h, w, c), as kernels read it."""
 
     complex_safe = True
 

@@ -229,7 +229,7 @@ class PutAlong(Function):
 
 
 class Extremum(NamedTuple):
-    """What ``x.max(dim)`` gives: the values, and where along ``dim`` they stand."""
+    """The result of ``x.max(dim)``: values, and their positions along ``dim``."""
 
     values: Tensor
     indices: Tensor

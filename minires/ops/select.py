@@ -18,7 +18,7 @@ from .reduce import Dims, TakeAlong, amax, amin, dimension, dims, numpy_names, s
 
 
 class TopK(NamedTuple):
-    """What :func:`topk` gives: the values, and where along ``dim`` they stand."""
+    """The result of :func:`topk`: values, and their positions along ``dim``."""
 
     values: Tensor
     indices: Tensor

@@ -163,7 +163,7 @@ def _parameters_exchanged(right: Any, ctx: Context, gy: Tensor) -> Any:
 def _handing_out_the_cotangent() -> Iterator[None]:
     """Add gives its upstream gradient on as it is; the walk copies it before a user sees it."""
     walk = sys.modules["minires.autograd.walk"]  # the package's attribute is the function
-    with _replaced(walk, "_unaliased", lambda gradient, exposed, create_graph: gradient):
+    with _replaced(walk, "_unaliased", lambda gradient, escaped, create_graph: gradient):
         yield
 
 

@@ -111,7 +111,7 @@ def train_epoch(
         on_step: called after every step with its index from 0 and its loss.
         capture: record the Python of a step once and repeat what it computes, see
             :func:`minires.capture`: the same numbers in less time, for a ``model`` that is a
-            module whose Python does not depend on values. :func:`fit` keeps the recording from
+            module whose Python does not depend on values. :func:`fit` keeps the graph from
             epoch to epoch.
 
     Raises:

@@ -43,7 +43,7 @@ def _train(net: Module, batch: int) -> None:
     optimizer = SGD(net.parameters(), 0.0, momentum=0.9, weight_decay=1e-4)
     labels = np.zeros(batch, np.int64)
     # Images that are in the kernels' layout already, as those of one channel always are, are not
-    # copied. The caller has them, then, so that the first convolution's work cannot be put off:
+    # copied. The caller has them, then, so that the first convolution cannot be deferred:
     # there are two ways to go through the net.
     copied = np.zeros((batch, c, h, w), np.float32)
     as_they_are = np.zeros((batch, h, w, c), np.float32).transpose(0, 3, 1, 2)

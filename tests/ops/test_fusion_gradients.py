@@ -239,7 +239,7 @@ def test_a_pass_on_the_references_only(launches):
 
 
 class Doubled(mr.Function):
-    """Its backward gets a gradient that is put off, and works with operations on it."""
+    """Its backward gets a lazy gradient, and works with operations on it."""
 
     @staticmethod
     def forward(ctx, x):

@@ -213,7 +213,7 @@ WRITES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
 def test_writing_at_any_stage(name):
-    """Into the tensor, or into what its pending work reads: as if nothing had been put off."""
+    """Into the tensor, or into the memory that its lazy array reads: as if all were eager."""
     for training in (True, False):
         for at in STAGES:
             both_ways(lambda: follow(at, WRITES[name], training))  # noqa: B023
@@ -228,7 +228,7 @@ def test_writing_at_any_stage(name):
 
 @pytest.mark.parametrize("of", ["x", *STAGES[:-1]])
 def test_writing_later_into_an_array_that_was_handed_out(of):
-    """Unseen, at every later stage; nothing that was put off may read it then."""
+    """Unseen, at every later stage; no deferred operation may read it then."""
 
     def follow(at):
         chain, array = Chain(training=False), None

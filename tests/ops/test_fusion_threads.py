@@ -1,4 +1,4 @@
-"""Fusion: threads that build, look and fork while work is put off."""
+"""Fusion: threads that build, look and fork while work is deferred."""
 
 from __future__ import annotations
 

@@ -371,4 +371,4 @@ def only_ours_refuses(case: Case) -> None:
 def _call(side: Ours | Theirs, line: str, inputs: dict[str, np.ndarray]) -> None:
     result = evaluate(line, {**side.names, **{n: side.tensor(a) for n, a in inputs.items()}})
     if side.is_tensor(result):
-        side.array(result)  # work that was put off is done, and may fail, when someone looks
+        side.array(result)  # deferred work is done, and may fail, when someone looks

@@ -94,7 +94,7 @@ def test_who_uses_kernels_is_known(case, monkeypatch):
     monkeypatch.setattr(sys.modules["minires.device"], "_kernel_module", refuse)
     if case.kernels and str(case) != "cross_entropy, probabilities":
         with pytest.raises(KernelMissing):
-            subject(*leaves).detach().numpy()  # work may be put off until someone looks
+            subject(*leaves).detach().numpy()  # work may be deferred until someone looks
     else:
         subject(*leaves).detach().numpy()
 

@@ -8,7 +8,7 @@ out for any number of threads, whichever of them does a task.
 
 There is one loop over tasks in all of minires, compiled once (:mod:`.pool`). It gets a kernel by
 its address and the kernel's arguments in an array (:mod:`.launch`), and it takes any number of
-launches, one after another: those of a recording (:class:`Launches`) follow each other without
+launches, one after another: those of a captured graph (:class:`Launches`) follow each other without
 Python between them.
 """
 

@@ -60,7 +60,7 @@ def _laid_out(x: Tensor) -> Tensor:
 
 
 class Affine(NamedTuple):
-    """What batch norm does to each channel: copies, for the parameters may change."""
+    """The numbers of each channel that batch norm applies: copies, for parameters may change."""
 
     w: Any  # (c,)
     b: Any  # (c,)
@@ -91,8 +91,8 @@ class BatchNormStatistics(Function):
 
 
 class BatchNorm(Function):
-    """(x, w, b) → y with given statistics; ``batch`` says that they are those of x. ``affine``
-    holds the same numbers for engines that defer."""
+    """(x, w, b) → y with given statistics; ``batch``: they are the statistics of x. ``affine`` holds
+    the same numbers once more, as kernels read them."""
 
     complex_safe = True
 
@@ -271,8 +271,8 @@ def _check(x: Tensor, vectors: Sequence[Tensor | None], batch: bool = False) -> 
 def _affine(
     weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float, running: Any = None
 ) -> Affine:
-    """The scale and shift of each channel. ``running``, if given, holds the running statistics, in
-    which mean and var are to be followed up, with two numbers: see the kernel."""
+    """The scale and shift of each channel. ``running``, if given, is (running_mean, running_var,
+    momentum, m / (m - 1)): the kernel updates both running statistics by mean and var."""
     xp = array_module(mean)
     w = xp.ones_like(mean) if weight is None else weight._array
     b = xp.zeros_like(mean) if bias is None else bias._array
@@ -289,8 +289,8 @@ def _affine(
 
 
 def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> Affine:
-    """The same by the running statistics, which with the parameters are mostly those of the last
-    call: what follows from them is then remembered, and that they fit together."""
+    """The scale and shift of each channel from the running statistics. Statistics and parameters
+    mostly have not changed since the last call: the result is memoised, and so is that they fit."""
 
     def make() -> Affine:
         _check(x, vectors)
