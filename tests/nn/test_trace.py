@@ -137,13 +137,13 @@ def test_needed_leaves_out_what_no_output_depends_on():
     assert [s.function.__name__ for s in seen.needed()] == ["Mul"]
 
 
-def test_nodes_only_with_gradients():
+def test_contexts_only_with_gradients():
     net = BasicBlock(3, 3)
     net.bn1.num_batches_tracked.fill_(1)
     net.bn2.num_batches_tracked.fill_(1)
     x = mr.randn(2, 3, 4, 4)
-    assert all(step.node is None for step in trace("test", net, [x]).steps)
-    recorded = [s.function.__name__ for s in trace("test", net, [x], grad=True).steps if s.node]
+    assert all(step.ctx is None for step in trace("test", net, [x]).steps)
+    recorded = [s.function.__name__ for s in trace("test", net, [x], grad=True).steps if s.ctx]
     assert recorded[:3] == ["Conv2d", "BatchNorm", "ReLU"]
     assert x.grad is None
 

@@ -91,8 +91,8 @@ class BatchNormStatistics(Function):
 
 
 class BatchNorm(Function):
-    """(x, w, b) → y with given statistics; ``batch``: they are the statistics of x. ``affine`` holds
-    the same numbers once more, as kernels read them."""
+    """(x, w, b) → y with given statistics; ``batch``: they are the statistics of x. ``affine``
+    holds the same numbers once more, as kernels read them."""
 
     complex_safe = True
 
