@@ -289,8 +289,9 @@ def tensors(
             outputs[0]._become_view(args[0], (function, args[1:], options))
     else:
         for out in outputs:
+            made = out._array
             for array in arrays:
-                if array is out._array:
+                if array is made:
                     out._array = array.copy()  # an input handed through is no memory of its own
     if ctx._requested and ctx.recorded:
         ctx.bind(args, arrays, results, outputs)

@@ -39,7 +39,8 @@ def lazy_of(x: Any) -> Lazy | None:
 
 def buffer(x: Any) -> Any:
     """The contiguous (n, h, w, c) array of a tensor, computed if need be."""
-    return nhwc(channels_last(x)._array)
+    array = nhwc(x._array)
+    return array if array.flags.c_contiguous else nhwc(channels_last(x)._array)
 
 
 def operand_of(x: Variable) -> Any:
