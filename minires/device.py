@@ -116,6 +116,11 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
 
 
+def as_array(value: Any) -> Any:
+    """NumPy's reductions return numbers: these as arrays. An array as it is."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
 def writeable(array: Any) -> bool:
     """Whether an array may be written to: on a GPU every one may."""
     return getattr(array.flags, "writeable", True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from .arguments import as_integer
 from .autograd import Variable, host_read, show_place
-from .device import CPU, Device, cupy, move
+from .device import CPU, Device, cupy, is_array, move
 from .errors import (
     ArgumentError,
     DeviceError,
@@ -441,6 +441,7 @@ def given(name: str, x: Any) -> Tensor:
 
 def make(array: Any, requires_grad: bool, device: str | Device = CPU) -> Tensor:
     """A tensor on a new array, which nobody else has."""
-    result = Tensor(move(np.asarray(array), Device.parse(device)), requires_grad)
+    array = array if is_array(array) else np.asarray(array)
+    result = Tensor(move(array, Device.parse(device)), requires_grad)
     result._version.escaped = False
     return result

@@ -17,6 +17,7 @@ import numpy as np
 
 from .autograd.context import Context
 from .autograd.engine import Around, around
+from .device import CPU, move
 
 AnyObserver = TypeVar("AnyObserver", bound="Observer")
 
@@ -98,7 +99,7 @@ class Watcher(Around):
 
     def chose(self, name: str, choices: Callable[[], Any]) -> None:
         array = choices()
-        array = np.ascontiguousarray(array.get() if hasattr(array, "get") else array)
+        array = np.ascontiguousarray(move(array, CPU))
         if array.dtype.kind == "f":  # signs and quotients: the same choice in any precision
             array = array.astype(np.float64)
         digest = hashlib.blake2b(array.data, digest_size=8).digest()

@@ -29,6 +29,7 @@ OPERATORS = """
 """.split()  # noqa: SIM905
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 NEW = ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")  # functions, and *_like
+UNKNOWN = {"initial", "where"}  # options of NumPy's functions that CuPy's do not have
 DEVICES = 2
 
 
@@ -98,11 +99,11 @@ class Array:
         return _wrapped(value, self) if callable(value) else _wrap(value, self)
 
     def __getitem__(self, index):
+        _refuse_numpy([index])
         return _wrap(np.asarray(self._values[_unwrap(index)]), self)
 
     def __setitem__(self, index, value):
-        if isinstance(value, np.ndarray) and value.ndim:
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        _refuse_numpy([index, value])
         self._values[_unwrap(index)] = _unwrap(value, self)
 
     def __len__(self):
@@ -117,10 +118,17 @@ class Array:
     __hash__ = None
 
 
+def _refuse_numpy(values):
+    for value in values:
+        if isinstance(value, tuple | list):
+            _refuse_numpy(value)
+        elif isinstance(value, np.ndarray) and value.ndim:
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+
+
 def _operator(name):
     def operator(self, *others):
-        if any(isinstance(other, np.ndarray) and other.ndim for other in others):
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        _refuse_numpy(others)
         result = getattr(self._values, name)(*[_unwrap(other, self) for other in others])
         return self if result is self._values else _wrap(result, self)
 
@@ -171,8 +179,9 @@ def _wrapped(function, owner=None, new=False):
     def call(*args, **options):
         given = [*args, *options.values()]
         like = _first(given) if owner is None else owner
-        if any(isinstance(value, np.ndarray) and value.ndim for value in given):
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        _refuse_numpy(given)
+        if UNKNOWN.intersection(options):
+            raise TypeError(f"{UNKNOWN.intersection(options)}: unexpected keyword arguments")
         out = options.get("out")
         result = function(
             *[_unwrap(value, like) for value in args],
@@ -180,6 +189,8 @@ def _wrapped(function, owner=None, new=False):
         )
         return out if isinstance(out, Array) else _wrap(result, None if new else like)
 
+    if hasattr(function, "at"):
+        call.at = lambda *args: function.at(*[_unwrap(value, args[0]) for value in args])
     return call
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
 from ..device import Device
-from ..errors import DTypeError, ShapeError, message
+from ..errors import DeviceError, DTypeError, ShapeError, message
 from .place import caller, show_place
 
 Meta = tuple[tuple[int, ...], Any, Device]  # shape, dtype, device
@@ -21,6 +21,8 @@ class Array(Protocol):
     def shape(self) -> tuple[int, ...]: ...
     @property
     def dtype(self) -> Any: ...
+    @property
+    def device(self) -> Device: ...
 
 
 class Node:
@@ -69,3 +71,14 @@ def check_gradient(gradient: Array, shape: tuple[int, ...], dtype: Any, what: st
         raise ShapeError(message(what, f"a gradient of shape {shape}", gradient.shape))
     if gradient.dtype != dtype:
         raise DTypeError(message(what, f"a gradient of dtype {dtype}", gradient.dtype))
+
+
+def check_device(gradient: Array, device: Device, what: str) -> None:
+    """Hold a gradient that a user gave against the device of its tensor.
+
+    Raises:
+        DeviceError: beginning with ``what``.
+    """
+    if gradient.device != device:
+        fix = f"Move it with .to('{device}')."
+        raise DeviceError(message(what, f"a gradient on {device}", str(gradient.device), fix=fix))

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag, listed
-from ..device import array_module, memory, writeable, zeros_on
+from ..device import array_module, is_array, memory, move, writeable, zeros_on
 from ..errors import DTypeError, GraphError, ShapeError, message, quoted
 from ..ieee import quiet, unquiet
 from ..mode import Mode
 from .engine import call, copied, current, in_complex_step
 from .modes import _grad_mode
 from .place import Place, caller, show_place
-from .tape import Node, check_gradient
+from .tape import Node, check_device, check_gradient
 from .variable import Keeper, Variable
 
 
@@ -85,12 +85,12 @@ def check_flags(op: str, retain_graph: Any, create_graph: Any) -> None:
     flag(op, "create_graph", create_graph)
 
 
-def _upstream(gradient: Any, dtype: Any) -> Any:
-    """A gradient that a user gives as numbers or as an array, as a variable."""
+def _upstream(gradient: Any, output: Variable) -> Any:
+    """A gradient that a user gives as numbers or as an array, as a variable beside the output."""
     try:
-        array = np.asarray(gradient)
+        array = gradient if is_array(gradient) else np.asarray(gradient)
         if array.dtype.kind in "fiub":
-            return Variable._wrap(array.astype(dtype, copy=False))
+            return Variable._wrap(move(array.astype(output.dtype, copy=False), output.device))
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise DTypeError(message("backward", "gradient a tensor", quoted(gradient))) from error
     raise DTypeError(message("backward", "gradient a tensor", quoted(gradient)))
@@ -110,8 +110,9 @@ def _start(output: Variable, gradient: Any) -> Any:
             )
         return Variable._wrap(array_module(output._array).ones_like(output._array))
     if not isinstance(gradient, Variable):
-        gradient = _upstream(gradient, output._array.dtype)
+        gradient = _upstream(gradient, output)
     _check(gradient, output._array.shape, output._array.dtype, "backward")
+    check_device(gradient, output.device, "backward")
     return gradient
 
 
@@ -202,6 +203,7 @@ def walk(
             replaced = hook(gradient)
             if replaced is not None:
                 _check(replaced, gradient.shape, gradient.dtype, "hook")
+                check_device(replaced, gradient.device, "hook")
                 gradient = replaced
                 escaped.add(id(memory(gradient._array)))
         kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)

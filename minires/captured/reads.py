@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from ..device import is_array
 from ..errors import CaptureError
 from ..nn.module import Module
 from ..optim import Optimizer
@@ -39,8 +40,8 @@ from .state import MOST, PLAIN
 
 LARGEST = 64  # entries of a container whose entries are compared
 FOLLOWED = 512  # functions and objects that are followed
-_OTHERS = sys.stdlib_module_names | {"minires", "numpy", "numba", "builtins"}
-_KNOWN = (Module, Optimizer, Tensor, np.ndarray, np.generic, *PLAIN, tuple)
+_OTHERS = sys.stdlib_module_names | {"minires", "numpy", "cupy", "numba", "builtins"}
+_KNOWN = (Module, Optimizer, Tensor, np.generic, *PLAIN, tuple)
 _ABSENT = object()
 
 
@@ -176,7 +177,7 @@ class _Collector:
             self._follow(mapping.get(key), name, key)
 
     def _follow(self, value: Any, name: str, key: str = "") -> None:
-        if isinstance(value, _KNOWN) or len(self._followed) >= FOLLOWED:
+        if isinstance(value, _KNOWN) or is_array(value) or len(self._followed) >= FOLLOWED:
             return
         first = not self._followed
         if id(value) in self._followed:

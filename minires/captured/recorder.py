@@ -24,7 +24,7 @@ import numpy as np
 
 from ..autograd import Around, Context, Variable, Version, caller, current, show_place
 from ..autograd.engine import around, tensors
-from ..device import backend_name, is_array, memory
+from ..device import as_array, backend_name, is_array, memory
 from ..errors import CaptureError
 
 
@@ -281,7 +281,7 @@ def as_arrays(results: Any) -> Any:
     """Results with arrays in place of NumPy's numbers, which cannot be written to."""
     if isinstance(results, tuple):
         return tuple(as_arrays(result) for result in results)
-    return np.asarray(results) if isinstance(results, np.generic) else results
+    return as_array(results)
 
 
 def _arrays(results: Any) -> Iterator[Any]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
-
 from ..autograd.engine import call, current
+from ..device import array_module
 
 
 class PackedWeights:
@@ -35,7 +34,7 @@ class PackedWeights:
 
 def contiguous(w: Any) -> Any:
     """Weights in contiguous memory: the array itself if it is contiguous, else a copy."""
-    return w if w.flags.c_contiguous else call(np.ascontiguousarray, w)
+    return w if w.flags.c_contiguous else call(array_module(w).ascontiguousarray, w)
 
 
 def as_packed(w: Any) -> PackedWeights:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minires import arguments, random
-from minires.device import move
+from minires.device import device_of, is_array, move, writeable
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from minires.tensor import Tensor
 
@@ -71,7 +71,7 @@ def _fan(tensor: Tensor, mode: str) -> int:
 
 def _shape(op: str, tensor: Any) -> tuple[int, ...]:
     """The shape of what is to be filled; refuses a bias that a layer does not have."""
-    if not isinstance(tensor, Tensor | np.ndarray):
+    if not isinstance(tensor, Tensor) and not is_array(tensor):
         fix = "A layer with bias=False has no bias to fill." if tensor is None else ""
         raise ArgumentError(message(op, "a tensor to fill", type(tensor).__name__, fix=fix))
     if tensor.dtype.kind not in "biufc":
@@ -95,11 +95,11 @@ def _fill(tensor: Tensor, values: Any) -> Tensor:
     except FloatingPointError as error:
         expected = f"values that {tensor.dtype} holds"
         raise ArgumentError(message("init", expected, "larger ones")) from error
-    array = tensor if isinstance(tensor, np.ndarray) else tensor._array
-    if not getattr(array.flags, "writeable", True):
+    array = tensor._array if isinstance(tensor, Tensor) else tensor
+    if not writeable(array):
         raise ArgumentError(message("init", "a tensor that can be written to", quoted(tensor)))
-    if isinstance(tensor, np.ndarray):  # the .data of a tensor, as in older PyTorch code
-        tensor[...] = cast
+    if not isinstance(tensor, Tensor):  # the .data of a tensor, as in older PyTorch code
+        tensor[...] = move(cast, device_of(tensor))
         return tensor
     tensor._to_write()[...] = move(cast, tensor.device)
     tensor.bump_version()

@@ -10,6 +10,7 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import call, current, no_grad
+from minires.device import CPU, Device, as_array, move
 from minires.errors import ArgumentError, NaNError, message
 from minires.nn.module import Module
 from minires.ops import norm
@@ -59,8 +60,14 @@ def clip_grad_norm_(
     if factor != 1 or current().recording:  # a graph cannot know
         with no_grad():
             for gradient in gradients:
-                gradient.mul_(Tensor(call(factor.astype, gradient.dtype)))
-    return Tensor(call(total.astype, gradients[0].dtype if gradients else np.float32))
+                gradient.mul_(Tensor(call(_as_in, factor, gradient.dtype, gradient.device)))
+    dtype, device = gradients[0]._meta[1:] if gradients else (np.float32, CPU)
+    return Tensor(call(_as_in, total, dtype, device))
+
+
+def _as_in(number: Any, dtype: Any, device: Device) -> Any:
+    """A number of NumPy as an array of a dtype, on a device."""
+    return move(as_array(number.astype(dtype)), device)
 
 
 def _shortened(

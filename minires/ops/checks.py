@@ -102,7 +102,9 @@ def operand(name: str, value: Any, like: Variable) -> Any:
     """
     if isinstance(value, Variable):
         return value
-    if isinstance(value, np.ndarray) and value.ndim:
+    if getattr(value, "ndim", 0) and (
+        isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+    ):
         return Tensor(value)
     number = plain(name, value)
     kind = like.dtype.kind

@@ -21,9 +21,11 @@ from .checks import binary_operands, given, numbers, ordered, plain
 
 def _comparison(symbol: str, function: Any) -> Any:
     def compare(x: Any, y: Any) -> Any:
-        if not isinstance(y, Variable | np.ndarray | np.generic | bool | int | float):
+        if not isinstance(
+            y, Variable | np.ndarray | np.generic | bool | int | float
+        ) and not hasattr(y, "__cuda_array_interface__"):
             return NotImplemented
-        many = isinstance(y, Variable) or (isinstance(y, np.ndarray) and y.ndim > 0)
+        many = isinstance(y, Variable) or getattr(y, "ndim", 0) > 0
         number = None if many else plain(symbol, y)
         if type(number) is float and x._array.dtype.kind in "iub":
             a, b = x, number  # comparing loses nothing, so an integer may meet a float

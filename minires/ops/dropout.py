@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arguments import flag, number
 from ..autograd import call
-from ..device import array_module
+from ..device import Device, move
 from ..tensor import Tensor
 from .checks import images, real
 from .elementwise import mul
@@ -75,11 +75,12 @@ def _masked(
     p = number(name, "p", p, least=0, most=1)
     if not flag(name, "training", training) or p == 0:
         return x
-    mask = call(_mask, source(name, generator), shape, p, x.dtype)
-    return mul(x, Tensor(array_module(x._array).asarray(mask)))
+    return mul(x, Tensor(call(_mask, source(name, generator), shape, p, x.dtype, x.device)))
 
 
-def _mask(draws: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any) -> Any:
+def _mask(
+    draws: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any, device: Device
+) -> Any:
     kept = draws.random(shape, dtype=np.float32) >= p
     mask = kept.astype(dtype) * (0 if p == 1 else 1 / (1 - p))
-    return mask.astype(dtype, copy=False)
+    return move(mask.astype(dtype, copy=False), device)

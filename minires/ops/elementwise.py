@@ -19,7 +19,7 @@ from ..autograd import (
     replace,
     switch,
 )
-from ..device import array_module
+from ..device import array_module, zeros_on
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import large, sums
@@ -174,8 +174,10 @@ class Pow(Function):
                 slope = where(zero, 0, y * x ** where(zero, 1, y - 1))
             else:
                 slope = y * x ** (y - 1) if y != 0 else None
-            nowhere = slope is None  # y is the number 0: whatever gy is, none of it gets to x
-            gx = only(gy, np.zeros((), bool)) if nowhere else sum_to(gy * slope, ctx.shapes[0])
+            if slope is None:  # y is the number 0: whatever gy is, none of it gets to x
+                gx = only(gy, zeros_on(gy.device, (), bool))
+            else:
+                gx = sum_to(gy * slope, ctx.shapes[0])
         if ctx.needs_grad[1]:
             base = (
                 x if isinstance(x, Tensor) else Tensor(array_module(y._array).asarray(x, y.dtype))

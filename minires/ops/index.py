@@ -20,7 +20,7 @@ from ..autograd import (
     host_read,
     written,
 )
-from ..device import array_module
+from ..device import array_module, move
 from ..errors import BoundsError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from .checks import check_same, full_laid_out, operand
@@ -118,14 +118,14 @@ def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
 _LAST = 2**63 - 1  # NumPy takes larger ones for negative ones, or fails
 
 
-def _clean(index: Any) -> Any:
-    """An index with its tensors turned into arrays."""
+def _clean(index: Any, x: Tensor) -> Any:
+    """An index for x with its tensors turned into arrays, on x's device."""
     if isinstance(index, tuple):
-        return tuple(_clean(part) for part in index)
+        return tuple(_clean(part, x) for part in index)
     if isinstance(index, Variable):
         if index._array.dtype.kind not in "iub":
             raise DTypeError(message("index", "an integer or bool tensor", str(index._array.dtype)))
-        return index._array
+        return _beside(index._array, x)
     if index is None or index is Ellipsis or isinstance(index, bool):
         return index
     if isinstance(index, slice):
@@ -136,14 +136,19 @@ def _clean(index: Any) -> Any:
         if index.dtype.kind not in "iub":
             raise DTypeError(message("index", "integers, slices or bools", str(index.dtype)))
         if index.dtype == np.uint64 and index.size and index.max() > _LAST:
-            raise BoundsError(message("index", "what fits an int64", int(index.max())))
-        return index
+            raise BoundsError(message("index", "what fits an int64", index.max().item()))
+        return _beside(index, x) if index.ndim else index
     whole = as_integer(index)
     if whole is None:
         raise DTypeError(message("index", "integers, slices or bools", quoted(index)))
     if not -_LAST - 1 <= whole <= _LAST:
         raise BoundsError(message("index", "what fits an int64", quoted(whole)))
     return whole
+
+
+def _beside(index: Any, x: Tensor) -> Any:
+    """An index array on x's device."""
+    return index if type(index) is type(x._array) else move(index, x.device)
 
 
 def _end(part: Any) -> int | None:
@@ -218,7 +223,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         ShapeError: an index out of range, or more indices than dimensions.
         DTypeError: an index that is neither integer nor bool.
     """
-    index = _clean(index)
+    index = _clean(index, x)
     for part in index if isinstance(index, tuple) else (index,):
         if getattr(part, "dtype", None) == np.bool_:
             host_read("a mask, which decides how many entries there are,")
@@ -234,7 +239,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
 @tensor_method("__setitem__")
 def setitem(x: Tensor, index: Any, value: Any) -> None:
     """``x[index] = value``, in place, with gradients for what stays and for ``value``."""
-    index = _clean(index)
+    index = _clean(index, x)
     steps = _integers_first(index)
     if steps is not None:
         setitem(getitem(x, steps[0]), steps[1], value)

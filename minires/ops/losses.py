@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import call
-from ..device import array_module
+from ..device import array_module, as_array
 from ..errors import ShapeError, message
 from ..tensor import Tensor
 from .activation import softplus
@@ -106,7 +106,7 @@ def nll_loss(
 def _count(used: Any, dtype: Any) -> Any:
     if not used.any():
         raise ShapeError(message("nll_loss", "at least one row to average", "none"))
-    return np.asarray(int(used.sum()), dtype)
+    return as_array(used.sum().astype(dtype))
 
 
 def binary_cross_entropy_with_logits(

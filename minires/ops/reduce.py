@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arguments import as_integer, flag, number
 from ..autograd import Context, Function, call, switch
-from ..device import array_module
+from ..device import array_module, as_array
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from . import sums
@@ -246,7 +246,7 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 def _count(array: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
-    return np.asarray(array.sum(axis=axes, keepdims=keepdim, dtype=np.int64))
+    return as_array(array.sum(axis=axes, keepdims=keepdim, dtype=np.int64))
 
 
 @tensor_method("mean")
@@ -384,7 +384,7 @@ def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
     found = call(functools.partial(function, axis=axis, keepdims=keepdim), array)
     if array.dtype.kind == "f":
         switch(f"arg{name}", lambda: found)
-    return np.asarray(found) if isinstance(found, np.generic) else found
+    return as_array(found)
 
 
 @tensor_method("max")
@@ -432,9 +432,8 @@ def _truth(name: str) -> Any:
             raise DTypeError(message(name, "a real tensor", str(x.dtype)))
         axes = dims(name, x, dim)
         function = getattr(array_module(array), name)
-        return Tensor(
-            np.asarray(call(functools.partial(function, axis=axes, keepdims=keepdim), array))
-        )
+        found = call(functools.partial(function, axis=axes, keepdims=keepdim), array)
+        return Tensor(as_array(found))
 
     reduce.__name__ = name
     reduce.__doc__ = f"Whether {name} entries over ``dim`` are not zero."

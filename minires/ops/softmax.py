@@ -21,10 +21,19 @@ from .elementwise import expm1, weigh
 from .reduce import Dims, _kept, _nonempty, dims, numpy_names
 
 
+def _largest(x: Any, axes: tuple[int, ...], of_nothing: float) -> Any:
+    """The maximum over ``axes``, which stay with size 1; ``of_nothing`` where there is no entry.
+    (CuPy's has no ``initial``.)"""
+    if x.size:
+        return x.max(axis=axes, keepdims=True)
+    shape = [1 if axis in axes else n for axis, n in enumerate(x.shape)]
+    return array_module(x).full(shape, of_nothing, x.dtype)
+
+
 def _peak(x: Any, axes: tuple[int, ...], finite: bool = False) -> Any:
     """The maximum; of complex x that of the real part. Any number would do: it cancels out."""
     xp = array_module(x)
-    peak = x.real.max(axis=axes, keepdims=True, initial=-np.inf)
+    peak = _largest(x.real, axes, -np.inf)
     return xp.where(xp.isfinite(peak), peak, 0).astype(peak.dtype) if finite else peak
 
 
@@ -107,7 +116,7 @@ class SoftmaxInput(Function):
         ctx.axes = axes
         ctx.save(gy, y)
         xp = array_module(y)
-        top = y.real == y.real.max(axis=axes, keepdims=True, initial=0)
+        top = y.real == _largest(y.real, axes, 0)
         count = xp.maximum(top.sum(axis=axes, keepdims=True), 1).astype(y.real.dtype)
         there = sums.total(xp.where(top, gy, 0), axes, True) / count
         gy = gy - xp.where(xp.isfinite(there), there, 0)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...arguments import as_integer, number
 from ...autograd import Context, Function, call
-from ...device import array_module, device_of, kernels
+from ...device import array_module, as_array, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, quoted
 from ...tensor import Tensor
 from .. import sums
@@ -149,14 +149,15 @@ def _within(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> 
     c = shape[1]
     wrong = (labels != ignore_index) & ((labels < 0) | (labels >= c))
     if wrong.any():
-        at = int(wrong.argmax())
+        at = wrong.argmax().item()
+        label = labels[at].item()
         raise ArgumentError(
             message(
                 op,
                 f"labels in 0..{c - 1}",
-                f"{int(labels[at])} at index {at}",
+                f"{label} at index {at}",
                 f"x {shape}",
-                "Labels count from 0." if int(labels[at]) == c else "",
+                "Labels count from 0." if label == c else "",
             )
         )
     return labels.astype(np.int64)
@@ -177,13 +178,13 @@ def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -
 
 def _count(labels: Any, ignore_index: int, dtype: Any) -> Any:
     """How many labels count, by which the mean loss is divided."""
-    count = int((labels != ignore_index).sum())
-    if count == 0:
+    count = (labels != ignore_index).sum()
+    if not count:
         raise ArgumentError(
             f"cross_entropy: every label is ignore_index={ignore_index}; there is no row to "
             "average. Use reduction='sum' if that is meant."
         )
-    return np.asarray(count, dtype)
+    return as_array(count.astype(dtype))
 
 
 def _warn_about_probabilities(x: Tensor) -> None:
