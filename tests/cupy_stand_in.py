@@ -122,7 +122,7 @@ def _refuse_numpy(values):
     for value in values:
         if isinstance(value, tuple | list):
             _refuse_numpy(value)
-        elif isinstance(value, np.ndarray) and value.ndim:
+        elif isinstance(value, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
 
 

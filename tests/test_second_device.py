@@ -22,6 +22,7 @@ from minires.errors import DeviceError, GraphError, KernelMissing, NaNError
 from minires.fusion.backward import LazyBatchNormGradient, LazyReLUGradient
 from minires.fusion.forward import LazyBatchNorm, LazyConv2d
 from minires.gradcheck import check
+from minires.kernels.packed import contiguous
 from minires.memory import allocate, workspace
 from minires.nn import functional as F
 
@@ -482,3 +483,34 @@ def test_memory_is_allocated_where_an_array_is():
             assert isinstance(workspace(5, np.float32, like), Array)
         for like in (np.ones(3), CPU):
             assert isinstance(allocate((2, 3), np.float32, like), np.ndarray)
+
+
+def test_a_capture_sees_which_array_a_variable_is():
+    with cuda_backend():
+        factor = mr.full((3,), 2.0, device="cuda").data
+        times = mr.capture(lambda x: x * factor)
+        found = []
+        for k in range(8):
+            if k == 4:
+                factor = mr.full((3,), 5.0, device="cuda").data
+            found.append(times(mr.full((3,), float(k), device="cuda")).tolist()[0])
+        assert found == [0, 2, 4, 6, 20, 25, 30, 35]
+        assert repr(times).endswith("recordings=2)")
+
+
+def test_weights_are_laid_out_where_they_are():
+    with cuda_backend():
+        w = mr.arange(6).float().reshape(2, 3).to("cuda").T
+        packed = contiguous(w.data)
+        assert isinstance(packed, Array)
+        assert packed.flags.c_contiguous
+        assert packed.tolist() == w.tolist()
+        assert contiguous(packed) is packed
+
+
+def test_a_summary_from_a_shape():
+    with cuda_backend():
+        net = network("cuda")
+        told = str(nn.summary(net, (1, 3, 8, 8)))
+        assert told == str(nn.summary(net, mr.zeros(1, 3, 8, 8, device="cuda")))
+    assert told == str(nn.summary(network("cpu"), (1, 3, 8, 8)))

@@ -17,6 +17,7 @@ import numpy as np
 from minires import arguments
 from minires.autograd import Context, caller, enable_grad, no_grad
 from minires.creation import zeros
+from minires.device import CPU, is_array
 from minires.errors import ArgumentError, message, quoted
 from minires.nn.module import Module
 from minires.random import get_state, set_state
@@ -160,19 +161,20 @@ def tensors(name: str, x: Any) -> list[Tensor]:
     """
     given = list(x) if isinstance(x, tuple | list) else [x]
     for value in given or [None]:
-        if not isinstance(value, Tensor | np.ndarray):
+        if not _is_given(value):
             kind = type(value).__name__
             raise ArgumentError(message(name, "a tensor, or a tuple of tensors, as x", kind))
     return [value if isinstance(value, Tensor) else Tensor(value) for value in given]
 
 
 def tensors_or_zeros(name: str, net: Module, x: Any, dtype: Any = None) -> list[Tensor]:
-    """:func:`tensors`, or zeros if ``x`` is a shape, of ``dtype`` or that of the parameters.
+    """:func:`tensors`, or zeros if ``x`` is a shape: of ``dtype`` or that of the parameters, and
+    on their device.
 
     Raises:
         ArgumentError: neither tensors nor integers >= 1, batch first.
     """
-    if isinstance(x, Tensor | np.ndarray) or (isinstance(x, tuple | list) and _has_tensors(x)):
+    if _is_given(x) or (isinstance(x, tuple | list) and any(map(_is_given, x))):
         return tensors(name, x)
     given = list(x) if isinstance(x, tuple | list) else []
     sizes = [size for size in map(arguments.as_integer, given) if size is not None]
@@ -184,15 +186,17 @@ def tensors_or_zeros(name: str, net: Module, x: Any, dtype: Any = None) -> list[
                 quoted(x),
             )
         )
+    first = next(net.parameters(), None)
     if dtype is None:
-        dtype = next((param.dtype for param in net.parameters()), np.dtype(np.float32))
+        dtype = np.dtype(np.float32) if first is None else first.dtype
     itemsize = as_dtype(dtype).itemsize
     arguments.check_memory(name, math.prod(sizes) * itemsize, f"an input of shape {tuple(sizes)}")
-    return [zeros(*sizes, dtype=dtype)]
+    return [zeros(*sizes, dtype=dtype, device=CPU if first is None else first.device)]
 
 
-def _has_tensors(x: Sequence[Any]) -> bool:
-    return any(isinstance(value, Tensor | np.ndarray) for value in x)
+def _is_given(x: Any) -> bool:
+    """Whether an input is there, as a tensor or an array, and not as a shape."""
+    return isinstance(x, Tensor) or is_array(x)
 
 
 @contextlib.contextmanager

@@ -102,9 +102,7 @@ def operand(name: str, value: Any, like: Variable) -> Any:
     """
     if isinstance(value, Variable):
         return value
-    if getattr(value, "ndim", 0) and (
-        isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
-    ):
+    if type(value) is not float and type(value) is not int and _is_array(value):
         return Tensor(value)
     number = plain(name, value)
     kind = like.dtype.kind
@@ -124,6 +122,12 @@ def operand(name: str, value: Any, like: Variable) -> Any:
     elif type(number) is complex and kind != "c" and not in_complex_step():
         raise DTypeError(message(name, "real numbers", quoted(number)))
     return number
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array of one dimension or more."""
+    ours = isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+    return ours and value.ndim > 0
 
 
 def plain(name: str, value: Any) -> bool | int | float | complex:

@@ -18,12 +18,12 @@ from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
 from .checks import binary_operands, given, numbers, ordered, plain
 
+_KINDS = (Variable, np.ndarray, np.generic, bool, int, float)  # and arrays of CuPy
+
 
 def _comparison(symbol: str, function: Any) -> Any:
     def compare(x: Any, y: Any) -> Any:
-        if not isinstance(
-            y, Variable | np.ndarray | np.generic | bool | int | float
-        ) and not hasattr(y, "__cuda_array_interface__"):
+        if not isinstance(y, _KINDS) and not hasattr(y, "__cuda_array_interface__"):
             return NotImplemented
         many = isinstance(y, Variable) or getattr(y, "ndim", 0) > 0
         number = None if many else plain(symbol, y)
