@@ -16,7 +16,7 @@ import contextlib, faulthandler, importlib, logging, os, threading
 import numpy as np
 import minires as mr
 from minires import random
-from minires.autograd import pending
+from minires.autograd import lazy
 from minires.captured import function as captured
 from minires.kernels.numba import allocator, compiler, threads
 matmul = importlib.import_module("minires.ops.matmul")  # not the operation
@@ -47,7 +47,7 @@ thread.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 LOCKS = (
-    "pending.computing, allocator._lock, threads._launching, matmul._product, captured._serving, "
+    "lazy.computing, allocator._lock, threads._launching, matmul._product, captured._serving, "
     "random.generator().bit_generator.lock"
 )
 

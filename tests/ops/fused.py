@@ -60,8 +60,8 @@ def outcome(f):
         return [type(error).__name__, str(error)]
 
 
-def pending(x):
-    """Whether nobody has computed this tensor."""
+def is_lazy(x):
+    """Whether the array of a tensor does not exist yet."""
     return x._lazy is not None and x._lazy.array is None
 
 

@@ -13,7 +13,7 @@ from ops.fused import (
     build,
     close,
     follow,
-    pending,
+    is_lazy,
     quiet,
     text_of_error,
     values,
@@ -226,7 +226,7 @@ def test_the_reference_kernels_in_between(at, launches):
     chain.step("bn1")
     with mr.backend("numpy"):
         chain.step("relu1")
-    assert not pending(chain.made["relu1"])
+    assert not is_lazy(chain.made["relu1"])
 
 
 def test_a_pass_on_the_references_only(launches):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import arrays
-from ops.fused import Torchvision, Written, both_ways, build, conv, pending
+from ops.fused import Torchvision, Written, both_ways, build, conv, is_lazy
 
 import minires as mr
 from minires import nn
@@ -48,11 +48,11 @@ def test_an_inner_activation_costs_no_pass_of_its_own(launches):
     y = net.c2(h)
     _ = y._array
     assert kinds(launches) == []  # which the second one normalises and rectifies as it reads
-    assert pending(h)
+    assert is_lazy(h)
     launches.clear()
     y.backward(mr.randn(*y.shape))
     assert kinds(launches) == ["batch_norm.bwd_affine"]
-    assert pending(h)
+    assert is_lazy(h)
 
 
 def test_no_fusion_is_what_it_says(launches):
@@ -62,7 +62,7 @@ def test_no_fusion_is_what_it_says(launches):
     names = set(kinds(launches))
     assert {"batch_norm.statistics", "batch_norm.fwd", "relu.fwd"} <= names
     assert {"alone.BatchNorm", "alone.ReLU"} <= names
-    assert not pending(h)
+    assert not is_lazy(h)
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Torchvision])

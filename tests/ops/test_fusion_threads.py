@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from ops.fused import Chain, close, follow, pending, same, values
+from ops.fused import Chain, close, follow, is_lazy, same, values
 
 import minires as mr
 from minires.autograd.lazy import Lazy, computing
@@ -66,7 +66,7 @@ def test_a_tensor_that_another_thread_has_just_finished():
     chain = Chain()
     y = chain.step("conv1")
     array = y._array
-    assert not pending(y)
+    assert not is_lazy(y)
     assert y.__getattr__("_array") is array
     with pytest.raises(AttributeError, match="no attribute 'colour'"):
         _ = y.colour

@@ -158,7 +158,7 @@ CASES = [
 ]
 
 # Convolutions, batch norms and additions that wait are finished before something is written.
-PENDING = lines(
+DEFERRED = lines(
     """
     y = F.conv2d(x, w, padding=1); y += x; y
     y = F.conv2d(x, w, padding=1); y += x; y.relu_(); y
@@ -257,7 +257,7 @@ def test_values_and_derivatives(case, ways):
     compare(case, ways)
 
 
-@each(PENDING, ALL)
+@each(DEFERRED, ALL)
 def test_work_that_was_put_off(case, ways):
     compare(case, ways)
 
