@@ -46,7 +46,7 @@ def check_inplace(target: Variable, *sources: Any) -> bool:
 
 
 def replace(target: Variable, new: Variable) -> None:
-    """Write the values of ``new`` into ``target``, in place; ``target`` takes its place on the tape."""
+    """Write the values of ``new`` into ``target``, which takes its place on the tape."""
     record = check_inplace(target, new)
     if new.shape != target.shape:
         raise ShapeError(
