@@ -121,7 +121,7 @@ class BatchNorm2d(Module):
                 buffer.fill_(value)
 
     def _warn_if_untrained(self) -> None:
-        """Warn if the statistics are still those of the constructor: neither trained nor loaded."""
+        """Warn if the statistics are still the initial ones: neither trained nor loaded."""
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
         if mean is None or var is None or mean._version.count:  # written since the constructor
             return

@@ -166,7 +166,7 @@ class _Text:
         return "\n".join([*lines, "}", ""])
 
     def cluster(self, path: str, steps: Sequence[Step], indent: str) -> list[str]:
-        """The nodes inside a module, those of its children in boxes of their own."""
+        """The nodes inside a module; the nodes of each child stand in a box."""
         lines = []
         children: dict[str, list[Step]] = {}
         for step in steps:

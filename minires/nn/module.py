@@ -111,7 +111,7 @@ class Module:
             # The property exists; its own AttributeError is the one to show.
             return object.__getattribute__(self, name)
         near: list[str] = []
-        if not name.startswith("__"):  # copy and pickle ask for those, and expect no answer
+        if not name.startswith("__"):  # copy and pickle ask for dunder names, and expect no answer
             self._require_init(f"reading {name}")
             near = difflib.get_close_matches(name, dir(self), n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]}?" if near else ""

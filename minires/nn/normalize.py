@@ -14,7 +14,7 @@ from minires.tensor import Tensor
 
 
 class LayerNorm(Module):
-    """Normalises over the last dimensions, those of ``normalized_shape``; see
+    """Normalises over the last dimensions, as many as ``normalized_shape`` has; see
     :func:`minires.ops.layer_norm`.
 
     Args:

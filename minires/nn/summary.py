@@ -126,7 +126,7 @@ def summary(model: Module, x: Any, dtype: Any = None) -> Summary:
     which stands for zeros of ``dtype`` (by default that of the parameters). Its state, its modes
     and the random state are what they were afterwards.
 
-    * Multiply-adds are those of convolutions (output entries × c_in / groups × k_h × k_w; a
+    * Multiply-adds: of convolutions (output entries × c_in / groups × k_h × k_w; a
       transposed one: input entries × c_out / groups × k_h × k_w) and of matrix products (output
       entries × inner size), as in published counts; biases, batch norm, pooling and additions
       count as 0. They are for the whole batch: with a batch of 1 they are the published figures.

@@ -78,7 +78,7 @@ def conv_transpose2d(
         context = f"stride {s}, dilation {d}"
         raise ArgumentError(message(NAME, expected, more, context))
     # Rows that the stride does not reach would make the convolution back one row larger than x:
-    # those are cut from, or added to, the whole output.
+    # such rows and columns are cut from, or added to, the whole output.
     cut = any(m >= a for m, a in zip(more, s))
     inner, extra = ((0, 0), (0, 0)) if cut else (p, more)
     size = [

@@ -336,7 +336,7 @@ def std(
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The largest values over ``dim``; equal ones share the gradient evenly.
 
-    NaN is larger than any number; those that are NaN share the gradient.
+    NaN is larger than any number; entries that are NaN share the gradient.
     """
     axes = dims("amax", x, dim)
     _nonempty("amax", x, axes)
@@ -348,7 +348,7 @@ def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The smallest values over ``dim``; equal ones share the gradient evenly.
 
-    NaN is smaller than any number; those that are NaN share the gradient.
+    NaN is smaller than any number; entries that are NaN share the gradient.
     """
     axes = dims("amin", x, dim)
     _nonempty("amin", x, axes)

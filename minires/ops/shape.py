@@ -156,7 +156,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 @tensor_method("squeeze")
 def squeeze(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """Drop dimensions of size 1: all of them, or those in ``dim`` that have size 1."""
+    """Drop dimensions of size 1: all of them, or the dimensions in ``dim`` that have size 1."""
     axes = dims("squeeze", given("squeeze", x), dim)
     return reshape(x, *(n for i, n in enumerate(x.shape) if i not in axes or n != 1))
 

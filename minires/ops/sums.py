@@ -42,7 +42,7 @@ def total(x: Any, axes: Axes, keepdims: bool = False, over: float = 1) -> Any:
     Args:
         x: an array of any shape and memory order, of a floating-point or complex dtype.
         axes: the dimensions to sum over, each >= 0.
-        keepdims: whether those stay, with size 1.
+        keepdims: whether the summed axes stay, with size 1.
         over: what to divide by, as in a mean.
     """
     found = wide_sum(x, axes)

@@ -224,7 +224,7 @@ def _check_positive(name: str, total: Any) -> None:
 
 
 def used_labels(labels: Any, ignore_index: int) -> tuple[Any, Any]:
-    """Which labels count, and the labels with 0 for those that do not."""
+    """(mask of the labels that count, labels with 0 in place of the others)."""
     used = labels != ignore_index
     return used, array_module(labels).where(used, labels, 0)
 
