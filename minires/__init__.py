@@ -58,10 +58,12 @@ from .version import __version__
 if TYPE_CHECKING:
     from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils
     from .captured import capture
+    from .fusion.explain import explain
     from .interop import export_onnx, load, load_metadata, save
     from .kernels.numba.threads import get_num_threads, set_num_threads
     from .nn.graph_picture import draw
     from .nn.summary import summary
+    from .profiler import profile
 
 _notebook.shorten_tracebacks()
 
@@ -87,6 +89,8 @@ _LAZY = {
     "train": ".train",
     "utils": ".utils",
     "capture": ".captured",
+    "explain": ".fusion.explain",
+    "profile": ".profiler",
     "get_num_threads": ".kernels.numba.threads",
     "set_num_threads": ".kernels.numba.threads",
     "load": ".interop",

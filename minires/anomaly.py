@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .autograd.context import Context
-from .autograd.engine import Around, around
+from .autograd.engine import Around, around, without
 from .autograd.place import caller, show_place
 from .autograd.tape import Node
 from .autograd.variable import Variable
@@ -49,7 +49,8 @@ class NaNGuard(Around):
         return outputs
 
     def backward(self, node: Node, gys: Sequence[Variable]) -> Any:
-        with around("backward", lambda _: self.inner):  # this node is to be named, not its parts
+        # this node is to be named, not its parts
+        with around("backward", lambda engine: without(engine, NaNGuard)):
             result = self.inner.backward(node, gys)
         if any(_has_nan(gy._array) for gy in gys):
             return result

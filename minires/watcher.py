@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .autograd.context import Context
-from .autograd.engine import Around, around
+from .autograd.engine import Around, around, without
 from .device import CPU, move
 
 AnyObserver = TypeVar("AnyObserver", bound="Observer")
@@ -115,11 +115,6 @@ def watch(complex_step: bool = False) -> Iterator[Observer]:
 
 @contextlib.contextmanager
 def observed_by(observer: AnyObserver) -> Iterator[AnyObserver]:
-    """Let ``observer`` see the operations inside ``with``."""
-    with around("observed_by", lambda engine: Watcher(_without_watcher(engine.plain()), observer)):
+    """Let ``observer`` see the operations inside ``with``: at most one sees an operation."""
+    with around("observed_by", lambda engine: Watcher(without(engine.plain(), Watcher), observer)):
         yield observer
-
-
-def _without_watcher(engine: Any) -> Any:
-    """The engine without its watcher: at most one observer sees an operation."""
-    return engine.inner if isinstance(engine, Watcher) else engine

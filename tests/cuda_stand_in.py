@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import math
 import sys
@@ -26,6 +27,7 @@ from minires.fusion import forward
 from minires.kernels.epilogue import EPILOGUES, Epilogue
 from minires.kernels.operand import PROLOGUES, Operand
 from minires.kernels.packed import PackedWeights, as_packed
+from minires.kernels.work import work
 
 EVERYTHING = PROLOGUES | EPILOGUES
 OPS = "avg_pool2d batch_norm conv2d cross_entropy max_pool2d relu update".split()  # noqa: SIM905
@@ -137,15 +139,23 @@ class _Segment:
     def __init__(self, name):
         self.name, self._launches = name, []
 
-    def add(self, kernel, tasks, arguments):
+    def add(self, kernel, tasks, arguments, reaches=()):
         assert tasks == 1
-        self._launches.append((kernel, [_Address(_values(array)) for array in arguments]))
+        addresses = [_Address(_values(array)) for array in arguments]
+        self._launches.append((kernel.work(arguments, reaches), kernel, addresses))
 
     def __call__(self):
-        for kernel, addresses in self._launches:
-            sys.modules["minires.kernels.cuda"].replayed += 1
-            with np.errstate(all="ignore"):
-                kernel.compute([address.values() for address in addresses])
+        for _, launch in self.one_by_one():
+            launch()
+
+    def one_by_one(self):
+        for work, kernel, addresses in self._launches:
+            yield work, functools.partial(self._run, kernel, addresses)
+
+    def _run(self, kernel, addresses):
+        sys.modules["minires.kernels.cuda"].replayed += 1
+        with np.errstate(all="ignore"):
+            kernel.compute([address.values() for address in addresses])
 
 
 def _values(array):
@@ -163,6 +173,9 @@ class _Kernel:
         sys.modules["minires.kernels.cuda"].launches.append(self.__name__)
         with np.errstate(all="ignore"):
             self.compute([_values(array) for array in arguments])
+
+    def work(self, arguments, reaches):
+        return work(self.__name__, [(str(k), array) for k, array in enumerate(arguments)])
 
     def compute(self, values):
         args, options = _filled(self._structure, iter(values))

@@ -19,10 +19,22 @@ OPS = sorted(p.parent.name for p in (PACKAGE / "ops").glob("*/op.py"))
 
 # From the ground up; each may import those before it, and its own.
 STOREYS = [
-    {"errors", "forks", "arguments", "files", "mode", "starting", "notebook", "version", "ieee"},
+    {
+        "errors",
+        "forks",
+        "arguments",
+        "files",
+        "mode",
+        "starting",
+        "notebook",
+        "version",
+        "ieee",
+        "texttable",
+    },
     {"device", "random", "cuda"},
     {"memory", "autograd"},
-    {"anomaly", "watcher", "kernels"},
+    {"kernels"},
+    {"anomaly", "watcher", "profiler"},
     {"tensor", "creation"},
     {"ops"},
     {"fusion", "derivatives"},

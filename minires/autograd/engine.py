@@ -11,11 +11,12 @@ its own around the one before.
 ``Recorder``             :mod:`minires.captured`: whatever is launched is written down
 ``Watcher``              :mod:`minires.watcher`: what operations are applied, how kinks choose
 ``NaNGuard``             :mod:`minires.anomaly`: stops at the first NaN
+``Profiler``             :mod:`minires.profiler`: counts and times what is launched
 =======================  ==========================================================================
 
 An engine is asked at two levels. Operations: ``forward``, ``backward``, ``add_gradients`` (of two
 that meet). Launches, the work that operations lead to: ``call`` (a function of arrays that is no
-kernel), ``launch`` (a kernel), ``replay`` (launches that were written down), ``memo`` and ``part``
+kernel), ``launch`` (a kernel), ``replay`` (what was written down), ``memo`` and ``part``
 (values that depend on some tensors alone), ``host_read`` (Python is about to look at a value). And
 three calls tell an engine of events without a result: ``chose``, ``compared`` and ``wrote``.
 """
@@ -23,7 +24,7 @@ three calls tell an engine of events without a result: ``chose``, ``compared`` a
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from ..device import memory
@@ -37,9 +38,11 @@ Rule = Callable[..., Any]
 
 
 class Launchable(Protocol):
-    """A kernel: :meth:`run` does ``tasks`` tasks of it."""
+    """A kernel: :meth:`run` does ``tasks`` tasks of it, :meth:`work` says what it works on."""
 
     def run(self, tasks: int, arguments: tuple[Any, ...]) -> None: ...
+
+    def work(self, arguments: tuple[Any, ...], reaches: Sequence[Any]) -> Any: ...
 
 
 class Eager:
@@ -115,7 +118,7 @@ class Eager:
         return function(*args)
 
     def launch(
-        self, kernel: Launchable, tasks: int, arguments: tuple[Any, ...], reaches: Iterable[Any]
+        self, kernel: Launchable, tasks: int, arguments: tuple[Any, ...], reaches: Sequence[Any]
     ) -> None:
         """Run a kernel for so many tasks. ``reaches`` are the arrays that the kernel finds through
         addresses, besides its arguments."""
@@ -147,9 +150,9 @@ class Eager:
         first.memoised[key] = (counts, arrays, by, value)
         return value
 
-    def replay(self, segment: Callable[[], None]) -> None:
-        """Run launches that were written down."""
-        segment()
+    def replay(self, node: Callable[[], Any]) -> None:
+        """Do again what was written down: some launches, or a call."""
+        node()
 
     def part(self, whole: Any, make: Callable[[], Any]) -> Any:
         """``make()``, which depends on the memoised object ``whole`` alone, and is kept in it."""
@@ -195,6 +198,13 @@ class Around:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, inner=inner)
         return other
+
+
+def without(engine: Any, kind: type[Around]) -> Any:
+    """An engine without the one of this kind that stands around it, if one does."""
+    if isinstance(engine, kind):
+        return engine.inner
+    return engine.around(without(engine.inner, kind)) if isinstance(engine, Around) else engine
 
 
 def current() -> Any:

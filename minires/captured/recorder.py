@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..autograd import Around, Context, Variable, Version, caller, current, show_place
-from ..autograd.engine import around, tensors
+from ..autograd import Around, Context, Variable, Version, call, caller, current, show_place
+from ..autograd.engine import around, tensors, without
 from ..device import as_array, backend_name, is_array, memory
 from ..errors import CaptureError
+from ..kernels.work import Work, work_of_call
 
 
 class Graph:
@@ -67,24 +68,25 @@ class Graph:
         """``function(*args)``, and a node that calls it again and puts the results into the same
         arrays."""
         with self._unrecorded():
-            results = as_arrays(function(*args))
+            results = as_arrays(call(function, *args))
         given = {id(memory(array)) for array in _arrays(args)}
         places = [None if id(memory(array)) in given else array for array in _arrays(results)]
         for array in _arrays(args):
             self.hold(array)
         if any(place is not None for place in places):
-            self.nodes.append(functools.partial(_compute, function, args, places))
+            self.nodes.append(Call(_compute, function, args, places))
         else:
-            self.nodes.append(functools.partial(function, *args))
+            self.nodes.append(Call(function, *args))
         return results
 
     @contextlib.contextmanager
     def _unrecorded(self) -> Iterator[None]:
-        with around("capture", _without_recorder), self.backend.taking_from(None):
+        without_recorder = functools.partial(without, kind=Recorder)
+        with around("capture", without_recorder), self.backend.taking_from(None):
             yield
 
     def launch(
-        self, kernel: Any, tasks: int, arguments: tuple[Any, ...], reaches: Iterable[Any]
+        self, kernel: Any, tasks: int, arguments: tuple[Any, ...], reaches: Sequence[Any]
     ) -> None:
         """Append a launch, which has just run, to the node of consecutive launches."""
         for array in (*arguments, *reaches):
@@ -94,7 +96,7 @@ class Graph:
         if not hasattr(segment, "add"):
             segment = self.backend.segment(kernel.__name__)
             self.nodes.append(segment)
-        segment.add(kernel, tasks, arguments)
+        segment.add(kernel, tasks, arguments, reaches)
 
     def memo(self, tensors: Sequence[Variable], key: Any, make: Callable[[], Any], by: Any) -> Any:
         """:meth:`~minires.autograd.Eager.memo`, made by nodes that run where one of the versions
@@ -153,16 +155,25 @@ class Graph:
 
 
 def _run(nodes: Sequence[Callable[[], Any]]) -> None:
-    engine = current()
+    replay = current().replay
     for node in nodes:
-        if hasattr(node, "add"):  # a segment
-            engine.replay(node)
-        else:
-            node()
+        replay(node)
 
 
 def _counts(versions: Sequence[Version]) -> list[int]:
     return [v.count for v in versions] + [v.restored for v in versions]
+
+
+class Call(functools.partial[Any]):
+    """A node that calls a function of arrays."""
+
+    @functools.cached_property
+    def work(self) -> Work:
+        """What it works on."""
+        if self.func is _compute:
+            function, args, places = self.args
+            return work_of_call(function, args, tuple(places))
+        return work_of_call(self.func, self.args, None)
 
 
 class _Memo:
@@ -227,6 +238,7 @@ class Recorder(Around):
                 ctx._requested = tuple(found.get(id(a), a) for a in ctx._requested)
             return result, context._constants
 
+        functools.update_wrapper(forward, function.forward)  # under whose name it is counted
         result = self.graph.call(forward, *arrays)[0]
         return tensors(function, ctx, args, arrays, options, result)
 
@@ -234,7 +246,7 @@ class Recorder(Around):
         return self.graph.call(function, *args)
 
     def launch(
-        self, kernel: Any, tasks: int, arguments: tuple[Any, ...], reaches: Iterable[Any]
+        self, kernel: Any, tasks: int, arguments: tuple[Any, ...], reaches: Sequence[Any]
     ) -> None:
         self.inner.launch(kernel, tasks, arguments, reaches)
         self.graph.launch(kernel, tasks, arguments, reaches)
@@ -253,13 +265,6 @@ class Recorder(Around):
             f"{show_place(caller())}: it would not run again. Return the tensor, and look at it "
             "outside of the captured function."
         )
-
-
-def _without_recorder(engine: Any) -> Any:
-    """The engine without its recorder."""
-    if isinstance(engine, Recorder):
-        return engine.inner
-    return engine.around(_without_recorder(engine.inner))
 
 
 def _compute(function: Callable[..., Any], args: tuple[Any, ...], places: list[Any]) -> None:

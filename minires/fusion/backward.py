@@ -68,11 +68,15 @@ class LazyBatchNormGradient(LazyImages):
         self.g, self.y, self.coefficients, self.gated = g, y, coefficients, gated
         self.batch = batch
 
+    def prologue(self) -> int:
+        if self.gated:
+            return GATED if self.batch else PASSED
+        return GRADIENT if self.batch else NORMALISED
+
     def operand(self) -> Operand:
-        if not self.batch and not self.gated:
-            k = call(_scale_alone, self.coefficients)
-            return Operand(buffer(self.g), NORMALISED, k)
-        kind = (GATED if self.batch else PASSED) if self.gated else GRADIENT
+        kind = self.prologue()
+        if kind == NORMALISED:
+            return Operand(buffer(self.g), kind, call(_scale_alone, self.coefficients))
         return Operand(buffer(self.g), kind, self.coefficients, buffer(self.y))
 
     def _compute(self) -> Any:

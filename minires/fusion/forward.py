@@ -9,7 +9,7 @@ from ..autograd import Context, Lazy, Variable, call, copied, current, is_grad_e
 from ..autograd.lazy import computing
 from ..device import backend_module, backend_name, kernels
 from ..kernels.epilogue import NOTHING, Epilogue
-from ..kernels.operand import NORMALISED, RECTIFIED, Operand
+from ..kernels.operand import KINDS, NORMALISED, RECTIFIED, Operand
 from ..kernels.packed import PackedWeights
 from ..memory import allocate
 from ..ops.checks import nhwc
@@ -65,6 +65,11 @@ class LazyImages(Lazy):
 
     channels_last = True
 
+    def prologue(self) -> int | None:
+        """The kind of prologue with which a kernel may read the result while nobody has written
+        it; None if it cannot."""
+        return None
+
     def operand(self) -> Operand | None:
         """The result as an operand whose prologue computes it; None if no prologue does."""
         return None
@@ -78,19 +83,20 @@ class LazyConv2d(LazyImages):
         reads = (x, w) if b is None else (x, w, b)
         super().__init__((g.n, g.c_out, g.h_out, g.w_out), x.dtype, x.device, reads)
         self.x, self.w, self.b, self.geometry = x, w, b, geometry
-        self._memoise = not is_grad_enabled()  # while the weights are not being trained
+        self.memoises = not is_grad_enabled()  # while the weights are not being trained
 
     def _packed(self) -> PackedWeights:
         """The weights; memoised with their packed forms while they are not being trained."""
-        if not self._memoise:
+        if not self.memoises:
             return self._new_packed()
-        packed: PackedWeights = memo("packed weights", self._parameters(), self._new_packed)
+        packed: PackedWeights = memo("packed weights", self.parameters(), self._new_packed)
         return packed
 
     def _new_packed(self) -> PackedWeights:
         return PackedWeights(self.w._array, None if self.b is None else self.b._array)
 
-    def _parameters(self) -> list[Any]:
+    def parameters(self) -> list[Any]:
+        """The weights, and the bias if there is one."""
         return [self.w] if self.b is None else [self.w, self.b]
 
     def _run(self, w: PackedWeights, epilogue: Epilogue) -> Any:
@@ -118,7 +124,7 @@ class LazyConv2d(LazyImages):
             b = None if self.b is None else self.b._array
             return PackedWeights(*call(_scaled, self.w._array, b, coefficients))
 
-        w = memo("normalised weights", self._parameters(), make, by=coefficients)
+        w = memo("normalised weights", self.parameters(), make, by=coefficients)
         return self._run(w, epilogue)
 
 
@@ -174,13 +180,18 @@ class LazyBatchNorm(LazyImages):
             residual = self.residual if residual is None else residual
             return LazyBatchNorm(self.y, self.affine, residual, rectify)
 
-    def operand(self) -> Operand | None:
+    def prologue(self) -> int | None:
         with computing:
             if not self.alone or self.array is not None or lazy_of(self.y) is not None:
                 return None
-            if not takes(self.y, "rectified" if self.rectify else "normalised"):
-                return None
             kind = RECTIFIED if self.rectify else NORMALISED
+            return kind if takes(self.y, KINDS[kind]) else None
+
+    def operand(self) -> Operand | None:
+        with computing:
+            kind = self.prologue()
+            if kind is None:
+                return None
             return Operand(buffer(self.y), kind, self.affine.coefficients)
 
     def _added(self) -> Any:
@@ -218,7 +229,7 @@ def conv2d(ctx: Context, x: Any, w: Any, b: Any, geometry: Conv2dGeometry) -> An
     if not takes(x, "statistics"):
         return None
     before = lazy_of(x)
-    if not isinstance(before, LazyImages) or before.operand() is None:
+    if not isinstance(before, LazyImages) or before.prologue() is None:
         _ = x._array  # realized
     # Images are handed in by users, who have their arrays; a stem makes ten times as much of them,
     # and to copy them costs less than a pass over that.

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED = range(6)
-PROLOGUES = frozenset({"normalised", "rectified", "gradient", "gated", "passed"})
+KINDS = ("plain", "normalised", "rectified", "gradient", "gated", "passed")
+PROLOGUES = frozenset(KINDS[1:])
 MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
 
 

@@ -7,7 +7,8 @@ Every backend offers the same::
     taking_from(pool)       arrays allocated inside are a pool's; None stands for everybody's
     release()               give memory that nobody uses back to the system
     memory_pool()           memory that one captured graph keeps for itself
-    segment(name)           collects launches, to run them again: calling it does
+    segment(name)           collects launches, to run them again: calling it does, and
+                            .one_by_one() tells of each what it works on, and runs it alone
     write(operand, out)     fills an array with what an operand stands for
     synchronize()           wait until all that was launched is done
     fuses                   the names of what its kernels take over from their neighbours

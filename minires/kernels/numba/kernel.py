@@ -26,6 +26,7 @@ import numpy as np
 
 from ...autograd.engine import _engine, call
 from ...errors import message
+from ..work import Work, name_of, work
 from . import cache, compiler
 from .compiler import FASTMATH, config
 
@@ -37,6 +38,8 @@ _KINDS: dict[str, Any] = {np.dtype(d).char: types.CPointer(numba.from_dtype(np.d
     "f4", "f8", "i8", "i4", "u1", "?")}  # fmt: skip
 _NUMBER = "."  # the kind of an argument that is no array
 _ARRAY = np.ndarray
+# parameters that are no data: what a kernel works in, and its tables of sizes and places
+_OWN = frozenset({"workspace", "work", "table"})
 
 
 class Kernel:
@@ -51,6 +54,7 @@ class Kernel:
         self.function, self.level = function, level
         self.__name__: str = function.__name__
         self._launchers: dict[str, functools.partial[None]] = {}
+        self._operations: Callable[..., int] | None = None
 
     def __call__(self, tasks: int, *arguments: Any, reaches: Sequence[Any] = ()) -> None:
         """Run the kernel; ``reaches`` are arrays that it finds through addresses."""
@@ -84,6 +88,20 @@ class Kernel:
         """Where the machine code for arguments of these dtypes is, with which the kernel ran."""
         kinds = "".join([a.dtype.char if type(a) is _ARRAY else _NUMBER for a in arguments])
         return int(self._launchers[kinds].args[1])
+
+    def operations(self, function: Callable[..., int]) -> Callable[..., int]:
+        """Decorate a function that says how many additions and multiplications a launch does by
+        its definition; it gets the launch's arguments by their names, and takes those it needs."""
+        self._operations = function
+        return function
+
+    def work(self, arguments: tuple[Any, ...], reaches: Sequence[Any] = ()) -> Work:
+        """What a launch with these arguments works on, without the memory of the kernel's own."""
+        names = self.function.__code__.co_varnames[1 : 1 + len(arguments)]
+        arrays = [(n, a) for n, a in zip(names, arguments) if n not in _OWN]
+        known = self._operations
+        count = None if known is None else known(**dict(zip(names, arguments)))
+        return work(name_of(self.function), arrays, count, sum(a.nbytes for a in reaches))
 
     def _interpret(self, tasks: int, arguments: tuple[Any, ...]) -> None:
         flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments]

@@ -14,9 +14,10 @@ Python between them.
 
 from __future__ import annotations
 
+import functools
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ import numpy as np
 from ... import arguments as checks
 from ...errors import DeviceError
 from ...forks import in_children, new_lock_in_children
+from ..work import Work
 from . import compiler
+from .launch import LAUNCH
 from .pool import Pool
 
 _launching = threading.RLock()
@@ -53,8 +56,11 @@ class Launches:
         self._name = name  # of the first kernel, for messages
         self._launches = array("q")
         self._arguments: list[array[int]] = []
+        self._works: list[Work] = []
 
-    def add(self, kernel: Any, tasks: int, arguments: Sequence[Any]) -> None:
+    def add(
+        self, kernel: Any, tasks: int, arguments: tuple[Any, ...], reaches: Sequence[Any] = ()
+    ) -> None:
         """Launch one more kernel, which ran with these arguments just now. The row names arrays by
         where their data begins: it does not hold them, or nobody could use their memory again."""
         words = array("q")
@@ -64,12 +70,21 @@ class Launches:
         address = kernel.address(arguments)
         self._launches.extend((address, *words.buffer_info(), 0, tasks))
         self._arguments.append(words)
+        self._works.append(kernel.work(arguments, reaches))
 
     def __call__(self) -> None:
+        self._run(0, len(self._arguments))
+
+    def one_by_one(self) -> Iterator[tuple[Work, Callable[[], None]]]:
+        """Of each launch what it works on, and what runs it alone."""
+        for place, work in enumerate(self._works):
+            yield work, functools.partial(self._run, place, 1)
+
+    def _run(self, first: int, count: int) -> None:
         check_process(self._name)
         with _launching:
             pool = _pool or _start()
-            pool(self._launches.buffer_info()[0], len(self._arguments), get_num_threads())
+            pool(self._launches.buffer_info()[0] + first * LAUNCH, count, get_num_threads())
 
 
 def check_process(name: str) -> None:

@@ -15,6 +15,11 @@ from . import numba_winograd as winograd
 from .op import Conv2dGeometry
 
 
+def conv2d_way(g: Conv2dGeometry, dtype: Any) -> str:
+    """How forward and input gradient of a geometry are computed: "winograd" or "direct"."""
+    return "direct" if g.direct or not winograd.suits(g, dtype) else "winograd"
+
+
 def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = NOTHING) -> None:
     """Fill y (n, h_out, w_out, c_out) with the epilogue of conv(x, w) + b.
 
@@ -23,13 +28,13 @@ def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = N
         w: (c_out, c_in / groups, k_h, k_w), any strides; or PackedWeights, which have a bias.
         epilogue: its residual is an array like y.
     """
-    way = direct if g.direct or not winograd.suits(g, y.dtype) else winograd
+    way = winograd if conv2d_way(g, y.dtype) == "winograd" else direct
     way.conv2d_fwd(x, w, y, g, epilogue)
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or an Operand."""
-    way = direct if g.direct or not winograd.suits(g, gx.dtype) else winograd
+    way = winograd if conv2d_way(g, gx.dtype) == "winograd" else direct
     way.conv2d_bwd_input(gy, w, gx, g)
 
 

@@ -18,6 +18,11 @@ from .. import sums
 from .op import Conv2dGeometry
 
 
+def conv2d_way(g: Conv2dGeometry, dtype: Any) -> str:
+    """How a convolution of this geometry is computed: here in one way, "reference"."""
+    return "reference"
+
+
 def _taps(g: Conv2dGeometry) -> Iterator[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
     """Each kernel tap (u, v), with the pixels of y that meet an x under it, and these x: rows and
     columns of each. Padding is left out: its zeros add nothing, not even where the other factor is

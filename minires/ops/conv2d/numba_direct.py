@@ -35,7 +35,16 @@ from ...kernels.numba.tile import ROWS, product_1, product_2
 from ...kernels.operand import PLAIN, Operand, as_operand, nothing_of
 from ...kernels.packed import as_packed
 from .numba_pack import packed, padded
-from .numba_plan import TILE_ROW, Plan, depthwise, make_plan, panel_width, phase_of, plan_at
+from .numba_plan import (
+    TILE_ROW,
+    Plan,
+    depthwise,
+    make_plan,
+    operations,
+    panel_width,
+    phase_of,
+    plan_at,
+)
 from .numba_weight import conv2d_bwd_weight
 from .numba_window import (
     all_inside,
@@ -278,6 +287,9 @@ def _convolve(
                     )  # fmt: skip
         if cuts == 1:  # all channels of the block are there, and still in the cache
             _epilogue(y, residual, todo, moments, inverse, block, plan)
+
+
+_convolve.operations(operations)
 
 
 class _Job(NamedTuple):

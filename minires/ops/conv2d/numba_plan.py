@@ -381,6 +381,16 @@ def _cut(
     return next(option for option in choices if cost(option) < float("inf"))
 
 
+def operations(table: Any, **_: Any) -> int:
+    """Additions and multiplications of a launch with this plan, those with padding among them."""
+    words = table.tolist()
+    plan, count = PlanStruct(*words[:PLAN_SIZE]), 0
+    for at in range(PLAN_SIZE, PLAN_SIZE + plan.phases * PHASE_SIZE, PHASE_SIZE):
+        phase = PhaseStruct(*words[at : at + PHASE_SIZE])
+        count += phase.rows * phase.columns * phase.segments * phase.run
+    return 2 * plan.images * count * plan.y_pixel
+
+
 def depthwise(g: Conv2dGeometry) -> bool:
     return g.groups > 1 and g.groups == g.c_in == g.c_out
 

@@ -48,7 +48,7 @@ from ...kernels.numba.tile import (
     outer_window,
 )
 from ...kernels.operand import PLAIN, as_operand
-from .numba_plan import Plan, depthwise, make_plan, phase_of, plan_at
+from .numba_plan import Plan, depthwise, make_plan, operations, phase_of, plan_at
 from .numba_window import extent, fill_window, finite, inside, place_of_tap, source_pixel
 from .op import Conv2dGeometry
 
@@ -293,6 +293,9 @@ def _correlate(
         ):
             careful = 1
         again += 1
+
+
+_correlate.operations(operations)
 
 
 @kernel

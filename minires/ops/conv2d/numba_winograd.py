@@ -60,6 +60,7 @@ from .numba_winograd_rows import (
     PLANES,
     Tiling,
     WinogradStruct,
+    operations,
     pixels_before,
     plan_at,
     plane_size,
@@ -289,6 +290,10 @@ def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     taps = (9, 9 * g.c_in, 8, -1)
     padding = (2 - g.padding[0], 2 - g.padding[1])
     _run(as_operand(gy), w, taps, gx, padding, NOTHING)
+
+
+_convolve.operations(operations)
+_wide_products.operations(operations)
 
 
 class _Job(NamedTuple):

@@ -103,6 +103,15 @@ class WinogradStruct(NamedTuple):
 plan_at = struct(WinogradStruct)  # plan_at(table, 0): the plan, for a kernel
 
 
+def operations(table: Any, tiles: int | None = None, **_: Any) -> int:
+    """Additions and multiplications of the sums that define the convolution of this plan, or so
+    many ``tiles`` of it: four times as many as Winograd's formula has."""
+    plan = WinogradStruct(*table.tolist())
+    whole = plan.total * plan.across
+    every = 2 * 9 * (plan.total // plan.down) * plan.h * plan.w * plan.c_in * plan.c_out
+    return every if tiles is None else every * tiles // whole
+
+
 def plane_size(tiles: int, c: int) -> int:
     """Entries from plane to plane: some more than needed, lest all planes meet in the same sets of
     the cache, and for the weight gradient's tile, which may look at rows beyond the last."""

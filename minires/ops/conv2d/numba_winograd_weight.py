@@ -25,6 +25,7 @@ from ...kernels.operand import GRADIENT, as_operand
 from .numba_winograd_rows import (
     PLANES,
     WinogradStruct,
+    operations,
     plan_at,
     plane_size,
     tiling_of,
@@ -172,6 +173,10 @@ def _wide_sums(task, u, z, starts, matrix, gw, workspace, table, tasks):
             )  # fmt: skip
         for a in range(rows):
             _put_gradient(sums, a, 0, 1, depth, columns, matrix, taps, gw, i + a, o, c_in)
+
+
+_sum_parts.operations(operations)
+_wide_sums.operations(operations)
 
 
 class _Job(NamedTuple):
