@@ -149,8 +149,8 @@ class _Segment:
             launch()
 
     def one_by_one(self):
-        for work, kernel, addresses in self._launches:
-            yield work, functools.partial(self._run, kernel, addresses)
+        for what, kernel, addresses in self._launches:
+            yield what, functools.partial(self._run, kernel, addresses)
 
     def _run(self, kernel, addresses):
         sys.modules["minires.kernels.cuda"].replayed += 1
