@@ -59,6 +59,7 @@ class Tensor(Variable):
     tensor([2., 4., 6.])
     """
 
+    __slots__ = ()
     __array_ufunc__ = None  # NumPy leaves `array + tensor` to the tensor
 
     def __init__(self, data: Any, requires_grad: bool = False):

@@ -143,7 +143,8 @@ class Context:
                     old = Variable._wrap(variable._array.copy())
                 else:
                     old = Variable._defer(variable._lazy)
-                old._node, old._index = variable._node, variable._index
+                if variable._node is not None:
+                    old._node, old._index = variable._node, variable._index
                 old._requires_grad = variable._requires_grad
                 saved[position] = ("input", old, 0)
         self._saved = saved

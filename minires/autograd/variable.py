@@ -22,21 +22,33 @@ from .version import Version
 class Variable:
     """An array with a place on the tape. :class:`minires.Tensor` is this with operations."""
 
+    __slots__ = (  # and no others: x.requires_gard = True is an error
+        "__weakref__",
+        "_array",
+        "_grad",
+        "_hooks",
+        "_index",
+        "_lazy",
+        "_node",
+        "_node_version",
+        "_requires_grad",
+        "_retains",
+        "_version",
+        "_view",
+    )
     _class: ClassVar[type[Variable]]
 
-    # Set in every tensor, for every operation reads these:
     _array: Any  # not there while the tensor is lazy
     _version: Version
     _lazy: Lazy | None  # the array to come, while it is still to be computed
     _node: Node | None  # the operation that made the tensor, if it is recorded
+    _index: int  # which output of the node the tensor is
     _view: tuple[Variable, tuple[Any, ...], bool] | None  # base, steps, whether recorded
+    _node_version: int  # of a view: the version that its node belongs to
     _requires_grad: bool
-    # and these, which most tensors never set:
-    _index = 0  # which output of the node the tensor is
-    _node_version = 0  # the version that the node belongs to
-    _retains = False
-    _grad: Variable | None = None
-    _hooks: dict[int, Callable[[Any], Any]] | None = None
+    _retains: bool
+    _grad: Variable | None
+    _hooks: dict[int, Callable[[Any], Any]] | None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -51,8 +63,8 @@ class Variable:
 
     def _start(self) -> None:
         self._version = Version()
-        self._lazy = self._node = self._view = None
-        self._requires_grad = False
+        self._lazy = self._node = self._view = self._grad = self._hooks = None
+        self._requires_grad = self._retains = False
 
     @staticmethod
     def _wrap(array: Any) -> Any:
@@ -63,16 +75,16 @@ class Variable:
         variable._array = array
         variable._version = Version()
         variable._lazy = variable._node = variable._view = None
-        variable._requires_grad = False
+        variable._grad = variable._hooks = None
+        variable._requires_grad = variable._retains = False
         return variable
 
     @staticmethod
     def _defer(lazy: Lazy) -> Any:
         """A new lazy tensor, outside the graph."""
         variable = _new(Variable._class)
-        variable._version = Version()
-        variable._lazy, variable._node, variable._view = lazy, None, None
-        variable._requires_grad = False
+        variable._start()
+        variable._lazy = lazy
         return variable
 
     def __getattr__(self, name: str) -> Any:

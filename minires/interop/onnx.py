@@ -24,7 +24,7 @@ from minires.interop.onnx_graph import Graph, refuse
 from minires.interop.onnx_ops import EMITTERS, plain_index
 from minires.nn.module import Module
 from minires.nn.trace import Step, Trace, Value, check_module, tensors, trace
-from minires.ops.batch_norm.op import BatchNorm
+from minires.ops.batch_norm.op import BatchNorm, BatchNormStatistics
 from minires.ops.elementwise import Expand
 from minires.ops.index import GetItem
 from minires.ops.shape import Reshape
@@ -124,17 +124,19 @@ def _paired(first: Trace, second: Trace) -> Iterator[tuple[Step, Step]]:
     for step, twin in pairs:
         if step is None or twin is None or step.function is not twin.function:
             _diverge(step, twin)
-        if step.function not in EMITTERS:
-            refuse(
-                step,
-                "has no counterpart in ONNX",
-                "Use other operations, or add an emitter for it (docs/export.md).",
-            )
+        if step.function is BatchNormStatistics:
+            continue  # the BatchNorm behind it is refused
         if step.function is BatchNorm and step.inputs[-1]:
             refuse(
                 step,
                 "uses the statistics of the batch in evaluation, too",
                 "Export layers with track_running_stats=True.",
+            )
+        if step.function not in EMITTERS:
+            refuse(
+                step,
+                "has no counterpart in ONNX",
+                "Use other operations, or add an emitter for it (docs/export.md).",
             )
         for i, (one, two) in enumerate(itertools.zip_longest(step.inputs, twin.inputs)):
             ends = [origin.get(v) if isinstance(v, Value) else None for v in (one, two)]

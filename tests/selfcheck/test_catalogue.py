@@ -15,7 +15,7 @@ import minires as mr
 from minires import models, nn, ops
 from minires.device import CPU, _backend, _kernel_module
 from minires.errors import ArgumentError, DeviceError, KernelMissing
-from minires.models import blocks
+from minires.models import blocks, variants
 from minires.selfcheck import CASES, Backend, backends, catalogue, examine, plan, select
 from minires.selfcheck.catalogue.arrays import NOT_DIFFERENTIABLE
 from minires.selfcheck.catalogue.case import LAYOUTS, apart, normal
@@ -68,6 +68,7 @@ def test_every_block_and_network_has_a_case():
         if inspect.isclass(value)
         and issubclass(value, nn.Module)
         and value.__module__.startswith("minires.models")
+        and value not in (variants.Block, variants.ResidualBlock, variants.PreActResidualBlock)
         and not name.startswith("_")
     }
     assert kinds == named("block")
