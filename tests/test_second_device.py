@@ -14,16 +14,15 @@ import numpy as np
 import pytest
 from cuda_stand_in import EVERYTHING, cuda_backend
 from cupy_stand_in import Array
+from small_net import batches, block, network, on_cpu
 
 import minires as mr
 from minires import nn, optim
-from minires.device import CPU, Device
+from minires.device import Device
 from minires.errors import DeviceError, GraphError, KernelMissing, NaNError
 from minires.fusion.backward import LazyBatchNormGradient, LazyReLUGradient
 from minires.fusion.forward import LazyBatchNorm, LazyConv2d
 from minires.gradcheck import check
-from minires.kernels.packed import contiguous
-from minires.memory import allocate, workspace
 from minires.nn import functional as F
 
 GPU = Device("cuda", 0)
@@ -34,42 +33,6 @@ FUSES = {
     "backward": {"gradient", "gated", "passed"},
     "nothing": frozenset(),
 }
-
-
-class Net(nn.Module):
-    """A stem with max pooling, a residual block, a convolution with a bias, average pooling and a
-    linear layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.bn = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.head, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(16, 5)
-
-    def forward(self, x):
-        x = mr.max_pool2d(self.bn(self.stem(x)).relu(), 3, stride=2, padding=1)
-        y = self.bn1(self.conv1(x)).relu()
-        x = (self.bn2(self.conv2(y)) + x).relu()
-        return self.fc(mr.avg_pool2d(self.head(x), 2).flatten(1))
-
-
-def network(device, seed=0):
-    mr.manual_seed(seed)
-    return Net().to(device)
-
-
-def batches(count, device):
-    rng = np.random.default_rng(1)
-    for _ in range(count):
-        images = rng.standard_normal((4, 3, 8, 8)).astype("f4")
-        yield mr.tensor(images, device=device), mr.tensor(rng.integers(0, 5, 4), device=device)
-
-
-def on_cpu(value):
-    """The values of a tensor or of an array of any device."""
-    value = value._array if isinstance(value, mr.Tensor) else value
-    return value.get() if isinstance(value, Array) else np.asarray(value)
 
 
 def run(device, make_optimizer, steps=3, captured=False):
@@ -188,13 +151,6 @@ def test_gradients_of_a_captured_step_are_shortened_on_the_device():
 
 
 # **** fusion ****
-
-
-def block(device="cuda"):
-    """(conv, bn, x) with statistics of their own."""
-    mr.manual_seed(0)
-    conv, bn = nn.Conv2d(4, 4, 3, padding=1, bias=False).to(device), nn.BatchNorm2d(4).to(device)
-    return conv, bn, mr.randn(2, 4, 5, 5).to(device)
 
 
 def test_lazy_tensors_know_their_device():
@@ -389,128 +345,3 @@ def test_the_first_nan_is_found():
             zero = mr.zeros(2, device="cuda", requires_grad=True)
             with pytest.raises(NaNError, match="first NaN of the backward pass"):
                 (zero.sqrt() * 0).sum().backward()
-
-
-# **** what Python sees ****
-
-
-def test_a_module_moves_with_its_gradients_and_its_state():
-    with cuda_backend():
-        net = network("cpu")
-        (batch,) = batches(1, "cpu")
-        with mr.backend("numpy"):
-            F.cross_entropy(net(batch[0]), batch[1]).backward()
-        before = {name: on_cpu(t) for name, t in net.state_dict().items()}
-        gradient = on_cpu(net.fc.weight.grad)
-        net.to("cuda")
-        assert net.fc.weight.grad.device == GPU
-        state = net.state_dict()
-        assert {t.device for t in state.values()} == {GPU}
-        assert np.array_equal(on_cpu(net.fc.weight.grad), gradient)
-        for device in ("cuda", "cpu"):
-            other = network(device, seed=1)
-            other.load_state_dict(state)
-            for name, t in other.state_dict().items():
-                assert t.device == Device.parse(device)
-                assert np.array_equal(on_cpu(t), before[name])
-        other.cuda()
-        nn.init.constant_(other.fc.weight, 2)
-        nn.init.zeros_(other.fc.bias.data)
-        assert set(on_cpu(other.fc.weight).ravel()) == {2}
-        assert not on_cpu(other.fc.bias).any()
-
-
-def test_printing_and_conversion():
-    with cuda_backend():
-        x = mr.tensor([[1.0, 2.5]], device="cuda")
-        assert repr(x) == "tensor([[1. , 2.5]], device='cuda:0')"
-        assert x.tolist() == [[1, 2.5]]
-        assert x.sum().item() == 3.5
-        assert float(x[0, 1]) == 2.5
-        assert bool((x > 0).all())
-        assert len(x) == 1
-        assert mr.tensor(x.data).device == CPU
-        assert mr.Tensor(x.data).device == GPU
-        assert x.cpu().numpy().tolist() == [[1, 2.5]]
-        text = r"numpy: expected a tensor on cpu, got cuda:0\. Use \.cpu\(\)\."
-        with pytest.raises(DeviceError, match=text):
-            x.numpy()
-        with pytest.raises(DeviceError, match=text):
-            np.asarray(x)
-
-
-def test_devices_do_not_mix():
-    with cuda_backend():
-        x, y = mr.ones(2, 3, device="cuda"), mr.ones(2, 3)
-        text = r"expected tensors on one device, got cuda:0 and cpu\. Move one, as in x\.to"
-        for function in (mr.add, mr.mul, mr.maximum, lambda a, b: a @ b.T, lambda a, b: a == b):
-            with pytest.raises(DeviceError, match=text):
-                function(x, y)
-        with pytest.raises(DeviceError, match=r"got cpu and cuda:0\."):
-            y + x
-        with pytest.raises(DeviceError, match=text):
-            x[0] = y[0]
-        with pytest.raises(DeviceError, match=text):
-            x + np.ones((2, 3), "f4")
-        with pytest.raises(DeviceError, match=r"labels on cuda:0, got cpu"):
-            mr.cross_entropy(x, mr.tensor([0, 1]))
-        conv, bn, images = block()
-        with pytest.raises(DeviceError, match="expected tensors on one device"):
-            conv(images.cpu())
-        with pytest.raises(DeviceError, match="expected tensors on one device"):
-            bn(conv(images)) + images.cpu()
-
-
-def test_the_references_are_on_the_cpu():
-    text = (
-        'backend("numpy"): expected tensors on cpu, got one on a GPU. '
-        'Move the tensors with .to("cpu").'
-    )
-    with cuda_backend():
-        conv, _, x = block()
-        with mr.backend("numpy"):
-            for function in (conv, mr.relu, lambda x: mr.max_pool2d(x, 2)):
-                with pytest.raises(DeviceError) as error:
-                    _ = function(x)._array
-                assert str(error.value) == text
-
-
-def test_memory_is_allocated_where_an_array_is():
-    with cuda_backend():
-        x = mr.ones(3, device="cuda")
-        for like in (x.data, GPU):
-            assert isinstance(allocate((2, 3), np.float32, like), Array)
-            assert isinstance(workspace(5, np.float32, like), Array)
-        for like in (np.ones(3), CPU):
-            assert isinstance(allocate((2, 3), np.float32, like), np.ndarray)
-
-
-def test_a_capture_sees_which_array_a_variable_is():
-    with cuda_backend():
-        factor = mr.full((3,), 2.0, device="cuda").data
-        times = mr.capture(lambda x: x * factor)
-        found = []
-        for k in range(8):
-            if k == 4:
-                factor = mr.full((3,), 5.0, device="cuda").data
-            found.append(times(mr.full((3,), float(k), device="cuda")).tolist()[0])
-        assert found == [0, 2, 4, 6, 20, 25, 30, 35]
-        assert repr(times).endswith("recordings=2)")
-
-
-def test_weights_are_laid_out_where_they_are():
-    with cuda_backend():
-        w = mr.arange(6).float().reshape(2, 3).to("cuda").T
-        packed = contiguous(w.data)
-        assert isinstance(packed, Array)
-        assert packed.flags.c_contiguous
-        assert packed.tolist() == w.tolist()
-        assert contiguous(packed) is packed
-
-
-def test_a_summary_from_a_shape():
-    with cuda_backend():
-        net = network("cuda")
-        told = str(nn.summary(net, (1, 3, 8, 8)))
-        assert told == str(nn.summary(net, mr.zeros(1, 3, 8, 8, device="cuda")))
-    assert told == str(nn.summary(network("cpu"), (1, 3, 8, 8)))
