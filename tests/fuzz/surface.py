@@ -26,7 +26,7 @@ ROOMS = {
     "minires.train": "train",
     "minires.interop": "interop",
     "minires.gradcheck": "gradcheck",
-    "minires.capture": "captured",
+    "minires.captured": "captured",
     "minires.derivatives": "derivatives",
     "minires.random": "random",
     "minires.device": "device",
@@ -79,7 +79,7 @@ def _public(module: Any) -> list[str]:
         and (
             module is mr
             or getattr(getattr(module, name), "__module__", None) == module.__name__
-            or module.__name__ in ("minires.capture",)
+            or module.__name__ in ("minires.captured",)
         )
     ]
 
