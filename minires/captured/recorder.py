@@ -105,7 +105,7 @@ class Graph:
         place = (key, *map(id, arrays))
         if place in self._memos:
             known, belongs, _ = self._memos[place]
-            if belongs is by and known.counts == _counts(known.versions):
+            if belongs is by and known.counts == known.writes()[0]:
                 return known.value
         before = self._makers.get(id(by))
         versions = [tensor._version for tensor in tensors]
@@ -160,10 +160,6 @@ def _run(nodes: Sequence[Callable[[], Any]]) -> None:
         replay(node)
 
 
-def _counts(versions: Sequence[Version]) -> list[int]:
-    return [v.count for v in versions] + [v.restored for v in versions]
-
-
 class Call(functools.partial[Any]):
     """A node that calls a function of arrays."""
 
@@ -181,7 +177,8 @@ class _Memo:
     run when one of the versions was written, or ``always``."""
 
     def __init__(self, versions: list[Version], always: bool) -> None:
-        self.versions, self.counts, self.always = versions, _counts(versions), always
+        self.versions, self.always = versions, always
+        self.counts, _ = self.writes()
         self._seen: int | None = None  # Version.event when the value was last up to date
         self.nodes: list[Callable[[], Any]] = []
         self.value: Any = None
@@ -190,12 +187,19 @@ class _Memo:
         event = self.versions[0].event
         if event == self._seen:
             return
-        counts = _counts(self.versions)
-        unsure = self.always or True in [v.escaped for v in self.versions]
+        counts, unsure = self.writes()
         if unsure or counts != self.counts:
             _run(self.nodes)
             self.counts = counts
         self._seen = None if unsure else event
+
+    def writes(self) -> tuple[list[tuple[int, int]], bool]:
+        """The counts of writes of each version, and whether there may be writes that nobody saw."""
+        counts, unsure = [], self.always
+        for version in self.versions:
+            counts.append((version.count, version.restored))
+            unsure = unsure or version.escaped
+        return counts, unsure
 
 
 class Recorder(Around):
