@@ -30,6 +30,26 @@ from .errors import (
 )
 from .mode import Mode, setting
 
+# What checks its arguments; the other functions here trust the engine, which calls them.
+__all__ = [
+    "CPU",
+    "Device",
+    "array_module",
+    "as_array",
+    "available",
+    "backend",
+    "backend_name",
+    "backend_of",
+    "cupy",
+    "device_of",
+    "is_array",
+    "kernels",
+    "memory",
+    "move",
+    "peak_memory",
+    "synchronize",
+]
+
 _BACKENDS = ("auto", "numpy")
 _backend = setting("backend", "auto")
 
