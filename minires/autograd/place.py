@@ -13,7 +13,7 @@ _ENGINE = tuple(
     os.path.join(_PACKAGE, part)
     for part in (
         *(folder + os.sep for folder in ("autograd", "fusion", "ops", "nn", "interop")),
-        *("tensor.py", "derivatives.py", "mode.py", "anomaly.py", "watcher.py"),
+        *("tensor.py", "derivatives.py", "mode.py", "anomaly.py", "watcher.py", "profiler.py"),
         os.path.join("captured", "recorder.py"),
     )
 )
