@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch  # before Numba, so that each has OpenMP threads of its own
+import torch
 from harness import RESULTS, append, environment
 
 from minires.errors import ArgumentError, MiniresError, message, unknown

@@ -162,8 +162,8 @@ def climb(layer: tuple[int, int, int], rounds: int, after: Callable[[], object])
     mean, shift = normal(2, c, seed=3)
     inv_std, scale = 1 + normal(2, c, seed=4) ** 2
     nothing = np.zeros(c, "f4")
-    source = Operand(x, RECTIFIED, np.stack([mean, scale * inv_std, shift, nothing, nothing]))
-    kernel_numpy.conv2d_fwd(source.values(), w, expected, g)
+    operand = Operand(x, RECTIFIED, np.stack([mean, scale * inv_std, shift, nothing, nothing]))
+    kernel_numpy.conv2d_fwd(operand.values(), w, expected, g)
     moments = np.empty((2, c), "f4")
     right = np.stack([expected.mean(axis=(0, 1, 2)), expected.var(axis=(0, 1, 2))])
     z, rows = np.empty_like(x), (-1, c)
@@ -175,7 +175,7 @@ def climb(layer: tuple[int, int, int], rounds: int, after: Callable[[], object])
         batch_norm.batch_norm_statistics(y.reshape(rows), *moments)
 
     def fused() -> None:
-        winograd.conv2d_fwd(source, w, y, g, Epilogue(statistics=tuple(moments)))
+        winograd.conv2d_fwd(operand, w, y, g, Epilogue(statistics=tuple(moments)))
 
     rung("with batch norm, separate", separate, (y, expected), (moments, right))
     rung("with batch norm, fused", fused, (y, expected), (moments, right))

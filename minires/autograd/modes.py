@@ -58,7 +58,7 @@ class set_grad_enabled(Mode):
         self._statement = state(_grad_mode, self._value)
 
     def _take_back(self) -> None:
-        """It was no statement."""
+        """Undo what the constructor set: the object is used as a context manager or decorator."""
         if _grad_mode.get() is self._statement:
             _grad_mode.set(self._before)
         elif not self._statement.over:  # other modes were entered since

@@ -165,7 +165,7 @@ class Call(functools.partial[Any]):
 
     @functools.cached_property
     def work(self) -> Work:
-        """What it works on."""
+        """What the function reads and writes."""
         if self.func is _compute:
             function, args, places = self.args
             return work_of_call(function, args, tuple(places))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd import Context, Lazy, Variable, call, is_grad_enabled, no_grad
 from ..device import array_module, backend_of, kernels
-from ..kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, Operand
+from ..kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, SCALE, Operand
 from ..memory import allocate
 from ..ops.conv2d.op import Conv2dGeometry
 from ..ops.reduce import sum
@@ -92,7 +92,7 @@ class LazyBatchNormGradient(LazyImages):
 def _scale_alone(coefficients: Any) -> Any:
     """The coefficients with their scale alone: mean and shift are 0."""
     k = array_module(coefficients).zeros_like(coefficients)
-    k[1] = coefficients[1]
+    k[SCALE] = coefficients[SCALE]
     return k
 
 
@@ -165,9 +165,7 @@ def _batch_norm_gradients(
             options = {"coefficients": coefficients}
         else:
             options = {"gate": rows(buffer(gated.y))}
-        if (
-            second or not own_gate
-        ):  # others read the ReLU's gradient, or a second one is to be added
+        if second or not own_gate:  # the sum of two, or what others read too, is written
             masked = allocate(x.shape, x.dtype, x)
             options |= {"masked": masked, "second": rows(buffer(second[0])) if second else None}
     slopes = coefficients

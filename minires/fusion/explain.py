@@ -59,9 +59,10 @@ class Explanation:
         runs = sum(row.runs for row in self.rows)
         end = "Nothing is deferred: the values are there."
         if self.deferred:
+            count = len(self.deferred)
             end = (
-                f"{len(self.deferred)} operations are deferred, and {runs} will run when somebody "
-                "looks; all others are part of these."
+                f"{count} operation{' is' if count == 1 else 's are'} deferred, and {runs} will "
+                "run when somebody looks; all others are part of these."
             )
         return f"{text_table(heads, cells, left=len(heads))}\n{end}"
 

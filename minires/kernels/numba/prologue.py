@@ -60,7 +60,7 @@ def read(x, y, k, kind, c, at, pixels, out, to):
 
 @device_function
 def read_apart(x, y, k, kind, c, at, pitch, pixels, out, to):
-    """The same for pixels that lie ``pitch`` entries apart in x, and side by side in ``out``.
+    """As :func:`read`, for pixels that lie ``pitch`` entries apart in x, side by side in ``out``.
 
     Some pixels at a time, a *run* of about RUN entries, and of a run one vector of channels after
     another: memory is fastest when read from end to end, and the five numbers of a channel are best

@@ -199,7 +199,7 @@ def _without_gaps(sizes: list[tuple[int, bool]]) -> Dims:
 
 
 def _merged(dims: Any) -> Dims:
-    """The same without dimensions of size 1, and neighbours taken as one where they can be."""
+    """``dims`` without those of size 1, and neighbours taken as one where they can be."""
     merged: list[tuple[int, int, bool]] = []
     for n, stride, reduced in dims:
         if n == 1:

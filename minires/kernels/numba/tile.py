@@ -145,7 +145,7 @@ class _Writer:
         )
 
     def store(self, value: Any, pointer: Any, at: Any, v: int) -> None:
-        """The same, written."""
+        """Write vector v of the row at pointer[at]."""
         index = self.builder.add(at, _number(v * self.lanes))
         self.builder.store(
             value, pointer_to(self.builder, pointer, index, self.vector), align=self.size

@@ -3,8 +3,8 @@
 Rows are taken in blocks that depend on the sizes alone. A block's sums are vectors in registers;
 the sums of the blocks are added in float64 and in order, so that the result does not depend on the
 number of threads. Where a row has fewer channels than a few vectors hold, several rows are taken as
-one long row (:func:`.pixels_together`), and sums over them are added up in
-the end.
+one long row (:func:`minires.kernels.numba.prologue.pixels_together`), and sums over them are added
+up in the end.
 """
 
 from __future__ import annotations
@@ -252,10 +252,10 @@ def batch_norm_fwd(
     k = repeated(call(_scale_shift_rows, x.dtype, mean, inv_std, b, w), together)
     other, kind, other_k = x, ABSENT, k
     if epilogue.residual is not None:
-        source = as_operand(epilogue.residual)
-        other, kind = source.x, source.kind
+        residual = as_operand(epilogue.residual)
+        other, kind = residual.x, residual.kind
         if kind == NORMALISED:
-            other_k = repeated(source.coefficients, together)
+            other_k = repeated(residual.coefficients, together)
     _fwd(blocks, x, k, other, kind, other_k, int(epilogue.relu), rows, c, block, y)
 
 

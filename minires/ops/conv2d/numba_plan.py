@@ -28,7 +28,7 @@ What a kernel gets is one array of words, ``Plan.table``: a :class:`PlanStruct`,
 
 Zeros in the window are multiplied like all other entries, for a loop without conditions is fast.
 That adds nothing, unless the other factor is NaN or infinite. Then results are computed again from
-the taps inside the image alone (``RIMMED``, ``REACH``, :func:`inside`).
+the taps inside the image alone (``RIMMED``, ``REACH``, :func:`.numba_window.inside`).
 
 Plans depend on sizes only, and are kept.
 """
