@@ -129,6 +129,22 @@ def test_what_is_captured_draws_masks_of_its_own_in_every_replay():
     assert not backend.launches  # there is no kernel in it
 
 
+def test_what_is_captured_without_arguments_runs_where_its_state_is():
+    with cuda_backend() as backend:
+        net = network("cuda")
+        (batch,) = batches(1, "cuda")
+        net(batch[0])  # statistics to evaluate with
+        net.eval()
+        net.register_buffer("images", batch[0])
+        call = mr.capture(lambda: net(net.images), net)
+        with mr.no_grad():
+            found = [on_cpu(call()) for _ in range(4)]
+            expected = on_cpu(net(net.images))
+        assert repr(call).endswith("recordings=1)")
+        assert backend.replayed
+    same(found, [expected] * 4, exactly=True)
+
+
 def test_gradients_of_a_captured_step_are_shortened_on_the_device():
     with cuda_backend() as backend:
         found = []

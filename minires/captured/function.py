@@ -130,7 +130,8 @@ class Captured:
     def _serve(self, function: Callable[..., Any], args: tuple[Any, ...], names: Any) -> Any:
         engine = current()
         call = (names, *map(_signature, args), settings(), bool(engine.rules))
-        device = next((arg.device for arg in args if isinstance(arg, Tensor)), CPU)
+        device = next((arg.device for arg in args if isinstance(arg, Tensor)), None)
+        device = self._state.device if device is None else device
         if engine.watching or backend_name(device) == "numpy":
             return _copy(function(*args))
         state = self._state.signature(self._reads_gradients)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import arguments, random
-from ..device import is_array
+from ..device import CPU, Device, is_array
 from ..errors import ArgumentError, CaptureError, message
 from ..nn import module as modules
 from ..nn.module import Module
@@ -57,6 +57,15 @@ class State:
         options = [tuple([bool(v) for k, v in group.items() if k != "params"]) for group in groups]
         present = [id(t._grad) if gradients else t._grad is None for t in self.tensors]
         return self._structure, (*map(_trained, self.tensors),), (*present,), (*options,)
+
+    @property
+    def device(self) -> Device:
+        """Where the state is, by its first tensor; the CPU if there is none."""
+        of_modules = (t for root in self._modules for t in (*root.parameters(), *root.buffers()))
+        groups = (group for optimizer in self._optimizers for group in optimizer.param_groups)
+        of_optimizers = (p for group in groups for p in group["params"])
+        first = next(itertools.chain(of_modules, of_optimizers), None)
+        return CPU if first is None else first.device
 
     def _collect(self) -> None:
         """Collect the attributes of all modules, and all tensors."""
