@@ -82,6 +82,8 @@ class Profile:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._mode is None:
+            raise ArgumentError(message("profile", "a mode that was entered", "its exit"))
         self._whole += perf_counter_ns() - self._begin
         mode, self._mode = self._mode, None
         mode.__exit__(*exc)

@@ -348,6 +348,13 @@ def test_entered_again_it_adds():
     assert counts(p) == {"relu.fwd": 2}
 
 
+def test_an_exit_without_an_entry_changes_nothing():
+    p = mr.profile()
+    with pytest.raises(ArgumentError, match="profile: expected a mode that was entered"):
+        p.__exit__(None, None, None)
+    assert p.seconds == 0
+
+
 def test_it_is_no_decorator():
     with pytest.raises(ArgumentError, match=r"profile: expected a with statement.*as p"):
         mr.profile()(lambda: None)
