@@ -19,7 +19,7 @@ from small_net import batches, block, network, on_cpu
 import minires as mr
 from minires import nn, optim
 from minires.device import Device
-from minires.errors import DeviceError, GraphError, KernelMissing, NaNError
+from minires.errors import CaptureError, DeviceError, GraphError, KernelMissing, NaNError
 from minires.fusion.backward import LazyBatchNormGradient, LazyReLUGradient
 from minires.fusion.forward import LazyBatchNorm, LazyConv2d
 from minires.gradcheck import check
@@ -143,6 +143,17 @@ def test_what_is_captured_without_arguments_runs_where_its_state_is():
         assert repr(call).endswith("recordings=1)")
         assert backend.replayed
     same(found, [expected] * 4, exactly=True)
+
+
+def test_what_is_captured_works_on_one_device():
+    with cuda_backend():
+        net = network("cuda").eval()
+        call = mr.capture(lambda x: net(x.to("cuda")), net)
+        ((x, _),) = batches(1, "cpu")
+        with mr.no_grad():
+            call(x)
+            with pytest.raises(CaptureError, match="a function on one device, got a kernel on cud"):
+                call(x * 2)
 
 
 def test_gradients_of_a_captured_step_are_shortened_on_the_device():

@@ -24,8 +24,8 @@ import numpy as np
 
 from ..autograd import Around, Context, Variable, Version, call, caller, current, show_place
 from ..autograd.engine import around, tensors, without
-from ..device import as_array, backend_name, is_array, memory
-from ..errors import CaptureError
+from ..device import as_array, backend_name, backend_of, device_of, is_array, memory
+from ..errors import CaptureError, message
 from ..kernels.work import Work, work_of_call
 
 
@@ -88,10 +88,18 @@ class Graph:
     def launch(
         self, kernel: Any, tasks: int, arguments: tuple[Any, ...], reaches: Sequence[Any]
     ) -> None:
-        """Append a launch, which has just run, to the node of consecutive launches."""
-        for array in (*arguments, *reaches):
-            if is_array(array):
-                self.hold(array)
+        """Append a launch, which has just run, to the node of consecutive launches.
+
+        Raises:
+            CaptureError: the launch is one of another backend.
+        """
+        arrays = [array for array in (*arguments, *reaches) if is_array(array)]
+        if arrays and all(backend_of(array) is not self.backend for array in arrays):
+            fix = "Move its inputs and its state to one device before the call."
+            expected, got = "a function on one device", f"a kernel on {device_of(arrays[0])}"
+            raise CaptureError(message("capture", expected, got, fix=fix))
+        for array in arrays:
+            self.hold(array)
         segment: Any = self.nodes[-1] if self.nodes else None
         if not hasattr(segment, "add"):
             segment = self.backend.segment(kernel.__name__)
