@@ -44,7 +44,7 @@ from ...device import kernels
 LR, WEIGHT_DECAY, MOMENTUM, KEEP, NESTEROV, BEGINS = range(6)
 STEP, SHRINK, PENALTY, RATE_1, BETA_2, RATE_2, ROOT, EPS, AMSGRAD = range(9)
 
-Rows = Callable[[], Sequence[Sequence[float]]]  # asked again when a recorded step is replayed
+Rows = Callable[[], Sequence[Sequence[float]]]  # a function: rates are read at every step
 
 
 def sgd(params: Sequence[Any], grads: Sequence[Any], velocities: Sequence[Any], rows: Rows) -> None:
