@@ -1,7 +1,9 @@
-"""The references' backend: plain NumPy, on the CPU; see :mod:`minires.kernels.numba`.
+"""The references' backend: plain NumPy, on the CPU; of :mod:`minires.kernels.numba`'s offer what
+references need.
 
 References take every prologue and epilogue when they are called with one, as the oracles of fused
-kernels, but nothing is deferred for them: with references, what is read is what runs.
+kernels, but nothing is deferred for them: with references, what is read is what runs. Nor are they
+captured, so that there are no pools and no segments.
 """
 
 from __future__ import annotations

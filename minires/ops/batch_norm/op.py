@@ -24,7 +24,6 @@ from ...arguments import flag, number
 from ...autograd import (
     Context,
     Function,
-    Variable,
     copied,
     enable_grad,
     grad,
@@ -32,7 +31,7 @@ from ...autograd import (
     memo,
 )
 from ...creation import ones, zeros
-from ...device import array_module, device_of, kernels
+from ...device import array_module, kernels
 from ...errors import ShapeError, message
 from ...ieee import quiet, unquiet
 from ...memory import allocate
@@ -67,7 +66,6 @@ class Affine(NamedTuple):
     mean: Any  # (c,)
     inv_std: Any  # (c,)
     coefficients: Any  # (5, c): mean, scale = w * inv_std, shift = b, 0, 0, as an Operand has them
-    device: Any
 
     @property
     def vectors(self) -> tuple[Any, Any, Any, Any]:
@@ -224,9 +222,9 @@ def batch_norm(
     eps = number("batch_norm", "eps", eps, above=0)
     vectors = running_mean, running_var, weight, bias
     batch = training or running_mean is None or running_var is None
+    _check(x, vectors, batch)
+    x = _laid_out(x)
     if batch:
-        _check(x, vectors, batch=True)
-        x = _laid_out(x)
         mean, var = BatchNormStatistics.apply(x)
         running = None
         if training and running_mean is not None and running_var is not None:
@@ -237,25 +235,23 @@ def batch_norm(
             running_var.bump_version()
         affine = _affine(weight, bias, mean._array, var._array, eps, running)
     else:
-        affine = _affine_of_statistics(x, vectors, eps)
-        x = _laid_out(x)
+        affine = _affine_of_statistics(vectors, eps)
     w, b = _parameters(x, weight, bias)
     return BatchNorm.apply(x, w, b, affine.mean, affine.inv_std, batch, affine=affine)
 
 
-def _check(x: Tensor, vectors: Sequence[Tensor | None], batch: bool = False) -> None:
+def _check(x: Tensor, vectors: Sequence[Any], batch: bool) -> None:
     """Hold the arguments of :func:`batch_norm` against each other."""
     shape = x.shape
     if len(shape) not in (2, 4):
         raise ShapeError(message("batch_norm", "x of shape (n, c, h, w) or (n, c)", shape))
     c = shape[1]
+    check_same("batch_norm", x, *[value for value in vectors if value is not None])
     for name, value in zip(("running_mean", "running_var", "weight", "bias"), vectors):
-        if value is not None:
-            check_same("batch_norm", x, value)
-            if value.shape != (c,):
-                raise ShapeError(
-                    message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {shape}")
-                )
+        if value is not None and value.shape != (c,):
+            raise ShapeError(
+                message("batch_norm", f"{name} of shape ({c},)", value.shape, f"x {shape}")
+            )
     if batch and (x.numel() < 2 * c or not c):
         raise ShapeError(
             message(
@@ -285,29 +281,18 @@ def _affine(
         kernel.batch_norm_affine(mean, var, w, b, eps, own, inv_std, coefficients, running)
     finally:
         unquiet(token)
-    return Affine(own[0], own[1], mean, inv_std, coefficients, device_of(mean))
+    return Affine(own[0], own[1], mean, inv_std, coefficients)
 
 
-def _affine_of_statistics(x: Tensor, vectors: Sequence[Any], eps: float) -> Affine:
+def _affine_of_statistics(vectors: Sequence[Any], eps: float) -> Affine:
     """The scale and shift of each channel from the running statistics. Statistics and parameters
-    mostly have not changed since the last call: the result is memoised, and so is that they fit."""
-
-    def make() -> Affine:
-        _check(x, vectors)
-        mean, var, weight, bias = vectors
-        return _affine(weight, bias, copied(mean._array), var._array, eps)
-
-    tensors = []
-    for vector in vectors:
-        if isinstance(vector, Variable):
-            tensors.append(vector)
-        elif vector is not None:
-            _check(x, vectors)
-    affine: Affine = memo(("batch_norm", eps, vectors[2] is None), tensors, make)
-    shape, mean = x.shape, affine.mean
-    same = x.dtype is mean.dtype and x.device is affine.device
-    if not same or len(shape) not in (2, 4) or shape[1:2] != mean.shape:
-        _check(x, vectors)
+    mostly have not changed since the last call: the result is memoised."""
+    mean, var, weight, bias = vectors
+    affine: Affine = memo(
+        ("batch_norm", eps, weight is None),
+        [vector for vector in vectors if vector is not None],
+        lambda: _affine(weight, bias, copied(mean._array), var._array, eps),
+    )
     return affine
 
 
