@@ -259,7 +259,7 @@ def test_every_kernel_of_an_operation_is_timed(
         assert case.bytes > 0
         assert case.operations > 0
         timed.add(case.kernel)
-    assert timed == kernels
+    assert timed == kernels - {"conv2d_way"}  # which chooses a way, and computes nothing
 
 
 def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
