@@ -233,6 +233,7 @@ def test_every_operation_with_kernels_has_a_benchmark() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_explain_themselves(path: Path, tmp_path: Path) -> None:
     done = run_script(path, "--help", cwd=tmp_path)
@@ -262,6 +263,7 @@ def test_every_kernel_of_an_operation_is_timed(
     assert timed == kernels - {"conv2d_way"}  # which chooses a way, and computes nothing
 
 
+@pytest.mark.slow
 def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     done = run_script(
         FOLDER / "ops/bench_relu.py", "--quick", "--rounds", "2", "--results", str(tmp_path)

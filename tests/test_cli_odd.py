@@ -230,6 +230,7 @@ def test_a_study_whose_reader_leaves_or_whose_disk_is_full_goes_on_to_its_report
     assert b"Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirected", [">&-", "2>&-", ">&- 2>&- <&-", "2>/dev/full", ">/dev/full"])
 def test_streams_that_are_closed_or_full(tmp_path, redirected):
     done = subprocess.run(
@@ -244,6 +245,7 @@ def test_streams_that_are_closed_or_full(tmp_path, redirected):
     assert b"Exception ignored" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_table_in_ascii(tmp_path):
     process = start(["data", "list"], {"PYTHONIOENCODING": "ascii"}, tmp_path)
     out, err = process.communicate(timeout=60)

@@ -61,6 +61,7 @@ def test_parity_both_sides_take_the_same_steps(load, small):
         assert found.median < 1e-3
 
 
+@pytest.mark.slow
 def test_parity_a_wrong_gradient_is_not_timed(load, small, monkeypatch):
     steps, works = load("versus.steps"), load("versus.works")
     right = steps.Minires.gradients

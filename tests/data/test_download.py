@@ -99,6 +99,7 @@ def test_wrong_leftovers_do_not_condemn_a_good_mirror(server, files, tmp_path: P
     assert asked == ["bytes=11-", None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", ["404", "503", "corrupt", "page", "loop", "silent"])
 def test_the_next_mirror_is_tried(server, files, tmp_path: Path, bad: str):
     assert complete(fetch(server, tmp_path, bad, "good", timeout=1.0), files)

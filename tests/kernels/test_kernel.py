@@ -40,6 +40,7 @@ def test_the_cache_is_used_again(python_alone):
     assert python_alone.run(LISTEN).stdout.split() == ["2.0"]
 
 
+@pytest.mark.slow
 def test_a_changed_kernel_is_compiled_again(python):
     python.run(LISTEN)
     python.write(3)
@@ -47,6 +48,7 @@ def test_a_changed_kernel_is_compiled_again(python):
     assert python.run(LISTEN).stdout.split() == ["3.0", "double", "double"]
 
 
+@pytest.mark.slow
 def test_each_vector_width_has_its_own_cache(python):
     python.run(LISTEN, MINIRES_SIMD="8")
     assert python.run(LISTEN, MINIRES_SIMD="4").stdout.split() == ["2.0", "double", "double"]
@@ -70,6 +72,7 @@ def test_sizes_are_not_compiled_in(python):
     assert python.run(code).stdout.split() == ["double"]
 
 
+@pytest.mark.slow
 def test_the_first_compilation_says_why_it_takes_time(python):
     code = "import doubling\ndoubling.run()\ndoubling.run('float64')\n"
     first = python.run(code).stderr
@@ -90,6 +93,7 @@ def test_other_peoples_kernels_keep_their_cache(python):
     assert python.run(code).stdout.strip() == "True"
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_mentioned(python_alone):
     python_alone.cache.write_text("a file where the folder should be")
     done = python_alone.run("import doubling; print(doubling.run())")
@@ -98,6 +102,7 @@ def test_a_cache_that_cannot_be_written_is_mentioned(python_alone):
     assert "NUMBA_CACHE_DIR" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x04nonsense"])
 def test_a_damaged_cache_is_compiled_anew(python_alone, ending, content):
@@ -197,6 +202,7 @@ def test_the_cache_folder_is_the_users(monkeypatch):
     assert compiler.cache_folder().name.startswith("minires-")
 
 
+@pytest.mark.slow
 def test_interpreted_kernels_give_the_same(python):
     code = "import doubling; print(doubling.run())"
     assert python.run(code).stdout == python.run(code, NUMBA_DISABLE_JIT="1").stdout
@@ -227,6 +233,7 @@ print(seen)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers there")
 def test_an_interrupted_compilation_is_done_anew(python):
     """Wherever the interrupt falls: LLVM would free twice what it makes when it is hit."""

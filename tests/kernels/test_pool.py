@@ -38,6 +38,7 @@ print(launches)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["", "passive"])
 def test_every_task_once_asleep_and_awake_with_more_threads_than_cores(python, policy):
     done = python.run(STRESS, NUMBA_NUM_THREADS="5", OMP_WAIT_POLICY=policy)
@@ -95,6 +96,7 @@ print(sum(thread.name.startswith("minires-") for thread in threading.enumerate()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is not limited elsewhere")
 def test_kernels_run_on_the_threads_that_the_system_has(python):
     assert int(python.run(FEW_THREADS, NUMBA_NUM_THREADS="6").stdout) in (1, 2)
@@ -194,6 +196,7 @@ print(time.process_time() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_pool_without_work_takes_no_time(python):
     assert float(python.run(IDLE).stdout) < 0.1
 

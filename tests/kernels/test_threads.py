@@ -105,6 +105,7 @@ print(*doubling.run())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("first", ["", "doubling.run()", "mr.get_num_threads()"])
 def test_a_forked_child_has_threads_of_its_own(python, first):
@@ -112,6 +113,7 @@ def test_a_forked_child_has_threads_of_its_own(python, first):
     assert said == ["0.0 2.0 4.0 6.0 8.0 10.0", "7", "0.0 2.0 4.0 6.0 8.0 10.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_while_another_thread_launches_does_not_hang(python):
     """The child inherits a lock that a thread held which the child does not have."""

@@ -180,6 +180,7 @@ def test_parameters_are_the_published_ones(zoo):
         assert deviation(parameters, published) == (published and off), name
 
 
+@pytest.mark.slow
 def test_multiply_adds_are_the_published_ones(zoo):
     # The paper has 3.858 as 3.8; Hu et al. count what is done on pooled maps and in scaling, too.
     off = {"resnet50_v1": "+1.5 %", "se_resnet50": "-0.2 %"}

@@ -110,6 +110,7 @@ def test_adaptive_avg_pool2d_errors():
         mr.adaptive_avg_pool2d(mr.zeros(1, 1, 0, 2), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in WINDOWS if name != "empty_batch"])
 def test_parity_avg_pool2d(name):
     torch = pytest.importorskip("torch")

@@ -136,6 +136,7 @@ def test_conv2d_any_strides(layout, backend):
     check_op(conv({"stride": 2, "padding": 1}), [layout(x), layout(w)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_conv2d_gradients(name, backend):
     x, w, options = CASES[name]

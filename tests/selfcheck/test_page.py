@@ -119,6 +119,7 @@ def test_identity_path_on_the_page(result, small_gallery, tmp_path):
     assert len(pictures) == 2 * 3
 
 
+@pytest.mark.slow
 def test_a_proof_that_fails_is_on_the_page(result, small_gallery, tmp_path):
     broken = replace(small_gallery.proofs[3], bitwise=False, faults=("the skip is dropped",))
     failing = replace(small_gallery, proofs=[*small_gallery.proofs[:3], broken])

@@ -114,6 +114,7 @@ def test_both_kinds_start_alike(finished):
     assert plain["epochs"][0]["lr"] == residual["epochs"][0]["lr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 @pytest.mark.usefixtures("undrawn")
 def test_resume_is_bit_for_bit(finished, tmp_path, steps):
