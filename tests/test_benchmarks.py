@@ -288,12 +288,14 @@ def test_bad_options_are_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_study_script_is_the_command(tmp_path: Path) -> None:
     done = run_script(FOLDER / "plain_vs_residual.py", "--depths", "9", cwd=tmp_path)
     assert done.returncode == 1
     assert "expected 6n+2" in done.stderr
 
 
+@pytest.mark.slow
 def test_parity_planted_errors_before_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same wrong backward reaches torch's checker, the same right one passes it."""
     pytest.importorskip("torch")

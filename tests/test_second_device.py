@@ -101,6 +101,7 @@ def test_training_with_fusion_is_the_same_to_rounding(number, fuses):
     assert ("relu_bwd_x" in backend.launches) == (fuses != "everything")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuses", FUSES)
 @pytest.mark.parametrize("number", range(len(OPTIMIZERS)))
 def test_a_captured_step_is_the_step(number, fuses):

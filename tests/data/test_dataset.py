@@ -205,6 +205,7 @@ def test_cifar_label_out_of_range(tmp_path: Path, small_cifar: dict[str, bytes])
         load("cifar10", train=False, root=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mean", "std"), [("mnist", 0.1307, 0.3081), ("fashion-mnist", 0.2860, 0.3530)]
 )

@@ -230,6 +230,7 @@ def test_pytorch_checkpoints_are_read(resnet):
         assert far(fresh.eval()(mr.tensor(x)), theirs.eval()(torch.tensor(x))) < 1e-4
 
 
+@pytest.mark.slow
 def test_saved_here_loads_in_pytorch(resnet):
     ours, _, x, folder = resnet
     safetensors_torch = pytest.importorskip("safetensors.torch")

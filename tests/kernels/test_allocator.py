@@ -206,6 +206,7 @@ def test_code_that_runs_when_objects_die_gets_memory_of_its_own(python):
     assert python.run(code).stdout.strip() == "True"
 
 
+@pytest.mark.slow
 def test_a_tracer_does_not_make_used_memory_look_idle(python):
     """A debugger or a coverage tool that looks at a frame's variables holds references to them."""
     code = (
@@ -225,6 +226,7 @@ def test_a_tracer_does_not_make_used_memory_look_idle(python):
     assert python.run(code).stdout.split() == ["6", "0"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_beside_a_thread_that_allocates_can_allocate(python):

@@ -22,6 +22,7 @@ def python(code, **environment):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forced", "expected"),
     [

@@ -55,6 +55,7 @@ def test_each_vector_width_has_its_own_cache(python):
     assert python.run(LISTEN, MINIRES_SIMD="8").stdout.split() == ["2.0"]
 
 
+@pytest.mark.slow
 def test_sizes_are_not_compiled_in(python):
     code = (
         "import numpy as np\n"
@@ -82,6 +83,7 @@ def test_the_first_compilation_says_why_it_takes_time(python):
     assert python.run(code).stderr == ""
 
 
+@pytest.mark.slow
 def test_other_peoples_kernels_keep_their_cache(python):
     code = (
         "import numba\n"

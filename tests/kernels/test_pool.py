@@ -210,5 +210,6 @@ run()
 """
 
 
+@pytest.mark.slow
 def test_kernels_run_until_the_very_end(python):
     assert python.run(AT_EXIT).stdout.strip() == "[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]"

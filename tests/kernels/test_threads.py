@@ -38,6 +38,7 @@ print(*(digest(threads).hexdigest()[:16] for threads in (1, 2, 3, 1)))
 """
 
 
+@pytest.mark.slow
 def test_the_same_bits_for_any_number_of_threads(python):
     cache = os.environ.get("NUMBA_CACHE_DIR", "")  # what this process has compiled serves, too
     runs = {python.run(HASHES, NUMBA_NUM_THREADS="3", NUMBA_CACHE_DIR=cache).stdout for _ in "12"}

@@ -59,6 +59,7 @@ def assert_gradients(module, x, second=False):
         check_module(module, x, second_order=True).assert_ok()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)
 def test_layer_gradients(case, backend):
     make, shape = case

@@ -222,6 +222,7 @@ def compare(make, x, dtype="float64", change=None):
     return both_ways(run, TOLERANCE[dtype])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_come_out_alike(name, dtype):

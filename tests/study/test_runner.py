@@ -87,6 +87,7 @@ def finished(tmp_path_factory):
     return results, folder
 
 
+@pytest.mark.slow
 def test_everything_is_written(finished):
     results, folder = finished
     for name in OUTPUTS:
