@@ -4,11 +4,12 @@
 addition of small arrays. What it sets is a context variable of NumPy's; this module finds out once
 which one and to what value, and sets that::
 
-    token = quiet()
-    try:
+    before = warnings_now()
+    try:  # an interrupt may come at any line: what is set here is set back
+        quiet()
         ...
     finally:
-        unquiet(token)
+        restore(before)
 """
 
 from __future__ import annotations
@@ -21,26 +22,20 @@ from typing import Any
 import numpy as np
 
 
-def _switch() -> tuple[Callable[[], Any], Callable[[Any], None]]:
-    """What switches the warnings off and on again: the change that ``np.errstate`` makes to the
-    context, or ``np.errstate`` itself where there is none to be seen."""
+def _switch() -> tuple[Callable[[], Any], Callable[[], Any], Callable[[Any], Any]]:
+    """What tells the warnings of now, switches them off, and restores them: by the change that
+    ``np.errstate`` makes to the context, or by NumPy's own functions where there is none."""
     before = contextvars.copy_context()
     with np.errstate(all="ignore"):
         inside = contextvars.copy_context()
     for variable, value in inside.items():
         if variable not in before or before[variable] is not value:
-            return functools.partial(variable.set, value), variable.reset
-    return _enter, _leave
+            return variable.get, functools.partial(variable.set, value), variable.set
+    return np.geterr, functools.partial(np.seterr, all="ignore"), _restore
 
 
-def _enter() -> Any:
-    state = np.errstate(all="ignore")
-    state.__enter__()
-    return state
+def _restore(before: Any) -> None:
+    np.seterr(**before)
 
 
-def _leave(state: Any) -> None:
-    state.__exit__(None, None, None)
-
-
-quiet, unquiet = _switch()
+warnings_now, quiet, restore = _switch()

@@ -88,3 +88,9 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _numpys_warnings_are_on():
+    yield
+    assert np.geterr()["over"] == "warn", "the test left NumPy's warnings switched off"

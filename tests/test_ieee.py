@@ -24,23 +24,26 @@ def warns():
 
 def test_quiet_inside_and_as_before_outside():
     warns()
-    token = ieee.quiet()
+    token = ieee.warnings_now()
+    ieee.quiet()
     try:
         assert np.isinf(overflows()).all()
         assert np.isnan(np.zeros(1) / 0).all()
     finally:
-        ieee.unquiet(token)
+        ieee.restore(token)
     warns()
 
 
 def test_it_nests_in_numpys_own_settings_and_gives_them_back():
     with np.errstate(over="raise"):
-        token = ieee.quiet()
+        token = ieee.warnings_now()
+        ieee.quiet()
         overflows()
-        inner = ieee.quiet()
-        ieee.unquiet(inner)
+        inner = ieee.warnings_now()
+        ieee.quiet()
+        ieee.restore(inner)
         overflows()
-        ieee.unquiet(token)
+        ieee.restore(token)
         with pytest.raises(FloatingPointError):
             overflows()
 
@@ -54,13 +57,14 @@ def test_it_is_a_matter_of_one_thread():
             overflows()
         seen.extend(str(w.message) for w in caught)
 
-    token = ieee.quiet()
+    token = ieee.warnings_now()
+    ieee.quiet()
     try:
         thread = threading.Thread(target=contextvars.Context().run, args=(other,))
         thread.start()
         thread.join()
     finally:
-        ieee.unquiet(token)
+        ieee.restore(token)
     assert len(seen) == 1
     assert "overflow" in seen[0]
 
@@ -71,12 +75,13 @@ def test_where_numpy_shows_no_change_its_own_means_serve(monkeypatch):
             return {}
 
     monkeypatch.setattr(ieee, "contextvars", Silent())
-    quiet, unquiet = ieee._switch()
-    token = quiet()
+    now, quiet, restore = ieee._switch()
+    token = now()
+    quiet()
     try:
         overflows()
     finally:
-        unquiet(token)
+        restore(token)
     warns()
 
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from ..device import memory
-from ..ieee import quiet, unquiet
+from ..ieee import quiet, restore, warnings_now
 from ..mode import Layered, install, setting
 from .context import Context
 from .tape import Node
@@ -90,11 +90,12 @@ class Eager:
     ) -> Any:
         """The outputs of ``function`` from the arrays of its arguments: ``function.forward``, and
         tensors around its results."""
-        token = quiet()  # inf and nan are results
+        before = warnings_now()
         try:
+            quiet()  # inf and nan are results
             result = function.forward(ctx, *arrays, **options)
         finally:
-            unquiet(token)
+            restore(before)
         return tensors(function, ctx, args, arrays, options, result)
 
     def backward(self, node: Node, gys: Sequence[Variable]) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..device import Device
 from ..forks import new_lock_in_children
-from ..ieee import quiet, unquiet
+from ..ieee import quiet, restore, warnings_now
 
 computing = threading.RLock()  # held while a lazy array is computed
 new_lock_in_children(globals(), "computing")
@@ -69,11 +69,12 @@ class Lazy:
         with computing:
             if self.array is not None:
                 return False
-            token = quiet()  # inf and nan are results
+            before = warnings_now()
             try:
+                quiet()  # inf and nan are results
                 self.array = compute()
             finally:
-                unquiet(token)
+                restore(before)
             self._forget()
         return True
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..arguments import flag, listed
 from ..device import array_module, is_array, memory, move, writeable, zeros_on
 from ..errors import DTypeError, GraphError, ShapeError, message, quoted
-from ..ieee import quiet, unquiet
+from ..ieee import quiet, restore, warnings_now
 from ..mode import Mode
 from .engine import call, copied, current, in_complex_step
 from .modes import _grad_mode
@@ -277,11 +277,12 @@ def _receives(leaf: Variable) -> bool:
 
 
 def _accumulate(total: Variable, gradient: Variable) -> None:
-    token = quiet()  # inf - inf is nan, as it is in a forward pass
+    before = warnings_now()
     try:
+        quiet()  # inf - inf is nan, as it is in a forward pass
         call(operator.iadd, total._array, gradient._array)
     finally:
-        unquiet(token)
+        restore(before)
 
 
 def _backward_of(node: Node, gys: list[Any], place: Place) -> Sequence[Any]:

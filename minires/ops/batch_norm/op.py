@@ -33,7 +33,7 @@ from ...autograd import (
 from ...creation import ones, zeros
 from ...device import array_module, kernels
 from ...errors import ShapeError, message
-from ...ieee import quiet, unquiet
+from ...ieee import quiet, restore, warnings_now
 from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import check_same, real
@@ -275,12 +275,13 @@ def _affine(
     dtype = xp.result_type(mean, w, b)
     own = xp.empty((2, mean.size), dtype)
     inv_std, coefficients = xp.empty_like(mean), xp.empty((5, mean.size), dtype)
-    token = quiet()
+    before = warnings_now()
     try:
+        quiet()
         kernel = kernels("batch_norm", mean)
         kernel.batch_norm_affine(mean, var, w, b, eps, own, inv_std, coefficients, running)
     finally:
-        unquiet(token)
+        restore(before)
     return Affine(own[0], own[1], mean, inv_std, coefficients)
 
 
