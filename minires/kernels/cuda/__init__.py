@@ -1,0 +1,32 @@
+"""The GPU's backend: kernels of CUDA C++, compiled by NVRTC and launched through CuPy.
+
+What every backend offers is listed in :mod:`minires.kernels.numba`. In :mod:`.kernel` is the class
+that makes a kernel of a function in a ``.cu`` file, which is launched by
+``kernel(grid, *arguments)``; the headers ``*.cuh`` beside it are what kernels share. Nothing here
+imports CuPy before a kernel or memory is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...device import cupy
+from ..epilogue import EPILOGUES
+from ..operand import PROLOGUES
+
+fuses = PROLOGUES | EPILOGUES
+
+
+def allocate(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array without values on the current device, from CuPy's memory pool."""
+    return cupy().empty(shape, dtype)
+
+
+def workspace(size: int, dtype: Any) -> Any:
+    """Memory for one kernel to work in: what comes later on the stream may have it again."""
+    return cupy().empty(size, dtype)
+
+
+def synchronize() -> None:
+    """Wait until all that was launched on the current stream is done."""
+    cupy().cuda.get_current_stream().synchronize()
