@@ -51,6 +51,7 @@ from .device import Device, backend, synchronize
 from .device import Device as device
 from .ops import *  # noqa: F403 - every operation is a public name, as in mr.conv2d
 from .ops.random import rand, randint, randn, randn_like, randperm
+from .precision import get_float32_matmul_precision, set_float32_matmul_precision
 from .random import Generator, manual_seed
 from .tensor import Tensor, from_dlpack, from_numpy, tensor
 from .version import __version__

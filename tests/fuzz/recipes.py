@@ -263,6 +263,7 @@ RECIPES: dict[str, dict[str, Make]] = {
     "mr.pad": {"padding": lambda: (1, 0)},
     "mr.randint": {"shape": lambda: (2,)},
     "mr.set_num_threads": {"n": lambda: 2},
+    "mr.set_float32_matmul_precision": {"precision": lambda: "highest"},
     "mr.split": {"dim": lambda: 0, "split_size": lambda: 1000},
     "mr.Tensor.register_hook": {"self": matrix, "hook": lambda: lambda gradient: None},
     "mr.Tensor.retain_grad": {"self": matrix},
