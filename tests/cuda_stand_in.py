@@ -9,20 +9,18 @@ What :func:`allocate` returns is full of NaN (of -1 where it holds integers).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import importlib
-import math
 import sys
 import weakref
 from dataclasses import fields, is_dataclass
 from types import ModuleType
 
 import numpy as np
-from cupy_stand_in import Array, cuda_kernels, cupy_installed
+from cupy_stand_in import Array, cupy_installed, memory
 
 from minires.autograd import current
-from minires.device import backend_module
+from minires.device import _kernel_module, backend_module
 from minires.fusion import forward
 from minires.kernels.epilogue import EPILOGUES, Epilogue
 from minires.kernels.operand import PROLOGUES, Operand
@@ -36,34 +34,11 @@ OPS = "avg_pool2d batch_norm conv2d cross_entropy max_pool2d relu update".split(
 # **** memory ****
 
 
-_pools = weakref.WeakSet()
-
-
-class MemoryPool:
-    """Blocks, each with a weak reference to who uses it."""
-
-    def __init__(self):
-        self._blocks = []
-        _pools.add(self)
-
-    def take(self, nbytes):
-        for entry in self._blocks:
-            if entry[1]() is None and len(entry[0]) == nbytes:
-                break
-        else:
-            entry = [bytearray(nbytes), None]
-            self._blocks.append(entry)
-        use = (ctypes.c_char * nbytes).from_buffer(entry[0])
-        entry[1] = weakref.ref(use)
-        return use
+class MemoryPool(memory.MemoryPool):
+    """Memory of one graph."""
 
     def owns(self, root):
-        at = root.data.ptr if isinstance(root, Array) else root.__array_interface__["data"][0]
-        for block, _ in self._blocks:
-            start = np.frombuffer(block, np.uint8).__array_interface__["data"][0]
-            if start <= at < start + len(block):
-                return True
-        return False
+        return isinstance(root, Array) and root._memory._pool is self
 
 
 class _Backend(ModuleType):
@@ -78,17 +53,13 @@ class _Backend(ModuleType):
         self._workspaces = {}
 
     def allocate(self, shape, dtype):
-        dtype = np.dtype(dtype)
-        nbytes = max(math.prod(shape) * dtype.itemsize, 1)
-        use = (ctypes.c_char * nbytes)() if self.pool is None else self.pool.take(nbytes)
-        values = np.ndarray(shape, dtype, use)
-        values.reshape(-1).view(np.uint8)[...] = dtype.kind != "b" and 255
-        return Array(values)
+        with memory.using_allocator(self.pool and self.pool.malloc):
+            return Array(shape, dtype)
 
     def workspace(self, size, dtype):
         found = self._workspaces.get(dtype)
         if found is None or found.size < size:
-            found = self._workspaces[dtype] = Array(np.empty(size, dtype))
+            found = self._workspaces[dtype] = Array(size, dtype)
         return found
 
     @contextlib.contextmanager
@@ -118,15 +89,14 @@ class _Backend(ModuleType):
 class _Address:
     """Where an array is, without holding it."""
 
-    def __init__(self, values):
+    def __init__(self, array):
+        values = _values(array)
         interface = values.__array_interface__
         keys = ("data", "shape", "strides", "typestr", "version")
         self.__array_interface__ = {key: interface[key] for key in keys}
-        root = values
-        while getattr(root, "base", None) is not None:
-            root = root.base
-        lasting = any(pool.owns(values) for pool in _pools)
-        self._root = None if lasting else weakref.ref(root)
+        held = array._memory if isinstance(array, Array) else values
+        lasting = isinstance(array, Array) and isinstance(held._pool, MemoryPool)
+        self._root = None if lasting else weakref.ref(held)
 
     def values(self):
         assert self._root is None or self._root() is not None, "a launch on memory that is gone"
@@ -141,7 +111,7 @@ class _Segment:
 
     def add(self, kernel, tasks, arguments, reaches=()):
         assert tasks == 1
-        addresses = [_Address(_values(array)) for array in arguments]
+        addresses = [_Address(array) for array in arguments]
         self._launches.append((kernel.work(arguments, reaches), kernel, addresses))
 
     def __call__(self):
@@ -156,6 +126,7 @@ class _Segment:
         sys.modules["minires.kernels.cuda"].replayed += 1
         with np.errstate(all="ignore"):
             kernel.compute([address.values() for address in addresses])
+        memory.check()
 
 
 def _values(array):
@@ -173,6 +144,7 @@ class _Kernel:
         sys.modules["minires.kernels.cuda"].launches.append(self.__name__)
         with np.errstate(all="ignore"):
             self.compute([_values(array) for array in arguments])
+        memory.check()
 
     def work(self, arguments, reaches):
         return work(self.__name__, [(str(k), array) for k, array in enumerate(arguments)])
@@ -266,6 +238,22 @@ def _kernels(op):
         plain = module.conv2d_fwd
         module.conv2d_fwd = lambda x, w, *args: plain(x, _packed(w), *args)
     return module
+
+
+@contextlib.contextmanager
+def cuda_kernels(op, kernels):
+    """Inside, ``kernels`` serves the operation's arrays on a GPU."""
+    name = f"minires.ops.{op}.kernel_cuda"
+    before = sys.modules.get(name)
+    sys.modules[name] = kernels
+    _kernel_module.cache_clear()
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+        _kernel_module.cache_clear()
 
 
 @contextlib.contextmanager

@@ -6,12 +6,12 @@ import contextlib
 
 import numpy as np
 import pytest
-from cupy_stand_in import Array, cuda_kernels, cupy_installed
+from cuda_stand_in import cuda_backend, cuda_kernels
+from cupy_stand_in import Array
 
 import minires as mr
-from minires.device import device_of, move
+from minires.device import cupy, device_of, move
 from minires.errors import ArgumentError, DeviceError, DTypeError, KernelMissing, ShapeError
-from minires.ops.update import kernel_numpy
 from minires.optim import SGD, Adam, AdamW, ReduceLROnPlateau, no_decay_groups
 
 OPTIONS = [
@@ -27,8 +27,8 @@ SHAPES = [(3,), (4, 5), (2, 3, 3, 3)]
 @pytest.fixture(autouse=True)
 def gpu():
     """The stand-in, whose parameters are updated by the reference."""
-    with cupy_installed() as cupy, cuda_kernels("update", kernel_numpy):
-        yield cupy
+    with cuda_backend():
+        yield cupy()
 
 
 def values(seed):
@@ -149,7 +149,7 @@ def test_an_optimizer_of_ones_own():
     optimizer.load_state_dict(state)
     assert isinstance(optimizer.state[params[0]]["last"], Array)
     assert optimizer.state[params[0]]["note"] == ["kept"]
-    state["state"][0]["last"] = Array(np.ones(4, "f4"))
+    state["state"][0]["last"] = move(np.ones(4, "f4"), "cuda:0")
     with pytest.raises(ShapeError, match=r"last of shape \(3,\), got \(4,\)"):
         optimizer.load_state_dict(state)
 

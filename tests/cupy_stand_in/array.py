@@ -1,0 +1,387 @@
+"""``cupy.ndarray`` of the stand-in: its values lie in device memory, which nobody else may see."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from cupy_names import known
+
+from . import memory, streams
+from .device import Device
+
+NAMES = {name.removeprefix("cupy.ndarray."): p for name, p in known().items() if "ndarray." in name}
+VIEWS = {"T", "mT", "real", "imag", "diagonal", "ravel", "reshape", "squeeze", "swapaxes"}
+VIEWS |= {"transpose", "view"}
+ON_HOST = {"dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides"}
+FLAGS = ("c_contiguous", "f_contiguous", "fnc", "forc", "owndata")
+OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift divmod".split()  # noqa: SIM905
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+def supported(dtype):
+    """A dtype that CuPy has; refused as CuPy does."""
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "biufc" or dtype.char in "gG":
+        raise ValueError(f"Unsupported dtype {dtype}")
+    return dtype
+
+
+def check_options(name, parameters, args, options):
+    """Refuse what the function of CuPy does not take."""
+    if "**kwargs" in parameters:
+        return
+    taken = [p for p in parameters if p[0] != "*"]
+    unknown = set(options) - set(taken)
+    if unknown:
+        raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
+    starred = [p for p in parameters if p[0] == "*"]
+    by_place = parameters.index("*") if "*" in parameters else len(parameters)
+    if starred in ([], ["*"]) and len(args) > by_place:
+        raise TypeError(f"{name}() takes {by_place} positional arguments ({len(args)} given)")
+
+
+class Flags:
+    """``cupy.ndarray.flags``."""
+
+    def __init__(self, array):
+        for name in FLAGS[:-1]:
+            setattr(self, name, getattr(array._values.flags, name))
+        self.owndata = array.base is None
+
+    def __getitem__(self, name):
+        return getattr(self, name.lower())
+
+
+class ndarray:
+    """``cupy.ndarray``."""
+
+    __slots__ = ("__weakref__", "_memory", "_values", "base")
+    __hash__ = None
+    __array_priority__ = 100
+
+    def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
+        dtype = supported(dtype)
+        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        strides = _packed(shape, dtype.itemsize, order) if strides is None else strides
+        last = sum(s * (n - 1) for n, s in zip(shape, strides))
+        nbytes = last + dtype.itemsize if math.prod(shape) else 0
+        pointer = memory.alloc(nbytes) if memptr is None else memptr
+        self._memory, self.base = pointer.mem, None
+        self._values = pointer.mem.values(shape, dtype, pointer._offset, strides)
+        if memptr is None and dtype.kind == "b":
+            self._values[...] = False  # other bytes are no truth values
+
+    @classmethod
+    def _of(cls, values, like=None):
+        """A new array with these values, or a view of the array whose memory they lie in."""
+        self = object.__new__(cls)
+        if like is not None and np.may_share_memory(values, like._values):
+            self._memory, self._values = like._memory, values
+            self.base = like if like.base is None else like.base
+            return self
+        order = "F" if values.flags.fnc else "C"
+        self.__init__(values.shape, values.dtype, order=order)
+        self._values[...] = values
+        return self
+
+    # **** what it is ****
+
+    @property
+    def device(self):
+        return Device(self._memory.device_id)
+
+    @property
+    def flags(self):
+        return Flags(self)
+
+    @property
+    def data(self):
+        at = self._values.__array_interface__["data"][0]
+        return memory.MemoryPointer(self._memory, at - self._memory.ptr)
+
+    @property
+    def shape(self):
+        return self._values.shape
+
+    @shape.setter
+    def shape(self, shape):
+        self._values = self._values.view()
+        self._values.shape = shape
+
+    @property
+    def __cuda_array_interface__(self):
+        interface = self._values.__array_interface__
+        return {**interface, "data": (self.data.ptr, False), "version": 3, "stream": 1}
+
+    # **** from the device to the host ****
+
+    def _host(self, what):
+        streams.host_waits(what)
+        return self._values
+
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        values = self._host("get")
+        if out is None:
+            return values.copy(order=order)
+        if not isinstance(out, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be obtained from cupy.ndarray")
+        if out.dtype != values.dtype or out.shape != values.shape:
+            raise ValueError(f"Shape or dtype mismatch: {out.shape}, {out.dtype}")
+        out[...] = values
+        return out
+
+    def set(self, arr, stream=None):
+        if not isinstance(arr, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if arr.dtype != self.dtype:
+            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+        if arr.shape != self.shape:
+            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
+        values = self._values
+
+        def copy():
+            values[...] = arr
+
+        streams.host_waits("set")
+        copy()
+
+    def item(self):
+        return self._host("item").item()
+
+    def tolist(self):
+        return self._host("tolist").tolist()
+
+    def tobytes(self, order="C"):
+        return self._host("tobytes").tobytes(order)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def __bool__(self):
+        return bool(self._host("bool"))
+
+    def __int__(self):
+        return int(self._host("int"))
+
+    def __float__(self):
+        return float(self._host("float"))
+
+    def __complex__(self):
+        return complex(self._host("complex"))
+
+    def __repr__(self):
+        return repr(self._host("repr"))
+
+    def __str__(self):
+        return str(self._host("str"))
+
+    def __format__(self, spec):
+        return format(self._host("format"), spec)
+
+    def __reduce__(self):
+        return _from_host, (self.get(),)
+
+    def __len__(self):
+        return len(self._values)
+
+    def __iter__(self):
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[k] for k in range(len(self)))
+
+    # **** copies ****
+
+    def copy(self, order="C"):
+        """On the current device, from wherever."""
+        if self._memory.device_id != Device._current:
+            return ndarray._of(self._values.copy(order=order))
+        return compute(lambda x: x.copy(order=order), self)
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        with self.device:
+            return self.copy()
+
+    # **** indexing ****
+
+    def __getitem__(self, index):
+        given = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, ndarray | list | np.ndarray | bool) for part in given):
+            for part in given:
+                if isinstance(part, list) or getattr(part, "dtype", None) == np.bool_:
+                    streams.host_waits("an index of truth values or of a list")
+            return compute(lambda x, i: x[i], self, index)
+        dots = () if any(part is Ellipsis for part in given) else (Ellipsis,)
+        return ndarray._of(self._values[*given, *dots], self)
+
+    def __setitem__(self, index, value):
+        def write(x, i, v):
+            x[i] = v
+
+        compute(write, self, index, value)
+
+    # **** arithmetic ****
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if "out" in options:
+            (options["out"],) = options["out"]
+        function = getattr(functions(), ufunc.__name__, None)
+        if function is None:
+            return NotImplemented
+        return (function if method == "__call__" else getattr(function, method))(*inputs, **options)
+
+    def __array_function__(self, function, types, args, options):
+        place = functions()
+        for part in function.__module__.split(".")[1:]:
+            place = getattr(place, part, None)
+        found = getattr(place, function.__name__, None)
+        if found is None or not callable(found):
+            return NotImplemented
+        return found(*args, **options)
+
+    def __getattr__(self, name):
+        if name not in NAMES or name.startswith("__"):
+            raise AttributeError(f"'ndarray' object has no attribute {name!r}")
+        if name in ON_HOST:
+            return getattr(self._values, name)
+        parameters = NAMES[name]
+        if parameters is None:
+            return ndarray._of(getattr(self._values, name), self)
+        if not hasattr(np.ndarray, name):
+            raise NotImplementedError(f"the stand-in for CuPy has no ndarray.{name}")
+
+        def method(*args, **options):
+            check_options(name, parameters, args, options)
+            if name in VIEWS:
+                return ndarray._of(getattr(self._values, name)(*args, **options), self)
+            if name in ("argsort", "sort"):
+                options["kind"] = "stable"  # CuPy's are
+            if name in ("argpartition", "partition"):  # which CuPy's sort
+                return getattr(self, name.replace("partition", "sort"))(*args[1:], **options)
+            return compute(lambda x, *a, **o: getattr(x, name)(*a, **o), self, *args, **options)
+
+        return method
+
+
+def _packed(shape, itemsize, order):
+    """The strides of a contiguous array."""
+    strides, step = [], itemsize
+    for n in shape if order == "F" else shape[::-1]:
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(strides if order == "F" else strides[::-1])
+
+
+def _from_host(values):
+    return functions().array(values)
+
+
+functions = None  # gives the module of functions, which is set there
+
+
+def _arrays(value):
+    """The arrays among values, of which NumPy's are refused."""
+    if isinstance(value, ndarray):
+        yield value
+    elif isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {type(value)}")
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _arrays(part)
+
+
+def values_of(value, get):
+    if isinstance(value, ndarray):
+        return get(value)
+    if isinstance(value, tuple | list):
+        return type(value)(values_of(part, get) for part in value)
+    return value
+
+
+def wrap(value, owners, get):
+    """What NumPy returned; its arrays and numbers as arrays of the device.
+
+    Args:
+        value: what it returned.
+        owners: the arrays that it was given.
+        get: gives the values of those that it saw.
+    """
+    if isinstance(value, tuple | list) and any(isinstance(v, np.ndarray) for v in value):
+        return type(value)(wrap(part, owners, get) for part in value)
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    for owner in owners:
+        if value is get(owner):
+            return owner
+    if isinstance(value, np.ndarray):
+        for owner in owners:
+            if value.size and np.may_share_memory(value, owner._values):
+                return ndarray._of(value, owner)
+    return ndarray._of(np.asarray(value))
+
+
+def compute(function, *args, **options):
+    """Run a function of NumPy's on the device: on the values of arrays, which all are there."""
+    found = [*_arrays(args), *_arrays(list(options.values()))]
+    for array in found:
+        if array._memory.device_id != Device._current:
+            raise ValueError(
+                f"The device where the array resides ({array._memory.device_id}) is different from "
+                f"the current device ({Device._current}). Peer access is unavailable between these "
+                "devices."
+            )
+    if options.get("dtype") is not None:
+        supported(options["dtype"])
+
+    def run(get):
+        given = {name: values_of(v, get) for name, v in options.items()}
+        with np.errstate(all="ignore"):  # a GPU has no such warnings
+            return function(*values_of(args, get), **given)
+
+    def values(array):
+        return array._values
+
+    recording = streams.recording()
+    if recording is None:
+        return wrap(run(values), found, values)
+    # a stream that captures runs nothing yet: copies tell what the result will look like
+    copies = {id(array): array._values.copy(order="K") for array in found}
+    result = wrap(run(lambda array: copies[id(array)]), found, lambda array: copies[id(array)])
+
+    def again():
+        written = run(values)
+        for array, value in zip(_arrays([result]), _parts(written)):
+            if value is not array._values:
+                array._values[...] = value
+
+    recording(again)
+    return result
+
+
+def _parts(value):
+    return value if isinstance(value, tuple | list) else [value]
+
+
+def _operator(name):
+    def operator(self, *others):
+        for other in others:
+            if not isinstance(other, ndarray | int | float | complex | np.generic | np.ndarray):
+                return NotImplemented
+        return compute(lambda x, *rest: getattr(x, name)(*rest), self, *others)
+
+    operator.__name__ = name
+    return operator
+
+
+for _name in OPERATORS:
+    for _form in (f"__{_name}__", f"__r{_name}__", f"__i{_name}__"):
+        if _form in NAMES:
+            setattr(ndarray, _form, _operator(_form))
+for _name in (*COMPARISONS, "neg", "abs", "invert", "pos"):
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
