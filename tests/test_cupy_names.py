@@ -128,17 +128,19 @@ def test_memory_is_watched():
         from cupy_stand_in import memory
 
         x = cupy.zeros(5)
-        x._memory._block.raw[x._memory._block.offset + 40] = 0
+        block = x._memory._block
+        outside = block._start + 40
+        block._raw[outside] = 0
         with pytest.raises(memory.RedZoneError, match="byte 40 of a block of 40 bytes"):
             memory.check()
-        x._memory._block.raw[x._memory._block.offset + 40] = memory.ZONE[0]
-        block = x._memory._block
+        block._raw[outside] = memory.ZONE[0]
         x = None
-        assert set(block.raw) == {memory.FREED}
-        block.raw[600] = 0
+        assert set(block._raw[block._start : block._start + 512]) == {memory.FREED}
+        block._raw[outside] = 0
         with pytest.raises(memory.RedZoneError, match="after it was freed"):
             cupy.zeros(5)
-        block.raw[600] = memory.FREED
+        block._raw[outside] = memory.FREED
+        block = None
         pool = cupy.get_default_memory_pool()
         pool.set_limit(2048)
         with pytest.raises(

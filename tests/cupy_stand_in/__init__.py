@@ -29,7 +29,7 @@ def _module(name, **names):
 
 cuda = functions.CuPy("cupy.cuda", None)
 cuda.Device, cuda.runtime = device.Device, device.Runtime
-for _name in ("Memory", "MemoryPointer", "MemoryPool"):
+for _name in ("Memory", "MemoryPointer", "MemoryPool", "UnownedMemory"):
     setattr(cuda, _name, getattr(memory, _name))
 for _name in ("alloc", "get_allocator", "set_allocator", "using_allocator"):
     setattr(cuda, _name, getattr(memory, _name))

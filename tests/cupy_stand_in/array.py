@@ -68,7 +68,7 @@ class ndarray:
         nbytes = last + dtype.itemsize if math.prod(shape) else 0
         pointer = memory.alloc(nbytes) if memptr is None else memptr
         self._memory, self.base = pointer.mem, None
-        self._values = pointer.mem.values(shape, dtype, pointer._offset, strides)
+        self._values = pointer._values(shape, dtype, strides)
         if memptr is None and dtype.kind == "b":
             self._values[...] = False  # other bytes are no truth values
 

@@ -7,11 +7,13 @@ block was freed reads NaN, or what the next user of the block wrote, as on a GPU
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import threading
 import weakref
 
 import numpy as np
 
-from .device import DEVICES, Device
+from .device import DEVICES, CUDARuntimeError, Device
 
 ALIGNMENT = 512  # bytes, of every address that CuPy's pools hand out
 ZONE = b"\xfe" * 256  # on both sides of every block
@@ -32,32 +34,62 @@ class RedZoneError(RuntimeError):
     """A kernel wrote where it must not: on a GPU nothing would tell."""
 
 
-class _Block:
-    """Room for so many bytes, which stays where it is."""
+class Memory:
+    """``cupy.cuda.Memory``: so many bytes of the current device, between red zones."""
 
-    def __init__(self, capacity, private):
-        self.capacity = capacity
-        self.private = private  # a graph may write to it at any time: it knows the address
-        self.raw = np.empty(capacity + 2 * len(ZONE) + ALIGNMENT, np.uint8)
-        start = self.raw.ctypes.data + len(ZONE)
-        self.offset = len(ZONE) + -start % ALIGNMENT
-        self.bytes = memoryview(self.raw)
-        self.ptr = self.raw.ctypes.data + self.offset
+    def __init__(self, size, watched=False):
+        self.size, self.device_id = size, Device._current
+        self.watched = watched  # whether nobody may write to it once it is freed: no graph knows it
+        if _taken[self.device_id] + size > TOTAL:
+            raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+        _taken[self.device_id] += size
+        self._raw = np.full(size + 2 * len(ZONE) + ALIGNMENT, ZONE[0], np.uint8)
+        start = self._raw.ctypes.data + len(ZONE)
+        self._start = len(ZONE) + -start % ALIGNMENT
+        self.ptr = self._raw.ctypes.data + self._start
+        self._zones = memoryview(self._raw)
+        self.fill(FRESH)
+        live.add(self)
+
+    @property
+    def device(self):
+        return Device(self.device_id)
+
+    def fill(self, value, size=None):
+        """Set its first bytes, all if no size is given."""
+        self._raw[self._start : self._start + (self.size if size is None else size)] = value
+
+    def check(self, size=None):
+        """Raise where something was written outside of it, or behind its first ``size`` bytes."""
+        size = self.size if size is None else size
+        end = self._start + self.size
+        before = self._zones[self._start - len(ZONE) : self._start]
+        after = self._zones[self._start + size : end + len(ZONE)]
+        if bytes(before) != ZONE or bytes(after) != ZONE[:1] * len(after):
+            at = np.flatnonzero(self._raw != ZONE[0]) - self._start
+            at = at[(at < 0) | (at >= size)][0]
+            raise RedZoneError(f"write outside of an array: byte {at} of a block of {size} bytes")
 
     def check_freed(self):
         """Raise if something was written to it since it was freed."""
-        if not self.private and (self.raw != FREED).any():
-            raise RedZoneError(f"write to a block of {self.capacity} bytes after it was freed")
+        if self.watched and (self._raw[self._start : self._start + self.size] != FREED).any():
+            raise RedZoneError(f"write to a block of {self.size} bytes after it was freed")
+
+    def __del__(self):
+        if hasattr(self, "_zones"):
+            self.fill(FREED)
+            _taken[self.device_id] -= self.size
+            quarantine.append((self._raw, self._start, self.size, self.watched))
 
 
-class Memory:
-    """``cupy.cuda.Memory``: a block in use, which goes back to its pool when nobody holds it."""
+class PooledMemory:
+    """A block of a pool in use, which goes back to it when nobody holds it."""
 
-    def __init__(self, size, block, pool):
-        self.size, self.device_id = size, Device._current
-        self._block, self._pool, self.ptr = block, pool, block.ptr
-        block.raw[:] = ZONE[0]
-        block.raw[block.offset : block.offset + size] = FRESH
+    def __init__(self, block, size, pool):
+        self.size, self.ptr, self.device_id = size, block.ptr, block.device_id
+        self._block, self._pool = block, pool
+        block.fill(ZONE[0])
+        block.fill(FRESH, size)
         live.add(self)
 
     @property
@@ -65,28 +97,28 @@ class Memory:
         return Device(self.device_id)
 
     def check(self):
-        """Raise where the red zones were written to."""
-        block, end = self._block, self._block.offset + self.size
-        before, after = block.bytes[block.offset - len(ZONE) : block.offset], block.bytes[end:]
-        if bytes(before) != ZONE or bytes(after[: len(ZONE)]) != ZONE:
-            at = np.flatnonzero(np.frombuffer(block.raw, np.uint8) != ZONE[0])
-            at = at[(at < block.offset) | (at >= end)] - block.offset
-            raise RedZoneError(
-                f"write outside of an array: byte {at[0]} of a block of {self.size} bytes"
-            )
-
-    def values(self, shape, dtype, offset=0, strides=None):
-        """The bytes as an array of NumPy's, for the stand-in alone."""
-        return np.ndarray(shape, dtype, self._block.raw, self._block.offset + offset, strides)
+        self._block.check(self.size if self._block.watched else None)
 
     def __del__(self):
-        block = self._block
-        block.raw[:] = FREED
-        self._pool._give(block, self.device_id)
+        self._block.fill(FREED)
+        self._pool._give(self._block)
+
+
+class UnownedMemory:
+    """``cupy.cuda.UnownedMemory``: an address, which nobody holds for its user."""
+
+    def __init__(self, ptr, size, owner, device_id=-1):
+        self.ptr, self.size = ptr, size
+        self.device_id = Device._current if device_id < 0 else device_id
+
+    @property
+    def device(self):
+        return Device(self.device_id)
 
 
 live = weakref.WeakSet()
-quarantine = []  # blocks that were given back to the device: their addresses stay readable
+quarantine = []  # what was given back to a device: addresses stay readable
+_taken = [0] * DEVICES  # bytes of each device
 
 
 def check():
@@ -99,61 +131,66 @@ class MemoryPointer:
     """``cupy.cuda.MemoryPointer``: an address in device memory."""
 
     def __init__(self, mem, offset):
-        self.mem, self._offset = mem, offset
-        self.ptr, self.device_id = mem.ptr + offset, mem.device_id
+        self.mem, self.ptr, self.device_id = mem, mem.ptr + offset, mem.device_id
 
     @property
     def device(self):
         return Device(self.device_id)
 
     def __add__(self, offset):
-        return MemoryPointer(self.mem, self._offset + offset)
+        return MemoryPointer(self.mem, self.ptr - self.mem.ptr + offset)
+
+    def _values(self, shape, dtype, strides=None):
+        """What lies there, as an array of NumPy's for the stand-in alone."""
+        room = (ctypes.c_char * (self.mem.ptr + self.mem.size - self.ptr)).from_address(self.ptr)
+        return np.ndarray(shape, dtype, room, 0, strides)
 
     def memset_async(self, value, size, stream=None):
-        self.mem.values(size, np.uint8, self._offset)[...] = value
+        self._values(size, np.uint8)[...] = value
 
     def memset(self, value, size):
         self.memset_async(value, size)
+
+
+def _from_device(size):
+    return MemoryPointer(Memory(size), 0)
 
 
 class MemoryPool:
     """``cupy.cuda.MemoryPool``: blocks that were freed are used again, by later allocations of the
     same size in units of 512 bytes."""
 
-    def __init__(self, allocator=None):
+    def __init__(self, allocator=_from_device):
+        self._allocator = allocator
         self._free = {}  # {(device, capacity): [block]}
         self._used, self._held, self._limit = [0] * DEVICES, [0] * DEVICES, [0] * DEVICES
 
-    def _take(self, size, device):
-        capacity = max(-(-size // ALIGNMENT), 1) * ALIGNMENT
-        if self is not _default:  # whose blocks earlier kernels of a graph write to, as they were
-            capacity = max(size, 1)
+    def malloc(self, size):
+        device, capacity = Device._current, max(-(-size // ALIGNMENT), 1) * ALIGNMENT
         blocks = self._free.get((device, capacity))
         if blocks:
             blocks[-1].check_freed()
             block = blocks.pop()
         else:
             limit = self._limit[device]
-            if self._held[device] + capacity > (limit or TOTAL):
-                raise OutOfMemoryError(capacity, self._held[device], limit)
-            block = _Block(capacity, self is not _default)
+            try:
+                if limit and self._held[device] + capacity > limit:
+                    raise OutOfMemoryError(capacity, self._held[device], limit)
+                block = self._allocator(capacity).mem
+            except CUDARuntimeError:
+                raise OutOfMemoryError(capacity, self._held[device], limit) from None
             self._held[device] += capacity
         self._used[device] += capacity
-        return block
+        return MemoryPointer(PooledMemory(block, size, self), 0)
 
-    def _give(self, block, device):
-        self._used[device] -= block.capacity
-        self._free.setdefault((device, block.capacity), []).append(block)
-
-    def malloc(self, size):
-        return MemoryPointer(Memory(size, self._take(size, Device._current), self), 0)
+    def _give(self, block):
+        self._used[block.device_id] -= block.size
+        self._free.setdefault((block.device_id, block.size), []).append(block)
 
     def free_all_blocks(self, stream=None):
-        for device, capacity in self._free:
+        for (device, capacity), blocks in self._free.items():
             if device == Device._current:
-                blocks = self._free[device, capacity]
                 self._held[device] -= capacity * len(blocks)
-                quarantine.extend(blocks)
                 blocks.clear()
 
     def _blocks(self):
@@ -179,22 +216,27 @@ class MemoryPool:
     def get_limit(self):
         return self._limit[Device._current]
 
-    def __del__(self):
-        quarantine.extend(block for blocks in self._free.values() for block in blocks)
+
+def _everybodys():
+    return MemoryPool(lambda size: MemoryPointer(Memory(size, watched=True), 0))
 
 
-_default = MemoryPool()
-_allocator = None  # of the current thread, if one was set
+class _Here(threading.local):
+    allocator = None  # of the current thread, if one was set
+
+
+_default, _here = _everybodys(), _Here()
 
 
 def reset():
-    """Forget what was allocated before; ``live`` arrays stay usable."""
-    global _default, _allocator
+    """Forget what was allocated before; arrays that there are stay usable."""
+    global _default
     check()
-    for block in quarantine:
-        block.check_freed()
+    for raw, start, size, watched in quarantine:
+        if watched and (raw[start : start + size] != FREED).any():
+            raise RedZoneError(f"write to a block of {size} bytes after it was freed")
     quarantine.clear()
-    _default, _allocator = MemoryPool(), None
+    _default, _here.allocator = _everybodys(), None
 
 
 def get_default_memory_pool():
@@ -203,23 +245,21 @@ def get_default_memory_pool():
 
 def alloc(size):
     """``cupy.cuda.alloc``: from the allocator that is set, else from the default pool."""
-    return (_allocator or _default.malloc)(size)
+    return get_allocator()(size)
 
 
 def get_allocator():
-    return _allocator or _default.malloc
+    return _here.allocator or _default.malloc
 
 
 def set_allocator(allocator=None):
-    global _allocator
-    _allocator = allocator
+    _here.allocator = allocator
 
 
 @contextlib.contextmanager
 def using_allocator(allocator=None):
-    global _allocator
-    before, _allocator = _allocator, allocator
+    before, _here.allocator = _here.allocator, allocator
     try:
         yield
     finally:
-        _allocator = before
+        _here.allocator = before
