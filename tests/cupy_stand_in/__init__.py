@@ -38,6 +38,7 @@ for _name in ("Event", "Stream", "get_current_stream", "get_elapsed_time"):
 cuda.is_available = lambda: True
 cuda.get_device_id = lambda: device.Device._current
 cuda.memory = _module("cupy.cuda.memory", OutOfMemoryError=memory.OutOfMemoryError)
+cuda.driver = _module("cupy.cuda.driver", CUDADriverError=device.CUDADriverError)
 cuda.device = _module("cupy.cuda.device", get_device_id=cuda.get_device_id)
 
 module = functions.module

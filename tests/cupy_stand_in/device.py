@@ -27,6 +27,13 @@ class CUDARuntimeError(RuntimeError):
         self.status = 999
 
 
+class CUDADriverError(RuntimeError):
+    """``cupy.cuda.driver.CUDADriverError``."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+
+
 class Device:
     """``cupy.cuda.Device``: compared by its number, not hashable, and a context."""
 
