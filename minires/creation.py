@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import as_integer, check_memory, integer, number
-from .device import CPU, Device, array_module
+from .device import CPU, Device, array_module, beside
 from .errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from .tensor import Tensor, as_dtype, given, make
 
@@ -159,7 +159,8 @@ def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
 def _like(op: str, other: Tensor, dtype: Any) -> Tensor:
     given(op, other)
     xp = array_module(other._array)
-    array = getattr(xp, op)(other._array, dtype=None if dtype is None else as_dtype(dtype))
+    with beside((other,)):
+        array = getattr(xp, op)(other._array, dtype=None if dtype is None else as_dtype(dtype))
     result = Tensor(array)
     result._version.escaped = False
     return result
@@ -184,6 +185,6 @@ def full_like(other: Tensor, fill_value: float, dtype: Any = None) -> Tensor:
     """One value everywhere, with the shape, device and dtype of ``other``."""
     result = _like("empty_like", given("full_like", other), dtype)
     value = _value("full_like", fill_value, result.dtype)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), beside((other,)):
         result._array.fill(value)
     return result

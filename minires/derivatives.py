@@ -14,7 +14,7 @@ import numpy as np
 from .arguments import check_memory, flag, listed, takes
 from .autograd import enable_grad, grad
 from .creation import zeros_like
-from .device import array_module
+from .device import move
 from .errors import DTypeError, ShapeError, message, quoted
 from .ops import reshape, stack
 from .ops.checks import given
@@ -132,9 +132,9 @@ def jacobian(f: Callable[..., Tensor], inputs: Inputs, *, create_graph: bool = F
         flat = y.reshape(-1)
         rows = []
         for index in range(flat.numel()):
-            gy = array_module(y.data).zeros(y.numel(), y.dtype)
+            gy = np.zeros(y.numel(), y.dtype)
             gy[index] = 1
-            rows.append(_gradients(flat, xs, Tensor(gy), create_graph))
+            rows.append(_gradients(flat, xs, Tensor(move(gy, y.device)), create_graph))
     result = []
     for i, x in enumerate(xs):
         if rows:

@@ -12,6 +12,7 @@ import functools
 import importlib
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,7 @@ from .errors import (
     quoted,
     unknown,
 )
+from .find_cupy import import_cupy
 from .mode import Mode, setting
 
 # What checks its arguments; the other functions here trust the engine, which calls them.
@@ -50,13 +52,16 @@ __all__ = [
     "synchronize",
 ]
 
+OLDEST_GPU = 80  # sm_80, the first with asynchronous copies into shared memory and tf32
 _BACKENDS = ("auto", "numpy")
 _backend = setting("backend", "auto")
+current_gpu = setting("current_gpu", 0)  # which one "cuda" is without a number
 
 
 @dataclass(frozen=True)
 class Device:
-    """``cpu``, or ``cuda`` with an index: ``Device("cuda", 1)``, ``Device("cuda:1")``.
+    """``cpu``, or ``cuda`` with an index: ``Device("cuda", 1)``, ``Device("cuda:1")``. Without an
+    index it is the current GPU, the first one unless :mod:`minires.cuda` was told otherwise.
 
     ``minires.device`` is this class, as ``torch.device`` is PyTorch's.
 
@@ -65,18 +70,20 @@ class Device:
     """
 
     type: str
-    index: int = 0
+    index: int = None  # type: ignore[assignment]  # a number once it is made
 
     def __post_init__(self) -> None:
         kind = self.type if isinstance(self.type, str) else ""
         match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,9}))?", kind, re.ASCII)
-        number = as_integer(self.index)
+        number = 0 if self.index is None else as_integer(self.index)
         if match is None or number is None or number < 0 or (match.group(2) and number):
             known = isinstance(self.index, int | float)
             name = f"{kind}:{self.index}" if known else self.index
             name = self.type if number == 0 else name
             raise unknown("device", name, ["cpu", "cuda", "cuda:0"])
         index = int(match.group(2) or number)
+        if self.index is None and self.type == "cuda":
+            index = current_gpu.get().value
         if match.group(1) == "cpu" and index:
             raise ArgumentError(f"device: there is one cpu, got 'cpu:{index}'. Use 'cpu'.")
         object.__setattr__(self, "type", match.group(1))
@@ -100,26 +107,76 @@ class Device:
 CPU = Device("cpu")
 
 
+class Gpus:
+    """What is known of the GPUs of this machine.
+
+    Attributes:
+        several: whether CuPy was loaded and found more than one. Only then an operation has to
+            make the GPU of its arrays CuPy's current one.
+    """
+
+    several = False
+
+
 @functools.cache
 def cupy() -> ModuleType:
     """CuPy, imported on first use.
 
     Raises:
-        DeviceError: CuPy is not installed, or sees no GPU; says which, and what to do.
+        DeviceError: CuPy is not installed, or finds no driver, no GPU or no CUDA library
+            (:mod:`minires.find_cupy`); says which, and what to do.
     """
-    try:
-        module = importlib.import_module("cupy")
-    except ImportError as error:
-        raise DeviceError(
-            f"device: expected CuPy for 'cuda', got {error}. Install it for your CUDA version: "
-            "pip install 'minires[cuda13]' or 'minires[cuda12]'."
-        ) from error
-    if not module.cuda.is_available():
-        raise DeviceError(
-            "device: expected a CUDA GPU, got none that CuPy can see "
-            f"(CuPy {module.__version__}). Check the driver with nvidia-smi, or stay on 'cpu'."
-        )
+    module = import_cupy()
+    Gpus.several = module.cuda.runtime.getDeviceCount() > 1
     return module
+
+
+def on(device: Device) -> Any:
+    """A context in which a GPU is CuPy's current one: the one on which CuPy makes arrays and
+    launches kernels.
+
+    Raises:
+        DeviceError: there is no such GPU, or one that is too old.
+    """
+    module = cupy()
+    _check_gpu(module, device.index)
+    return module.cuda.Device(device.index)
+
+
+@functools.cache
+def _check_gpu(module: ModuleType, index: int) -> None:
+    count = module.cuda.runtime.getDeviceCount()
+    if index >= count:
+        last = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        fix = 'minires.cuda.device_count() says how many there are, "cuda" is the first.'
+        got, known = f"cuda:{index}", f"{count} GPU{'s' if count > 1 else ''}"
+        raise DeviceError(message("device", f"a GPU from {last}", got, known, fix))
+    capability = str(module.cuda.Device(index).compute_capability)  # "90" for 9.0
+    if int(capability) < OLDEST_GPU:
+        expected = "a GPU of compute capability 8.0 (Ampere, 2020) or newer"
+        got, fix = f"{capability[:-1]}.{capability[-1]}", "Stay on 'cpu', or choose another GPU."
+        raise DeviceError(message("device", expected, got, f"cuda:{index}", fix))
+
+
+_nowhere = contextlib.nullcontext()
+
+
+def beside(values: Iterable[Any]) -> Any:
+    """A context in which CuPy's current GPU is that of the first of these that is on one: of
+    arrays, tensors, or devices; the current one where none is."""
+    if Gpus.several:
+        for value in values:
+            place: Any = value if isinstance(value, Device) else getattr(value, "device", None)
+            if isinstance(place, Device):
+                if place.type == "cuda":
+                    return on(place)
+            elif hasattr(place, "id"):  # CuPy's own word for it
+                return cupy().cuda.Device(place.id)
+            elif type(value) is tuple or type(value) is list:
+                inner = beside(value)
+                if inner is not _nowhere:
+                    return inner
+    return _nowhere
 
 
 def memory(array: Any) -> Any:
@@ -150,7 +207,7 @@ def zeros_on(device: Device, shape: tuple[int, ...], dtype: Any) -> Any:
     """An array of zeros on a device."""
     if device.type == "cpu":
         return np.zeros(shape, dtype)
-    with cupy().cuda.Device(device.index):
+    with on(device):
         return cupy().zeros(shape, dtype)
 
 
@@ -196,8 +253,14 @@ def move(array: Any, device: Device) -> Any:
         return array
     if device.type == "cpu":
         return cupy().asnumpy(array)
-    with cupy().cuda.Device(device.index):
+    with on(device):
         return cupy().asarray(array)
+
+
+def assign(array: Any, values: Any) -> None:
+    """Write the values of another array, which may be on any device, into an array."""
+    with beside((array,)):
+        array[...] = move(values, device_of(array))
 
 
 def backend(name: str) -> Mode:
@@ -296,7 +359,7 @@ def synchronize(device: str | Device = CPU) -> None:
     """Wait until the device has done all it was given; CPU kernels return when they are done."""
     device = Device.parse(device)
     if device.type == "cuda":
-        with cupy().cuda.Device(device.index):
+        with on(device):
             cupy().cuda.get_current_stream().synchronize()
 
 

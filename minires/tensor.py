@@ -17,7 +17,7 @@ import numpy as np
 
 from .arguments import as_integer
 from .autograd import Variable, host_read, show_place
-from .device import CPU, Device, cupy, is_array, move
+from .device import CPU, Device, beside, cupy, is_array, move
 from .errors import (
     ArgumentError,
     DeviceError,
@@ -257,8 +257,9 @@ class Tensor(Variable):
                 f"copy: expected a leaf, got the result of {self._node!r}: its history cannot be "
                 "copied. Use .detach() first."
             )
-        grad = None if self._grad is None else self._grad._array.copy()
-        return self._array.copy(order="K"), self._requires_grad, grad
+        with beside((self,)):
+            grad = None if self._grad is None else self._grad._array.copy()
+            return self._array.copy(order="K"), self._requires_grad, grad
 
     def __setstate__(self, state: Any) -> None:
         array, requires_grad, grad = state

@@ -31,6 +31,7 @@ STOREYS = [
         "ieee",
         "texttable",
     },
+    {"find_cupy"},
     {"device", "random", "precision", "cuda"},
     {"memory", "autograd"},
     {"kernels"},

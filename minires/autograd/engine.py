@@ -27,7 +27,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from ..device import memory
+from ..device import Gpus, beside, memory
 from ..ieee import quiet, restore, warnings_now
 from ..mode import Layered, install, setting
 from .context import Context
@@ -116,6 +116,9 @@ class Eager:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """``function(*args)``: work on arrays that is no kernel. It depends on its arguments alone,
         and returns an array, a tuple of arrays, or None where it writes into its arguments."""
+        if Gpus.several:
+            with beside(args):
+                return function(*args)
         return function(*args)
 
     def launch(
@@ -145,7 +148,11 @@ class Eager:
             then, theirs, belongs, value = known
             if then == counts and belongs is by and all(map(operator.is_, theirs, arrays)):
                 return value
-        value = make()
+        if Gpus.several:
+            with beside(tensors):
+                value = make()
+        else:
+            value = make()
         if first.memoised is None:
             first.memoised = {}
         first.memoised[key] = (counts, arrays, by, value)

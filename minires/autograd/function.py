@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from ..device import Gpus, beside
 from ..errors import GraphError
 from .context import Context
 from .engine import _engine
@@ -54,7 +55,11 @@ class Function:
             ]
             if True in needs:
                 ctx.needs_grad, ctx.recorded = tuple(needs), True
-        outputs = _engine.get().value.forward(cls, ctx, args, options)
+        if Gpus.several:
+            with beside(args):
+                outputs = _engine.get().value.forward(cls, ctx, args, options)
+        else:
+            outputs = _engine.get().value.forward(cls, ctx, args, options)
         if ctx.recorded:
             cls.record(ctx, args, outputs)
         return outputs

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag, listed
-from ..device import array_module, is_array, memory, move, writeable, zeros_on
+from ..device import array_module, beside, is_array, memory, move, writeable, zeros_on
 from ..errors import DTypeError, GraphError, ShapeError, message, quoted
 from ..ieee import quiet, restore, warnings_now
 from ..mode import Mode
@@ -108,7 +108,8 @@ def _start(output: Variable, gradient: Any) -> Any:
                 f"backward() needs a scalar; got shape {output.shape}. Reduce it (.mean()) or "
                 "pass gradient= of that shape."
             )
-        return Variable._wrap(array_module(output._array).ones_like(output._array))
+        with beside((output,)):
+            return Variable._wrap(array_module(output._array).ones_like(output._array))
     if not isinstance(gradient, Variable):
         gradient = _upstream(gradient, output)
     _check(gradient, output._array.shape, output._array.dtype, "backward")
@@ -300,7 +301,8 @@ def _backward_of(node: Node, gys: list[Any], place: Place) -> Sequence[Any]:
     kept = {id(memory(array)) for array in ctx.kept()}
     ctx._node = node
     try:
-        result = current().backward(node, gys)
+        with beside(gys):
+            result = current().backward(node, gys)
     except NotImplementedError as error:
         raise GraphError(f"{name} at {show_place(node.place)} has no derivative.") from error
     finally:

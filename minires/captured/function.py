@@ -27,7 +27,16 @@ import numpy as np
 
 from .. import arguments, random
 from ..autograd import Variable, current
-from ..device import CPU, Device, array_module, backend_name, backend_of, move
+from ..device import (
+    CPU,
+    Device,
+    array_module,
+    assign,
+    backend_name,
+    backend_of,
+    beside,
+    move,
+)
 from ..errors import ArgumentError, CaptureError, message
 from ..forks import new_lock_in_children
 from ..mode import settings
@@ -125,13 +134,17 @@ class Captured:
             return self._function(*args, **options)  # another capture records it
         with _serving:
             function = functools.partial(_apply, self._function, [*options])
-            return self._serve(function, (*args, *options.values()), (*options,))
+            values = (*args, *options.values())
+            device = next((a.device for a in values if isinstance(a, Tensor)), None)
+            device = self._state.device if device is None else device
+            with beside((device,)):
+                return self._serve(function, values, (*options,), device)
 
-    def _serve(self, function: Callable[..., Any], args: tuple[Any, ...], names: Any) -> Any:
+    def _serve(
+        self, function: Callable[..., Any], args: tuple[Any, ...], names: Any, device: Device
+    ) -> Any:
         engine = current()
         call = (names, *map(_signature, args), settings(), bool(engine.rules))
-        device = next((arg.device for arg in args if isinstance(arg, Tensor)), None)
-        device = self._state.device if device is None else device
         if engine.watching or backend_name(device) == "numpy":
             return _copy(function(*args))
         state = self._state.signature(self._reads_gradients)
@@ -218,7 +231,7 @@ def _like(arg: Tensor, array: Any) -> Tensor:
     """A tensor with the values of ``array`` and the memory order of ``arg``; escaped if ``arg`` is,
     because escaped tensors are not deferred."""
     own = array_module(arg._array).empty_like(arg._array)
-    own[...] = move(array, arg.device)
+    assign(own, array)
     tensor: Tensor = Variable._wrap(own)
     tensor._version.escaped = arg._version.escaped
     return tensor

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from .. import arguments, random
-from ..autograd import enable_grad, grad
+from ..autograd import copied, enable_grad, grad
 from ..creation import zeros_like
-from ..device import backend_name, device_of
+from ..device import assign, backend_name, beside, device_of
 from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
 from ..nn import Module
 from ..ops import concatenate
@@ -192,13 +192,13 @@ def reached(f: Any, xs: Sequence[Tensor]) -> tuple[list[Tensor], Guard]:
 @contextlib.contextmanager
 def unchanged(buffers: Sequence[Tensor]) -> Iterator[None]:
     """Put the buffers back afterwards."""
-    copies = [b._array.copy() for b in buffers]
+    copies = [copied(b._array) for b in buffers]
     versions = [b._version.count for b in buffers]
     try:
         yield
     finally:
         for buffer, copy, version in zip(buffers, copies, versions):
-            buffer._array[...] = copy
+            assign(buffer._array, copy)
             buffer._version.restore(version)
 
 
@@ -277,7 +277,7 @@ class _Check:
                 f"float32 ({whose}): differences have 3 digits there at best, so the derivatives "
                 "are checked in float64, and the float32 kernels against those"
             )
-        with point:
+        with beside(point.varied), point:
             with explained(any(single)):
                 self.backward, again = Backward(point), Backward(point)
             y, faults = self.backward.y, self.backward.faults

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minires import arguments, random
-from minires.device import device_of, is_array, move, writeable
+from minires.device import assign, is_array, writeable
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from minires.tensor import Tensor
 
@@ -99,9 +99,9 @@ def _fill(tensor: Tensor, values: Any) -> Tensor:
     if not writeable(array):
         raise ArgumentError(message("init", "a tensor that can be written to", quoted(tensor)))
     if not isinstance(tensor, Tensor):  # the .data of a tensor, as in older PyTorch code
-        tensor[...] = move(cast, device_of(tensor))
+        assign(tensor, cast)
         return tensor
-    tensor._to_write()[...] = move(cast, tensor.device)
+    assign(tensor._to_write(), cast)
     tensor.bump_version()
     return tensor
 

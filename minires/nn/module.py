@@ -16,7 +16,7 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import HookHandle, is_grad_enabled
-from minires.device import Device, move
+from minires.device import Device, assign, move
 from minires.errors import ArgumentError, MiniresError, message, quoted
 from minires.nn.hooks import call_watched
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
@@ -308,7 +308,7 @@ class Module:
             raise load_error(type(self).__name__, own, given, missing)
         for name, target in own.items():
             if name in given:
-                target._to_write()[...] = move(given[name]._array, target.device)
+                assign(target._to_write(), given[name]._array)
                 target.bump_version()
         return IncompatibleKeys(missing, unexpected)
 
@@ -329,7 +329,7 @@ class Module:
                 tensor.grad = grad
         return self
 
-    def cuda(self, device: int | str | Device = 0) -> Self:
+    def cuda(self, device: int | str | Device = "cuda") -> Self:
         """Move to a GPU, given as its number or as a device, in place; returns the module."""
         index = arguments.as_integer(device)
         return self.to(device if index is None else Device("cuda", index))

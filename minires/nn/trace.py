@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from minires import arguments
-from minires.autograd import Context, caller, enable_grad, no_grad
+from minires.autograd import Context, caller, copied, enable_grad, no_grad
 from minires.creation import zeros
-from minires.device import CPU, is_array
+from minires.device import CPU, assign, beside, is_array
 from minires.errors import ArgumentError, message, quoted
 from minires.nn.module import Module
 from minires.random import get_state, set_state
@@ -204,7 +204,7 @@ def _evaluating(net: Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards modes, buffers and the random state as before."""
     modes = [(module, module.training) for module in net.modules()]
     buffers = [
-        (module, name, buffer, buffer._array.copy())
+        (module, name, buffer, copied(buffer._array))
         for module, _ in modes
         for name, buffer in module._buffers.items()
     ]
@@ -218,8 +218,10 @@ def _evaluating(net: Module) -> Iterator[None]:
             module.training = mode
         for module, name, buffer, values in buffers:  # a forward may count its calls
             setattr(module, name, buffer)
-            if (buffer._array != values).any():
-                buffer._to_write()[...] = values
+            with beside((buffer,)):
+                changed = bool((buffer._array != values).any())
+            if changed:
+                assign(buffer._to_write(), values)
                 buffer.bump_version()
 
 

@@ -60,7 +60,11 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
         if in_complex_step() and (array.dtype, dtype) == (np.complex128, np.float64):
             return x  # a float64 tensor that carries a derivative
         return Cast.apply(x, dtype)
-    return Tensor(call(ordered(array).astype, dtype))
+    return Tensor(call(_as_dtype, ordered(array), dtype))
+
+
+def _as_dtype(array: Any, dtype: Any) -> Any:
+    return array.astype(dtype)
 
 
 def _cast_to(dtype: Any) -> Any:
@@ -183,7 +187,7 @@ def cpu(x: Tensor) -> Tensor:
 
 
 @tensor_method("cuda")
-def cuda(x: Tensor, device: int | str | Device = 0, non_blocking: bool = False) -> Tensor:
+def cuda(x: Tensor, device: int | str | Device = "cuda", non_blocking: bool = False) -> Tensor:
     """This tensor on a GPU, given as its number or as a device; ``non_blocking`` as in ``to``.
 
     Raises:

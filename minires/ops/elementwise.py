@@ -19,7 +19,7 @@ from ..autograd import (
     replace,
     switch,
 )
-from ..device import array_module, zeros_on
+from ..device import array_module, beside, device_of, zeros_on
 from ..errors import ArgumentError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import large, sums
@@ -179,9 +179,7 @@ class Pow(Function):
             else:
                 gx = sum_to(gy * slope, ctx.shapes[0])
         if ctx.needs_grad[1]:
-            base = (
-                x if isinstance(x, Tensor) else Tensor(array_module(y._array).asarray(x, y.dtype))
-            )
+            base = x if isinstance(x, Tensor) else _number_beside(x, y)
             # 0 ** y is 0 next to y > 0 (and 1 at 0 only): its slope is 0, and not 0 * -inf
             flat = (base == 0) & (y >= 0)
             logarithm = where(flat, 0, where(flat, 1, base).log())
@@ -229,7 +227,7 @@ class Maximum(Function):
 
 def only(x: Tensor, mask: Any) -> Tensor:
     """``x`` where the mask holds, and 0 elsewhere, whatever stands there: 0 times NaN is no 0."""
-    return Where.apply(x, Tensor(array_module(mask).zeros((), x.dtype)), mask)
+    return Where.apply(x, Tensor(zeros_on(device_of(mask), (), x.dtype)), mask)
 
 
 class Where(Function):
@@ -246,7 +244,7 @@ class Where(Function):
     def backward(ctx: Context, gy: Tensor) -> Any:
         (condition,) = ctx.constants
         gx = gz = None
-        zero = Tensor(array_module(condition).zeros((), gy.dtype))
+        zero = Tensor(zeros_on(gy.device, (), gy.dtype))
         if ctx.needs_grad[0]:
             gx = sum_to(Where.apply(gy, zero, condition), ctx.shapes[0])
         if ctx.needs_grad[1]:
@@ -504,6 +502,12 @@ def minimum(x: Any, y: Any) -> Tensor:
     return Maximum.apply(x, y, -1) if isinstance(x, Variable) else Maximum.apply(y, x, -1)
 
 
+def _number_beside(value: Any, like: Variable) -> Tensor:
+    """A number as a tensor of the dtype and device of another one."""
+    with beside((like,)):
+        return Tensor(array_module(like._array).asarray(value, like.dtype))
+
+
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """``x`` where ``condition`` holds, else ``y``; all three broadcast.
 
@@ -516,10 +520,9 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
     if not isinstance(x, Variable) and not isinstance(y, Variable):
         x = Tensor(x)
     like = x if isinstance(x, Variable) else y
-    xp = array_module(like._array)
     x, y = operand("where", x, like), operand("where", y, like)
     x, y = (  # a number takes the dtype of the tensor beside it
-        v if isinstance(v, Variable) else Tensor(xp.asarray(v, like._array.dtype)) for v in (x, y)
+        v if isinstance(v, Variable) else _number_beside(v, like) for v in (x, y)
     )
     check_same("where", x, y)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from minires.arguments import flag, iterator, number
 from minires.autograd import call
-from minires.device import device_of, is_array
+from minires.device import beside, device_of, is_array
 from minires.errors import (
     ArgumentError,
     DeviceError,
@@ -217,7 +217,8 @@ class Optimizer:
         call(self._check_groups)
         updates = [(p._to_write(), p.grad._array, self.state[p], group) for _, p, group in work]
         for same in _by_device(updates):
-            self._update_together(same)
+            with beside(same[0][:1]):
+                self._update_together(same)
         for _, p, _ in work:
             p.bump_version()
 

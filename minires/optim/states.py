@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from minires.arguments import as_number, integer, number
-from minires.device import array_module, device_of, is_array, move
+from minires.device import array_module, assign, beside, is_array
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted, unknown
 from minires.tensor import Tensor
 
@@ -195,6 +195,7 @@ def _array(op: str, name: str, value: Any, p: Tensor, label: str) -> Any:
         raise ShapeError(message(op, f"{name} of shape {p.shape}", tuple(array.shape), label))
     if array.dtype != p.dtype:
         raise DTypeError(message(op, f"{name} of dtype {p.dtype}", array.dtype, label))
-    own = array_module(p._array).empty_like(p._array)
-    own[...] = move(array, device_of(p._array))
+    with beside((p,)):
+        own = array_module(p._array).empty_like(p._array)
+    assign(own, array)
     return own

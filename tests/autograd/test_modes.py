@@ -15,7 +15,7 @@ from minires.anomaly import NaNGuard
 from minires.autograd import current
 from minires.autograd.engine import _engine, around
 from minires.autograd.modes import _grad_mode, _precise
-from minires.device import _backend
+from minires.device import _backend, current_gpu
 from minires.errors import ArgumentError
 from minires.fusion import FUSING
 from minires.mode import Mode, _settings, settings
@@ -731,8 +731,9 @@ def test_watching_is_a_mode_too():
 
 
 def test_every_mode_is_in_the_table():
-    """Whoever adds a setting adds its mode here, but for settings of the whole process."""
+    """Whoever adds a setting adds its mode here, but for settings that no mode has, or one that
+    needs a GPU."""
     known = [setting for _, setting, _ in MODES.values() if setting not in (guarded, fused)]
-    known.append(precision._precision)
+    known += [precision._precision, current_gpu]
     assert {id(setting) for setting in _settings} == {id(setting) for setting in known}
     assert len(settings()) == len(_settings)

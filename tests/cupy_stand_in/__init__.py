@@ -37,6 +37,7 @@ for _name in ("Event", "Stream", "get_current_stream", "get_elapsed_time"):
     setattr(cuda, _name, getattr(streams, _name))
 cuda.is_available = lambda: True
 cuda.get_device_id = lambda: device.Device._current
+cuda.nvrtc = _module("cupy.cuda.nvrtc", getVersion=lambda: (13, 0))
 cuda.memory = _module("cupy.cuda.memory", OutOfMemoryError=memory.OutOfMemoryError)
 cuda.driver = _module("cupy.cuda.driver", CUDADriverError=device.CUDADriverError)
 cuda.device = _module("cupy.cuda.device", get_device_id=cuda.get_device_id)

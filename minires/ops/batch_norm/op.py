@@ -31,7 +31,7 @@ from ...autograd import (
     memo,
 )
 from ...creation import ones, zeros
-from ...device import array_module, kernels
+from ...device import array_module, beside, kernels
 from ...errors import ShapeError, message
 from ...ieee import quiet, restore, warnings_now
 from ...memory import allocate
@@ -233,7 +233,8 @@ def batch_norm(
             running = (*followers, momentum, m / (m - 1))
             running_mean.bump_version()
             running_var.bump_version()
-        affine = _affine(weight, bias, mean._array, var._array, eps, running)
+        with beside((x,)):
+            affine = _affine(weight, bias, mean._array, var._array, eps, running)
     else:
         affine = _affine_of_statistics(vectors, eps)
     w, b = _parameters(x, weight, bias)

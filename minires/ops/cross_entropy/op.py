@@ -19,7 +19,7 @@ import numpy as np
 
 from ...arguments import as_integer, number
 from ...autograd import Context, Function, call
-from ...device import array_module, as_array, device_of, kernels
+from ...device import array_module, as_array, beside, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, quoted
 from ...tensor import Tensor
 from .. import sums
@@ -189,9 +189,11 @@ def _count(labels: Any, ignore_index: int, dtype: Any) -> Any:
 
 def _warn_about_probabilities(x: Tensor) -> None:
     array = x._array.real
-    if not array.size or array.shape[1] < 2 or array.min() < 0 or array.max() > 1:
-        return
-    if (abs(array.sum(axis=1) - 1) < 1e-4).all():
+    with beside((x,)):
+        if not array.size or array.shape[1] < 2 or array.min() < 0 or array.max() > 1:
+            return
+        suspect = (abs(array.sum(axis=1) - 1) < 1e-4).all()
+    if suspect:
         warnings.warn(
             "cross_entropy expects logits; every row of x lies in 0..1 and sums to 1, which "
             "looks like probabilities. Leave the softmax out of the model.",
