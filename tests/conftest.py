@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu import CUDA, gpu
+from harness import on
 
 import minires as mr
 from minires import ops
-from minires.device import _backend, array_module, available
+from minires.device import _backend, array_module
 from minires.memory import allocate
 
 
@@ -82,12 +85,29 @@ def backend(request):
         yield request.param
 
 
-def pytest_collection_modifyitems(items):
-    if len(available()) < 2:
-        skip = pytest.mark.skip(reason="needs a CUDA device")
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(skip)
+@pytest.fixture(params=["numpy", "auto", CUDA])
+def anywhere(request):
+    """Each test on the references, on the fast kernels, and on a GPU."""
+    if request.param == "cuda":
+        with gpu(), on("cuda"):
+            yield request.param
+    else:
+        with mr.backend(request.param):
+            yield request.param
+
+
+@pytest.fixture(params=[CUDA])
+def on_gpu(request):
+    """Tests of a GPU alone."""
+    with gpu(), on("cuda"):
+        yield request.param
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def device(request):
+    """Each test on the CPU and on a GPU."""
+    with gpu() if request.param == "cuda" else contextlib.nullcontext(), on(request.param):
+        yield request.param
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gpu import other_order
 
 import minires as mr
 from minires.gradcheck import check, check2
@@ -39,7 +40,56 @@ def distinct(*shapes, seed=0):
 
 def leaf(values, dtype=F64):
     """A tensor of these values that requires a gradient."""
-    return mr.tensor(values, dtype=dtype, requires_grad=True)
+    return tensor(values, dtype=dtype, requires_grad=True)
+
+
+# **** devices ****
+
+
+_place = "cpu"
+
+
+@contextlib.contextmanager
+def on(device):
+    """Inside, the tensors of tests are on this device; :func:`host` gives their values."""
+    global _place
+    before, _place = _place, device
+    try:
+        yield
+    finally:
+        _place = before
+
+
+def place():
+    """The device that the present test is about."""
+    return _place
+
+
+def tensor(values, **options):
+    """``mr.tensor`` on the device that the test is about."""
+    return mr.tensor(values, device=_place, **options)
+
+
+def host(value):
+    """The values of a tensor, or of an array of any device, as an array of NumPy's."""
+    array = value._array if isinstance(value, mr.Tensor) else value
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
+def there(array):
+    """A tensor of an array's values, in its memory order, on the device that the test is about."""
+    if _place == "cpu" or not array.ndim:
+        return mr.from_numpy(array).to(_place)
+    # a copy to a GPU has the order of C: copy what has that order, and look at it as the array does
+    down = [axis for axis in range(array.ndim) if array.strides[axis] < 0]
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    plain = np.flip(array, down).transpose(order)
+    gap = max(plain.strides[-1] // plain.itemsize, 1) if plain.size else 1
+    plain = np.repeat(plain, gap, -1) if gap > 1 else plain
+    moved = mr.from_numpy(np.ascontiguousarray(plain)).to(_place).data
+    moved = moved[..., ::gap] if gap > 1 else moved
+    moved = moved.transpose(np.argsort(order).tolist())
+    return mr.Tensor(np.flip(moved, down) if down else moved)
 
 
 def line():
@@ -58,23 +108,33 @@ LAYOUTS = {
 
 def run(f, values, upstream=None):
     """``f`` on tensors of these arrays: (result, gradients, the upstream gradient used)."""
-    tensors = [mr.from_numpy(v).requires_grad_() for v in values]
+    tensors = [there(v).requires_grad_() for v in values]
     y = f(*tensors)
     if upstream is None:
         upstream = np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
-    gradients = mr.grad(y, tensors, mr.from_numpy(upstream))
-    return y.detach().data, [g.data for g in gradients], upstream
+    given = there(upstream)
+    gradients = mr.grad(y, tensors, given)
+    assert {str(t.device).split(":")[0] for t in (y, *gradients)} == {_place}
+    if _place == "cpu":
+        return y.detach().data, [g.data for g in gradients], upstream
+    # inputs and upstream gradient unmodified, and no two of all in the same memory
+    for t, value in zip((*tensors, given), (*values, upstream)):
+        assert np.array_equal(host(t), value)
+    for one, other in itertools.combinations((*tensors, given, *gradients), 2):
+        assert one.numel() == 0 or not np.shares_memory(one.data, other.data)
+    return host(y), [host(g) for g in gradients], upstream
 
 
 def check_op(f, values, dtype="float64"):
     """Values and gradients of ``f`` against the references, and the invariants of every op."""
-    with mr.backend("numpy"):
+    with mr.backend("numpy"), on("cpu"):
         expected, expected_gradients, upstream = run(f, values)
     values = [v.astype(dtype) if v.dtype != dtype else v for v in values]
     upstream = upstream.astype(dtype)
     before = [v.copy() for v in values], upstream.copy()
     y, gradients, _ = run(f, values, upstream)
-    again, gradients_again, _ = run(f, values, upstream)
+    with other_order():
+        again, gradients_again, _ = run(f, values, upstream)
 
     close(y, expected, dtype)
     for gradient, reference, value in zip(gradients, expected_gradients, values):
@@ -100,7 +160,7 @@ def close(actual, expected, dtype):
 
 def check_gradients(f, values, second=True):
     """First and second derivatives against differences, in float64."""
-    tensors = [mr.tensor(v, requires_grad=True) for v in values]
+    tensors = [tensor(v, requires_grad=True) for v in values]
     check(f, tensors).assert_ok()
     if second:
         check2(f, tensors).assert_ok()

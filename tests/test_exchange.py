@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -171,9 +172,8 @@ def test_without_a_gpu_its_memory_is_a_clear_error():
             call()
 
 
-@pytest.mark.gpu
-def test_dlpack_with_cupy_shares_memory_both_ways():
-    cupy = pytest.importorskip("cupy")
+def test_dlpack_with_cupy_shares_memory_both_ways(on_gpu):
+    cupy = importlib.import_module("cupy")
     array = cupy.arange(6.0)
     x = mr.from_dlpack(array)
     array[0] = -1

@@ -53,6 +53,13 @@ class Flags:
         return getattr(self, name.lower())
 
 
+class DLPack:
+    """What is handed over by DLPack: the array itself, to the stand-in alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+
 class ndarray:
     """``cupy.ndarray``."""
 
@@ -192,6 +199,14 @@ class ndarray:
         if not self.ndim:
             raise TypeError("iteration over a 0-d array")
         return (self[k] for k in range(len(self)))
+
+    # **** other libraries ****
+
+    def __dlpack_device__(self):
+        return 2, self._memory.device_id  # kDLCUDA
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        return DLPack(self)
 
     # **** copies ****
 
