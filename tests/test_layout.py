@@ -50,7 +50,7 @@ STOREYS = [
 ]
 # Above all of minires: what is measured; the harness; what is compared; scripts.
 BENCHMARK_STOREYS = [
-    {"benchmarks.shapes", "benchmarks.floors"},
+    {"benchmarks.shapes", "benchmarks.floors", "benchmarks.cubin"},
     {"benchmarks.harness"},
     {"benchmarks.versus", "benchmarks.ops"},
     {"benchmarks"},

@@ -1,0 +1,127 @@
+"""NVRTC compiles every CUDA kernel, and each has what it needs: no GPU takes part."""
+
+from __future__ import annotations
+
+import pytest
+
+# {(file, name): reason} of kernels that may spill, or use a stack
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+@pytest.fixture(scope="module")
+def kernels(cubin):
+    return cubin("kernels")
+
+
+@pytest.fixture(scope="module")
+def nvrtc(cubin):
+    module = cubin("nvrtc")
+    if reason := module.missing():
+        pytest.skip(reason)
+    return module
+
+
+def some_of(instances):
+    """Of each kernel the first and the last instance."""
+    by_name = {}
+    for (file, name), kernel in instances.items():
+        by_name.setdefault((file, name.partition("<")[0]), []).append(kernel)
+    return {kernel for found in by_name.values() for kernel in (found[0], found[-1])}
+
+
+@pytest.mark.slow
+def test_every_instance_compiles_and_has_what_it_needs(kernels, nvrtc):
+    instances = kernels.instances()
+    codes, _ = kernels.compile_all(instances.values(), [90])
+    for target in (80, nvrtc.newest_target()):
+        codes |= kernels.compile_all(some_of(instances), [target])[0]
+    found = {}
+    for (file, name, target), code in codes.items():
+        if complaints := kernels.complaints(instances[file, name], code):
+            found[file, name, f"sm_{target}"] = complaints
+    assert {key for key in found if key[:2] not in EXCEPTIONS} == set(), found
+    assert {key[:2] for key in found} == set(EXCEPTIONS)  # none that is needed no more
+
+
+# **** what is read from the compiler is what the kernels are ****
+
+
+SPILLS = """
+extern "C" __global__ void __launch_bounds__(1024) spills(const double* x, double* y) {
+  double v[64];
+  for (int i = 0; i < 64; ++i) v[i] = x[i * 1024 + threadIdx.x];
+  __syncthreads();
+  double sum = 0;
+  for (int i = 0; i < 64; ++i)
+    for (int j = 0; j < 64; ++j) sum = sum * v[i] + v[j];
+  for (int i = 0; i < 64; ++i) y[i * 1024 + threadIdx.x] = v[i] * sum;
+}
+extern "C" __global__ void stack(const float* x, float* y, int n) {
+  float v[32] = {};
+  for (int i = 0; i < n; ++i) v[int(x[i]) & 31] += x[i];
+  for (int i = 0; i < n; ++i) y[i] = v[int(y[i]) & 31];
+}
+extern "C" __global__ void __launch_bounds__(128) shared(float* y) {
+  __shared__ float s[300];
+  s[threadIdx.x] = y[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = s[299 - threadIdx.x];
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def codes(nvrtc):
+    return nvrtc.compiled(SPILLS, ["spills", "stack", "shared"], 90)[0]
+
+
+class Asked:
+    """What a Kernel says of its launches."""
+
+    def __init__(self, block, shared=0):
+        self.block, self.shared = block, shared
+
+
+def test_spills_and_stack_are_seen(kernels, codes):
+    spills, stack, shared = codes
+    assert spills.spills > 0
+    assert spills.registers <= 64
+    assert (stack.stack, stack.spills) == (128, 0)
+    assert (shared.stack, shared.spills, shared.shared) == (0, 0, 1200)
+    assert "bytes of spills" in kernels.complaints(Asked(1024), spills)[0]
+    assert kernels.complaints(Asked(128), stack) == ["128 bytes of stack, 0 bytes of spills"]
+
+
+def test_blocks_are_held_against_what_a_kernel_was_compiled_for(kernels, codes):
+    spills, stack, shared = codes
+    assert (spills.threads, stack.threads, shared.threads) == (1024, 1024, 128)
+    assert kernels.complaints(Asked(128), shared) == []
+    complaint = ["blocks of 256 threads, compiled for 128"]
+    assert kernels.complaints(Asked(256), shared) == complaint
+
+
+def test_shared_memory_and_registers_have_limits(kernels, codes):
+    shared = codes[2]
+    assert kernels.complaints(Asked(128, 227 * 1024 - 1200), shared) == []
+    assert kernels.complaints(Asked(128, 227 * 1024 - 1199), shared) == [
+        "232449 bytes of shared memory, of which there are 227 KiB"
+    ]
+    hungry = type(shared)("k", "k", 90, 250, 0, 0, 0, 1024, b"", "")
+    assert kernels.complaints(Asked(256), hungry) == []  # 256 each, of 65536
+    assert kernels.complaints(Asked(257), hungry) == [
+        "73728 registers of a block, of which there are 65536"
+    ]
+
+
+def test_what_does_not_compile_says_where(nvrtc):
+    with pytest.raises(nvrtc.CompileError, match=r"sm_90, k:\nhere.cu\(3\): error: .*INFINITY"):
+        nvrtc.compiled(
+            '#line 2 "here.cu"\n\n__global__ void k(float* y) { *y = INFINITY; }', ["k"], 90
+        )
+
+
+def test_all_are_compiled_in_processes_of_their_own(kernels, nvrtc):
+    instances = list(kernels.instances().values())[:9]
+    codes, seconds = kernels.compile_all(instances, [80, 90])
+    assert [name for _, name, _ in codes] == 2 * [kernel.name for kernel in instances]
+    assert seconds > 0
