@@ -65,10 +65,11 @@ INLINE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c)
 INLINE double multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }
 
 // Keeps what was computed before a loop in a register: the compiler would rather compute cheap
-// integers again on every turn.
+// integers again on every turn. What comes from a shuffle, be it a lane's own number, it cannot
+// compute again. To be called by whole warps.
 template <class T> INLINE T kept(T v) {
 #if ON_GPU
-  asm volatile("" : "+r"(v));
+  v = __shfl_sync(0xffffffffu, v, threadIdx.x % 32);
 #endif
   return v;
 }

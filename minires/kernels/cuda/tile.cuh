@@ -13,7 +13,7 @@
 // Shared memory has 32 banks of 4 bytes. Rows of 64 bytes one below the other would have every
 // second row in the same banks, and eight lanes that read a column of chunks would wait for each
 // other. Two remedies, both without a conflict:
-//   permuted   rows of ROW bytes, whose chunks of 16 bytes change places by row (place_rows)
+//   permuted   rows of ROW (64 or 128) bytes, whose chunks of 16 bytes change places by row (place_rows)
 //   padded     rows PITCH bytes apart, where PITCH = 16 (mod 32): eight rows begin in eight places
 //
 // A warp does WM x WN of the product. Its lanes stand in rows and columns; a lane holds
@@ -23,18 +23,21 @@
 #include "common.cuh"
 #include "mma.cuh"
 
-constexpr int ROW = 64;  // bytes of a row of a permuted tile: four chunks of 16
-
 // Where a chunk of a row lies. Rows 8 apart are permuted alike.
-INLINE int place_rows(int row, int chunk) { return row * ROW + 16 * (chunk ^ (row >> 1 & 3)); }
+template <int ROW> INLINE int place_rows(int row, int chunk) {
+  static_assert(ROW == 64 || ROW == 128, "a row is half of the banks, or all");
+  return row * ROW + 16 * (chunk ^ (ROW == 128 ? row & 7 : row >> 1 & 3));
+}
 // The same of a tile whose rows are read four by four; rows 16 apart are permuted alike.
-INLINE int place_fours(int row, int chunk) { return row * ROW + 16 * (chunk ^ (row >> 2 & 3)); }
+template <int ROW> INLINE int place_fours(int row, int chunk) {
+  return row * ROW + 16 * (chunk ^ (row >> 2 & 3));
+}
 
-template <class Math, int WM, int WN, bool TENSOR = Math::TENSOR> struct WarpTile;
+template <class Math, int WM, int WN, int ROW, bool TENSOR = Math::TENSOR> struct WarpTile;
 
 // ---- tensor cores: fragments of 16 rows by 32 bytes, each of which feeds several products ----
 
-template <class Math, int WM, int WN> struct WarpTile<Math, WM, WN, true> {
+template <class Math, int WM, int WN, int ROW> struct WarpTile<Math, WM, WN, ROW, true> {
   static_assert(WM % 16 == 0 && WN % 16 == 0, "whole fragments");
   static constexpr int ROWS = WM / 8, COLS = WN / 4, GROUP = 2;
   static constexpr int ROW_LANES = 28;  // the bits of a lane's number that tell its row
@@ -45,7 +48,7 @@ template <class Math, int WM, int WN> struct WarpTile<Math, WM, WN, true> {
   static INLINE int column(int j) { return j / 2 * 8 + j % 2; }
   static INLINE int lane_row(int lane) { return lane >> 2; }
   static INLINE int lane_column(int lane) { return lane & 3; }
-  static INLINE int place_columns(int row, int chunk) { return place_rows(row, chunk); }
+  static INLINE int place_columns(int row, int chunk) { return place_rows<ROW>(row, chunk); }
   static INLINE int order(int n) { return n; }  // where column n lies in a padded tile
 
   INLINE void clear() {
@@ -55,8 +58,8 @@ template <class Math, int WM, int WN> struct WarpTile<Math, WM, WN, true> {
 
   // The warp's part begins with row m of the tile at `a` and row n of the tile at `b`.
   INLINE void start(Shared a, Shared b, int lane, int m, int n) {
-    rows = kept(a + place_rows(m + (lane & 15), lane >> 4));
-    columns = kept(b + place_rows(n + (lane >> 4) * 8 + (lane & 7), lane >> 3 & 1));
+    rows = kept(a + place_rows<ROW>(m + (lane & 15), lane >> 4));
+    columns = kept(b + place_rows<ROW>(n + (lane >> 4) * 8 + (lane & 7), lane >> 3 & 1));
     clear();
   }
   // Add the product of two permuted tiles, `stage` bytes behind those of `start`. From one fragment
@@ -104,7 +107,7 @@ template <class Math, int WM, int WN> struct WarpTile<Math, WM, WN, true> {
 // the same row of A, lanes that differ in bit 1 the same row of B: the hardware then serves half a
 // warp at a time where it would serve a quarter.
 
-template <class Math, int WM, int WN> struct WarpTile<Math, WM, WN, false> {
+template <class Math, int WM, int WN, int ROW> struct WarpTile<Math, WM, WN, ROW, false> {
   typedef typename Math::T T;
   static constexpr int LANE = WHOLE<T>;                              // entries of a chunk
   static constexpr int ACROSS = WN == 16 ? 2 : 4, DOWN = 32 / ACROSS;  // lanes
@@ -119,7 +122,7 @@ template <class Math, int WM, int WN> struct WarpTile<Math, WM, WN, false> {
   static INLINE int column(int j) { return j / 4 * (4 * ACROSS) + j % 4; }
   static INLINE int lane_row(int lane) { return ACROSS == 4 ? (lane >> 1 & 1) | (lane >> 2 & 6) : lane >> 1; }
   static INLINE int lane_column(int lane) { return ACROSS == 4 ? (lane & 1) | (lane >> 1 & 2) : lane & 1; }
-  static INLINE int place_columns(int row, int chunk) { return place_fours(row, chunk); }
+  static INLINE int place_columns(int row, int chunk) { return place_fours<ROW>(row, chunk); }
   // What the lanes of a warp read together lies side by side: columns 0, 4, 8, 12, 1, 5, ...
   static INLINE int order(int n) { return n / 16 * 16 + n % 4 * 4 + n / 4 % 4; }
 
@@ -128,8 +131,8 @@ template <class Math, int WM, int WN> struct WarpTile<Math, WM, WN, false> {
       UNROLL for (int j = 0; j < COLS; ++j) sum[i][j] = T(0);
   }
   INLINE void start(Shared a, Shared b, int lane, int m, int n) {
-    rows = kept(a + place_rows(m + lane_row(lane), 0));
-    columns = kept(b + place_fours(n + 4 * lane_column(lane), 0));
+    rows = kept(a + place_rows<ROW>(m + lane_row(lane), 0));
+    columns = kept(b + place_fours<ROW>(n + 4 * lane_column(lane), 0));
     clear();
   }
   INLINE void add_product(int stage) {

@@ -11,9 +11,8 @@
 // q s_w - p_w + s d_w. It is written to y_begin + image y_image + p y_row + q y_pixel: all of y for
 // the forward pass, one pixel of every stride x stride for the input gradient of a stride.
 struct Conv {
-  int h_in, w_in, c_in, h_out, w_out, c_out;
+  int images, h_in, w_in, c_in, h_out, w_out, c_out;
   int groups, k_h, k_w, s_h, s_w, p_h, p_w, d_h, d_w;
-  int images;
   int pixels;  // images * h_out * w_out
   int pitch;   // entries of a row of packed weights: k_h k_w c_in, and zeros behind
   int padded;  // whether windows reach outside of x

@@ -19,7 +19,7 @@
 // The tile of A. A thread copies packs of VEC entries: every STEP-th row, always in the same place of
 // a row. That place walks over channels and taps, one addition a step; which of the rows lie inside
 // of x is found anew only where the walk comes to another tap.
-template <class Math, int THREADS, int BM, int VEC, int FAMILY> struct Windows {
+template <class Math, int THREADS, int BM, int ROW, int VEC, int FAMILY> struct Windows {
   typedef typename Math::T T;
   typedef typename Math::Entry Entry;
   // whether numbers pass through registers: to apply a prologue, or to become shorter ones
@@ -56,7 +56,7 @@ template <class Math, int THREADS, int BM, int VEC, int FAMILY> struct Windows {
       first[i] = int(((unsigned(image) * g.h_in + unsigned(p * g.s_h - g.p_h)) * g.w_in + left[i]) * g.c_in * g.groups +
                      group * g.c_in);
     }
-    to = kept(a + (place_rows(row, pack * BYTES / 16) + pack * BYTES % 16));
+    to = kept(a + (place_rows<ROW>(row, pack * BYTES / 16) + pack * BYTES % 16));
     channel = pack * VEC;
     r = s = 0;
     turn(g);
@@ -114,7 +114,7 @@ template <class Math, int THREADS, int BM, int VEC, int FAMILY> struct Windows {
 };
 
 // The tile of B: BN rows of the packed weights, ROW bytes of each.
-template <class Math, int THREADS, int BN, class Tile> struct Weights {
+template <class Math, int THREADS, int BN, int ROW, class Tile> struct Weights {
   typedef typename Math::Entry Entry;
   static constexpr int CHUNK = WHOLE<Entry>, PACKS = ROW / 16;
   static constexpr int STEP = THREADS / PACKS, PASSES = (BN + STEP - 1) / STEP;
@@ -146,7 +146,7 @@ template <class Math, int THREADS, int BN, class Tile> struct Weights {
 // bias, residual, moments, relu  see epilogue.cuh
 // One block of threads for BM pixels, BN channels and one group; groups follow each other first, then
 // channels, then pixels: blocks that run together read the same pixels.
-template <class Math, int BM, int BN, int WM, int WN, int VEC, int FAMILY, int STAGES>
+template <class Math, int BM, int BN, int WM, int WN, int ROW, int VEC, int FAMILY, int STAGES>
 __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32)
     conv2d_windows(const typename Math::T* __restrict__ x, const typename Math::T* __restrict__ x_y,
                    const typename Math::T* __restrict__ k, const typename Math::Entry* __restrict__ w,
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32)
                    int relu) {
   constexpr int THREADS = (BM / WM) * (BN / WN) * 32, STAGE = (BM + BN) * ROW;
   typedef typename Math::T T;
-  typedef WarpTile<Math, WM, WN> Tile;
+  typedef WarpTile<Math, WM, WN, ROW> Tile;
   extern __shared__ __align__(128) unsigned char memory[];
 
   const int warp = threadIdx.x / 32, warp_m = warp % (BM / WM), warp_n = warp / (BM / WM);
@@ -167,8 +167,8 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32)
   const Shared a = shared_address(memory), b = a + BM * ROW;  // of the first stage
   Tile tile;
   tile.start(a, b, threadIdx.x % 32, warp_m * WM, warp_n * WN);
-  Windows<Math, THREADS, BM, VEC, FAMILY> windows;
-  Weights<Math, THREADS, BN, Tile> weights;
+  Windows<Math, THREADS, BM, ROW, VEC, FAMILY> windows;
+  Weights<Math, THREADS, BN, ROW, Tile> weights;
   windows.start(a, g, m0, group, kind);
   weights.start(b, w, g, n0);
 

@@ -1,0 +1,56 @@
+// Weights as the convolution kernels read them: of each row of a matrix the taps, and of each tap the
+// channels, side by side; rounded to what the arithmetic multiplies.
+//
+//   forward         row = output channel o, summed over input channels c:   w[o, c, u, v]
+//   input gradient  row = input channel c, summed over output channels o:   the same, transposed, and
+//                   its taps from the last to the first
+//
+// Which taps, and in which order, is told by where they begin and by a step: the input gradient of a
+// stride takes every second one, say.
+#include "common.cuh"
+#include "mma.cuh"
+
+struct Pack2d {
+  int rows, channels;         // of a group: of the packed matrix, and what is summed
+  int k_h, k_w;               // taps of w
+  int taps_h, taps_w;         // taps that are taken: rows u = u0 + i u_step, columns v = v0 + j v_step
+  int u0, v0, u_step, v_step;
+  int pitch;                  // entries from one row of the result to the next
+};
+
+// packed[group rows + row, (i taps_w + j) channels + channel], and zeros up to the pitch.
+//   TRANSPOSED  w is (groups channels, rows, k_h, k_w), else (groups rows, channels, k_h, k_w)
+// A block of 32 x 8 threads does 32 rows and 32 channels, tap by tap, by way of shared memory: so that
+// what lanes read lies together, and what they write.
+template <class Math, bool TRANSPOSED>
+__global__ void __launch_bounds__(256)
+    conv2d_pack(const typename Math::T* __restrict__ w, typename Math::Entry* __restrict__ packed, Pack2d g) {
+  typedef typename Math::T T;
+  __shared__ T tile[32][33];  // a column more, for lanes to find a column in 32 banks
+  const int x = threadIdx.x % 32, y = threadIdx.x / 32;
+  const int blocks_c = (g.channels + 31) / 32, blocks_r = (g.rows + 31) / 32;
+  const int c0 = blockIdx.x % blocks_c * 32, r0 = blockIdx.x / blocks_c % blocks_r * 32;
+  const int group = blockIdx.x / blocks_c / blocks_r, size = g.k_h * g.k_w;
+  for (int i = 0; i < g.taps_h; ++i)
+    for (int j = 0; j < g.taps_w; ++j) {
+      const int tap = (g.u0 + i * g.u_step) * g.k_w + g.v0 + j * g.v_step;
+      for (int z = y; z < 32; z += 8) {  // x runs along w: along the rows if it is transposed
+        const int row = r0 + (TRANSPOSED ? x : z), channel = c0 + (TRANSPOSED ? z : x);
+        if (row >= g.rows || channel >= g.channels) continue;
+        const int at = TRANSPOSED ? (group * g.channels + channel) * g.rows + row : (group * g.rows + row) * g.channels + channel;
+        tile[z][x] = w[at * size + tap];
+      }
+      __syncthreads();
+      for (int z = y; z < 32; z += 8) {  // x runs along the channels
+        const int row = r0 + z, channel = c0 + x;
+        if (row >= g.rows || channel >= g.channels) continue;
+        const int to = (group * g.rows + row) * g.pitch + (i * g.taps_w + j) * g.channels + channel;
+        packed[to] = Math::entry(TRANSPOSED ? tile[x][z] : tile[z][x]);
+      }
+      __syncthreads();  // all have read the tile
+    }
+  const int used = g.taps_h * g.taps_w * g.channels;
+  if (c0 == 0)
+    for (int z = y; z < 32 && r0 + z < g.rows; z += 8)
+      for (int e = used + x; e < g.pitch; e += 32) packed[(group * g.rows + r0 + z) * g.pitch + e] = Math::entry(T(0));
+}

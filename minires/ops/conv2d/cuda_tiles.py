@@ -1,0 +1,157 @@
+"""The table of tiles: sizes in, tile out. What is measured on a GPU is written here, and only here.
+
+A tile is a kernel's template arguments. A block of threads computes BM pixels by BN channels, each
+of its warps WM by WN of them; large tiles do more products for each number that they read, small
+ones share out few pixels among more blocks. Tiles depend on sizes alone, not on the GPU: so do the
+order of all sums, and the last bits of the results.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from .cuda_plan import ENTRY, Sizes
+
+FEW = 264  # blocks that occupy a large GPU twice over: with fewer, tiles become smaller
+WASTE = 1.6  # a patch may do so many times the pixels that there are
+
+
+class Windows(NamedTuple):
+    """A tile of :mod:`.cuda_windows`: BM, BN, WM, WN, bytes of a row, stages by family."""
+
+    bm: int
+    bn: int
+    wm: int
+    wn: int
+    row: int
+    stages: tuple[int, int]  # where copies run by themselves (AS_IS), and where threads copy
+
+    @property
+    def block(self) -> int:
+        return self.bm // self.wm * (self.bn // self.wn) * 32
+
+
+class Patch(NamedTuple):
+    """A tile of :mod:`.cuda_patch`: C input channels, BN, IMAGES x H x W pixels, WM, WN."""
+
+    c: int
+    bn: int
+    images: int
+    h: int
+    w: int
+    wm: int
+    wn: int
+
+    @property
+    def bm(self) -> int:
+        return self.images * self.h * self.w
+
+    @property
+    def block(self) -> int:
+        return self.bm // self.wm * (self.bn // self.wn) * 32
+
+
+WIDE, NARROW, SMALL, SIXTEEN = "wide", "narrow", "small", "sixteen"
+WINDOWS = {
+    ("Fp32", WIDE): Windows(128, 128, 64, 32, 64, (2, 2)),
+    ("Fp32", NARROW): Windows(128, 64, 64, 32, 128, (2, 2)),
+    ("Fp32", SMALL): Windows(64, 64, 32, 32, 128, (3, 2)),
+    ("Fp32", SIXTEEN): Windows(128, 16, 32, 16, 64, (2, 2)),
+    ("Tf32", WIDE): Windows(128, 128, 64, 64, 64, (3, 2)),
+    ("Tf32", NARROW): Windows(128, 64, 64, 32, 64, (3, 2)),
+    ("Tf32", SMALL): Windows(64, 64, 32, 32, 128, (3, 2)),
+    ("Tf32", SIXTEEN): Windows(128, 16, 32, 16, 64, (3, 2)),
+    ("Bf16", WIDE): Windows(128, 128, 64, 32, 64, (2, 2)),
+    ("Bf16", NARROW): Windows(128, 64, 64, 32, 64, (2, 2)),
+    ("Bf16", SMALL): Windows(64, 64, 32, 32, 64, (2, 2)),
+    ("Bf16", SIXTEEN): Windows(128, 16, 32, 16, 64, (2, 2)),
+    ("Fp64", SMALL): Windows(64, 32, 32, 16, 64, (2, 2)),
+}
+# Channels that do not come in fours are copied in twos or one by one: by rows of 64 bytes.
+ODD = {
+    ("Fp32", NARROW): Windows(128, 64, 64, 32, 64, (2, 2)),
+    ("Fp32", SIXTEEN): WINDOWS["Fp32", SIXTEEN],
+    ("Tf32", NARROW): WINDOWS["Tf32", NARROW],
+    ("Tf32", SIXTEEN): WINDOWS["Tf32", SIXTEEN],
+    ("Fp64", SMALL): WINDOWS["Fp64", SMALL],
+}
+PATCHES = {
+    ("Fp32", 16): Patch(16, 16, 1, 8, 32, 128, 16),
+    ("Fp32", 32): Patch(32, 32, 1, 8, 16, 64, 32),
+    ("Fp32", 64): Patch(64, 32, 1, 8, 8, 32, 32),
+    ("Tf32", 16): Patch(16, 16, 1, 8, 32, 64, 16),
+    ("Tf32", 32): Patch(32, 32, 1, 8, 16, 32, 32),
+    ("Tf32", 64): Patch(64, 64, 2, 8, 8, 64, 32),
+    ("Bf16", 16): Patch(16, 16, 1, 8, 32, 64, 16),
+    ("Bf16", 32): Patch(32, 32, 1, 8, 16, 32, 32),
+    ("Bf16", 64): Patch(64, 64, 2, 8, 8, 64, 32),
+}
+
+
+def vector(z: Sizes, math: str) -> int:
+    """Entries that are copied at a time: up to 16 bytes of an array, as many as divide c_in."""
+    return next(v for v in ((2, 1) if math == "Fp64" else (4, 2, 1)) if z.c_in % v == 0)
+
+
+def whole(math: str) -> int:
+    """Entries of 16 bytes of an array."""
+    return 2 if math == "Fp64" else 4
+
+
+def patch_tile(z: Sizes, math: str) -> Patch | None:
+    """The patch for a convolution: 3 x 3 taps that lie side by side, of 16, 32 or 64 channels, and
+    images that it divides well; else None."""
+    found = PATCHES.get((math, z.c_in))
+    if found is None or z[7:12] != (1, 3, 3, 1, 1) or (z.d_h, z.d_w) != (1, 1):
+        return None
+    if -(-z.c_out // found.bn) > 2:  # each block of channels would copy the patch again
+        return None
+    done = -(-z.h_out // found.h) * found.h * -(-z.w_out // found.w) * found.w
+    return found if done <= WASTE * z.h_out * z.w_out else None
+
+
+def windows_name(z: Sizes, math: str) -> str:
+    """Which tile of :data:`WINDOWS`, or :data:`ODD`, a convolution takes."""
+    if math == "Fp64":
+        return SMALL
+    if z.c_out <= 16:
+        return SIXTEEN
+    pixels = -(-z.images * z.h_out * z.w_out // 128)
+    if vector(z, math) < whole(math):
+        return NARROW
+    if z.c_out <= 64:
+        return SMALL if pixels * z.groups < FEW else NARROW
+    return SMALL if pixels * -(-z.c_out // 128) * z.groups < FEW else WIDE
+
+
+@functools.lru_cache(maxsize=1024)
+def tile(z: Sizes, math: str) -> Windows | Patch:
+    """The tile of a convolution."""
+    patch = patch_tile(z, math)
+    if patch is not None:
+        return patch
+    table = WINDOWS if vector(z, math) == whole(math) else ODD
+    return table[math, windows_name(z, math)]
+
+
+def applies(family: str, z: Sizes, math: str) -> bool:
+    """Whether the kernel applies a family of prologues while it reads, or wants its values written
+    first. It pays where a number is read once, or a few times: what a batch norm makes of an image
+    everywhere but in the tiles for odd sizes; its gradient, which reads two arrays, for kernels of
+    one tap and in a patch."""
+    if family == "AS_IS" or patch_tile(z, math) is not None:
+        return True
+    if vector(z, math) < whole(math) or windows_name(z, math) == SIXTEEN:
+        return False
+    return family == "AFFINE" or z.k_h * z.k_w == 1
+
+
+def shared_of(t: Windows | Patch, math: str, family: str) -> int:
+    """Bytes of shared memory of a block."""
+    if isinstance(t, Windows):
+        return t.stages[family != "AS_IS"] * (t.bm + t.bn) * t.row
+    pitch = t.c * np.dtype(ENTRY[math]).itemsize + 16
+    return (t.images * (t.h + 2) * (t.w + 2) + 9 * t.bn) * pitch
