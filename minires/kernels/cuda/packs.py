@@ -50,8 +50,8 @@ class Cut(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(m: int, c: int, pack: int, most: int) -> Cut:
-    """Share out rows (m, c) among about ``most`` blocks at most.
+def cut(m: int, c: int, pack: int, most: int, strip: int = 0) -> Cut:
+    """Share out rows (m, c) among about ``most`` blocks at most, or in strips of a given size.
 
     A block is 256 threads, as many side by side as a row has packs, but a power of two, and 32 at
     most; so a warp reads whole rows, or 512 bytes of one. A block of threads goes down its strip of
@@ -64,7 +64,7 @@ def cut(m: int, c: int, pack: int, most: int) -> Cut:
     shift = min(LANES.bit_length() - 1, max(packs - 1, 0).bit_length())
     slabs = -(-packs // LANES)
     step = (THREADS >> shift) * IN_FLIGHT
-    strip = step * max(1, -(-m * slabs // (step * most)))
+    strip = strip or step * max(1, -(-m * slabs // (step * most)))
     return Cut((-(-m // strip), slabs), record(ROWS, m=m, c=c, shift=shift, strip=strip), strip)
 
 
