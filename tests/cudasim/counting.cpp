@@ -10,8 +10,6 @@
 
 namespace cusim {
 
-bool counting;
-
 struct Seen {
   uintptr_t at;
   int bytes;
@@ -24,12 +22,12 @@ extern "C" const double* cusim_counted() { return &counted[0][0]; }
 
 void begin_counting(int64_t block) {
   counted_block = block;
-  counting = false;
+  builtins.counting = false;
   if (block >= 0) memset(counted, 0, sizeof counted);
 }
 void begin_block_counting() {
-  counting = counted_block == block_number;
-  if (counting)
+  builtins.counting = counted_block == block_number;
+  if (builtins.counting)
     for (auto& kind : seen) kind.assign(size_t(block_threads), {});
 }
 void count_touch(Touch kind, const void* at, int bytes) {
@@ -91,8 +89,8 @@ static void count_instruction(int kind, const Seen* lanes, int bytes) {
 }
 
 void end_block_counting() {
-  if (!counting) return;
-  counting = false;
+  if (!builtins.counting) return;
+  builtins.counting = false;
   for (int kind = 0; kind < TOUCHES; ++kind)
     for (size_t warp = 0; warp < size_t(block_threads + 31) / 32; ++warp) {
       const size_t first = warp * 32, last = std::min(first + 32, size_t(block_threads));

@@ -20,6 +20,7 @@ namespace cusim {
 struct Builtins {
   uint3 thread, block;
   dim3 block_size, grid_size;
+  bool counting;  // whether touch() counts
 };
 extern Builtins builtins;
 
@@ -60,10 +61,9 @@ enum Touch {
   GLOBAL_STORE,
   TOUCHES
 };
-extern bool counting;
 void count_touch(Touch kind, const void* at, int bytes);
 inline void touch(Touch kind, const void* at, int bytes) {
-  if (counting) count_touch(kind, at, bytes);
+  if (builtins.counting) count_touch(kind, at, bytes);
 }
 
 }  // namespace cusim

@@ -61,3 +61,11 @@ def test_one_block_of_those_asked_for():
         kernel((4,), (64,), (y,))
     assert not none
     assert some["global store"].instructions == 2
+
+
+def test_checked_launches_count_too():
+    with cudasim.running(checked=True), cudasim.counting() as counts:
+        cudasim.RawKernel(CODE, "k")(
+            (1,), (32,), (np.zeros(64, np.float32), np.int32(1), np.int32(1))
+        )
+    assert counts["shared load"] == cudasim.Counts(1, 1, 1)
