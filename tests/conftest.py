@@ -6,9 +6,10 @@ import contextlib
 from importlib import import_module
 from pathlib import Path
 
+import cudasim
 import numpy as np
 import pytest
-from gpu import CUDA, gpu
+from gpu import CUDA, REAL, gpu
 from harness import on
 
 import minires as mr
@@ -114,3 +115,11 @@ def device(request):
 def _numpys_warnings_are_on():
     yield
     assert np.geterr()["over"] == "warn", "the test left NumPy's warnings switched off"
+
+
+@pytest.fixture(params=[CUDA] if REAL else cudasim.ALL_CONDITIONS, ids=str)
+def conditions(request):
+    """Tests of kernels: on a GPU, or in the simulator with its threads in several orders, and once
+    with every access to memory looked at."""
+    with gpu(), on("cuda"), contextlib.nullcontext() if REAL else cudasim.running(request.param):
+        yield

@@ -11,7 +11,7 @@ import cudasim
 import pytest
 from cupy_stand_in import cupy_installed
 
-from minires.device import available
+from minires.device import Device, available, move
 
 REAL = len(available()) > 1
 CUDA = pytest.param("cuda", marks=[pytest.mark.gpu] if REAL else [])
@@ -32,3 +32,8 @@ def gpu():
 def other_order():
     """Inside, the simulator runs threads in another order, and asynchronous copies early."""
     return cudasim.running(order="shuffled", late=False)
+
+
+def put(array):
+    """An array of NumPy's on the GPU."""
+    return move(array, Device("cuda"))

@@ -19,6 +19,7 @@ from .engine import (
     Around,
     Eager,
     call,
+    check,
     copied,
     current,
     host_read,

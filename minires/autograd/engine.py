@@ -16,9 +16,10 @@ its own around the one before.
 
 An engine is asked at two levels. Operations: ``forward``, ``backward``, ``add_gradients`` (of two
 that meet). Launches, the work that operations lead to: ``call`` (a function of arrays that is no
-kernel), ``launch`` (a kernel), ``replay`` (what was written down), ``memo`` and ``part``
-(values that depend on some tensors alone), ``host_read`` (Python is about to look at a value). And
-three calls tell an engine of events without a result: ``chose``, ``compared`` and ``wrote``.
+kernel), ``check`` (that values are right), ``launch`` (a kernel), ``replay`` (what was written
+down), ``memo`` and ``part`` (values that depend on some tensors alone), ``host_read`` (Python is
+about to look at a value). And three calls tell an engine of events without a result: ``chose``,
+``compared`` and ``wrote``.
 """
 
 from __future__ import annotations
@@ -120,6 +121,15 @@ class Eager:
             with beside(args):
                 return function(*args)
         return function(*args)
+
+    def check(self, function: Callable[..., None], *args: Any) -> None:
+        """``function(*args)``, which looks at values and raises an error where they are wrong. It
+        returns nothing and writes nothing."""
+        if Gpus.several:
+            with beside(args):
+                function(*args)
+        else:
+            function(*args)
 
     def launch(
         self, kernel: Launchable, tasks: int, arguments: tuple[Any, ...], reaches: Sequence[Any]
@@ -247,6 +257,11 @@ def _plain(engine: Any) -> Any:
 def call(function: Callable[..., Any], *args: Any) -> Any:
     """:meth:`Eager.call` of the current engine."""
     return _engine.get().value.call(function, *args)
+
+
+def check(function: Callable[..., None], *args: Any) -> None:
+    """:meth:`Eager.check` of the current engine."""
+    _engine.get().value.check(function, *args)
 
 
 def copied(array: Any) -> Any:

@@ -6,13 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import call
+from ..autograd import call, check
 from ..device import array_module, as_array
 from ..errors import ShapeError, message
 from ..tensor import Tensor
 from .activation import softplus
 from .checks import binary_operands, check_reduction, check_same, given, real
-from .cross_entropy.op import check_ignored, check_labels, check_weight, sum_of_weights, used_labels
+from .cross_entropy.op import (
+    check_ignored,
+    check_labels,
+    check_weight,
+    of_unknown,
+    sum_of_weights,
+    used_labels,
+)
 from .elementwise import weigh, where
 
 
@@ -91,22 +98,27 @@ def nll_loss(
     ignore_index = check_ignored("nll_loss", ignore_index)
     labels = check_labels("nll_loss", target, x, ignore_index)
     used, at = call(used_labels, labels, ignore_index)
-    losses = -where(used, x[array_module(labels).arange(len(labels)), at], 0)
+    others = Tensor(call(of_unknown, labels, x.shape[1], ignore_index, x.dtype))
+    losses = others - where(used, x[array_module(labels).arange(len(labels)), at], 0)
     if weight is not None:
         factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
         losses = weigh(losses, factors)
     if check_reduction(reduction) != "mean":
         return reduced("nll_loss", losses, reduction)
     count = call(_count, used, x.dtype)
+    check(_check_count, count)
     if weight is None:
         return losses.sum() / Tensor(count)
     return losses.sum() / sum_of_weights("nll_loss", factors)
 
 
 def _count(used: Any, dtype: Any) -> Any:
-    if not used.any():
-        raise ShapeError(message("nll_loss", "at least one row to average", "none"))
     return as_array(used.sum().astype(dtype))
+
+
+def _check_count(count: Any) -> None:
+    if not count:
+        raise ShapeError(message("nll_loss", "at least one row to average", "none"))
 
 
 def binary_cross_entropy_with_logits(

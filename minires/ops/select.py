@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments import as_integer, as_number, check_memory, flag
-from ..autograd import call, host_read, switch
+from ..autograd import call, check, host_read, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor, tensor_method
@@ -85,7 +85,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes: the length of the rows; -1 for one more than the largest label.
 
     Returns:
-        int64, of shape ``(*tensor.shape, num_classes)``; without a gradient.
+        int64, of shape ``(*tensor.shape, num_classes)``; without a gradient. (Labels are not
+        looked at where a captured function is replayed on a GPU: one out of range has zeros only.)
 
     Raises:
         DTypeError: labels that are no integers.
@@ -109,15 +110,19 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         host_read("the largest label, for num_classes=-1,")
         many = int(labels.max()) + 1
     check_memory("one_hot", 8 * labels.size * many, f"{many} classes")
+    check(_check_classes, labels, many)
     return Tensor(call(_rows_of, labels, many))
 
 
-def _rows_of(labels: Any, num_classes: int) -> Any:
+def _check_classes(labels: Any, num_classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
         expected = "labels >= 0" if num_classes < 1 else f"labels in 0..{num_classes - 1}"
         fix = "Labels count from 0." if int(wrong[0]) == num_classes else ""
         raise ArgumentError(message("one_hot", expected, int(wrong[0]), fix=fix))
+
+
+def _rows_of(labels: Any, num_classes: int) -> Any:
     xp = array_module(labels)
     return (labels[..., None] == xp.arange(num_classes)).astype(np.int64)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import as_integer, number
-from ...autograd import Context, Function, call
+from ...autograd import Context, Function, call, check
 from ...device import array_module, as_array, beside, device_of, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, quoted
 from ...tensor import Tensor
@@ -141,11 +141,17 @@ def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
         raise DeviceError(
             message(op, f"labels on {x.device}", str(labels.device), fix="Use .to().")
         )
-    return call(_within, op, array, x.shape, ignore_index)
+    check(_check_range, op, array, x.shape, ignore_index)
+    return call(_own, array)
 
 
-def _within(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> Any:
-    """A copy of labels for logits (n, c): the caller may reuse theirs before the backward."""
+def _own(labels: Any) -> Any:
+    """A copy, as int64: the caller may reuse theirs before the backward."""
+    return labels.astype(np.int64)
+
+
+def _check_range(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> None:
+    """Labels for logits (n, c) are classes, or the one to ignore."""
     c = shape[1]
     wrong = (labels != ignore_index) & ((labels < 0) | (labels >= c))
     if wrong.any():
@@ -160,7 +166,6 @@ def _within(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> 
                 "Labels count from 0." if label == c else "",
             )
         )
-    return labels.astype(np.int64)
 
 
 def _used(labels: Any, ignore: int) -> Any:
@@ -170,21 +175,32 @@ def _used(labels: Any, ignore: int) -> Any:
 def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -> Any:
     """The targets q (n, c) that labels stand for; 0 in the rows to ignore."""
     xp = array_module(labels)
-    used, at = used_labels(labels, ignore)
-    q = xp.full(shape, smoothing / shape[1], dtype)
-    q[xp.arange(len(labels)), at] += 1 - smoothing
-    return q * used[:, None]
+    dtype, uniform = np.dtype(dtype), smoothing / shape[1]
+    chosen = labels[:, None] == xp.arange(shape[1])
+    q = xp.where(chosen, dtype.type(uniform + (1 - smoothing)), dtype.type(uniform))
+    q = q + of_unknown(labels, shape[1], ignore, dtype)[:, None]
+    return xp.where(_used(labels, ignore), q, dtype.type(0))
+
+
+def of_unknown(labels: Any, classes: int, ignore: int, dtype: Any) -> Any:
+    """NaN for each label that is neither a class nor ignored, else 0. There are such labels only
+    where they cannot be checked: in the replay of a graph on a GPU."""
+    wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
+    nan, zero = np.array([np.nan, 0], dtype)
+    return array_module(labels).where(wrong, nan, zero)
 
 
 def _count(labels: Any, ignore_index: int, dtype: Any) -> Any:
     """How many labels count, by which the mean loss is divided."""
-    count = (labels != ignore_index).sum()
+    return as_array((labels != ignore_index).sum().astype(dtype))
+
+
+def _check_count(count: Any, ignore_index: int) -> None:
     if not count:
         raise ArgumentError(
             f"cross_entropy: every label is ignore_index={ignore_index}; there is no row to "
             "average. Use reduction='sum' if that is meant."
         )
-    return as_array(count.astype(dtype))
 
 
 def _warn_about_probabilities(x: Tensor) -> None:
@@ -214,7 +230,7 @@ def check_weight(name: str, weight: Any, x: Tensor) -> Tensor:
 def sum_of_weights(name: str, factors: Tensor) -> Tensor:
     """The sum of the factors of all labels, by which their mean is divided."""
     total = factors.sum()
-    call(_check_positive, name, total._array)
+    check(_check_positive, name, total._array)
     return total
 
 
@@ -266,7 +282,8 @@ def cross_entropy(
     Raises:
         ShapeError, DTypeError: logits or target of another shape or kind.
         ArgumentError: a label out of range (named with its index), an unknown reduction, or a mean
-            over labels that have no weight.
+            over labels that have no weight. (A captured function that is replayed on a GPU does not
+            wait to look at labels: the loss is NaN then, and so are the gradients of such rows.)
 
     >>> import minires as mr
     >>> float(mr.cross_entropy(mr.zeros(2, 4), mr.tensor([0, 3])))  # log(4)
@@ -297,7 +314,9 @@ def cross_entropy(
     else:
         labels = check_labels("cross_entropy", target, x, ignore_index)
         if reduction == "mean":
-            count = Tensor(call(_count, labels, ignore_index, x.dtype))
+            used = call(_count, labels, ignore_index, x.dtype)
+            check(_check_count, used, ignore_index)
+            count = Tensor(used)
         if weight is None:
             losses = CrossEntropy.apply(x.contiguous(), labels, float(smoothing), ignore_index)
         else:
