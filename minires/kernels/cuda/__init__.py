@@ -8,6 +8,8 @@ imports CuPy before a kernel or memory is asked for.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ...device import cupy
@@ -25,6 +27,13 @@ def allocate(shape: tuple[int, ...], dtype: Any) -> Any:
 def workspace(size: int, dtype: Any) -> Any:
     """Memory for one kernel to work in: what comes later on the stream may have it again."""
     return cupy().empty(size, dtype)
+
+
+@contextlib.contextmanager
+def taking_from(pool: Any) -> Iterator[None]:
+    """Let what is allocated inside be a pool's; None stands for everybody's memory."""
+    with cupy().cuda.using_allocator(None if pool is None else pool.malloc):
+        yield
 
 
 def synchronize() -> None:
