@@ -1,14 +1,22 @@
-"""Randomness: one global generator, seeded by :func:`manual_seed`, from which every draw comes."""
+"""Randomness: one global generator, seeded by :func:`manual_seed`, from which every draw comes.
+
+On the CPU draws are NumPy's, one after another. What a network draws in each step on a GPU, the
+masks of dropout, is computed there (:mod:`minires.kernels.cuda.draws`), from a key that the seed
+decides and the number of draws before. These two are in the GPU's memory, where kernels count on,
+and belong to the state that :func:`get_state` returns.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .arguments import as_integer
+from .device import Device, move
 from .errors import ArgumentError, CheckpointError, message, quoted
 from .forks import in_children
 
@@ -28,6 +36,9 @@ class Generator(np.random.Generator):
             fix = "For a seed use Generator().manual_seed(seed)."
             raise ArgumentError(message("Generator", expected, quoted(bit_generator), fix=fix))
         super().__init__(np.random.PCG64() if bit_generator is None else bit_generator)
+        self._key = _key_of(self.bit_generator)
+        self._calls: dict[str, int] = {}  # of GPUs that have not been asked yet
+        self._on: dict[str, Any] = {}  # by the name of the GPU
 
     def manual_seed(self, seed: int) -> Generator:
         """Start anew from ``seed``; the same seed gives the same numbers.
@@ -38,8 +49,38 @@ class Generator(np.random.Generator):
         whole = as_integer(seed)
         if whole is None or whole < 0:
             raise ArgumentError(message("manual_seed", "an integer seed >= 0", quoted(seed)))
-        self.bit_generator.state = np.random.PCG64(whole).state
+        source = np.random.PCG64(whole)
+        self.bit_generator.state = source.state
+        self._restart(_key_of(source), {})
         return self
+
+    def on(self, device: Device) -> Any:
+        """The state of the draws on a GPU, in its memory: uint64, (key, calls so far). The array
+        stays the same one, so that captured graphs read it anew."""
+        name = str(device)
+        if name not in self._on:
+            self._on[name] = move(self._on_host(name), device)
+        return self._on[name]
+
+    def _on_host(self, name: str) -> Any:
+        return np.array([self._key, self._calls.get(name, 0)], np.uint64)
+
+    def _restart(self, key: int, calls: dict[str, int]) -> None:
+        """Go on with draws on GPUs from this key and these numbers of calls."""
+        self._key, self._calls = key, calls
+        for name, array in self._on.items():
+            array[...] = move(self._on_host(name), Device(name))
+
+    def _gpu_state(self) -> dict[str, Any]:
+        """The key, and how many calls each GPU has served."""
+        calls = self._calls | {name: int(array[1].item()) for name, array in self._on.items()}
+        return {"key": self._key, "calls": {name: n for name, n in calls.items() if n}}
+
+
+def _key_of(bit_generator: Any) -> int:
+    """64 bits that the state of a bit generator decides, and with it the seed."""
+    state = str(bit_generator.state).encode()
+    return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "little")
 
 
 _generator = Generator()
@@ -47,9 +88,10 @@ _generator = Generator()
 
 def _in_child() -> None:
     global _generator
-    state = get_state()
+    before = _generator
     _generator = Generator()  # the lock of the other one may be held by a thread that is gone
-    set_state(state)
+    _generator.bit_generator.state = before.bit_generator.state
+    _generator._restart(before._key, {})  # a child cannot ask the GPU of its parent
 
 
 in_children(_in_child)
@@ -70,8 +112,11 @@ def generator() -> Generator:
 
 
 def get_state() -> dict[str, Any]:
-    """The generator's state, as plain numbers and strings that JSON can hold."""
-    return dict(_generator.bit_generator.state)
+    """The generator's state, as plain numbers and strings that JSON can hold.
+
+    ``"gpu"`` is that of the draws on GPUs, which it waits for.
+    """
+    return {**_generator.bit_generator.state, "gpu": _generator._gpu_state()}
 
 
 @contextlib.contextmanager
@@ -84,14 +129,38 @@ def preserved() -> Iterator[None]:
         set_state(state)
 
 
+# what anything that is no state leads to
+_UNFIT = (ValueError, TypeError, LookupError, OverflowError, RuntimeError, AttributeError)
+
+
 def set_state(state: dict[str, Any]) -> None:
-    """Go back to a state that :func:`get_state` gave.
+    """Go back to a state that :func:`get_state` gave. One without ``"gpu"``, of a file that was
+    saved before there were draws on GPUs, leaves those alone.
 
     Raises:
         CheckpointError: ``state`` is not such a state.
     """
     try:
+        key, calls = _checked(state["gpu"]) if "gpu" in state else (None, {})
         _generator.bit_generator.state = state
-    except (ValueError, TypeError, LookupError, OverflowError, RuntimeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
         expected = "a state from minires.random.get_state()"
         raise CheckpointError(message("set_state", expected, quoted(error))) from error
+    if key is not None:
+        _generator._restart(key, calls)
+
+
+def _checked(gpu: Any) -> tuple[int, dict[str, int]]:
+    """The key and the numbers of calls in a state."""
+    calls = {str(Device(name)): count for name, count in gpu["calls"].items()}
+    for number in (gpu["key"], *calls.values()):
+        if type(number) is not int or not 0 <= number < 2**64:
+            raise ValueError(message("gpu", "integers of 64 bits", quoted(number)))
+    return gpu["key"], calls

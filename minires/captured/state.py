@@ -176,4 +176,4 @@ class Snapshot:
             version.restore(count)
             if change != 1:
                 version.bump()
-        random.generator().bit_generator.state = self._random
+        random.set_state(self._random)

@@ -13,6 +13,8 @@ import numpy as np
 from ..arguments import flag, number
 from ..autograd import call
 from ..device import Device, move
+from ..memory import allocate
+from ..random import Generator
 from ..tensor import Tensor
 from .checks import images, real
 from .elementwise import mul
@@ -32,7 +34,8 @@ def dropout(
         x: any shape.
         p: the probability of an entry to be zeroed, in 0..1.
         training: False returns ``x``.
-        generator: where the mask is drawn from; the global generator by default.
+        generator: where the mask is drawn from; the global generator by default. A generator of
+            minires draws where x is; NumPy's draw on the host, and what a GPU gets is copied.
 
     Raises:
         ArgumentError: p out of range.
@@ -53,7 +56,8 @@ def dropout2d(
         x: (n, c, h, w).
         p: the probability of a channel of an image to be zeroed, in 0..1.
         training: False returns ``x``.
-        generator: where the mask is drawn from; the global generator by default.
+        generator: where the mask is drawn from; the global generator by default. A generator of
+            minires draws where x is; NumPy's draw on the host, and what a GPU gets is copied.
 
     Raises:
         ArgumentError: p out of range.
@@ -75,7 +79,21 @@ def _masked(
     p = number(name, "p", p, least=0, most=1)
     if not flag(name, "training", training) or p == 0:
         return x
-    return mul(x, Tensor(call(_mask, source(name, generator), shape, p, x.dtype, x.device)))
+    draws = source(name, generator)
+    if x.device.type == "cuda" and isinstance(draws, Generator):
+        return mul(x, Tensor(_mask_on_gpu(draws, shape, p, x.dtype, x.device)))
+    return mul(x, Tensor(call(_mask, draws, shape, p, x.dtype, x.device)))
+
+
+def _mask_on_gpu(
+    draws: Generator, shape: tuple[int, ...], p: float, dtype: Any, device: Device
+) -> Any:
+    """A mask that is drawn where it is needed, by kernels."""
+    from ..kernels.cuda.draws import draw_mask
+
+    mask = allocate(shape, dtype, device)
+    draw_mask(draws.on(device), p, 0 if p == 1 else 1 / (1 - p), mask)
+    return mask
 
 
 def _mask(

@@ -43,7 +43,11 @@ def randn(
     device: str | Device = CPU,
     generator: np.random.Generator | None = None,
 ) -> Tensor:
-    """Draws from the standard normal distribution, by ``generator`` or the global one."""
+    """Draws from the standard normal distribution, by ``generator`` or the global one.
+
+    They are made on the host and moved to ``device``: the same numbers on every device, so that a
+    network begins with the same weights everywhere.
+    """
     kind = _float("randn", dtype)
     draws = source("randn", generator).standard_normal(shape_of(shape, kind), kind)
     return make(draws, requires_grad, device)
@@ -56,7 +60,8 @@ def rand(
     device: str | Device = CPU,
     generator: np.random.Generator | None = None,
 ) -> Tensor:
-    """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one."""
+    """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one; made on
+    the host, as those of :func:`randn`."""
     kind = _float("rand", dtype)
     draws = source("rand", generator).random(shape_of(shape, kind), kind)
     return make(draws, requires_grad, device)
@@ -93,6 +98,6 @@ def randperm(n: int, generator: np.random.Generator | None = None) -> Tensor:
 
 
 def randn_like(other: Tensor) -> Tensor:
-    """Standard normal draws with the shape, dtype and device of ``other``."""
+    """Standard normal draws with the shape, dtype and device of ``other``; made on the host."""
     given("randn_like", other)
     return randn(*other.shape, dtype=other.dtype, device=other.device)

@@ -173,14 +173,15 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str
     return arrays, content
 
 
-_STATE = schema.whole(0, 2**128 - 1)
+_STATE, _WORD = schema.whole(0, 2**128 - 1), schema.whole(0, 2**64 - 1)
 _GENERATOR = schema.record(  # see random.get_state
     {
         "bit_generator": schema.one_of(("PCG64",)),
         "state": schema.record({"state": _STATE, "inc": _STATE}),
         "has_uint32": schema.whole(0, 1),
         "uinteger": schema.whole(0, 2**32 - 1),
-    }
+    },
+    {"gpu": schema.record({"key": _WORD, "calls": schema.mapping(_WORD)})},
 )
 _OBJECT = schema.mapping(schema.anything)
 _CONTENT = schema.record(

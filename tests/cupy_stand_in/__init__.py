@@ -13,6 +13,7 @@ import contextlib
 import sys
 from types import ModuleType
 
+from minires import random
 from minires.device import _kernel_module, backend_module, cupy
 
 from . import device, functions, memory, raw, streams
@@ -70,5 +71,6 @@ def cupy_installed():
 
 
 def _forget():
+    random.generator()._on.clear()  # the state of draws on a GPU that is gone
     for cache in (cupy, _kernel_module, backend_module):
         cache.cache_clear()

@@ -52,7 +52,7 @@ OPERATIONS = """
     F.avg_pool2d(im, 3, padding=1, count_include_pad=False) | F.adaptive_avg_pool2d(im, (2, 3))
     F.batch_norm(im, None, None, y[0], x[1], True)
     F.batch_norm(im, y[0].detach(), y[1].detach()) | F.layer_norm(x, (4,)) | F.group_norm(im, 2)
-    F.dropout(x, 0.5) | F.dropout2d(im, 0.5) | F.one_hot(n, 4) | F.cross_entropy(x, n)
+    F.one_hot(n, 4) | F.cross_entropy(x, n)
     F.cross_entropy(x, n, label_smoothing=0.1, reduction="none")
     F.cross_entropy(x, n, weight=y[0]) | F.cross_entropy(x, n, ignore_index=2)
     F.cross_entropy(x, y.softmax(1)) | F.nll_loss(x, n) | F.nll_loss(x, n, weight=y[0])
