@@ -111,6 +111,23 @@ def device(request):
         yield request.param
 
 
+def pytest_collection_modifyitems(config, items):
+    """On a GPU a test runs the cases that its mark ``cuda_cases`` leaves: kernels are compiled for
+    each of them, and simulated where there is no GPU."""
+    dropped = []
+    for item in items:
+        mark = item.get_closest_marker("cuda_cases")
+        if mark is None or "cuda" not in item.callspec.params.values():
+            continue
+        only, without = mark.kwargs.get("only", ("",)), mark.kwargs.get("without", ())
+        case = f"-{item.callspec.id}-"
+        if not any(f"-{name}" in case for name in only) or any(f"-{n}-" in case for n in without):
+            dropped.append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
+
+
 @pytest.fixture(autouse=True)
 def _numpys_warnings_are_on():
     yield

@@ -9,6 +9,7 @@ import contextlib
 
 import cudasim
 import pytest
+from cuda_stand_in import references_where_kernels_are_missing
 from cupy_stand_in import cupy_installed
 
 from minires.device import Device, available, move
@@ -25,7 +26,7 @@ def gpu():
         return
     if reason := cudasim.missing():
         pytest.skip(reason)
-    with cupy_installed():
+    with cupy_installed(), references_where_kernels_are_missing():
         yield
 
 

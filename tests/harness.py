@@ -70,6 +70,16 @@ def tensor(values, **options):
     return mr.tensor(values, device=_place, **options)
 
 
+def zeros(*shape, **options):
+    """``mr.zeros`` on that device."""
+    return mr.zeros(*shape, device=_place, **options)
+
+
+def ones(*shape, **options):
+    """``mr.ones`` on that device."""
+    return mr.ones(*shape, device=_place, **options)
+
+
 def host(value):
     """The values of a tensor, or of an array of any device, as an array of NumPy's."""
     array = value._array if isinstance(value, mr.Tensor) else value

@@ -107,12 +107,13 @@ def zero_(x: Tensor) -> Tensor:
 
 @tensor_method("copy_")
 def copy_(x: Tensor, source: Any) -> Tensor:
-    """Write ``source``'s values into this tensor, in place, broadcast and cast as needed.
+    """Write ``source``'s values into this tensor, in place, moved, broadcast and cast as needed.
 
     Raises:
         ShapeError: ``source`` does not broadcast to this tensor's shape.
     """
     source = source if isinstance(source, Tensor) else Tensor(source)
+    source = to(source, x.device)
     if source.shape != x.shape:
         try:
             np.broadcast_to(np.empty(source.shape, bool), x.shape)

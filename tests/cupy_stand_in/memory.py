@@ -39,6 +39,7 @@ class Memory:
 
     def __init__(self, size, watched=False):
         self.size, self.device_id = size, Device._current
+        self.gone = False  # given back to the device
         self.watched = watched  # whether nobody may write to it once it is freed: no graph knows it
         if _taken[self.device_id] + size > TOTAL:
             raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
@@ -78,6 +79,7 @@ class Memory:
     def __del__(self):
         if hasattr(self, "_zones"):
             self.fill(FREED)
+            self.gone = True
             _taken[self.device_id] -= self.size
             quarantine.append((self._raw, self._start, self.size, self.watched))
 
@@ -185,6 +187,8 @@ class MemoryPool:
 
     def _give(self, block):
         self._used[block.device_id] -= block.size
+        if block.gone:  # the collector of cycles came to it first
+            return
         self._free.setdefault((block.device_id, block.size), []).append(block)
 
     def free_all_blocks(self, stream=None):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import LAYOUTS, arrays
+from harness import LAYOUTS, arrays, host, place, tensor, there
 
 import minires as mr
 from minires import nn
@@ -67,7 +67,7 @@ def is_lazy(x):
 
 def values(x):
     """A copy of a tensor's values, without handing out its memory; for arrays see ``.data``."""
-    return None if x is None else x._array.copy()
+    return None if x is None else host(x).copy()
 
 
 def text_of_error(f):
@@ -129,18 +129,18 @@ def build(make, dtype):
     net = make().to(np.dtype(dtype))
     rng = np.random.default_rng(7)
     with mr.no_grad():
-        for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
-            if tensor.ndim == 4:
-                fan_in = tensor.numel() / tensor.shape[0]
-                draws = rng.standard_normal(tensor.shape) * np.sqrt(2 / fan_in)
-            elif tensor.ndim == 1:
-                draws = 0.5 + rng.random(tensor.shape)
+        for name, t in [*net.named_parameters(), *net.named_buffers()]:
+            if t.ndim == 4:
+                fan_in = t.numel() / t.shape[0]
+                draws = rng.standard_normal(t.shape) * np.sqrt(2 / fan_in)
+            elif t.ndim == 1:
+                draws = 0.5 + rng.random(t.shape)
                 if "var" not in name:
-                    draws *= rng.choice([-1, 1], tensor.shape)
+                    draws *= rng.choice([-1, 1], t.shape)
             else:
-                draws = np.ones(tensor.shape, tensor.dtype)
-            tensor.copy_(mr.tensor(draws))
-    return net
+                draws = np.ones(t.shape, t.dtype)
+            t.copy_(mr.tensor(draws))
+    return net.to(place())
 
 
 # **** a block, one call at a time ****
@@ -157,7 +157,7 @@ class Chain:
             lambda: Written(None, c1=conv(4), b1=BatchNorm2d(4), c2=conv(4), b2=BatchNorm2d(4)),
             dtype,
         ).train(training)
-        x = mr.from_numpy(LAYOUTS["channels_last"](arrays((2, 4, 3, 3))[0].astype(dtype)))
+        x = there(LAYOUTS["channels_last"](arrays((2, 4, 3, 3))[0].astype(dtype)))
         self.leaf = mr.zeros_like(x).copy_(x).requires_grad_()  # in memory of its own
         self.x = self.leaf * 1
         self.made = {}
@@ -182,7 +182,7 @@ class Chain:
         found = {"y": values(y), "names": [str(t.grad_fn) for t in self.made.values()]}
         found["versions"] = [t._version.count for t in self.made.values()]
         if y.requires_grad:
-            weights = mr.tensor(arrays(y.shape, seed=5)[0], dtype=y.dtype)
+            weights = tensor(arrays(y.shape, seed=5)[0], dtype=y.dtype)
             loss = (y * weights).sum()
             for t in extra:
                 loss = loss + t

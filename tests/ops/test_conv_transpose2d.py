@@ -4,7 +4,18 @@ import itertools
 
 import numpy as np
 import pytest
-from harness import LAYOUTS, against_torch, arrays, check_gradients, check_op, raises
+from harness import (
+    LAYOUTS,
+    against_torch,
+    arrays,
+    check_gradients,
+    check_op,
+    host,
+    place,
+    raises,
+    tensor,
+    there,
+)
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError, ShapeError
@@ -52,35 +63,35 @@ def pairs(options):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_against_loops(name, backend):
+def test_against_loops(name, anywhere):
     x_shape, w_shape, options = CASES[name]
     groups = options.get("groups", 1)
     x, w, b = arrays(x_shape, w_shape, (w_shape[1] * groups,))
     given = {"output_padding" if k == "more" else k: v for k, v in options.items()}
-    y = mr.conv_transpose2d(mr.tensor(x), mr.tensor(w), mr.tensor(b), **given).numpy()
+    y = host(mr.conv_transpose2d(tensor(x), tensor(w), tensor(b), **given))
     np.testing.assert_allclose(y, brute_force(x, w, b, **pairs(options)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_backends_agree(dtype):
+def test_backends_agree(dtype, device):
     x, w = arrays((2, 3, 4, 5), (3, 4, 3, 3))
     check_op(lambda x, w: mr.conv_transpose2d(x, w, stride=2, padding=1), [x, w], dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(layout):
+def test_layouts(layout, device):
     x, w = arrays((2, 4, 3, 4), (4, 2, 2, 2))
     x, w = LAYOUTS[layout](x), LAYOUTS[layout](w)
-    y = mr.conv_transpose2d(mr.from_numpy(x), mr.from_numpy(w), stride=2).numpy()
+    y = host(mr.conv_transpose2d(there(x), there(w), stride=2))
     np.testing.assert_allclose(y, brute_force(x, w, stride=(2, 2)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_it_is_the_adjoint_of_convolution(stride):
+def test_it_is_the_adjoint_of_convolution(stride, device):
     """<conv(x), y> = <x, conv_transpose(y)>, and the shape of x comes back."""
-    x, w = (mr.tensor(a) for a in arrays((2, 3, 7, 8), (4, 3, 3, 2)))
+    x, w = (tensor(a) for a in arrays((2, 3, 7, 8), (4, 3, 3, 2)))
     y = mr.conv2d(x, w, stride=stride, padding=1)
-    g = mr.tensor(arrays(y.shape, seed=2)[0])
+    g = tensor(arrays(y.shape, seed=2)[0])
     more = tuple(
         n - ((m - 1) * stride - 2 + k) for n, m, k in zip(x.shape[2:], y.shape[2:], (3, 2))
     )
@@ -89,7 +100,7 @@ def test_it_is_the_adjoint_of_convolution(stride):
     assert (y * g).sum().item() == pytest.approx((x * back).sum().item())
 
 
-def test_gradients():
+def test_gradients(device):
     x, w, b = arrays((1, 2, 3, 2), (2, 2, 2, 3), (2,))
     check_gradients(lambda x, w, b: mr.conv_transpose2d(x, w, b, stride=2, padding=1), [x, w, b])
 
@@ -118,10 +129,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_errors(name):
+def test_errors(name, device):
     args, options, kind, words = BAD[name]
     with raises(kind, "conv_transpose2d", *words):
-        mr.conv_transpose2d(*args, **options)
+        mr.conv_transpose2d(*[a.to(place()) for a in args], **options)
 
 
 def test_parity_with_pytorch():

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from harness import LAYOUTS, arrays
+from harness import LAYOUTS, arrays, tensor, there, zeros
 from ops.fused import Torchvision, Written, both_ways, build, conv, same, values
 
 import minires as mr
@@ -197,7 +197,7 @@ def everything(net, x, upstream=None):
         net.zero_grad()
         leaf = x.detach().requires_grad_()
         y = net(leaf * 1)
-        weights = mr.tensor(np.random.default_rng(1).standard_normal(y.shape), dtype=y.dtype)
+        weights = tensor(np.random.default_rng(1).standard_normal(y.shape), dtype=y.dtype)
         loss = (y * weights).sum() if y.numel() else y.sum()
         loss.backward()
         found[training] = {
@@ -225,10 +225,10 @@ def compare(make, x, dtype="float64", change=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_come_out_alike(name, dtype):
+def test_networks_come_out_alike(name, dtype, device):
     make, shape = NETWORKS[name]
     (x,) = arrays(shape)
-    found = compare(make, mr.tensor(x, dtype=dtype), dtype)
+    found = compare(make, tensor(x, dtype=dtype), dtype)
     assert isinstance(found, dict), found  # no error
     assert np.abs(found[True]["x"]).max() > 1e-3
     assert np.abs(found["y"]).max() > 1e-3
@@ -239,25 +239,25 @@ def test_networks_come_out_alike(name, dtype):
     "frozen",
     [".*conv.*", ".*bn.*", ".*bn.*weight", "conv1.*", "bn1.*", ".*2.*", ".*"],
 )
-def test_frozen_weights(block, frozen):
+def test_frozen_weights(block, frozen, device):
     def freeze(net):
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(not re.fullmatch(frozen, name))
 
     (x,) = arrays((2, 4, 5, 5))
-    found = compare(lambda: block(4, 6, 2), mr.tensor(x), change=freeze)
+    found = compare(lambda: block(4, 6, 2), tensor(x), change=freeze)
     assert isinstance(found, dict), found
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Torchvision, PreActBlock, PlainBlock])
-def test_batch_norms_in_evaluation_while_the_rest_trains(block):
+def test_batch_norms_in_evaluation_while_the_rest_trains(block, device):
     def run():
         net = build(lambda: block(4, 6, 2), "float64")
         net.train()
         for module in net.modules():
             if isinstance(module, BatchNorm2d):
                 module.eval()
-        x = mr.tensor(arrays((2, 4, 5, 5))[0], requires_grad=True)
+        x = tensor(arrays((2, 4, 5, 5))[0], requires_grad=True)
         (net(x) ** 2).sum().backward()
         return [values(t.grad) for t in (x, *net.parameters())] + [values(b) for b in net.buffers()]
 
@@ -266,38 +266,38 @@ def test_batch_norms_in_evaluation_while_the_rest_trains(block):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("block", [BasicBlock, PreActBlock, Torchvision])
-def test_inputs_of_any_layout(block, layout):
+def test_inputs_of_any_layout(block, layout, device):
     (x,) = arrays((2, 4, 6, 6))
-    found = compare(lambda: block(4, 4), mr.from_numpy(LAYOUTS[layout](x)))
-    plain = compare(lambda: block(4, 4), mr.tensor(x))
+    found = compare(lambda: block(4, 4), there(LAYOUTS[layout](x)))
+    plain = compare(lambda: block(4, 4), tensor(x))
     same(found, plain)
 
 
 @pytest.mark.parametrize("block", [BasicBlock, PreActBlock, Torchvision, PlainBlock, Bottleneck])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_flow(block, value):
+def test_nan_and_infinity_flow(block, value, device):
     (x,) = arrays((2, 16, 5, 5))
     x[1, 2, 3, 3] = value
     with np.errstate(all="raise"):  # whoever computes, at whatever time, they are results
-        found = compare(lambda: block(16, 4), mr.tensor(x))
+        found = compare(lambda: block(16, 4), tensor(x))
         assert np.isfinite(found["y"][0]).all()
         assert not np.isfinite(found[True]["loss"])
 
 
-def test_infinite_statistics():
+def test_infinite_statistics(device):
     def spoil(net):
         with mr.no_grad():
             net.bn1.running_var.fill_(np.inf)
             net.bn1.running_mean.fill_(np.inf)
 
-    found = compare(lambda: BasicBlock(4, 4), mr.tensor(arrays((2, 4, 5, 5))[0]), change=spoil)
+    found = compare(lambda: BasicBlock(4, 4), tensor(arrays((2, 4, 5, 5))[0]), change=spoil)
     assert np.isnan(found["y"]).all()
 
 
-def test_no_images():
+def test_no_images(device):
     def run():
         net = build(lambda: BasicBlock(4, 6, 2), "float64").eval()
-        x = mr.zeros(0, 4, 6, 6, dtype="float64", requires_grad=True)
+        x = zeros(0, 4, 6, 6, dtype="float64", requires_grad=True)
         y = net(x)
         y.sum().backward()
         with mr.no_grad():
@@ -306,13 +306,13 @@ def test_no_images():
     assert both_ways(run)[0] == (0, 6, 3, 3)
 
 
-def test_training_steps_stay_together():
+def test_training_steps_stay_together(device):
     """Twenty steps of SGD, evaluation in between: nothing drifts apart."""
 
     def run():
         net = build(lambda: Torchvision(4, 6, 2), "float64").train()
         optimizer = mr.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-        (x,) = (mr.tensor(a) for a in arrays((4, 4, 6, 6)))
+        (x,) = (tensor(a) for a in arrays((4, 4, 6, 6)))
         losses = []
         for step in range(20):
             optimizer.zero_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import arrays
+from harness import arrays, ones, tensor
 from ops.fused import (
     STAGES,
     Chain,
@@ -69,7 +69,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("name", HOOKS)
 @pytest.mark.parametrize("training", [True, False])
-def test_hooks_on_tensors(name, training):
+def test_hooks_on_tensors(name, training, device):
     for at in STAGES:
 
         def run(at=at):
@@ -79,7 +79,7 @@ def test_hooks_on_tensors(name, training):
         assert isinstance(both_ways(run), dict)
 
 
-def test_every_gradient_that_a_hook_sees():
+def test_every_gradient_that_a_hook_sees(device):
     def run():
         chain, seen = Chain(), {}
         for stage in STAGES:
@@ -90,7 +90,7 @@ def test_every_gradient_that_a_hook_sees():
     assert set(both_ways(run)[1]) == set(STAGES)
 
 
-def test_retained_gradients():
+def test_retained_gradients(device):
     def run():
         chain = Chain()
         for stage in STAGES:
@@ -102,7 +102,7 @@ def test_retained_gradients():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_of_inputs_in_the_middle(training):
+def test_gradients_of_inputs_in_the_middle(training, device):
     def run():
         chain = Chain(training)
         for stage in STAGES:
@@ -116,7 +116,7 @@ def test_gradients_of_inputs_in_the_middle(training):
 
 
 @pytest.mark.parametrize("what", ["input", "output"])
-def test_hooks_on_modules(what):
+def test_hooks_on_modules(what, device):
     def run():
         chain, seen = Chain(), []
         for layer in (chain.net.c1, chain.net.b1, chain.net.c2, chain.net.b2):
@@ -134,7 +134,7 @@ def test_hooks_on_modules(what):
     assert len(both_ways(run)[1]) == 8
 
 
-def test_backward_twice():
+def test_backward_twice(device):
     def run():
         chain = Chain()
         for stage in STAGES:
@@ -152,7 +152,7 @@ def test_backward_twice():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_second_derivatives(training):
+def test_second_derivatives(training, device):
     def run():
         chain = Chain(training)
         for stage in STAGES:
@@ -175,10 +175,10 @@ def test_second_derivatives_by_the_checker():
         return mr.batch_norm(mr.conv2d(h, w), None, None, net.bn2.weight, training=True) ** 2
 
     x, w = arrays((2, 2, 4, 4), (2, 2, 3, 3))
-    check2(f, [mr.tensor(v, requires_grad=True) for v in (x, w)]).assert_ok()
+    check2(f, [tensor(v, requires_grad=True) for v in (x, w)]).assert_ok()
 
 
-def test_anomaly_names_the_right_line():
+def test_anomaly_names_the_right_line(device):
     def run():
         chain = Chain()
         with mr.no_grad():
@@ -193,7 +193,7 @@ def test_anomaly_names_the_right_line():
     assert "Conv2d made the first NaN" in text
 
 
-def test_anomaly_in_the_backward_pass_only():
+def test_anomaly_in_the_backward_pass_only(device):
     def run():
         chain = Chain()
         for stage in STAGES:
@@ -247,12 +247,12 @@ class Doubled(mr.Function):
 
     @staticmethod
     def backward(ctx, gy):
-        w = mr.ones(gy.shape[1], gy.shape[1], 1, 1, dtype=gy.dtype)
+        w = ones(gy.shape[1], gy.shape[1], 1, 1, dtype=gy.dtype)
         y = mr.batch_norm(mr.conv2d(gy, w), None, None, training=True).relu()
         return (y + gy).relu() + mr.conv2d(gy.relu(), w)
 
 
-def test_a_users_own_backward():
+def test_a_users_own_backward(device):
     def run():
         chain = Chain()
         h = Doubled.apply(chain.net.b1(chain.net.c1(chain.x)))

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+from harness import host, ones, there
 from ops.fused import STAGES, Chain, both_ways, follow, quiet, text_of_error, values
 
 import minires as mr
@@ -21,9 +22,9 @@ LOOKS = {
     "iter": lambda chain, t: [values(part) for part in t],
     "index": lambda chain, t: t[1, 2:],
     "tolist": lambda chain, t: t.tolist(),
-    "numpy": lambda chain, t: t.detach().numpy().copy(),
+    "numpy": lambda chain, t: host(t.detach()).copy(),
     "numpy error": lambda chain, t: text_of_error(t.numpy) if t.requires_grad else None,
-    "data": lambda chain, t: t.data.copy(),
+    "data": lambda chain, t: host(t.data.copy()),
     "__array__": lambda chain, t: np.asarray(t.detach()).copy(),
     "dlpack": lambda chain, t: np.from_dlpack(t.detach()).copy(),
     "detach": lambda chain, t: t.detach(),
@@ -58,13 +59,13 @@ LOOKS = {
     "equal shapes": lambda chain, t: (t == t).all().item(),
     "numpy backend": lambda chain, t: numpy_backend(lambda: (t.relu() + t).sum().item()),
     "tensor of it": lambda chain, t: mr.Tensor(t).sum().item(),
-    "bad add": lambda chain, t: shape_error(lambda: t + mr.ones(2, 4, 3, 2, dtype="float64")),
-    "bad dtype": lambda chain, t: shape_error(lambda: t + mr.ones(2, 4, 3, 3)),
+    "bad add": lambda chain, t: shape_error(lambda: t + ones(2, 4, 3, 2, dtype="float64")),
+    "bad dtype": lambda chain, t: shape_error(lambda: t + ones(2, 4, 3, 3)),
     "bad conv": lambda chain, t: shape_error(
-        lambda: mr.conv2d(t, mr.ones(4, 5, 1, 1, dtype="float64"))
+        lambda: mr.conv2d(t, ones(4, 5, 1, 1, dtype="float64"))
     ),
     "bad batch norm": lambda chain, t: shape_error(
-        lambda: mr.batch_norm(t, None, None, mr.ones(3, dtype="float64"))
+        lambda: mr.batch_norm(t, None, None, ones(3, dtype="float64"))
     ),
 }
 
@@ -82,8 +83,9 @@ def shape_error(f):
 
 
 @pytest.mark.slow
+@pytest.mark.cuda_cases(without=["__array__", "dlpack", "to", "numpy backend"])
 @pytest.mark.parametrize("look", LOOKS)
-def test_looking_at_any_stage(look):
+def test_looking_at_any_stage(look, device):
     for training in (True, False):
         for at in STAGES:
             found = both_ways(lambda: follow(at, LOOKS[look], training))  # noqa: B023
@@ -212,7 +214,10 @@ WRITES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
-def test_writing_at_any_stage(name):
+def test_writing_at_any_stage(name, device, request):
+    if device == "cuda" and name == "flat view":
+        reason = "CuPy's sums are in C's order: without fusion a flat view of one is no copy"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     """Into the tensor, or into the memory that its lazy array reads: as if all were eager."""
     for training in (True, False):
         for at in STAGES:
@@ -227,7 +232,7 @@ def test_writing_at_any_stage(name):
 
 
 @pytest.mark.parametrize("of", ["x", *STAGES[:-1]])
-def test_writing_later_into_an_array_that_was_handed_out(of):
+def test_writing_later_into_an_array_that_was_handed_out(of, device):
     """Unseen, at every later stage; no deferred operation may read it then."""
 
     def follow(at):
@@ -248,7 +253,7 @@ def test_writing_later_into_an_array_that_was_handed_out(of):
             both_ways(lambda: follow(at))  # noqa: B023
 
 
-def test_what_a_relu_in_place_saved_is_its_own():
+def test_what_a_relu_in_place_saved_is_its_own(device):
     """It takes the memory of its input over, and a later write there must not reach it."""
 
     def run():
@@ -263,7 +268,7 @@ def test_what_a_relu_in_place_saved_is_its_own():
     both_ways(run)
 
 
-def test_two_tensors_on_one_memory():
+def test_two_tensors_on_one_memory(device):
     def run():
         chain = Chain(training=False)
         other, x = mr.zeros_like(chain.leaf), mr.zeros_like(chain.leaf)
@@ -284,6 +289,6 @@ def test_arrays_of_other_kinds_are_shared_too(tmp_path):
     net = Chain(training=False).net
     array = np.memmap(tmp_path / "images", dtype="float64", mode="w+", shape=(2, 3, 3, 4))
     with mr.no_grad():
-        y = net.c1(mr.from_numpy(array.transpose(0, 3, 1, 2)))
+        y = net.c1(there(array.transpose(0, 3, 1, 2)))
         array[...] = 1
         assert y.abs().sum().item() == 0

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import LAYOUTS, against_torch, check_gradients, check_op, distinct, raises
+from harness import (
+    LAYOUTS,
+    against_torch,
+    check_gradients,
+    check_op,
+    distinct,
+    host,
+    ones,
+    raises,
+    tensor,
+    zeros,
+)
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError, ShapeError
@@ -28,48 +39,48 @@ def pool(options):
     return lambda x: mr.max_pool2d(x, **options)
 
 
-def test_max_pool2d_by_hand(backend):
-    x = mr.tensor([[[[1.0, 5.0, 2.0], [4.0, 3.0, 0.0]]]], requires_grad=True)
+def test_max_pool2d_by_hand(anywhere):
+    x = tensor([[[[1.0, 5.0, 2.0], [4.0, 3.0, 0.0]]]], requires_grad=True)
     y = mr.max_pool2d(x, (2, 1))
     assert y.tolist() == [[[[4.0, 5.0, 2.0]]]]
-    y.backward(mr.tensor([[[[1.0, 2.0, 4.0]]]]))
+    y.backward(tensor([[[[1.0, 2.0, 4.0]]]]))
     assert x.grad.tolist() == [[[[0.0, 2.0, 4.0], [1.0, 0.0, 0.0]]]]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_max_pool2d_against_reference(case, dtype):
+def test_max_pool2d_against_reference(case, dtype, device):
     shape, options = case
     check_op(pool(options), distinct(shape), dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_max_pool2d_any_strides(layout, backend):
+def test_max_pool2d_any_strides(layout, anywhere):
     (x,) = distinct((2, 3, 6, 5))
     check_op(pool({"kernel_size": 2}), [layout(x)])
 
 
 @pytest.mark.parametrize("name", ["overlapping", "dilated", "ceil"])
-def test_max_pool2d_gradients(name, backend):
+def test_max_pool2d_gradients(name, anywhere):
     shape, options = CASES[name]
     check_gradients(lambda x: pool(options)(x) ** 2, distinct((1, *shape[1:])))
 
 
-def test_max_pool2d_ties_go_to_the_first(backend):
-    x = mr.ones(1, 1, 3, 3, requires_grad=True)
+def test_max_pool2d_ties_go_to_the_first(anywhere):
+    x = ones(1, 1, 3, 3, requires_grad=True)
     mr.max_pool2d(x, 2, stride=1).sum().backward()
     assert x.grad.tolist() == [[[[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]]
 
 
-def test_max_pool2d_of_minus_infinity_and_nan(backend):
+def test_max_pool2d_of_minus_infinity_and_nan(anywhere):
     x = np.full((1, 1, 2, 4), -np.inf)
     x[0, 0, 1, 2] = np.nan
-    t = mr.tensor(x, requires_grad=True)
+    t = tensor(x, requires_grad=True)
     y = mr.max_pool2d(t, 2)
-    np.testing.assert_array_equal(y.data, [[[[-np.inf, np.nan]]]])
-    y.backward(mr.ones(1, 1, 1, 2, dtype="float64"))
-    assert t.grad.data[0, 0, 0, 0] == 1
-    assert t.grad.data[0, 0, 1, 2] == 1
+    np.testing.assert_array_equal(host(y), [[[[-np.inf, np.nan]]]])
+    y.backward(ones(1, 1, 1, 2, dtype="float64"))
+    assert host(t.grad)[0, 0, 0, 0] == 1
+    assert host(t.grad)[0, 0, 1, 2] == 1
 
 
 ERRORS = {
@@ -87,15 +98,15 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
-def test_max_pool2d_errors(case):
+def test_max_pool2d_errors(case, device):
     shape, options, kind, words = case
     with raises(kind, "max_pool2d: expected", *words):
-        mr.max_pool2d(mr.zeros(shape), **options)
+        mr.max_pool2d(zeros(shape), **options)
 
 
-def test_max_pool2d_of_integers():
+def test_max_pool2d_of_integers(device):
     with raises(DTypeError, "max_pool2d", "int64"):
-        mr.max_pool2d(mr.zeros(1, 1, 2, 2, dtype="int64"), 2)
+        mr.max_pool2d(zeros(1, 1, 2, 2, dtype="int64"), 2)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "empty_batch"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import workspace
 from .kernel import Kernel
-from .packs import IN_FLIGHT, THREADS, cut, pack_of, split
+from .packs import THREADS, cut, pack_of, split
 from .source import c_type
 
 _SOURCE = Path(__file__).with_name("statistics.cu")
