@@ -23,7 +23,7 @@ struct Pack2d {
 // A block of 32 x 8 threads does 32 rows and 32 channels, tap by tap, by way of shared memory: so that
 // what lanes read lies together, and what they write.
 template <class Math, bool TRANSPOSED>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     conv2d_pack(const typename Math::T* __restrict__ w, typename Math::Entry* __restrict__ packed, Pack2d g) {
   typedef typename Math::T T;
   __shared__ T tile[32][33];  // a column more, for lanes to find a column in 32 banks

@@ -20,7 +20,7 @@
 // Parameters as those of conv2d_windows; the convolution has C input channels, one group, stride and
 // dilation 1. A block does IMAGES x H x W output pixels, those of them that there are, and BN channels.
 template <class Math, int C, int BN, int IMAGES, int H, int W, int WM, int WN, int FAMILY>
-__global__ void __launch_bounds__((IMAGES * H * W / WM) * (BN / WN) * 32)
+__global__ void __launch_bounds__((IMAGES * H * W / WM) * (BN / WN) * 32, 1)
     conv2d_patch(const typename Math::T* __restrict__ x, const typename Math::T* __restrict__ x_y,
                  const typename Math::T* __restrict__ k, const typename Math::Entry* __restrict__ w,
                  const typename Math::T* __restrict__ bias, const typename Math::T* __restrict__ residual,

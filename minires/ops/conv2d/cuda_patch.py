@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...kernels.cuda.kernel import Kernel
 from .cuda_plan import Sizes, operations
-from .cuda_tiles import PATCHES, Patch, shared_of
+from .cuda_tiles import ORDER, PATCHES, Patch, shared_of
 
 _SOURCE = Path(__file__).with_suffix(".cu")
 
@@ -32,5 +32,5 @@ def grid(z: Sizes, tile: Patch) -> int:
 def instances() -> Iterator[Kernel]:
     """Every instance that a convolution may ask for."""
     for (math, _), tile in PATCHES.items():
-        for family in ("AS_IS", "AFFINE", "BACKWARD"):
+        for family in ORDER:
             yield kernel(math, tile, family)

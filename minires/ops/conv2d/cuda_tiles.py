@@ -20,14 +20,14 @@ WASTE = 1.6  # a patch may do so many times the pixels that there are
 
 
 class Windows(NamedTuple):
-    """A tile of :mod:`.cuda_windows`: BM, BN, WM, WN, bytes of a row, stages by family."""
+    """A tile of :mod:`.cuda_windows`: BM, BN, WM, WN; by family bytes of a row, and stages."""
 
     bm: int
     bn: int
     wm: int
     wn: int
-    row: int
-    stages: tuple[int, int]  # where copies run by themselves (AS_IS), and where threads copy
+    rows: tuple[int, int, int] = (64, 64, 64)
+    stages: tuple[int, int, int] = (2, 2, 2)
 
     @property
     def block(self) -> int:
@@ -54,30 +54,24 @@ class Patch(NamedTuple):
         return self.bm // self.wm * (self.bn // self.wn) * 32
 
 
+ORDER = ("AS_IS", "AFFINE", "BACKWARD")  # of what is said by family
 WIDE, NARROW, SMALL, SIXTEEN = "wide", "narrow", "small", "sixteen"
 WINDOWS = {
-    ("Fp32", WIDE): Windows(128, 128, 64, 32, 64, (2, 2)),
-    ("Fp32", NARROW): Windows(128, 64, 64, 32, 128, (2, 2)),
-    ("Fp32", SMALL): Windows(64, 64, 32, 32, 128, (3, 2)),
-    ("Fp32", SIXTEEN): Windows(128, 16, 32, 16, 64, (2, 2)),
-    ("Tf32", WIDE): Windows(128, 128, 64, 64, 64, (3, 2)),
-    ("Tf32", NARROW): Windows(128, 64, 64, 32, 64, (3, 2)),
-    ("Tf32", SMALL): Windows(64, 64, 32, 32, 128, (3, 2)),
-    ("Tf32", SIXTEEN): Windows(128, 16, 32, 16, 64, (3, 2)),
-    ("Bf16", WIDE): Windows(128, 128, 64, 32, 64, (2, 2)),
-    ("Bf16", NARROW): Windows(128, 64, 64, 32, 64, (2, 2)),
-    ("Bf16", SMALL): Windows(64, 64, 32, 32, 64, (2, 2)),
-    ("Bf16", SIXTEEN): Windows(128, 16, 32, 16, 64, (2, 2)),
-    ("Fp64", SMALL): Windows(64, 32, 32, 16, 64, (2, 2)),
+    ("Fp32", WIDE): Windows(128, 128, 64, 32),
+    ("Fp32", NARROW): Windows(128, 64, 64, 32, (64, 128, 64)),
+    ("Fp32", SMALL): Windows(64, 64, 32, 32, (128, 128, 128), (3, 2, 2)),
+    ("Fp32", SIXTEEN): Windows(128, 16, 32, 16),
+    ("Tf32", WIDE): Windows(128, 128, 64, 64, stages=(3, 2, 2)),
+    ("Tf32", NARROW): Windows(128, 64, 64, 32, stages=(3, 2, 2)),
+    ("Tf32", SMALL): Windows(64, 64, 32, 32, (128, 128, 128), (3, 2, 2)),
+    ("Tf32", SIXTEEN): Windows(128, 16, 32, 16, stages=(3, 2, 2)),
+    ("Bf16", WIDE): Windows(128, 128, 64, 32),
+    ("Bf16", NARROW): Windows(128, 64, 64, 32),
+    ("Bf16", SMALL): Windows(64, 64, 32, 32),
+    ("Bf16", SIXTEEN): Windows(128, 16, 32, 16),
+    ("Fp64", SMALL): Windows(64, 32, 32, 16),
 }
-# Channels that do not come in fours are copied in twos or one by one: by rows of 64 bytes.
-ODD = {
-    ("Fp32", NARROW): Windows(128, 64, 64, 32, 64, (2, 2)),
-    ("Fp32", SIXTEEN): WINDOWS["Fp32", SIXTEEN],
-    ("Tf32", NARROW): WINDOWS["Tf32", NARROW],
-    ("Tf32", SIXTEEN): WINDOWS["Tf32", SIXTEEN],
-    ("Fp64", SMALL): WINDOWS["Fp64", SMALL],
-}
+ODD = (NARROW, SIXTEEN)  # for channels that do not come in fours, which are copied in smaller packs
 PATCHES = {
     ("Fp32", 16): Patch(16, 16, 1, 8, 32, 128, 16),
     ("Fp32", 32): Patch(32, 32, 1, 8, 16, 64, 32),
@@ -105,7 +99,8 @@ def patch_tile(z: Sizes, math: str) -> Patch | None:
     """The patch for a convolution: 3 x 3 taps that lie side by side, of 16, 32 or 64 channels, and
     images that it divides well; else None."""
     found = PATCHES.get((math, z.c_in))
-    if found is None or z[7:12] != (1, 3, 3, 1, 1) or (z.d_h, z.d_w) != (1, 1):
+    options = (z.groups, z.k_h, z.k_w, z.s_h, z.s_w, z.d_h, z.d_w)
+    if found is None or options != (1, 3, 3, 1, 1, 1, 1):
         return None
     if -(-z.c_out // found.bn) > 2:  # each block of channels would copy the patch again
         return None
@@ -114,7 +109,7 @@ def patch_tile(z: Sizes, math: str) -> Patch | None:
 
 
 def windows_name(z: Sizes, math: str) -> str:
-    """Which tile of :data:`WINDOWS`, or :data:`ODD`, a convolution takes."""
+    """Which tile of :data:`WINDOWS` a convolution takes."""
     if math == "Fp64":
         return SMALL
     if z.c_out <= 16:
@@ -133,8 +128,7 @@ def tile(z: Sizes, math: str) -> Windows | Patch:
     patch = patch_tile(z, math)
     if patch is not None:
         return patch
-    table = WINDOWS if vector(z, math) == whole(math) else ODD
-    return table[math, windows_name(z, math)]
+    return WINDOWS[math, windows_name(z, math)]
 
 
 def applies(family: str, z: Sizes, math: str) -> bool:
@@ -152,6 +146,7 @@ def applies(family: str, z: Sizes, math: str) -> bool:
 def shared_of(t: Windows | Patch, math: str, family: str) -> int:
     """Bytes of shared memory of a block."""
     if isinstance(t, Windows):
-        return t.stages[family != "AS_IS"] * (t.bm + t.bn) * t.row
+        which = ORDER.index(family)
+        return t.stages[which] * (t.bm + t.bn) * t.rows[which]
     pitch = t.c * np.dtype(ENTRY[math]).itemsize + 16
     return (t.images * (t.h + 2) * (t.w + 2) + 9 * t.bn) * pitch

@@ -85,7 +85,7 @@ template <class Math, int THREADS, int BM, int ROW, int VEC, int FAMILY> struct 
   // Begin to bring the next tile: all the way, or as far as this thread's registers.
   INLINE void begin(const T* x, const T* x_y, const T* k, int stage, const Conv& g, int group) {
     UNROLL for (int i = 0; i < PASSES; ++i) {
-      const bool ok = inside >> i & 1;
+      const bool ok = inside & 1u << i;
       if (!HELD) {
         copy_async<BYTES>(at(i) + stage, x + (first[i] + by), ok);
       } else if (ok) {
@@ -107,7 +107,7 @@ template <class Math, int THREADS, int BM, int ROW, int VEC, int FAMILY> struct 
     UNROLL for (int i = 0; i < KEPT; ++i) {
       Pack<T, VEC> v;
       UNROLL for (int e = 0; e < VEC; ++e)
-        v.v[e] = held_inside >> i & 1 ? prologue.apply(held[i].v[e], held_y[i % KEPT_Y].v[e], e) : T(0);
+        v.v[e] = held_inside & 1u << i ? prologue.apply(held[i].v[e], held_y[i % KEPT_Y].v[e], e) : T(0);
       shared_store(at(i) + stage, Math::entries(v));
     }
   }
@@ -133,7 +133,7 @@ template <class Math, int THREADS, int BN, int ROW, class Tile> struct Weights {
   INLINE void begin(int stage, const Conv& g) {
     UNROLL for (int i = 0; i < PASSES; ++i) {
       if (BN % STEP && int(threadIdx.x) / PACKS + i * STEP >= BN) break;
-      copy_async<16>(to + (stage + i * STEP * ROW), from + i * STEP * g.pitch, inside >> i & 1);
+      copy_async<16>(to + (stage + i * STEP * ROW), from + i * STEP * g.pitch, inside & 1u << i);
     }
     from += ROW / int(sizeof(Entry));
   }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...kernels.cuda.kernel import Kernel
 from .cuda_plan import Sizes, operations
-from .cuda_tiles import ODD, SIXTEEN, WINDOWS, Windows, shared_of, whole
+from .cuda_tiles import ODD, ORDER, SIXTEEN, WINDOWS, Windows, shared_of, whole
 
 _SOURCE = Path(__file__).with_suffix(".cu")
 
@@ -16,8 +16,8 @@ _SOURCE = Path(__file__).with_suffix(".cu")
 @functools.cache
 def kernel(math: str, tile: Windows, vector: int, family: str) -> Kernel:
     """An instance of ``conv2d_windows``."""
-    stages = tile.stages[family != "AS_IS"]
-    numbers = (*tile[:5], vector, family, stages)
+    which = ORDER.index(family)
+    numbers = (*tile[:4], tile.rows[which], vector, family, tile.stages[which])
     name = f"conv2d_windows<{math},{','.join(map(str, numbers))}>"
     return Kernel(_SOURCE, name, tile.block, shared_of(tile, math, family), operations)
 
@@ -34,8 +34,10 @@ def grid(z: Sizes, tile: Windows) -> int:
 def instances() -> Iterator[Kernel]:
     """Every instance that a convolution may ask for."""
     for (math, name), tile in WINDOWS.items():
-        for family in ("AS_IS",) if name == SIXTEEN else ("AS_IS", "AFFINE", "BACKWARD"):
+        for family in ORDER[:1] if name == SIXTEEN else ORDER:
             yield kernel(math, tile, whole(math), family)
-    for (math, _), tile in ODD.items():
-        for vector in (1,) if math == "Fp64" else (2, 1):
-            yield kernel(math, tile, vector, "AS_IS")
+        if math == "Fp64":
+            yield kernel(math, tile, 1, ORDER[0])
+        elif math != "Bf16" and name in ODD:
+            yield kernel(math, tile, 2, ORDER[0])
+            yield kernel(math, tile, 1, ORDER[0])
