@@ -447,7 +447,11 @@ def test_shared_memory_has_no_conflicts(cp, many, name, monkeypatch):
     case = Case(x, (w[0], x[1], *w[2:]), options, math, kind)
     with cudasim.counting() as counts:
         case.run(cp, statistics=None)
-    shared = [counts[k] for k in ("shared load", "shared store", "ldmatrix", "async to shared") if k in counts]
+    shared = [
+        counts[k]
+        for k in ("shared load", "shared store", "ldmatrix", "async to shared")
+        if k in counts
+    ]
     assert sum(c.instructions for c in shared) > 100
     assert [c.excess for c in shared] == [1.0] * len(shared)
     for kind_of_access in ("async from global", "global store"):
