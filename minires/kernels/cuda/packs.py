@@ -17,6 +17,10 @@ from .struct import record
 THREADS = 256  # of a block
 LANES = 32  # packs of a row that a block reads at most
 IN_FLIGHT = 4  # packs that a thread asks for before it uses the first: memory is far away
+MOST_BLOCKS = 1024  # of which each leaves a sum in memory: others add these up
+MANY = 8192  # blocks that leave nothing: enough for any GPU
+COLUMNS = 8  # channels of a block that puts sums of blocks together (reduce.cuh)
+TALL = 1024  # threads of such a block
 # Entries that one launch may reach. An index is an int; what a thread adds to it behind the last
 # entry, before it is told to stop, still fits.
 MOST = 1 << 30

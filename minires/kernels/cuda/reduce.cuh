@@ -31,3 +31,10 @@ template <int WARPS, int N, class T> INLINE void add_over_block(T (&v)[N], int s
 
 // v, or 0 where it is infinite or NaN: a number to take distances from
 template <class T> INLINE T finite_or_zero(T v) { return v - v == 0 ? v : T(0); }
+
+// What a few large blocks of threads put together, from what many blocks left in memory, a row for
+// each of them: 8 channels to a block, which is 32 bytes, the least that memory hands out at a time.
+constexpr int COLUMNS_SHIFT = 3;
+constexpr int COLUMNS = 1 << COLUMNS_SHIFT;
+constexpr int TALL = 1024;              // threads of a block, so that each has few numbers to wait for
+constexpr int SLICES = TALL / COLUMNS;  // threads that share the rows of one channel

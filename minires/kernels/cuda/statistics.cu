@@ -63,11 +63,6 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-constexpr int COLUMNS_SHIFT = 3;  // 8 channels to a block: 32 bytes, the least that memory hands out
-constexpr int COLUMNS = 1 << COLUMNS_SHIFT;
-constexpr int TALL = 1024;              // threads of a block, so that each has few numbers to wait for
-constexpr int SLICES = TALL / COLUMNS;  // threads that share the blocks of one channel
-
 // Put `blocks` moments (blocks, 2, c) together, in float64: means into mean[group * pitch], sums of
 // squares into squares[group * pitch], divided by the number of rows if `divide`. blockIdx.y is the
 // group, which has `run` of the blocks; each block has `size` rows, but the last of all has `last`.

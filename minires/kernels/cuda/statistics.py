@@ -11,14 +11,11 @@ import numpy as np
 
 from . import workspace
 from .kernel import Kernel
-from .packs import THREADS, cut, pack_of, split
+from .packs import COLUMNS, MOST_BLOCKS, TALL, THREADS, cut, pack_of, split
 from .source import c_type
 
 _SOURCE = Path(__file__).with_name("statistics.cu")
-MOST_BLOCKS = 1024  # strips and slabs whose moments are taken apart
-COLUMNS = 8  # channels of a block of combine_moments
 RUN = 128  # blocks that are put together first, where there are many
-TALL = 1024  # threads of a block of combine_moments
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
 
