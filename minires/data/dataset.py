@@ -134,9 +134,19 @@ class ImageDataset(Dataset):
         Raises:
             DTypeError, BoundsError: no indices, or some that are not there.
         """
+        pixels, labels = self.pixels(indices)
+        buffer = np.divide(pixels, np.float32(self.scale), dtype=np.float32)
+        return buffer.transpose(0, 3, 1, 2), labels
+
+    def pixels(self, indices: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The images at ``indices`` (k,) as they are, uint8 (k, h, w, c) in 0..``scale``, and their
+        labels, int64 (k,).
+
+        Raises:
+            DTypeError, BoundsError: no indices, or some that are not there.
+        """
         chosen = many_places(self.name, indices, len(self))
-        buffer = np.divide(self.images[chosen], np.float32(self.scale), dtype=np.float32)
-        return buffer.transpose(0, 3, 1, 2), self.labels[chosen]
+        return self.images[chosen], self.labels[chosen]
 
     def mean(self) -> tuple[float, ...]:
         """Mean of each channel, in units of 0..1."""

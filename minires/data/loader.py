@@ -7,18 +7,21 @@ in order. So neither the number of threads nor their luck with the scheduler sho
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minires import arguments
+from minires.autograd import Variable
 from minires.data.checks import length, many_places, places
 from minires.data.dataset import Dataset
-from minires.data.transforms import MAX_SEED, Transform, augmentation, permutation
+from minires.data.transforms import MAX_SEED, Draws, Transform, augmentation, permutation
+from minires.data.upload import Sent, Upload
+from minires.device import CPU, Device, array_module, on
 from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message, quoted
 from minires.tensor import Tensor, from_numpy
 
@@ -104,11 +107,17 @@ class DataLoader:
         num_workers: background threads that prepare batches; 0 prepares them in the calling
             thread.
         prefetch: batches prepared ahead, per worker.
-        pin_memory: taken so that PyTorch code runs, and changes nothing.
+        pin_memory: taken so that PyTorch code runs, and changes nothing: what goes to a GPU goes
+            through pinned memory.
+        device: where batches are to be. To a GPU they are copied while it computes with the batch
+            before (:mod:`minires.data.upload`); of an :class:`~minires.data.ImageDataset` it is the
+            bytes that are copied, and the transform, if it can, works on the GPU. The values are
+            those on the CPU, up to rounding.
 
     Raises:
         ArgumentError: an argument out of range, an empty data set, or ``drop_last`` with fewer
             images than ``batch_size``.
+        DeviceError: ``device`` is not there.
 
     Errors of the data set or the transform surface unchanged where the batches are consumed. The
     threads end when the iteration ends, also when it is abandoned by ``break`` or an exception.
@@ -126,6 +135,7 @@ class DataLoader:
         num_workers: int = 1,
         prefetch: int = 2,
         pin_memory: bool = False,
+        device: str | Device = CPU,
     ) -> None:
         op = "DataLoader"
         samples = length(op, dataset)
@@ -140,6 +150,9 @@ class DataLoader:
         self.num_workers = arguments.integer(op, "num_workers", num_workers, 0, MAX_WORKERS)
         self.prefetch = arguments.integer(op, "prefetch", prefetch, 1)
         arguments.flag(op, "pin_memory", pin_memory)
+        self.device = Device.parse(device)
+        if self.device.type == "cuda":
+            on(self.device)  # it is there
         self._epoch = 0
         if samples == 0:
             raise ArgumentError(message("DataLoader", "a data set with samples", "an empty one"))
@@ -157,7 +170,8 @@ class DataLoader:
         return (
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"transform={self.transform!r}, seed={self.seed}, drop_last={self.drop_last}, "
-            f"num_workers={self.num_workers}, prefetch={self.prefetch})"
+            f"num_workers={self.num_workers}, prefetch={self.prefetch}"
+            + (f", device={str(self.device)!r})" if self.device.type == "cuda" else ")")
         )
 
     @property
@@ -178,7 +192,47 @@ class DataLoader:
         epoch = self._epoch
         self._epoch += 1
         batches = self._in_background(epoch) if self.num_workers else self._in_caller(epoch)
-        return map(_as_tensors, batches)
+        if self.device.type == "cuda":
+            return self._on_gpu(batches)
+        return (_mapped(batch.fields, from_numpy) for batch in batches)
+
+    def _on_gpu(self, batches: Iterator[_Batch]) -> Iterator[Any]:
+        """Batches as tensors of the GPU. Each is sent before the one before it is handed out."""
+        ring = Upload(self.device)
+        ahead: deque[tuple[_Batch, Sent]] = deque()
+        try:
+            while True:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    yield from self._received(ring, ahead)
+                    return
+                except BaseException:  # it is told after the batches that came before it
+                    yield from self._received(ring, ahead)
+                    raise
+                ahead.append((batch, ring.send(batch.arrays())))
+                if len(ahead) == 2:
+                    yield self._receive(ring, *ahead.popleft())
+        finally:
+            ring.close()
+
+    def _received(self, ring: Upload, ahead: deque[tuple[_Batch, Sent]]) -> Iterator[Any]:
+        while ahead:
+            yield self._receive(ring, *ahead.popleft())
+
+    def _receive(self, ring: Upload, batch: _Batch, sent: Sent) -> Any:
+        def make(*arrays: Any) -> list[Any]:
+            if batch.pixels:
+                xp, scale = array_module(arrays[0]), np.float32(self.dataset.scale)
+                x = self._transformed(xp.divide(arrays[0], scale, dtype=np.float32), batch.draws)
+                return [x.transpose(0, 3, 1, 2), *[array.copy() for array in arrays[1:]]]
+            made = [array.copy() for array in arrays]
+            if batch.images:
+                made[0] = made[0].transpose(0, 3, 1, 2)
+            return made
+
+        arrays = iter(ring.receive(sent, make))
+        return _mapped(batch.fields, lambda _: Variable._wrap(next(arrays)))
 
     def _in_caller(self, epoch: int) -> Iterator[Any]:
         for indices in self._index_batches(epoch):
@@ -209,8 +263,13 @@ class DataLoader:
             end = min(start + self.batch_size, n)
             yield np.arange(start, end) if order is None else order[start:end]
 
-    def _prepare(self, indices: NDArray[np.int64], epoch: int) -> Any:
-        """A batch of arrays; images (n, c, h, w) have channels-last memory, and are transformed."""
+    def _prepare(self, indices: NDArray[np.int64], epoch: int) -> _Batch:
+        """A batch of arrays; images (n, c, h, w) have channels-last memory, and are transformed, if
+        that is not for the GPU to do."""
+        draws = augmentation(self.seed, epoch, indices)
+        there = self.transform is None or getattr(self.transform, "on_device", False)
+        if there and self.device.type == "cuda" and hasattr(self.dataset, "pixels"):
+            return _Batch(self.dataset.pixels(indices), draws, pixels=True)
         if isinstance(self.dataset, BatchSource):
             fields = self.dataset.batch(indices)
         else:
@@ -221,15 +280,43 @@ class DataLoader:
                 expected = "images (c, h, w) for the transform"
                 got = f"samples {x.shape[1:]}" if isinstance(x, np.ndarray) else type(x).__name__
                 raise ShapeError(message("DataLoader", expected, got))
-            return fields
-        buffer = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-        if self.transform is not None:
-            given = buffer
-            buffer = self.transform(given, augmentation(self.seed, epoch, indices))
-            _check_transformed(self.transform, given, buffer)
-            buffer = np.ascontiguousarray(buffer)
-        x = buffer.transpose(0, 3, 1, 2)
-        return _tuple_like(fields, (x, *fields[1:])) if isinstance(fields, tuple) else x
+            return _Batch(fields, draws)
+        x = self._transformed(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), draws)
+        x = x.transpose(0, 3, 1, 2)
+        fields = _tuple_like(fields, (x, *fields[1:])) if isinstance(fields, tuple) else x
+        return _Batch(fields, draws, images=True)
+
+    def _transformed(self, given: Any, draws: Draws) -> Any:
+        """Images (n, h, w, c), transformed, in contiguous memory of any device."""
+        if self.transform is None:
+            return given
+        x = self.transform(given, draws)
+        _check_transformed(self.transform, given, x)
+        return array_module(x).ascontiguousarray(x)
+
+
+class _Batch(NamedTuple):
+    """A batch on the host.
+
+    Attributes:
+        fields: arrays, alone, or in tuples and dicts.
+        draws: of the augmentation.
+        images: whether the first array is one of images (n, c, h, w), of channels-last memory.
+        pixels: whether it is one of bytes (n, h, w, c), to be scaled and transformed.
+    """
+
+    fields: Any
+    draws: Draws
+    images: bool = False
+    pixels: bool = False
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """All arrays, images (n, h, w, c)."""
+        found: list[NDArray[Any]] = []
+        _mapped(self.fields, found.append)
+        if self.images:
+            found[0] = found[0].transpose(0, 2, 3, 1)
+        return found
 
 
 def collate(dataset: Any, indices: NDArray[np.int64]) -> Any:
@@ -300,14 +387,14 @@ def _tuple_like(like: Any, fields: Iterable[Any]) -> Any:
     return type(like)(*fields) if hasattr(like, "_fields") else tuple(fields)
 
 
-def _as_tensors(fields: Any) -> Any:
-    """The same batch with Tensors in place of arrays."""
+def _mapped(fields: Any, function: Callable[[NDArray[Any]], Any]) -> Any:
+    """The same batch with ``function(array)`` in place of each array."""
     if isinstance(fields, np.ndarray):
-        return from_numpy(fields)
+        return function(fields)
     if isinstance(fields, tuple):
-        return _tuple_like(fields, [_as_tensors(field) for field in fields])
+        return _tuple_like(fields, [_mapped(field, function) for field in fields])
     if isinstance(fields, Mapping):
-        return {key: _as_tensors(field) for key, field in fields.items()}
+        return {key: _mapped(field, function) for key, field in fields.items()}
     return fields
 
 
@@ -342,9 +429,9 @@ def _check_samples(op: str, x: NDArray[Any], indices: NDArray[np.int64] | None =
         raise NaNError(message(op, "finite numbers", str(x[where]), context))
 
 
-def _check_transformed(transform: Transform, given: NDArray[Any], x: Any) -> None:
+def _check_transformed(transform: Transform, given: Any, x: Any) -> None:
     expected = f"a {given.dtype} array ({len(given)}, h, w, c) from {transform!r}"
-    if not isinstance(x, np.ndarray):
+    if type(x) is not type(given):
         raise ArgumentError(message("DataLoader", expected, type(x).__name__))
     if x.dtype != given.dtype:
         raise DTypeError(message("DataLoader", expected, x.dtype))

@@ -50,6 +50,18 @@ class Subset(Dataset):
         """
         return self._at(many_places("Subset", indices, len(self)))
 
+    @property
+    def scale(self) -> int:
+        """The divisor that maps the pixels of images to 0..1; only of images."""
+        return int(self.dataset.scale)
+
+    @property
+    def pixels(self) -> Any:
+        """:meth:`ImageDataset.pixels <minires.data.ImageDataset.pixels>` of this part; only of
+        images."""
+        of_all = self.dataset.pixels
+        return lambda indices: of_all(self.indices[many_places("Subset", indices, len(self))])
+
     def _at(self, where: NDArray[np.int64]) -> Any:
         chosen = self.indices[where]
         if isinstance(self.dataset, BatchSource):

@@ -2,7 +2,10 @@
 
 A transform is a callable ``transform(x, draws) -> x`` on a float32 batch (n, h, w, c), channels
 last, with a :class:`Draws` that gives it one random number per image. Write your own the same way;
-see :class:`RandomHorizontalFlip` for the shortest example.
+see :class:`RandomHorizontalFlip` for the shortest example. The batch is an array of NumPy; where
+the transform has an attribute ``on_device`` that is true, as those here have, a loader that moves
+batches to a GPU lets it work there, on an array of CuPy. The draws are made on the host in any
+case, so that they are the same ones.
 
 Where the numbers come from: they are no stream that is used up, but a function. The words seed,
 epoch, the transform's place in its :class:`Compose` and the number of the draw are folded one by
@@ -23,9 +26,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from minires import arguments
+from minires.device import array_module, device_of, is_array, move
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted
 
-Batch = NDArray[np.float32]
+Batch = Any  # an array (n, h, w, c) of float32, NumPy's or CuPy's
 MAX_SEED = 2**64 - 1
 _SHUFFLE, _AUGMENT = 0, 1  # the two streams at the top, so that order and augmentation differ
 
@@ -110,7 +114,7 @@ def augmentation(seed: int, epoch: int, indices: NDArray[np.int64]) -> Draws:
 
 
 def _check_batch(op: str, x: Any) -> None:
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
+    if not is_array(x) or x.dtype.kind not in "fiu":
         raise DTypeError(message(op, "a batch (n, h, w, c) as a NumPy array", quoted(x)))
     if x.ndim != 4:
         raise ShapeError(message(op, "a batch (n, h, w, c)", f"shape {x.shape}"))
@@ -122,6 +126,11 @@ def _check_draws(op: str, x: Batch, draws: Any) -> None:
     if len(draws.indices) != len(x):
         got = f"{len(draws.indices)} for {len(x)} images"
         raise ShapeError(message(op, "draws of one index for each image", got))
+
+
+def _beside(x: Any, array: NDArray[Any]) -> Any:
+    """An array of NumPy on the device of ``x``."""
+    return move(array, device_of(x))
 
 
 class Normalize:
@@ -147,6 +156,8 @@ class Normalize:
             raise ArgumentError(message("Normalize", "std > 0", quoted(self.std), fix=fix))
         self._mean, self._std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
 
+    on_device = True
+
     def __call__(self, x: Batch, draws: Draws | None = None) -> Batch:
         _check_batch("Normalize", x)
         if x.shape[-1] != len(self.mean):
@@ -154,8 +165,8 @@ class Normalize:
             raise ShapeError(message("Normalize", expected, f"{x.shape[-1]}", f"x {x.shape}"))
         # Whole image rows: broadcasting over an axis of 1 or 3 channels is several times slower.
         w = x.shape[-2]
-        rows = x.reshape(*x.shape[:-2], -1) - np.tile(self._mean, w)
-        rows /= np.tile(self._std, w)
+        rows = x.reshape(*x.shape[:-2], -1) - _beside(x, np.tile(self._mean, w))
+        rows /= _beside(x, np.tile(self._std, w))
         return rows.reshape(x.shape)
 
     def __repr__(self) -> str:
@@ -176,13 +187,20 @@ class RandomCrop:
     def __init__(self, padding: int = 4) -> None:
         self.padding = arguments.integer("RandomCrop", "padding", padding, 0)
 
+    on_device = True
+
     def __call__(self, x: Batch, draws: Draws) -> Batch:
         _check_batch("RandomCrop", x)
         _check_draws("RandomCrop", x, draws)
         n, h, w, c = x.shape
         p = self.padding
-        padded = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
+        padded = array_module(x).pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
         top, left = draws.integers(2 * p + 1, draw=0), draws.integers(2 * p + 1, draw=1)
+        if not isinstance(x, np.ndarray):  # a thread for each pixel, which looks up its place
+            rows_of = top[:, None, None] + np.arange(h)[:, None]  # (n, h, 1)
+            columns_of = left[:, None, None] + np.arange(w)  # (n, 1, w)
+            images = np.arange(n)[:, None, None]
+            return padded[tuple(_beside(x, part) for part in (images, rows_of, columns_of))]
         # A row of a window is one run of w * c numbers, so the gather copies whole runs.
         rows = padded.reshape(n, h + 2 * p, (w + 2 * p) * c)
         windows = sliding_window_view(rows, (h, w * c), axis=(1, 2))
@@ -202,12 +220,14 @@ class RandomHorizontalFlip:
     def __init__(self, p: float = 0.5) -> None:
         self.p = float(arguments.number("RandomHorizontalFlip", "p", p, least=0, most=1))
 
+    on_device = True
+
     def __call__(self, x: Batch, draws: Draws) -> Batch:
         _check_batch("RandomHorizontalFlip", x)
         _check_draws("RandomHorizontalFlip", x, draws)
-        flip = draws.uniform() < self.p
+        flip = _beside(x, np.flatnonzero(draws.uniform() < self.p))
         y = x.copy()
-        y[flip] = x[flip, :, ::-1]
+        y[flip] = x[flip][:, :, ::-1]
         return y
 
     def __repr__(self) -> str:
@@ -229,6 +249,11 @@ class Compose:
             if not callable(transform):
                 expected = "callables (x, draws) -> x"
                 raise ArgumentError(message("Compose", expected, quoted(transform)))
+
+    @property
+    def on_device(self) -> bool:
+        """Whether all of them can work on a GPU."""
+        return all(getattr(transform, "on_device", False) for transform in self.transforms)
 
     def __call__(self, x: Batch, draws: Draws) -> Batch:
         _check_batch("Compose", x)

@@ -11,6 +11,7 @@ import numpy as np
 
 from minires import arguments
 from minires.data import Compose, Draws, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip
+from minires.device import device_of, move
 from minires.optim import (
     SGD,
     CosineAnnealingLR,
@@ -171,8 +172,10 @@ class SubtractMeanImage:
         mean = dataset.images.mean(axis=0, dtype=np.float64) / dataset.scale
         self.mean = mean.astype(np.float32)
 
+    on_device = True
+
     def __call__(self, x: Any, draws: Draws) -> Any:
-        return x - self.mean
+        return x - move(self.mean, device_of(x))
 
     def __repr__(self) -> str:
         return f"SubtractMeanImage({self.mean.shape})"

@@ -13,6 +13,8 @@ import contextlib
 import sys
 from types import ModuleType
 
+import numpy as np
+
 from minires import random
 from minires.device import _kernel_module, backend_module, cupy
 
@@ -49,6 +51,7 @@ module.cuda = cuda
 module.get_default_memory_pool = lambda: memory.get_default_memory_pool()
 module.RawModule, module.RawKernel = raw.RawModule, raw.RawKernel
 MODULES = {"cupy": module, "cupy.cuda": cuda}
+MODULES["cupyx"] = _module("cupyx", empty_pinned=np.empty)
 
 
 @contextlib.contextmanager
