@@ -15,7 +15,6 @@ from minires.console import console, fail, messages, say, stopped
 from minires.errors import (
     ArgumentError,
     DataError,
-    DeviceError,
     message,
     quoted,
     unknown,
@@ -144,6 +143,7 @@ def depth(
         typer.Option(help="quick, or paper (He et al. 2015, Sec. 4.2) (default: quick)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first N images only.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda:0 (default: cpu).")] = None,
     out: Annotated[
         Path | None, _folder("Folder for the results (default: runs/depth-<date>).")
     ] = None,
@@ -188,11 +188,15 @@ def depth(
                     expect["protocol"] = protocol
                 if epochs is not None:
                     expect["epochs"] = epochs
-                results, folder = resume_study(resume, expect=expect, progress=display)
+                results, folder = resume_study(
+                    resume, expect=expect, progress=display, device=device
+                )
             else:
                 recipe = PROTOCOLS[protocol or "quick"].with_epochs(epochs)
                 config = StudyConfig(**given, protocol=recipe)
-                results, folder = run_study(config, out, command=_command(), progress=display)
+                results, folder = run_study(
+                    config, out, command=_command(), progress=display, device=device or "cpu"
+                )
     except KeyboardInterrupt:
         begun = display.folder
         if begun is not None and (begun / "results.json").exists():
@@ -246,6 +250,7 @@ def train(
     seed: Annotated[
         int, typer.Option(help="Seed of the weights, the order of images and the augmentation.")
     ] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
     out: Annotated[
         Path | None, _folder("Folder for the results (default: runs/<model>-<dataset>).")
     ] = None,
@@ -258,8 +263,9 @@ def train(
 
     Writes checkpoint.safetensors (weights, optimiser, progress) and history.csv.
     After a stop at any moment the same command with --resume goes on, and ends
-    with the same numbers. The running training error is counted during an epoch,
-    in training mode; the test error after it, in evaluation mode.
+    with the same numbers (up to rounding, if on another device). The running
+    training error is counted during an epoch, in training mode; the test error
+    after it, in evaluation mode.
     """
     from minires import models
     from minires.console import TrainingDisplay
@@ -285,6 +291,7 @@ def train(
         augment=augment,
         limit=limit,
         seed=seed,
+        device=device,
     )
     folder = out or Path("runs") / f"{model}-{dataset}"
     prepared = job.prepare(folder, resume)
@@ -449,49 +456,10 @@ def data_get(
 @app.command(epilog="Example: [bold]minires info[/bold]")
 def info() -> None:
     """Show versions, processor, threads, devices and caches, for a bug report."""
-    from importlib.util import find_spec
-
-    import llvmlite.binding as llvm
-
-    from minires import data, environment
     from minires.console import facts
-    from minires.device import available, cupy
-    from minires.kernels.numba import compiler, cpu, threads, tile
+    from minires.facts import machine
 
-    running = threads.get_num_threads()
-    features = llvm.get_host_cpu_features()
-    wanted = ("avx", "avx2", "fma", "avx512f", "avx512bf16", "neon")
-    if find_spec("cupy") is None:
-        gpu = "CuPy is not installed (optional): pip install 'minires[cuda12]' or 'minires[cuda13]'"
-    else:
-        try:
-            gpu = f"CuPy {cupy().__version__}"
-        except DeviceError as error:
-            gpu = str(error)
-    folder = compiler.cache_folder()
-    cached = list(folder.rglob("*.nbc"))
-    size = sum(path.stat().st_size for path in cached) / 2**20
-    console.print(
-        facts(
-            "minires",
-            {
-                **environment.versions(),
-                "commit": environment.commit() or "unknown",
-                "platform": environment.describe()["platform"],
-                "processor": environment.cpu(),
-                "features": ", ".join(name for name in wanted if features.get(name)),
-                "vector instructions": f"{cpu.instructions()}, {cpu.LANES} float32 at a time"
-                f"; tiles of {tile.ROWS} rows",
-                "threads": f"{running} of {os.cpu_count()} cores",
-                "devices": ", ".join(map(str, available())),
-                "GPU": gpu,
-                "kernel cache": f"{folder} ({len(cached)} kernels, {size:.1f} MiB)",
-                "data": data.data_root(),
-            },
-        ),
-        soft_wrap=True,
-        highlight=False,
-    )
+    console.print(facts("minires", machine()), soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -143,6 +143,19 @@ def on(device: Device) -> Any:
     return module.cuda.Device(device.index)
 
 
+def existing(name: str | Device) -> Device:
+    """The device of this name, if it can be used here.
+
+    Raises:
+        ArgumentError: no name of a device.
+        DeviceError: it is not there; says what to do.
+    """
+    device = Device.parse(name)
+    if device.type == "cuda":
+        on(device)
+    return device
+
+
 @functools.cache
 def _check_gpu(module: ModuleType, index: int) -> None:
     count = module.cuda.runtime.getDeviceCount()

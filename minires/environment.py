@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from . import find_cupy
+from .device import CPU, Device, cupy, on
+from .precision import float32_matmul_precision
 from .version import __version__
 
 
-def describe() -> dict[str, Any]:
-    """Versions, processor, threads and commit, as plain JSON values."""
+def describe(device: Device = CPU) -> dict[str, Any]:
+    """Versions, processor, threads and commit, as plain JSON values; of a GPU what it is and how
+    it multiplies."""
     from .kernels.numba.threads import get_num_threads
 
     return {
@@ -23,7 +27,27 @@ def describe() -> dict[str, Any]:
         "cpu": cpu(),
         "threads": get_num_threads(),
         "commit": commit(),
+        **(gpu(device) if device.type == "cuda" else {}),
     }
+
+
+def gpu(device: Device) -> dict[str, str]:
+    """A GPU, its driver, and the versions of CUDA and of CuPy.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    with on(device):
+        runtime = cupy().cuda.runtime
+        return {
+            "device": str(device),
+            "gpu": runtime.getDeviceProperties(device.index)["name"].decode(),
+            "driver": find_cupy.driver_release() or "unknown",
+            "cuda_of_driver": "{}.{}".format(*find_cupy.split(runtime.driverGetVersion())),
+            "cuda_of_cupy": "{}.{}".format(*find_cupy.split(runtime.runtimeGetVersion())),
+            "cupy": cupy().__version__,
+            "float32_matmul_precision": float32_matmul_precision(),
+        }
 
 
 def versions() -> dict[str, str]:

@@ -45,7 +45,7 @@ STOREYS = [
     {"gradcheck"},
     {"identity"},
     {"selfcheck"},
-    {"study", "console"},
+    {"study", "console", "facts"},
     {"cli", "__main__", "pytest_plugin"},
 ]
 # Above all of minires: what is measured; the harness; what is compared; scripts.

@@ -21,7 +21,7 @@ from minires.data.checks import length, many_places, places
 from minires.data.dataset import Dataset
 from minires.data.transforms import MAX_SEED, Draws, Transform, augmentation, permutation
 from minires.data.upload import Sent, Upload
-from minires.device import CPU, Device, array_module, on
+from minires.device import CPU, Device, array_module, existing
 from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message, quoted
 from minires.tensor import Tensor, from_numpy
 
@@ -150,9 +150,7 @@ class DataLoader:
         self.num_workers = arguments.integer(op, "num_workers", num_workers, 0, MAX_WORKERS)
         self.prefetch = arguments.integer(op, "prefetch", prefetch, 1)
         arguments.flag(op, "pin_memory", pin_memory)
-        self.device = Device.parse(device)
-        if self.device.type == "cuda":
-            on(self.device)  # it is there
+        self.device = existing(device)
         self._epoch = 0
         if samples == 0:
             raise ArgumentError(message("DataLoader", "a data set with samples", "an empty one"))

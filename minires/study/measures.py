@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.device import CPU, move
 from minires.nn import Conv2d, Module
 from minires.ops import cross_entropy
 from minires.tensor import Tensor
@@ -36,5 +37,6 @@ def gradient_norms(model: Module, x: Tensor, y: Tensor) -> list[float]:
     norms = []
     for name in conv_names(model):
         gradient: Any = modules[name].weight.grad
-        norms.append(float(np.sqrt(np.square(gradient.data, dtype=np.float64).sum())))
+        values = move(gradient.data, CPU)
+        norms.append(float(np.sqrt(np.square(values, dtype=np.float64).sum())))
     return norms

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minires import arguments, data, environment
+from minires.device import CPU, Device, existing
 from minires.errors import ArgumentError, CheckpointError, NaNError, message, quoted
 from minires.files import claimed
 from minires.models import cifar_plain, cifar_resnet
@@ -114,6 +115,7 @@ def run_study(
     *,
     command: str = "minires.study.run_study",
     progress: Progress | None = None,
+    device: str | Device = CPU,
 ) -> tuple[Results, Path]:
     """Train every network of a study in a new folder and write its results there.
 
@@ -122,15 +124,18 @@ def run_study(
         folder: a folder that holds no study yet; ``runs/depth-<date and time>`` by default.
         command: how the study was started, for the report.
         progress: told how it goes on.
+        device: where the networks are trained.
 
     Returns:
         The results (the content of ``results.json``) and the folder.
 
     Raises:
-        ArgumentError, DataError: a study that cannot be run; before anything is written.
+        ArgumentError, DataError, DeviceError: a study that cannot be run; before anything is
+            written.
         CheckpointError: the folder cannot be written, or holds a study already.
     """
     config.check()
+    place = existing(device)
     train, test = _load(config)
     created = datetime.now()
     path = store.new_folder() if folder is None else Path(folder)
@@ -147,7 +152,7 @@ def run_study(
             "test_size": len(test),
             "image_shape": list(train.shape),
         },
-        "environment": environment.describe(),
+        "environment": environment.describe(place),
         "runs": [],
     }
     with claimed(path, "study", _owned(config, path)):
@@ -161,27 +166,36 @@ def run_study(
                 f"study: {path} holds a training run. Choose another folder by --out."
             )
         store.save(results, path)
-        return _go_on(config, results, path, train, test, progress or _Silent()), path
+        return _go_on(config, results, path, train, test, progress or _Silent(), place), path
 
 
 def resume_study(
-    folder: str | Path, *, expect: dict[str, Any] | None = None, progress: Progress | None = None
+    folder: str | Path,
+    *,
+    expect: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+    device: str | Device | None = None,
 ) -> tuple[Results, Path]:
     """Go on with a study from the last finished epoch of the network that was in training.
 
-    The numbers become, bit for bit, those of a study that was never stopped.
+    The numbers become, bit for bit, those of a study that was never stopped, if it goes on on the
+    same device.
 
     Args:
         folder: the study's folder.
         expect: settings that the stored configuration must have, by name.
         progress: told how it goes on.
+        device: where the networks are trained; by default where they were before.
 
     Raises:
+        DeviceError: the device is not there.
         CheckpointError: no study there, a damaged file, or settings that differ.
     """
     path = Path(folder)
     results = store.load(path)
     config = _config(results)
+    last = [results["environment"], *results.get("resumed_with", [])][-1]
+    place = existing(last.get("device", "cpu") if device is None else device)
     for name, value in (expect or {}).items():
         if name == "protocol":
             have: Any = config.protocol.name
@@ -202,8 +216,8 @@ def resume_study(
     _check_data(results["config"], train, test, path)
     with claimed(path, "study", _owned(config, path)):
         results = store.load(path)  # once more: another process may just have finished it
-        _note_other_versions(results)
-        return _go_on(config, results, path, train, test, progress or _Silent()), path
+        _note_other_versions(results, place)
+        return _go_on(config, results, path, train, test, progress or _Silent(), place), path
 
 
 def _check_data(stored: dict[str, Any], train: Any, test: Any, path: Path) -> None:
@@ -235,15 +249,19 @@ def _config(results: Results) -> StudyConfig:
     return config
 
 
-def _note_other_versions(results: Results) -> None:
-    """Say, and keep, that a study goes on with other versions than it was started with."""
-    now = environment.describe()
+def _note_other_versions(results: Results, device: Device) -> None:
+    """Say, and keep, that a study goes on with other versions than it was started with, or
+    elsewhere."""
+    now = environment.describe(device)
     before = [results["environment"], *results.get("resumed_with", [])][-1]
-    differ = [key for key in now if key != "commit" and now[key] != before.get(key)]
+    keys = [key for key in {**before, **now} if key != "commit"]
+    differ = [key for key in keys if now.get(key) != before.get(key)]
     if now != before:
         results.setdefault("resumed_with", []).append(now)
     if differ:
-        changes = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in differ)
+        changes = ", ".join(
+            f"{key} {before.get(key, 'none')} → {now.get(key, 'none')}" for key in differ
+        )
         warnings.warn(
             f"the study was started with other versions ({changes}): the numbers to come may "
             "differ in their last digits from those of an uninterrupted run.",
@@ -264,6 +282,7 @@ def _go_on(
     train: data.ImageDataset,
     test: data.ImageDataset,
     progress: Progress,
+    device: Device,
 ) -> Results:
     """Train what is not finished yet, then write everything that is derived from the results."""
     matplotlib()  # if it cannot be imported, that is to be known before all training
@@ -289,7 +308,7 @@ def _go_on(
             run = {"kind": key[1], "depth": key[0], "seed": key[2], "finished": False, "epochs": []}
             results["runs"].append(run)
         try:
-            _train_one(config, run, costs[key], steps, results, path, train, test, progress)
+            _train_one(config, run, costs[key], steps, results, path, train, test, progress, device)
         except NaNError as error:  # the other networks' results are worth having all the same
             run["diverged"] = str(error)
             store.save(results, path)
@@ -346,6 +365,7 @@ def _train_one(
     train: data.ImageDataset,
     test: data.ImageDataset,
     progress: Progress,
+    device: Device,
 ) -> None:
     """Train one network to the end, or from where its checkpoint left it."""
     protocol, seed = config.protocol, run["seed"]
@@ -354,14 +374,21 @@ def _train_one(
     checkpoint = _checkpoint(path, key)
     for_training, for_evaluation = protocols.make_transforms(protocol, train)
     loader = data.DataLoader(
-        train, protocol.batch_size, shuffle=True, transform=for_training, seed=seed
+        train,
+        protocol.batch_size,
+        shuffle=True,
+        transform=for_training,
+        seed=seed,
+        device=device,
     )
     seen, unseen = (
-        data.DataLoader(part, EVALUATION_BATCH, transform=for_evaluation) for part in (train, test)
+        data.DataLoader(part, EVALUATION_BATCH, transform=for_evaluation, device=device)
+        for part in (train, test)
     )
-    probe = next(iter(data.DataLoader(train, protocol.batch_size, transform=for_evaluation)))
+    probes = data.DataLoader(train, protocol.batch_size, transform=for_evaluation, device=device)
+    probe = next(iter(probes))
 
-    model = _network(config, key, train.shape[0])
+    model = _network(config, key, train.shape[0]).to(device)
     run["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     run["multiply_adds"] = cost
     run["layers"] = measures.conv_names(model)

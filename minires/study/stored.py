@@ -57,8 +57,10 @@ _CONFIG = record(
 )
 
 _TEXTS = ("minires", "python", "numpy", "numba", "platform", "cpu")
+_OF_GPU = ("device", "gpu", "driver", "cuda_of_driver", "cuda_of_cupy", "cupy")
 _ENVIRONMENT = record(
-    {**dict.fromkeys(_TEXTS, text), "threads": whole(1), "commit": optional(text)}
+    {**dict.fromkeys(_TEXTS, text), "threads": whole(1), "commit": optional(text)},
+    dict.fromkeys((*_OF_GPU, "float32_matmul_precision"), text),
 )
 
 _FINAL = {

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minires import random
-from minires.device import CPU, move
+from minires.device import CPU, is_array, move
 from minires.errors import ArgumentError, CheckpointError, MiniresError, message, quoted
 from minires.interop.safetensors_ import damaged, read_safetensors, write_safetensors
 from minires.optim import LRScheduler, Optimizer
@@ -72,8 +72,8 @@ def save_checkpoint(
         for index, values in state["state"].items():
             numbers[str(index)] = {}
             for name, value in values.items():
-                if isinstance(value, np.ndarray):
-                    arrays[f"optimizer/{index}/{name}"] = value
+                if is_array(value):
+                    arrays[f"optimizer/{index}/{name}"] = move(value, CPU)
                 else:
                     numbers[str(index)][name] = value
         content["optimizer"] = {"param_groups": state["param_groups"], "numbers": numbers}

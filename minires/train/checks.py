@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minires import arguments
+from minires.device import CPU, array_module, beside, move
 from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message, quoted
 from minires.nn import Module
 from minires.optim import LRScheduler, Optimizer
@@ -41,8 +42,10 @@ def check_loader(op: str, name: str, loader: Any) -> None:
         raise ArgumentError(message(op, f"{name} an iterable of batches", quoted(loader)))
 
 
-def batches(op: str, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches as tensors, inputs checked: a NaN there is the data's fault, not the net's."""
+def batches(op: str, loader: Iterable[Any], model: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches as tensors where the model is, inputs checked: a NaN there is the data's fault,
+    not the net's."""
+    first = next(iter(model.state_dict().values()), None)
     for number, batch in enumerate(arguments.iterator(op, "batches", loader)):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             n = len(batch) if isinstance(batch, tuple | list) else None
@@ -56,14 +59,18 @@ def batches(op: str, loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
                 )
             )
         x, y = (_as_tensor(op, field) for field in batch)
-        finite = np.isfinite(x._array)
-        if not finite.all():
-            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        if first is not None:
+            x, y = x.to(first.device), y.to(first.device)
+        with beside((x,)):
+            finite = bool(array_module(x._array).isfinite(x._array).all())
+        if not finite:
+            values = move(x._array, CPU)
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise NaNError(
                 message(
                     op,
                     "finite inputs",
-                    f"{x._array[where]} at index {where}",
+                    f"{values[where]} at index {where}",
                     f"batch {number} of shape {x.shape}",
                     "The data set holds it: check its files and its normalisation.",
                 )

@@ -12,6 +12,7 @@ from typing import Any
 from minires import data, models, optim
 from minires.arguments import choice, flag, integer, number
 from minires.data.transforms import MAX_SEED
+from minires.device import existing
 from minires.errors import ArgumentError, CheckpointError, message
 from minires.files import as_path, check_writable, claimed, write_atomic, write_json_atomic
 from minires.models.registry import options_of
@@ -43,13 +44,21 @@ class TrainingJob:
     augment: bool = False
     limit: int | None = None
     seed: int = 0
+    device: str = "cpu"
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree in: all but the device, so that a run may go on on another
+        one."""
+        settings = asdict(self)
+        del settings["device"]
+        return settings
 
     def prepare(self, folder: Path, resume: bool = False) -> Prepared:
         """Check everything and build network, loaders, optimiser and schedule.
 
         Raises:
             ArgumentError: an unknown name or an option out of range.
-            DataError: the data set is not there.
+            DataError, DeviceError: the data set or the device is not there.
             CheckpointError: the folder cannot be written, or holds a run and ``resume`` is off.
         """
         return self._checked()._prepare(as_path("train", folder), flag("train", "resume", resume))
@@ -71,6 +80,7 @@ class TrainingJob:
             augment=flag(op, "augment", self.augment),
             limit=None if self.limit is None else integer(op, "limit", self.limit, 1),
             seed=integer(op, "seed", self.seed, 0, MAX_SEED),
+            device=str(existing(self.device)),
         )
 
     def _prepare(self, folder: Path, resume: bool) -> Prepared:
@@ -90,7 +100,7 @@ class TrainingJob:
             train = train.limit(self.limit)
         network = models.create(
             self.model, num_classes=len(train.classes), in_channels=train.shape[0]
-        )
+        ).to(self.device)
         checkpoint = folder / CHECKPOINT
         done = self._epochs_done(folder, resume)
         normalize = data.Normalize(train.mean(), [s or 1.0 for s in train.std()])
@@ -100,9 +110,14 @@ class TrainingJob:
                 [normalize, data.RandomCrop(padding=4), data.RandomHorizontalFlip()]
             )
         loader = data.DataLoader(
-            train, self.batch_size, shuffle=True, transform=augment, seed=self.seed
+            train,
+            self.batch_size,
+            shuffle=True,
+            transform=augment,
+            seed=self.seed,
+            device=self.device,
         )
-        test_loader = data.DataLoader(test, 500, transform=normalize)
+        test_loader = data.DataLoader(test, 500, transform=normalize, device=self.device)
         optimizer = self._optimizer(network)
         check_writable(checkpoint)
         return Prepared(
@@ -141,7 +156,7 @@ class TrainingJob:
         """Refuse to go on with other settings than the run was started with."""
         fix = f"Remove {path.name} to go on without what it says."
         started = schema.read_json(path, _SCHEMA, "train", fix)
-        difference = differing(started, asdict(self))
+        difference = differing(started, self.settings())
         if difference:
             fix = "Resume with the same settings, or choose another folder by --out."
             expected = f"the settings that {path.parent} was started with"
@@ -229,7 +244,7 @@ class Prepared:
         watch: Callable[[Running], object] | None,
     ) -> list[dict[str, Any]]:
         history: list[dict[str, Any]] = []
-        write_json_atomic(self.folder / STARTED, asdict(self.job))
+        write_json_atomic(self.folder / STARTED, self.job.settings())
 
         def after_epoch(row: dict[str, Any]) -> None:
             self._write_history(history)
@@ -245,7 +260,7 @@ class Prepared:
             schedule=self.schedule,
             checkpoint=self.folder / CHECKPOINT,
             resume=True,
-            config=asdict(self.job),
+            config=self.job.settings(),
             history=history,
             on_step=on_step,
             on_epoch=after_epoch,

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from minires import arguments
 from minires.autograd import no_grad
+from minires.device import beside
 from minires.errors import (
     ArgumentError,
     CheckpointError,
@@ -105,7 +104,8 @@ def train_epoch(
     Args:
         model: gives logits (n, classes) for a batch of inputs.
         loader: yields ``(inputs, labels)``; labels are (n,) class indices, or (n, classes)
-            probabilities. Tensors or NumPy arrays.
+            probabilities. Tensors or NumPy arrays, which are moved to the model's device; a
+            DataLoader with ``device=`` has them there in time.
         loss_fn: the mean loss of a batch, of logits and labels.
         schedule: stepped once after every optimiser step.
         on_step: called after every step with its index from 0 and its loss.
@@ -165,7 +165,7 @@ def _train_epoch(
 ) -> EpochResult:
     work.model.train()
     sums = _Sums("train_epoch")
-    for step, (x, y) in enumerate(batches("train_epoch", loader)):
+    for step, (x, y) in enumerate(batches("train_epoch", loader, work.model)):
         loss, logits = work.learn(x, y)
         value = loss.item()
         if not math.isfinite(value):
@@ -226,7 +226,7 @@ def _evaluate(
     model.eval()
     try:
         with no_grad():
-            for step, (x, y) in enumerate(batches("evaluate", loader)):
+            for step, (x, y) in enumerate(batches("evaluate", loader, model)):
                 loss, logits = work.judge(x, y)
                 value = loss.item()
                 if not math.isfinite(value):
@@ -380,10 +380,11 @@ class _Sums:
     def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
         if logits.ndim != 2:
             raise ShapeError(message(self.op, "logits of shape (n, classes)", logits.shape))
-        expected = labels._array.argmax(axis=1) if labels.ndim == 2 else labels._array
         n = logits.shape[0]
         self.loss += loss * n
-        self.wrong += int(np.count_nonzero(logits._array.argmax(axis=1) != expected))
+        with beside((logits,)):
+            expected = labels._array.argmax(axis=1) if labels.ndim == 2 else labels._array
+            self.wrong += int((logits._array.argmax(axis=1) != expected).sum())
         self.examples += n
         self.batch = n
 
