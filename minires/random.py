@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import as_integer
-from .device import Device, move
+from .device import Device, assign, move
 from .errors import ArgumentError, CheckpointError, message, quoted
 from .forks import in_children
 
@@ -69,7 +69,7 @@ class Generator(np.random.Generator):
         """Go on with draws on GPUs from this key and these numbers of calls."""
         self._key, self._calls = key, calls
         for name, array in self._on.items():
-            array[...] = move(self._on_host(name), Device(name))
+            assign(array, self._on_host(name))
 
     def _gpu_state(self) -> dict[str, Any]:
         """The key, and how many calls each GPU has served."""

@@ -6,9 +6,10 @@ import re
 
 import pytest
 from cuda_stand_in import cuda_backend
+from gpu import REAL, gpu
 
 import minires as mr
-from minires import cuda
+from minires import cuda, nn
 from minires.device import cupy
 from minires.errors import ArgumentError, DeviceError
 
@@ -86,6 +87,27 @@ def test_the_summary_adds_up(gpus):
     assert sum(parts) == pytest.approx(whole, abs=0.3)
     assert "empty_cache() gives it back" in text
     assert "empty_cache" not in cuda.memory_summary("cuda:1", abbreviated=True)
+
+
+@pytest.mark.skipif(REAL and cuda.device_count() < 2, reason="needs two GPUs")
+def test_kernels_run_where_their_arrays_are():
+    """Compiled ones too, with memory that they ask for, and draws."""
+    with gpu():
+        found = []
+        for device in ("cuda:0", "cuda:1"):
+            mr.manual_seed(0)
+            x = mr.tensor([[-1.0, 2.0, 3.0, -4.0]] * 3, device=device, requires_grad=True)
+            loss = nn.functional.cross_entropy(x.relu(), mr.tensor([1, 0, 3], device=device))
+            loss.backward()
+            optimizer = mr.optim.SGD([x], 0.5, momentum=0.9)
+            optimizer.step()
+            mask = nn.functional.dropout(mr.ones(40, device=device), 0.5)
+            assert {loss.device, x.grad.device, mask.device} == {mr.device(device)}
+            found.append([t.tolist() for t in (loss, x.grad, x, mask)])
+            state = mr.random.get_state()
+            mr.random.set_state(state)
+        assert found[0] == found[1]
+        assert cupy().cuda.Device().id == 0
 
 
 def test_arguments_that_are_no_gpu(gpus):
