@@ -1,4 +1,4 @@
-"""Matrix products, by the array library's BLAS."""
+"""Matrix products: on the CPU by NumPy's BLAS, on a GPU by a kernel and by cuBLAS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Context, Function
+from ..autograd import Context, Function, call
 from ..errors import ShapeError, message
 from ..forks import new_lock_in_children
 from ..tensor import Tensor, tensor_method
@@ -32,13 +32,22 @@ def _blas() -> Any:
 
 
 def _multiply(x: Any, w: Any) -> Any:
+    """x @ w, where x and w are."""
+    if isinstance(x, np.ndarray):
+        return call(_by_blas, x, w)
+    from ..kernels.cuda.matmul import multiply
+
+    return multiply(x, w)
+
+
+def _by_blas(x: Any, w: Any) -> Any:
     """x @ w, on one thread unless it is large.
 
     OpenBLAS's threads go on spinning for some 25 ms after a product, lest the next one wait for
     them, and hold the cores that the kernels of the next layer would run on, which costs more than
     a classifier gains. (For products below TINY it takes one thread itself.)
     """
-    if not isinstance(x, np.ndarray) or not TINY <= math.prod(x.shape) * w.shape[-1] <= LARGE:
+    if not TINY <= math.prod(x.shape) * w.shape[-1] <= LARGE:
         return x @ w
     with _product:
         if not _threads:  # else an interrupt kept the last product from setting them back
@@ -60,6 +69,7 @@ class MatMul(Function):
     """
 
     complex_safe = True
+    launches = True
 
     @staticmethod
     def forward(ctx: Context, x: Any, w: Any) -> Any:

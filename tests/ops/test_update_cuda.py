@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
-import cudasim
 import numpy as np
 import pytest
-from cupy_stand_in import memory
 from gpu import put
 
 from minires.kernels.cuda.kernel import Kernel
@@ -16,19 +12,9 @@ from minires.ops.update import kernel_numpy as reference
 
 # Around the sizes of a pack (4 or 2) and of a block's piece (4096 or 2048); more than one table.
 SIZES = [1, 3, 4, 5, 2047, 2048, 4095, 4096, 4097, 9000, 0, *[7, 8] * 28]
+pytestmark = pytest.mark.usefixtures("by_address")
+
 TOLERANCES = {"float32": {"rtol": 1e-5, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
-
-
-@pytest.fixture(autouse=True)
-def _reachable(monkeypatch):
-    """These kernels find arrays by address: tell the simulator where there are some."""
-
-    def blocks():
-        places = [(block.ptr, block.size) for block in memory.live if hasattr(block, "_pool")]
-        facts = [{"data": (at, False), "shape": (n,), "typestr": "|u1"} for at, n in places]
-        return [SimpleNamespace(__cuda_array_interface__=fact) for fact in facts]
-
-    monkeypatch.setattr(cudasim.module, "reachable", [blocks])
 
 
 def arrays(rng, dtype, positive=False):
