@@ -14,7 +14,7 @@ from typing import Any
 
 from ...device import cupy
 from ..epilogue import EPILOGUES
-from ..operand import PROLOGUES
+from ..operand import PROLOGUES, Operand
 
 fuses = PROLOGUES | EPILOGUES
 
@@ -39,3 +39,10 @@ def taking_from(pool: Any) -> Iterator[None]:
 def synchronize() -> None:
     """Wait until all that was launched on the current stream is done."""
     cupy().cuda.get_current_stream().synchronize()
+
+
+def write(operand: Operand, out: Any) -> None:
+    """Fill ``out`` with the values of an operand."""
+    from .operand import write
+
+    write(operand, out)

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(THREADS)
       const T mean = sum * by_more, away = mean - total[j] * by_n;
       UNROLL for (int i = 0; i < IN_FLIGHT; ++i)
         if (i < more) square += (v[i].v[j] - mean) * (v[i].v[j] - mean);
-      squares[j] += square + away * away * weight;
+      squares[j] += n ? square + away * away * weight : square;  // infinity times 0 would be NaN
       total[j] += sum;
     }
     n += more;
