@@ -14,6 +14,7 @@ from harness import raises
 import minires as mr
 from minires.device import cupy
 from minires.errors import KernelMissing, ShapeError
+from minires.kernels.cuda.statistics import combine_moments
 from minires.kernels.epilogue import Epilogue
 from minires.kernels.operand import (
     GATED,
@@ -26,12 +27,11 @@ from minires.kernels.operand import (
     Operand,
 )
 from minires.kernels.packed import PackedWeights
-from minires.ops.conv2d import Conv2dGeometry, kernel_numpy
+from minires.ops.conv2d import Conv2dGeometry, kernel_cuda, kernel_numpy
 from minires.ops.conv2d import cuda_convolve as convolve
 from minires.ops.conv2d import cuda_pack as pack
 from minires.ops.conv2d import cuda_plan as plan
 from minires.ops.conv2d import cuda_tiles as tiles
-from minires.ops.conv2d import kernel_cuda
 
 PRECISION = {"Fp32": "highest", "Fp64": "highest", "Tf32": "high", "Bf16": "medium"}
 simulated = pytest.mark.skipif(REAL, reason="of the simulator")
@@ -268,10 +268,17 @@ def test_values_far_from_zero_keep_their_variance(cp):
     np.testing.assert_allclose(var, flat.var(0), rtol=1e-3)  # E[y^2] - E[y]^2 would be 8 off
 
 
-def test_statistics_of_many_blocks(cp):
-    """More than the slices of the kernel that adds them up."""
-    case = Case((3, 1, 60, 60), (2, 1, 1, 1), {})
-    case.check(cp)
+@pytest.mark.parametrize("blocks", [1, 300, 1100])
+def test_blocks_of_different_sizes_are_put_together(cp, blocks):
+    """1100 in two stages."""
+    rng = np.random.default_rng(0)
+    values = [rng.normal(1e3, 1, (int(n), 11)).astype("f4") for n in rng.integers(1, 9, blocks)]
+    moments = [[*v.mean(0), *((v - v.mean(0)) ** 2).sum(0), len(v)] for v in values]
+    mean, var = cp.empty(11, "float32"), cp.empty(11, "float32")
+    combine_moments(cp.asarray(np.array(moments, "f4")), mean, var)
+    flat = np.concatenate(values).astype("f8")
+    np.testing.assert_allclose(cp.asnumpy(mean), flat.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(cp.asnumpy(var), flat.var(0), rtol=1e-3)
 
 
 # **** what is not finite ****
@@ -489,8 +496,7 @@ def test_every_kernel_that_is_chosen_is_listed():
         assert 0 < blocks < 2**31
         found.add(kernel.name)
     assert found <= listed
-    others = {name for name in listed - found if "conv2d_pack" not in name}
-    assert {name.partition("<")[0] for name in others} == {"conv2d_moments"}, others
+    assert {name.partition("<")[0] for name in listed - found} == {"conv2d_pack"}
 
 
 def test_blocks_cover_the_pixels():

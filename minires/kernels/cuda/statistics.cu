@@ -7,13 +7,15 @@
 //
 //   mean = sum(n_i m_i) / n        s = sum(s_i) + sum(n_i (m_i - mean)^2)
 //
+// The moments of a block are a row of 2 c + 1 numbers: c means, c sums of squares, and how many rows it
+// has. Batch norm's blocks come from the kernel below, a convolution's from its own (epilogue.cuh).
+//
 // Every mean is taken of distances from a number of the block, `near`: they are small where the
 // numbers are not, and all 0 where all numbers are equal.
 #include "reduce.cuh"
 #include "rows.cuh"
 
-// moments[strip] (2, c) = the mean of each channel over one strip of rows (see rows.cuh), and the
-// sum of squared distances from that mean.
+// moments[strip] (2 c + 1,) = those of one strip of rows (see rows.cuh).
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
     block_moments(const T* __restrict__ x, Rows rows, T* __restrict__ moments) {
@@ -58,38 +60,41 @@ __global__ void __launch_bounds__(THREADS)
   __syncthreads();
   add_over_block<THREADS / 32>(squares, rows.shift, shared);
   if (threadIdx.x >> rows.shift == 0 && at.end) {  // the first row of threads has them all
-    T* to = moments + (int(blockIdx.x) * 2 * rows.c + at.channel);
+    T* to = moments + (int(blockIdx.x) * (2 * rows.c + 1) + at.channel);
     UNROLL for (int j = 0; j < V; ++j) to[j] = near.v[j] + mean[j], to[rows.c + j] = squares[j];
+    if (at.channel == 0) to[2 * rows.c] = T(count);
   }
 }
 
-// Put `blocks` moments (blocks, 2, c) together, in float64: means into mean[group * pitch], sums of
-// squares into squares[group * pitch], divided by the number of rows if `divide`. blockIdx.y is the
-// group, which has `run` of the blocks; each block has `size` rows, but the last of all has `last`.
+// Put `blocks` moments together, in float64: means into mean[group * pitch], sums of squares into
+// squares[group * pitch], and how many rows that are into rows[group * pitch]; or, where that is not
+// asked for, variances in place of the sums. blockIdx.y is the group, which has `run` of the blocks.
 template <class T, class R>
 __global__ void __launch_bounds__(TALL)
-    combine_moments(const T* __restrict__ moments, int blocks, int run, int size, int last, int c, int pitch,
-                    int divide, R* __restrict__ mean, R* __restrict__ squares) {
-  __shared__ double shared[TALL / 32 * 2 * 32];
+    combine_moments(const T* __restrict__ moments, int blocks, int run, int c, int pitch, R* __restrict__ mean,
+                    R* __restrict__ squares, R* __restrict__ rows) {
+  __shared__ double shared[TALL / 32 * 3 * 32];
   const int channel = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS, group = blockIdx.y;
-  const int begin = group * run, end = min(begin + run, blocks);
+  const int begin = group * run, end = min(begin + run, blocks), row = 2 * c + 1;
   const bool inside = channel < c;
-  double sums[2] = {}, near = 0;
+  double sums[3] = {}, near = 0;
   if (inside) {
-    near = finite_or_zero(double(moments[begin * 2 * c + channel]));
+    near = finite_or_zero(double(moments[begin * row + channel]));
 #pragma unroll 8
     for (int b = begin + threadIdx.x / COLUMNS; b < end; b += SLICES) {
-      const double n = b == blocks - 1 ? last : size, away = moments[b * 2 * c + channel] - near;
+      const T* of = moments + b * row;
+      const double n = of[2 * c], away = of[channel] - near;
       sums[0] += n * away;
-      sums[1] += moments[(b * 2 + 1) * c + channel] + n * away * away;
+      sums[1] += of[c + channel] + n * away * away;
+      sums[2] += n;
     }
   }
   add_over_block<TALL / 32>(sums, COLUMNS_SHIFT, shared);
   if (inside && threadIdx.x < COLUMNS) {
-    const double n = (end - begin - 1) * double(size) + (end == blocks ? last : size);
-    const double away = sums[0] / n, rest = sums[1] - sums[0] * away;
+    const double n = sums[2], away = sums[0] / n, rest = sums[1] - sums[0] * away;
     const double square = rest < 0 ? 0 : rest;  // rounding alone makes it less than 0; NaN stays
     mean[group * pitch + channel] = R(near + away);
-    squares[group * pitch + channel] = R(divide ? square / n : square);
+    squares[group * pitch + channel] = R(rows ? square : square / n);
+    if (rows && channel == 0) rows[group * pitch] = R(n);
   }
 }

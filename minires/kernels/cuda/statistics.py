@@ -36,38 +36,31 @@ def instances() -> Iterator[Kernel]:
         yield from (_combine_moments(dtype, result) for result in _FLOATS)
 
 
-def combine_moments(moments: Any, size: int, m: int, mean: Any, var: Any) -> None:
-    """Fill mean and the biased variance (c,) over m rows from the moments of blocks of rows.
+def combine_moments(moments: Any, mean: Any, var: Any) -> None:
+    """Fill mean and the biased variance (c,) over all rows from the moments of blocks of rows.
 
     Args:
-        moments: (blocks, 2, c): of each block the mean, and the sum of squared distances from it.
-        size: rows of each block but the last, which has the rest of the m.
+        moments: (blocks, 2 c + 1): of each block the means, the sums of squared distances from
+            them, and how many rows it has.
     """
-    blocks, _, c = moments.shape
+    blocks, row = moments.shape
+    c = row // 2
     columns = -(-c // COLUMNS)
     while blocks > 8 * RUN:  # a block of threads for all of them would be busy for long
         groups = -(-blocks // RUN)
-        fewer = workspace(groups * 2 * c, np.dtype("float64")).reshape(groups, 2, c)
-        _combine(moments, RUN, size, m, (columns, groups), fewer, fewer.reshape(-1)[c:], 2 * c, 0)
-        moments, blocks, size = fewer, groups, RUN * size
-    _combine(moments, blocks, size, m, (columns, 1), mean, var, 0, 1)
+        fewer = workspace(groups * row, np.dtype("float64"))
+        _combine(moments, RUN, (columns, groups), row, fewer, fewer[c:], fewer[2 * c :])
+        moments, blocks = fewer.reshape(groups, row), groups
+    _combine(moments, blocks, (columns, 1), 0, mean, var, None)
 
 
 def _combine(
-    moments: Any,
-    run: int,
-    size: int,
-    m: int,
-    grid: tuple[int, int],
-    mean: Any,
-    squares: Any,
-    pitch: int,
-    divide: int,
+    moments: Any, run: int, grid: tuple[int, int], pitch: int, mean: Any, squares: Any, rows: Any
 ) -> None:
-    blocks, _, c = moments.shape
-    last = m - (blocks - 1) * size
-    numbers = [np.int32(n) for n in (blocks, run, size, last, c, pitch, divide)]
-    _combine_moments(moments.dtype, mean.dtype)(grid, moments, *numbers, mean, squares)
+    blocks, row = moments.shape
+    numbers = [np.int32(n) for n in (blocks, run, row // 2, pitch)]
+    kernel = _combine_moments(moments.dtype, mean.dtype)
+    kernel(grid, moments, *numbers, mean, squares, rows)
 
 
 def mean_and_variance(x: Any, mean: Any, var: Any) -> None:
@@ -75,10 +68,10 @@ def mean_and_variance(x: Any, mean: Any, var: Any) -> None:
     m, c = x.shape
     pack = pack_of(c, x)
     strip = cut(m, c, pack, MOST_BLOCKS).strip
-    moments = workspace(-(-m // strip) * 2 * c, x.dtype).reshape(-1, 2, c)
+    moments = workspace(-(-m // strip) * (2 * c + 1), x.dtype).reshape(-1, 2 * c + 1)
     done = 0
     for (part,) in split(strip, x):
         way = cut(len(part), c, pack, MOST_BLOCKS, strip)
         _block_moments(x.dtype, pack)(way.grid, part, way.rows, moments[done:])
         done += way.grid[0]
-    combine_moments(moments, strip, m, mean, var)
+    combine_moments(moments, mean, var)

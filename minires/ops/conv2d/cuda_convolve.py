@@ -3,30 +3,20 @@ the kernel that suits it, and what the kernel needs."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...device import backend_of
 from ...kernels.cuda.kernel import Kernel
-from ...kernels.cuda.source import c_type
+from ...kernels.cuda.statistics import combine_moments
 from ...kernels.epilogue import NOTHING, Epilogue
 from ...kernels.operand import Operand
 from ...memory import allocate
 from . import cuda_pack, cuda_patch, cuda_windows
 from .cuda_plan import FAMILIES, Sizes, parts, struct
 from .cuda_tiles import Patch, applies, tile, vector
-
-_MOMENTS = Path(__file__).with_name("cuda_moments.cu")
-CHANNELS = 8  # of a block of conv2d_moments
-
-
-@functools.cache
-def _moments(dtype: np.dtype[Any]) -> Kernel:
-    return Kernel(_MOMENTS, f"conv2d_moments<{c_type(dtype)}>", CHANNELS * 128)
 
 
 def read(operand: Operand, z: Sizes, math: str) -> Operand:
@@ -80,9 +70,7 @@ def convolve(
         )  # fmt: skip
         done += count
     if moments is not None:
-        mean, var = statistics
-        grid = -(-channels // CHANNELS)
-        _moments(y.dtype)(grid, moments, mean, var, np.int32(done), np.int32(channels))
+        combine_moments(moments, *statistics)
 
 
 def _cut(array: Any, images: slice, parts: int) -> Any:
@@ -108,4 +96,3 @@ def instances() -> Iterator[Kernel]:
     yield from cuda_windows.instances()
     yield from cuda_patch.instances()
     yield from cuda_pack.instances()
-    yield from (_moments(np.dtype(name)) for name in ("float32", "float64"))
