@@ -256,6 +256,18 @@ def test_ways():
         assert kernel_cuda.conv2d_way(stem, dtype) == "windows tf32"
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        (GATED, ((1, 20, 5, 7), (36, 20, 3, 3), {"padding": 1})),  # nine taps would gate it
+        (PASSED, ((1, 3, 5, 7), (36, 3, 1, 1), {})),  # channels that are read one by one
+        (RECTIFIED, ((1, 8, 5, 7), (8, 8, 3, 3), {"padding": 1})),
+    ],
+)
+def test_what_a_kernel_does_not_apply_is_written_first(cp, kind, sizes):
+    Case(*sizes, kind=kind).check(cp)
+
+
 # **** statistics ****
 
 
@@ -319,9 +331,11 @@ def test_a_batch_that_is_too_large_for_offsets_is_cut_into_parts(cp, monkeypatch
     case = Case((5, 4, 6, 7), (20, 4, 3, 3), {"padding": 1}, kind=RECTIFIED)
     whole = case.run(cp, residual=cp.asarray(case.residual))
     monkeypatch.setattr(plan, "LIMIT", 2 * 6 * 7 * 20)
+    convolve.launches.cache_clear()
     assert plan.parts(plan.forward_sizes(case.g)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
     cut = case.check(cp, residual=True)
     np.testing.assert_array_equal(cut[0], whole[0])
+    convolve.launches.cache_clear()
 
 
 def test_an_image_that_is_too_large_is_refused():
@@ -492,17 +506,17 @@ def test_every_kernel_that_is_chosen_is_listed():
         family = plan.FAMILIES[kind]
         if not tiles.applies(family, z, math):
             family = "AS_IS"
-        kernel, blocks = convolve._kernel(z, tiles.tile(z, math), math, family)
-        assert 0 < blocks < 2**31
-        found.add(kernel.name)
+        for launch in convolve.launches(z, math, family, 0):
+            assert 0 < launch.grid < 2**31
+            found.add(launch.kernel.name)
     assert found <= listed
     assert {name.partition("<")[0] for name in listed - found} == {"conv2d_pack"}
 
 
 def test_blocks_cover_the_pixels():
     for z, math in itertools.product(some_sizes(), ("Fp32", "Tf32")):
-        chosen = tiles.tile(z, math)
-        blocks = convolve._blocks(z, chosen)
+        chosen, launches = tiles.tile(z, math), convolve.launches(z, math, "AS_IS", 0)
+        blocks = sum(launch.blocks for launch in launches)
         assert blocks * chosen.bm >= z.images * z.h_out * z.w_out
         assert chosen.block <= 256
         for family in tiles.ORDER:

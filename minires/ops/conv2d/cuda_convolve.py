@@ -3,8 +3,9 @@ the kernel that suits it, and what the kernel needs."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,46 +50,57 @@ def convolve(
         ShapeError: an image is too large for offsets of 32 bits.
     """
     operand = read(operand, z, math)
-    x, second, coefficients, kind = operand.x, operand.y, operand.coefficients, operand.kind
     residual, statistics = epilogue.residual, epilogue.statistics
-    chosen = tile(z, math)
-    slices = parts(z)
-    counts = [_blocks(z._replace(images=s.stop - s.start), chosen) for s in slices]
-    channels = z.groups * z.c_out
+    found = launches(z, math, FAMILIES[operand.kind], weights.shape[1])
     moments = None
     if statistics is not None:
-        moments = allocate((sum(counts), 2 * channels + 1), y.dtype, y)
-    done = 0
-    for images, count in zip(slices, counts):
-        part = z._replace(images=images.stop - images.start)
-        kernel, grid = _kernel(part, chosen, math, FAMILIES[kind])
-        arrays = [_cut(a, images, len(slices)) for a in (x, second, residual, y)]
-        own = _cut(moments, slice(done, done + count), len(slices))
-        kernel(
-            grid, arrays[0], arrays[1], coefficients, weights, bias, arrays[2], arrays[3], own,
-            struct(part, weights.shape[1]), np.int32(kind), np.int32(epilogue.relu),
+        blocks = sum([part.blocks for part in found])
+        moments = allocate((blocks, 2 * z.groups * z.c_out + 1), y.dtype, y)
+    kind, relu, done = np.int32(operand.kind), np.int32(epilogue.relu), 0
+    arrays = [operand.x, operand.y, residual, y]
+    for part in found:
+        x, x_y, other, out, own = *arrays, moments
+        if len(found) > 1:
+            x, x_y, other, out = [None if a is None else a[part.images] for a in arrays]
+            own = None if moments is None else moments[done : done + part.blocks]
+        part.kernel(
+            part.grid, x, x_y, operand.coefficients, weights, bias, other, out, own, part.struct,
+            kind, relu,
         )  # fmt: skip
-        done += count
+        done += part.blocks
     if moments is not None:
         combine_moments(moments, *statistics)
 
 
-def _cut(array: Any, images: slice, parts: int) -> Any:
-    """These images of an array, if the batch is cut into parts at all."""
-    return array if array is None or parts == 1 else array[images]
+class Launch(NamedTuple):
+    """What is launched for some images of a batch.
+
+    Attributes:
+        blocks: of pixels, each of which leaves its moments.
+        grid: blocks of threads.
+    """
+
+    images: slice
+    kernel: Kernel
+    blocks: int
+    grid: int
+    struct: Any
 
 
-def _blocks(z: Sizes, chosen: Any) -> int:
-    module: Any = cuda_patch if isinstance(chosen, Patch) else cuda_windows
-    return int(module.blocks(z, chosen))
-
-
-def _kernel(z: Sizes, chosen: Any, math: str, family: str) -> tuple[Kernel, int]:
-    """The kernel, and how many blocks of threads it takes."""
-    if isinstance(chosen, Patch):
-        return cuda_patch.kernel(math, chosen, family), cuda_patch.grid(z, chosen)
-    kernel = cuda_windows.kernel(math, chosen, vector(z, math), family)
-    return kernel, cuda_windows.grid(z, chosen)
+@functools.lru_cache(maxsize=1024)
+def launches(z: Sizes, math: str, family: str, pitch: int) -> list[Launch]:
+    """The launches of a convolution: one, or several where offsets of 32 bits do not reach."""
+    chosen, found = tile(z, math), []
+    for images in parts(z):
+        part = z._replace(images=images.stop - images.start)
+        if isinstance(chosen, Patch):
+            kernel = cuda_patch.kernel(math, chosen, family)
+            blocks, grid = cuda_patch.blocks(part, chosen), cuda_patch.grid(part, chosen)
+        else:
+            kernel = cuda_windows.kernel(math, chosen, vector(z, math), family)
+            blocks, grid = cuda_windows.blocks(part, chosen), cuda_windows.grid(part, chosen)
+        found.append(Launch(images, kernel, blocks, grid, struct(part, pitch)))
+    return found
 
 
 def instances() -> Iterator[Kernel]:

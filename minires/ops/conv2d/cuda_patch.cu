@@ -51,7 +51,6 @@ __global__ void __launch_bounds__((IMAGES * H * W / WM) * (BN / WN) * 32, 1)
       const int n = n0 + Tile::order(row % BN);
       copy_async<16>(b + (row * PITCH + 16 * pack), w + (n * g.pitch + row / BN * C + CHUNK * pack), n < g.c_out);
     }
-    copy_commit();
   }
   {  // the patch; a thread stays with four channels, and so with the coefficients of these
     constexpr int VEC = 4, PACKS = C / VEC, SIZE = VEC * int(sizeof(Entry)), TOGETHER = BYTES < 128 ? 8 : 1;

@@ -125,7 +125,6 @@ def parts(z: Sizes) -> list[slice]:
     return [slice(i, min(i + images, z.images)) for i in range(0, z.images, images)]
 
 
-@functools.lru_cache(maxsize=1024)
 def struct(z: Sizes, pitch: int) -> Any:
     """The sizes as the struct ``Conv``; ``pitch`` is that of the packed weights, in entries."""
     c = z.groups * z.c_out
