@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from cuda_stand_in import EVERYTHING, cuda_backend
 from cupy_stand_in import Array
+from gpu import REAL, gpu
 from small_net import batches, block, network, on_cpu
 
 import minires as mr
@@ -131,15 +132,14 @@ def test_what_is_captured_without_arguments_runs_where_its_state_is():
     same(found, [expected] * 4, exactly=True)
 
 
-def test_what_is_captured_works_on_one_device():
-    with cuda_backend():
-        net = network("cuda").eval()
-        call = mr.capture(lambda x: net(x.to("cuda")), net)
-        ((x, _),) = batches(1, "cpu")
-        with mr.no_grad():
-            call(x)
-            with pytest.raises(CaptureError, match="a function on one device, got a kernel on cud"):
-                call(x * 2)
+def test_what_is_captured_works_on_one_device(on_gpu):
+    net = network("cuda").eval()
+    call = mr.capture(lambda x: net(x.to("cuda")), net)
+    ((x, _),) = batches(1, "cpu")
+    with mr.no_grad():
+        call(x)
+        with pytest.raises(CaptureError, match="a function on one device, got a kernel on cud"):
+            call(x * 2)
 
 
 def test_gradients_of_a_captured_step_are_shortened_on_the_device():
@@ -241,8 +241,9 @@ def test_batch_norm_in_evaluation_goes_into_the_weights():
     np.testing.assert_allclose(other, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(REAL, reason="there is a GPU")
 def test_without_cupy_nothing_runs_on_a_gpu():
-    with cuda_backend():
+    with gpu():
         conv, _, x = block()
     with pytest.raises(DeviceError, match="expected CuPy for 'cuda'"):
         _ = conv(x)._array
@@ -252,7 +253,7 @@ def test_without_cupy_nothing_runs_on_a_gpu():
 
 
 @pytest.mark.parametrize("fusion", [True, False])
-def test_second_derivatives(fusion):
+def test_second_derivatives(fusion, on_gpu):
     def penalty(device):
         net = network(device)
         (batch,) = batches(1, device)
@@ -266,27 +267,25 @@ def test_second_derivatives(fusion):
 
     with mr.backend("numpy"):
         expected = penalty("cpu")
-    with cuda_backend():
-        if fusion:
+    if fusion:
+        found = penalty("cuda")
+    else:
+        with mr.no_fusion():
             found = penalty("cuda")
-        else:
-            with mr.no_fusion():
-                found = penalty("cuda")
-    same(found, expected, exactly=not fusion)
+    same(found, expected)
 
 
-def test_gradients_are_checked_by_numbers():
-    with cuda_backend():
-        mr.manual_seed(0)
-        conv, bn = nn.Conv2d(2, 2, 3, padding=1).double(), nn.BatchNorm2d(2).double()
-        conv.to("cuda"), bn.to("cuda")
-        x = mr.randn(2, 2, 3, 3, dtype="float64").to("cuda").requires_grad_()
-        report = check(lambda x: bn(conv(x)).relu() + x, x)
-        assert report.ok
-        assert report.backend == "cuda:0"
+def test_gradients_are_checked_by_numbers(on_gpu):
+    mr.manual_seed(0)
+    conv, bn = nn.Conv2d(2, 2, 3, padding=1).double(), nn.BatchNorm2d(2).double()
+    conv.to("cuda"), bn.to("cuda")
+    x = mr.randn(2, 2, 3, 3, dtype="float64").to("cuda").requires_grad_()
+    report = check(lambda x: bn(conv(x)).relu() + x, x)
+    assert report.ok
+    assert report.backend == "cuda:0"
 
 
-def test_writes_in_place_and_views():
+def test_writes_in_place_and_views(on_gpu):
     def values(device):
         x = mr.tensor(np.arange(12, dtype="f4").reshape(3, 4), device=device).requires_grad_()
         y = x * 1
@@ -305,56 +304,51 @@ def test_writes_in_place_and_views():
 
     with mr.backend("numpy"):
         expected = values("cpu")
-    with cuda_backend():
-        same(values("cuda"), expected, exactly=True)
+    same(values("cuda"), expected, exactly=True)
 
 
-def test_a_saved_tensor_that_was_written_is_an_error():
-    with cuda_backend():
-        x = mr.ones(3, device="cuda", requires_grad=True)
-        y = x * 2
-        z = y * y
-        y += 1
-        with pytest.raises(GraphError, match="changed in place"):
-            z.sum().backward()
+def test_a_saved_tensor_that_was_written_is_an_error(on_gpu):
+    x = mr.ones(3, device="cuda", requires_grad=True)
+    y = x * 2
+    z = y * y
+    y += 1
+    with pytest.raises(GraphError, match="changed in place"):
+        z.sum().backward()
 
 
-def test_hooks_and_kept_gradients():
-    with cuda_backend():
-        x = mr.ones(3, device="cuda", requires_grad=True)
-        y = x * 2
-        y.retain_grad()
-        seen = []
-        y.register_hook(lambda gradient: seen.append(gradient.device))
-        x.register_hook(lambda gradient: gradient * 3)
-        (y * y).sum().backward()
-        assert seen == [GPU]
-        assert on_cpu(y.grad).tolist() == [4, 4, 4]
-        assert on_cpu(x.grad).tolist() == [24, 24, 24]
-        y = x * 2
-        y.register_hook(lambda gradient: gradient.cpu())
-        with pytest.raises(DeviceError, match=r"hook: expected a gradient on cuda:0, got cpu"):
-            y.sum().backward()
+def test_hooks_and_kept_gradients(on_gpu):
+    x = mr.ones(3, device="cuda", requires_grad=True)
+    y = x * 2
+    y.retain_grad()
+    seen = []
+    y.register_hook(lambda gradient: seen.append(gradient.device))
+    x.register_hook(lambda gradient: gradient * 3)
+    (y * y).sum().backward()
+    assert seen == [GPU]
+    assert on_cpu(y.grad).tolist() == [4, 4, 4]
+    assert on_cpu(x.grad).tolist() == [24, 24, 24]
+    y = x * 2
+    y.register_hook(lambda gradient: gradient.cpu())
+    with pytest.raises(DeviceError, match=r"hook: expected a gradient on cuda:0, got cpu"):
+        y.sum().backward()
 
 
-def test_upstream_gradients():
-    with cuda_backend():
-        for upstream in ([1.0, 2.0], np.array([1, 2]), mr.tensor([1.0, 2.0], device="cuda").data):
-            x = mr.ones(2, device="cuda", requires_grad=True)
-            (x * 2).backward(upstream)
-            assert x.grad.device == GPU
-            assert on_cpu(x.grad).tolist() == [2, 4]
-        with pytest.raises(DeviceError, match=r"backward: expected a gradient on cuda:0, got cpu"):
-            (x * 2).backward(mr.ones(2))
+def test_upstream_gradients(on_gpu):
+    for upstream in ([1.0, 2.0], np.array([1, 2]), mr.tensor([1.0, 2.0], device="cuda").data):
+        x = mr.ones(2, device="cuda", requires_grad=True)
+        (x * 2).backward(upstream)
+        assert x.grad.device == GPU
+        assert on_cpu(x.grad).tolist() == [2, 4]
+    with pytest.raises(DeviceError, match=r"backward: expected a gradient on cuda:0, got cpu"):
+        (x * 2).backward(mr.ones(2))
 
 
-def test_the_first_nan_is_found():
-    with cuda_backend():
-        conv, bn, x = block()
-        with mr.detect_anomaly():
-            conv(x).sum().backward()
-            with pytest.raises(NaNError, match="Log made the first NaN"):
-                (bn(conv(x)) * 0 - 1).log()
-            zero = mr.zeros(2, device="cuda", requires_grad=True)
-            with pytest.raises(NaNError, match="first NaN of the backward pass"):
-                (zero.sqrt() * 0).sum().backward()
+def test_the_first_nan_is_found(on_gpu):
+    conv, bn, x = block()
+    with mr.detect_anomaly():
+        conv(x).sum().backward()
+        with pytest.raises(NaNError, match="Log made the first NaN"):
+            (bn(conv(x)) * 0 - 1).log()
+        zero = mr.zeros(2, device="cuda", requires_grad=True)
+        with pytest.raises(NaNError, match="first NaN of the backward pass"):
+            (zero.sqrt() * 0).sum().backward()
