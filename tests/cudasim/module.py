@@ -92,7 +92,8 @@ _conditions = contextvars.ContextVar("conditions", default=ALL_CONDITIONS[0])
 _counted: contextvars.ContextVar[tuple[int, dict[str, Counts]] | None] = contextvars.ContextVar(
     "counted", default=None
 )
-# Functions that return arrays which kernels may reach through addresses.
+# Functions that return the arrays that there are: those whose addresses a kernel gets in a struct,
+# or as a number, it may touch.
 reachable: list[Callable[[], Sequence[Any]]] = []
 
 
@@ -246,12 +247,13 @@ class RawKernel:
                 f"{self.name}: {len(args)} arguments for {len(self.signature)} parameters"
             )
         arrays: list[_Array] = []
+        addresses: set[int] = set()
         words = [
-            self._argument(i, sort, arg, arrays)
+            self._argument(i, sort, arg, arrays, addresses)
             for i, (sort, arg) in enumerate(zip(self.signature, args, strict=True))
         ]
-        for function in reachable:
-            arrays += [_reached(array) for array in function()]
+        if _conditions.get().checked:
+            arrays += _found(addresses)
         self._run(grid, block, shared_mem, words, arrays)
 
     def _check_limits(self, grid: tuple[int, ...], block: tuple[int, ...], dynamic: int) -> None:
@@ -307,7 +309,9 @@ class RawKernel:
             )
             raise LaunchError("CUDA_ERROR_INVALID_VALUE", text)
 
-    def _argument(self, i: int, sort: str, arg: Any, arrays: list[_Array]) -> np.ndarray:
+    def _argument(
+        self, i: int, sort: str, arg: Any, arrays: list[_Array], addresses: set[int]
+    ) -> np.ndarray:
         """The bytes that CuPy passes for an argument, as an array."""
 
         def refuse(what: str) -> None:
@@ -319,6 +323,7 @@ class RawKernel:
             if arg is None:
                 return np.zeros(1, np.uint64)
             if isinstance(arg, np.uint64):  # an address, as what replays launches passes it
+                addresses.add(int(arg))
                 return np.array([arg])
             memory = _interface(arg)
             if memory is None:
@@ -344,6 +349,7 @@ class RawKernel:
                 refuse(f"{type(arg).__name__}, not an array of one record")
             if arg.dtype.itemsize != int(sort[1:]):
                 refuse(f"a record of {arg.dtype.itemsize} bytes")
+            addresses |= _addresses(arg)
             return np.ascontiguousarray(arg).reshape(1)
         if not isinstance(arg, np.generic):
             refuse(f"Python's {type(arg).__name__} (CuPy passes 8 bytes: use NumPy's numbers)")
@@ -377,6 +383,26 @@ def _interface(array: Any) -> tuple[int, tuple[int, ...], np.dtype[Any], bool, b
         step *= size
     address, read_only = found["data"]
     return address, shape, dtype, contiguous or 0 in shape, read_only
+
+
+def _addresses(record: np.ndarray) -> set[int]:
+    """The numbers in a record that may be addresses: those of 64 bits without a sign."""
+    found: set[int] = set()
+    for name in record.dtype.names or ():
+        field = record[name]
+        if field.dtype.names:
+            found |= _addresses(field)
+        elif field.dtype == np.uint64:
+            found |= set(field.ravel().tolist())
+    return found
+
+
+def _found(addresses: set[int]) -> list[_Array]:
+    """The arrays of :data:`reachable` in which one of the addresses lies."""
+    if not addresses:
+        return []
+    arrays = [_reached(array) for function in reachable for array in function()]
+    return [a for a in arrays if any(0 <= at - (a.begin or 0) < a.bytes for at in addresses)]
 
 
 def _reached(array: Any) -> _Array:

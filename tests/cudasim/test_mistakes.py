@@ -191,6 +191,9 @@ def test_memory_reached_through_addresses():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cudasim.module, "reachable", [lambda: arrays])
             kernel((1,), (32,), (table,))
+            table["arrays"][0, 1] = 0
+            with pytest.raises(KernelError, match="misaligned or null address"):
+                kernel((1,), (32,), (table,))
     assert all((a == 1).all() for a in arrays)
 
 

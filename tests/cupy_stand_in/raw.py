@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cudasim
 import numpy as np
 
@@ -15,6 +17,19 @@ class _Address:
 
     def __init__(self, array):
         self.__cuda_array_interface__ = array.__cuda_array_interface__
+
+
+def _blocks():
+    """All memory that arrays are in: kernels may find it through addresses."""
+    facts = [
+        {"data": (block.ptr, False), "shape": (block.size,), "typestr": "|u1"}
+        for block in memory.live
+        if isinstance(block, memory.PooledMemory)
+    ]
+    return [SimpleNamespace(__cuda_array_interface__=fact) for fact in facts]
+
+
+cudasim.reachable.append(_blocks)
 
 
 class RawKernel:

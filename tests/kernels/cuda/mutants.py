@@ -14,12 +14,13 @@ import re
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cudasim
 import numpy as np
+from cases import Case
 from cupy_stand_in import cupy_installed
 
 import minires
@@ -27,8 +28,6 @@ from minires.kernels.cuda import source
 
 PACKAGE = Path(minires.__file__).parent
 PATIENCE = 120  # seconds, after which a mutant counts as one that never ends
-
-Case = Callable[[str], list[np.ndarray]]  # gets the device
 
 
 @dataclass(frozen=True)
@@ -174,33 +173,35 @@ def _reading(mutant: Mutant | None) -> Iterator[None]:
         source.text.cache_clear()
 
 
-def _differs(values: list[np.ndarray], expected: list[np.ndarray]) -> str:
+Expected = dict[Case, list[np.ndarray]]
+
+
+def _differs(values: list[np.ndarray], expected: list[np.ndarray], tolerance: float) -> str:
     for i, (value, right) in enumerate(zip(values, expected, strict=True)):
-        scale = 1e-4 if right.dtype == np.float32 else 1e-9
-        if not np.allclose(value, right, rtol=scale, atol=scale, equal_nan=True):
+        if not np.allclose(value, right, rtol=tolerance, atol=tolerance, equal_nan=True):
             return f"result {i} differs"
     return ""
 
 
-def _run(cases: dict[str, tuple[Case, list[np.ndarray]]]) -> tuple[str, str]:
+def _run(cases: Expected) -> tuple[str, str]:
     """What notices, and how; in this process."""
     conditions = sorted(cudasim.ALL_CONDITIONS, key=lambda c: not c.checked)
     with cupy_installed():
         for now in conditions:
-            for name, (case, expected) in cases.items():
+            for case, expected in cases.items():
                 try:
                     with cudasim.running(now):
-                        how = _differs(case("cuda"), expected)
+                        how = _differs(case.run("cuda"), expected, case.tolerance)
                 except cudasim.BuildError as error:
                     return "not compiled", str(error)
                 except (RuntimeError, ArithmeticError, ValueError, AssertionError) as error:
-                    return "checks", f"{name}, {now}: {error}"
+                    return "checks", f"{case.name}, {now}: {error}"
                 if how:
-                    return "values", f"{name}, {now}: {how}"
+                    return "values", f"{case.name}, {now}: {how}"
     return "", ""
 
 
-def attempt(mutant: Mutant | None, cases: dict[str, tuple[Case, list[np.ndarray]]]) -> Outcome:
+def attempt(mutant: Mutant | None, cases: Expected) -> Outcome:
     """Run the cases on a mutant, or on the sources as they are, in a process of their own."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -210,8 +211,6 @@ def attempt(mutant: Mutant | None, cases: dict[str, tuple[Case, list[np.ndarray]
             code = 1
             try:
                 os.setsid()  # so that a compiler that it started ends with it
-                if mutant:
-                    os.environ["CUSIM_CACHE"] = f"{folder}/builds"
                 with _reading(mutant):
                     report.write_bytes("\0".join(_run(cases)).encode())
                 code = 0
@@ -233,10 +232,14 @@ def attempt(mutant: Mutant | None, cases: dict[str, tuple[Case, list[np.ndarray]
         return Outcome(noticed, how, seconds)
 
 
-def with_expected(
-    cases: dict[str, Case], names: Sequence[str]
-) -> dict[str, tuple[Case, list[np.ndarray]]]:
-    """Cases by name, each with what the NumPy references make of it."""
+def with_expected(cases: Iterable[Case]) -> Expected:
+    """Cases, each with what the NumPy references make of it."""
     cudasim.build.runtime()  # once, for all the processes
     with minires.backend("numpy"):
-        return {name: (cases[name], cases[name]("cpu")) for name in names}
+        return {case: case.run("cpu") for case in cases}
+
+
+def cases_for(file: Path, expected: Expected) -> Expected:
+    """The cases that run kernels of a source."""
+    stems = {str(user.relative_to(PACKAGE)) for user in users(file)}
+    return {case: right for case, right in expected.items() if stems.intersection(case.files)}
