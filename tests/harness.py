@@ -81,9 +81,10 @@ def ones(*shape, **options):
 
 
 def host(value):
-    """The values of a tensor, or of an array of any device, as an array of NumPy's."""
+    """The values of a tensor, or of an array of any device, as an array of NumPy's; a number as it
+    is."""
     array = value._array if isinstance(value, mr.Tensor) else value
-    return array if isinstance(array, np.ndarray) else array.get()
+    return array.get() if hasattr(array, "get") else array
 
 
 def there(array):

@@ -41,7 +41,7 @@ def batches(count, device):
 
 def on_cpu(value):
     """The values of a tensor or of an array of any device."""
-    return np.asarray(value) if np.isscalar(value) else host(value)
+    return np.asarray(host(value))
 
 
 def block(device="cuda"):
