@@ -90,9 +90,12 @@ def cp():
 def many(monkeypatch):
     """Few pixels are enough for the large tiles."""
     monkeypatch.setattr(tiles, "FEW", 0)
-    tiles.tile.cache_clear()
+    monkeypatch.setattr(tiles, "FEW_PATCHES", 0)
+    for memory in (tiles.tile, convolve.launches):
+        memory.cache_clear()
     yield
-    tiles.tile.cache_clear()
+    for memory in (tiles.tile, convolve.launches):
+        memory.cache_clear()
 
 
 @contextlib.contextmanager
@@ -198,6 +201,14 @@ def test_geometries_in_float64(cp, name):
 def test_tiles(cp, many, case):
     math, kind, *sizes = case
     Case(*sizes, math, kind).check(cp, residual=True)
+
+
+@pytest.mark.parametrize("math", ["Fp32", "Tf32", "Bf16"])
+@pytest.mark.parametrize("c", [16, 32, 64])
+def test_patches_of_few_pixels(cp, c, math):
+    """Their sums are split among groups of warps."""
+    kind = RECTIFIED if math == "Fp32" else PLAIN
+    Case((1, c, 5, 8), (c + 4, c, 3, 3), {"padding": 1}, math, kind).check(cp, residual=True)
 
 
 @pytest.mark.parametrize("kind", range(1, 6), ids=KINDS[1:])
@@ -429,6 +440,9 @@ ORDERS = {
     "windows": ("Fp32", RECTIFIED, (1, 8, 6, 7), (20, 8, 3, 3), {"padding": 1}),
     "stages": ("Tf32", PLAIN, (1, 36, 6, 7), (20, 36, 3, 3), {"padding": 1}),
     "stem": ("Fp32", PLAIN, (1, 3, 8, 9), (16, 3, 3, 3), {"padding": 1}),
+    "patch_few": ("Fp32", RECTIFIED, (1, 16, 8, 8), (16, 16, 3, 3), {"padding": 1}),
+}
+MANY_ORDERS = {
     "patch": ("Bf16", RECTIFIED, (1, 16, 8, 32), (16, 16, 3, 3), {"padding": 1}),
     "patch_copies": ("Tf32", PLAIN, (1, 16, 8, 32), (16, 16, 3, 3), {"padding": 1}),
 }
@@ -438,7 +452,17 @@ ORDERS = {
 @pytest.mark.parametrize("name", ORDERS)
 def test_the_order_of_threads_and_the_moment_of_copies_do_not_show(cp, name):
     """Nor do races, or accesses outside of arrays, happen."""
-    math, kind, *sizes = ORDERS[name]
+    check_orders(cp, ORDERS[name])
+
+
+@simulated
+@pytest.mark.parametrize("name", MANY_ORDERS)
+def test_nor_do_they_in_patches(cp, many, name):
+    check_orders(cp, MANY_ORDERS[name])
+
+
+def check_orders(cp, case):
+    math, kind, *sizes = case
     case = Case(*sizes, math, kind)
     results = []
     for conditions in cudasim.ALL_CONDITIONS:
@@ -454,29 +478,37 @@ BANKS = {
     **{name: TILES[name] for name in ("patch_32", "patch_64", "tf32_patch_64", "bf16_patch_32")},
     "small": ORDERS["windows"],
     "patch_16": TILES["patch_16"],
-    "tf32_patch_16": ORDERS["patch_copies"],
-    "bf16_patch_16": ORDERS["patch"],
+    "tf32_patch_16": MANY_ORDERS["patch_copies"],
+    "bf16_patch_16": MANY_ORDERS["patch"],
 }
 
 
 @simulated
 @pytest.mark.parametrize("name", BANKS)
-def test_shared_memory_has_no_conflicts(cp, many, name, monkeypatch):
+def test_shared_memory_has_no_conflicts(cp, many, name):
     """And global memory is read and written in whole sectors."""
-    math, kind, x, w, options = BANKS[name]
-    x, w = (1, max(x[1], 32 if "patch" not in name else 0), *x[2:]), (-(-w[0] // 16) * 16, *w[1:])
-    case = Case(x, (w[0], x[1], *w[2:]), options, math, kind)
+    check_banks(cp, BANKS[name])
+
+
+@simulated
+@pytest.mark.parametrize("c", [16, 32, 64])
+@pytest.mark.parametrize("math", ["Fp32", "Tf32", "Bf16"])
+def test_nor_has_it_where_pixels_are_few(cp, c, math):
+    check_banks(cp, (math, RECTIFIED, (1, c, 8, 8), (c, c, 3, 3), {"padding": 1}))
+
+
+def check_banks(cp, case):
+    math, kind, x, w, options = case
+    c_in, c_out = -(-x[1] // 16) * 16, -(-w[0] // 16) * 16  # whole lines of memory
+    case = Case((x[0], c_in, *x[2:]), (c_out, c_in, *w[2:]), options, math, kind)
     with cudasim.counting() as counts:
         case.run(cp, statistics=None)
-    shared = [
-        counts[k]
-        for k in ("shared load", "shared store", "ldmatrix", "async to shared")
-        if k in counts
-    ]
-    assert sum(c.instructions for c in shared) > 100
-    assert [c.excess for c in shared] == [1.0] * len(shared)
-    for kind_of_access in ("async from global", "global store"):
-        assert counts[kind_of_access].excess <= 1.1
+    kinds = ("shared load", "shared store", "ldmatrix", "async to shared")
+    shared = {kind: counts[kind] for kind in kinds if kind in counts}
+    assert sum(c.instructions for c in shared.values()) > 50
+    assert {kind: c.excess for kind, c in shared.items()} == dict.fromkeys(shared, 1.0)
+    for kind in ("async from global", "global store"):
+        assert counts[kind].excess <= 1.1
 
 
 # **** the table ****
@@ -530,6 +562,8 @@ def test_blocks_cover_the_pixels():
         ((128, 16, 32, 32), (32, 16, 3, 3), {"padding": 1, "stride": 2}, "small", "small"),
         ((64, 64, 56, 56), (256, 64, 1, 1), {}, "wide", "wide"),
         ((64, 256, 56, 56), (64, 256, 1, 1), {}, "narrow", "narrow"),
+        ((128, 64, 8, 8), (64, 64, 3, 3), {"padding": 1}, "patch", "patch"),
+        ((1, 64, 8, 8), (64, 64, 3, 3), {"padding": 1}, "few", "few"),
         ((64, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, "patch", "patch"),
         ((64, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, "small", "small"),
         ((64, 3, 224, 224), (64, 3, 7, 7), {"padding": 3, "stride": 2}, "narrow", "narrow"),
@@ -539,7 +573,8 @@ def test_the_table(x, w, options, fp32, tf32):
     z = plan.forward_sizes(geometry(x, w, options))
     for math, expected in (("Fp32", fp32), ("Tf32", tf32)):
         chosen = tiles.tile(z, math)
-        name = next((n for (m, n), t in tiles.WINDOWS.items() if (m, t) == (math, chosen)), "patch")
+        name = "few" if getattr(chosen, "split", 1) > 1 else "patch"
+        name = next((n for (m, n), t in tiles.WINDOWS.items() if (m, t) == (math, chosen)), name)
         assert name == expected
 
 

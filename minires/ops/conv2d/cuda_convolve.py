@@ -95,10 +95,9 @@ def launches(z: Sizes, math: str, family: str, pitch: int) -> list[Launch]:
         part = z._replace(images=images.stop - images.start)
         if isinstance(chosen, Patch):
             kernel = cuda_patch.kernel(math, chosen, family)
-            blocks, grid = cuda_patch.blocks(part, chosen), cuda_patch.grid(part, chosen)
         else:
             kernel = cuda_windows.kernel(math, chosen, vector(z, math), family)
-            blocks, grid = cuda_windows.blocks(part, chosen), cuda_windows.grid(part, chosen)
+        blocks, grid = chosen.blocks(part), chosen.grid(part)
         found.append(Launch(images, kernel, blocks, grid, struct(part, pitch)))
     return found
 

@@ -14,13 +14,16 @@
 // All weights lie beside it, (9, BN, C). A prologue is applied to each number once, not nine times,
 // and between the copies and the sums stands a single barrier.
 //
+// Where there are few pixels, blocks are small, and the sum of each is split among SPLIT groups of warps:
+// each does one row of taps, and the first group adds what the others found.
+//
 // Pixels and weights are padded (tile.cuh): PITCH bytes apart, 16 more than their C entries.
 #include "cuda_conv.cuh"
 
 // Parameters as those of conv2d_windows; the convolution has C input channels, one group, stride and
 // dilation 1. A block does IMAGES x H x W output pixels, those of them that there are, and BN channels.
-template <class Math, int C, int BN, int IMAGES, int H, int W, int WM, int WN, int FAMILY>
-__global__ void __launch_bounds__((IMAGES * H * W / WM) * (BN / WN) * 32, 1)
+template <class Math, int C, int BN, int IMAGES, int H, int W, int WM, int WN, int SPLIT, int FAMILY>
+__global__ void __launch_bounds__((IMAGES * H * W / WM) * (BN / WN) * 32 * SPLIT, 1)
     conv2d_patch(const typename Math::T* __restrict__ x, const typename Math::T* __restrict__ x_y,
                  const typename Math::T* __restrict__ k, const typename Math::Entry* __restrict__ w,
                  const typename Math::T* __restrict__ bias, const typename Math::T* __restrict__ residual,
@@ -28,14 +31,16 @@ __global__ void __launch_bounds__((IMAGES * H * W / WM) * (BN / WN) * 32, 1)
                  int relu) {
   typedef typename Math::T T;
   typedef typename Math::Entry Entry;
-  constexpr int BM = IMAGES * H * W, THREADS = (BM / WM) * (BN / WN) * 32;
+  constexpr int BM = IMAGES * H * W, GROUP = (BM / WM) * (BN / WN) * 32, THREADS = GROUP * SPLIT;
   constexpr int BYTES = C * int(sizeof(Entry)), PITCH = BYTES + 16;
   constexpr int ACROSS = W + 2, DOWN = H + 2, PIXELS = IMAGES * DOWN * ACROSS;
+  static_assert(SPLIT == 1 || SPLIT == 3, "rows of taps");
   static_assert(BYTES % 32 == 0 && W % 8 == 0 && BM % WM == 0 && BN % WN == 0, "whole fragments");
   typedef WarpTile<Math, WM, WN, 64> Tile;
   extern __shared__ __align__(128) unsigned char memory[];
 
-  const int warp = threadIdx.x / 32, warp_m = warp % (BM / WM), warp_n = warp / (BM / WM);
+  const int split = threadIdx.x / GROUP;  // which of the groups of warps this is
+  const int warp = threadIdx.x % GROUP / 32, warp_m = warp % (BM / WM), warp_n = warp / (BM / WM);
   const int blocks_n = (g.c_out + BN - 1) / BN, block_n = blockIdx.x % blocks_n, block_m = blockIdx.x / blocks_n;
   const int tiles_w = (g.w_out + W - 1) / W, tiles_h = (g.h_out + H - 1) / H, n0 = block_n * BN;
   const int q0 = block_m % tiles_w * W, p0 = block_m / tiles_w % tiles_h * H;
@@ -90,10 +95,26 @@ __global__ void __launch_bounds__((IMAGES * H * W / WM) * (BN / WN) * 32, 1)
   auto window = [](int m) { return (m / W / H * DOWN + m / W % H) * ACROSS + m % W; };
   Tile tile;
   tile.template start_padded<PITCH>(a, b, threadIdx.x % 32, window, warp_m * WM, warp_n * WN);
-  int by_a = 0, by_b = 0;
-  _Pragma("unroll 1") for (int r = 0; r < 3; ++r, by_a += (ACROSS - 3) * PITCH)
+  constexpr int TAP_ROWS = 3 / SPLIT;
+  int by_a = split * TAP_ROWS * ACROSS * PITCH, by_b = split * TAP_ROWS * 3 * BN * PITCH;
+  _Pragma("unroll 1") for (int r = 0; r < TAP_ROWS; ++r, by_a += (ACROSS - 3) * PITCH)
     _Pragma("unroll 1") for (int s = 0; s < 3; ++s, by_a += PITCH, by_b += BN * PITCH)
       tile.template add_padded<PITCH, BYTES>(by_a, by_b, window);
+
+  if (SPLIT > 1) {  // the sums of the other groups, by way of shared memory, in their order
+    constexpr int SUMS = Tile::ROWS * Tile::COLS;
+    static_assert((SPLIT - 1) * SUMS * GROUP * int(sizeof(T)) <= PIXELS * PITCH + 9 * BN * PITCH, "there is room");
+    T* sums = reinterpret_cast<T*>(memory) + threadIdx.x % GROUP;
+    __syncthreads();  // nobody reads the patch any more
+    if (split > 0)
+      UNROLL for (int e = 0; e < SUMS; ++e)
+        sums[((split - 1) * SUMS + e) * GROUP] = tile.sum[e / Tile::COLS][e % Tile::COLS];
+    __syncthreads();
+    if (split > 0) return;  // barriers below are for those that are left
+    UNROLL for (int other = 0; other < SPLIT - 1; ++other)
+      UNROLL for (int e = 0; e < SUMS; ++e)
+        tile.sum[e / Tile::COLS][e % Tile::COLS] += sums[(other * SUMS + e) * GROUP];
+  }
 
   const int row0 = warp_m * WM + Tile::lane_row(threadIdx.x % 32), column0 = n0 + warp_n * WN;
   auto place = [&](int i, int& image, int& p, int& q) {

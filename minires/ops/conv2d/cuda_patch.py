@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...kernels.cuda.kernel import Kernel
-from .cuda_plan import Sizes, operations
+from .cuda_plan import operations
 from .cuda_tiles import ORDER, PATCHES, Patch, shared_of
 
 _SOURCE = Path(__file__).with_suffix(".cu")
@@ -20,17 +20,9 @@ def kernel(math: str, tile: Patch, family: str) -> Kernel:
     return Kernel(_SOURCE, name, tile.block, shared_of(tile, math, family), operations)
 
 
-def blocks(z: Sizes, tile: Patch) -> int:
-    """Blocks of pixels."""
-    return -(-z.images // tile.images) * -(-z.h_out // tile.h) * -(-z.w_out // tile.w)
-
-
-def grid(z: Sizes, tile: Patch) -> int:
-    return blocks(z, tile) * -(-z.c_out // tile.bn)
-
-
 def instances() -> Iterator[Kernel]:
     """Every instance that a convolution may ask for."""
-    for (math, _), tile in PATCHES.items():
-        for family in ORDER:
-            yield kernel(math, tile, family)
+    for (math, _), found in PATCHES.items():
+        for tile in found:
+            for family in ORDER if tile.split == 1 else ORDER[:2]:
+                yield kernel(math, tile, family)

@@ -16,6 +16,7 @@ import numpy as np
 from .cuda_plan import ENTRY, Sizes
 
 FEW = 264  # blocks that occupy a large GPU twice over: with fewer, tiles become smaller
+FEW_PATCHES = 132  # the same of patches: blocks that occupy it once
 WASTE = 1.6  # a patch may do so many times the pixels that there are
 
 
@@ -33,9 +34,18 @@ class Windows(NamedTuple):
     def block(self) -> int:
         return self.bm // self.wm * (self.bn // self.wn) * 32
 
+    def blocks(self, z: Sizes) -> int:
+        """Blocks of pixels."""
+        return -(-z.images * z.h_out * z.w_out // self.bm)
+
+    def grid(self, z: Sizes) -> int:
+        """Blocks of threads."""
+        return self.blocks(z) * -(-z.c_out // self.bn) * z.groups
+
 
 class Patch(NamedTuple):
-    """A tile of :mod:`.cuda_patch`: C input channels, BN, IMAGES x H x W pixels, WM, WN."""
+    """A tile of :mod:`.cuda_patch`: C input channels, BN, IMAGES x H x W pixels, WM, WN, and groups
+    of warps that split the sums."""
 
     c: int
     bn: int
@@ -44,6 +54,7 @@ class Patch(NamedTuple):
     w: int
     wm: int
     wn: int
+    split: int = 1
 
     @property
     def bm(self) -> int:
@@ -51,7 +62,15 @@ class Patch(NamedTuple):
 
     @property
     def block(self) -> int:
-        return self.bm // self.wm * (self.bn // self.wn) * 32
+        return self.bm // self.wm * (self.bn // self.wn) * 32 * self.split
+
+    def blocks(self, z: Sizes) -> int:
+        """Blocks of pixels."""
+        return -(-z.images // self.images) * -(-z.h_out // self.h) * -(-z.w_out // self.w)
+
+    def grid(self, z: Sizes) -> int:
+        """Blocks of threads."""
+        return self.blocks(z) * -(-z.c_out // self.bn)
 
 
 ORDER = ("AS_IS", "AFFINE", "BACKWARD")  # of what is said by family
@@ -72,16 +91,19 @@ WINDOWS = {
     ("Fp64", SMALL): Windows(64, 32, 32, 16),
 }
 ODD = (NARROW, SIXTEEN)  # for channels that do not come in fours, which are copied in smaller packs
+# Of each the largest first: of those with enough blocks the first one is taken, else the last.
+_FEW = {c: Patch(c, 16, 1, 2 if c == 64 else 4, 8, 16, 16, 3) for c in (16, 32, 64)}
+_TENSOR = {
+    16: (Patch(16, 16, 1, 8, 32, 64, 16), _FEW[16]),
+    32: (Patch(32, 32, 1, 8, 16, 32, 32), _FEW[32]),
+    64: (Patch(64, 64, 2, 8, 8, 64, 32), Patch(64, 32, 1, 8, 8, 32, 16), _FEW[64]),
+}
 PATCHES = {
-    ("Fp32", 16): Patch(16, 16, 1, 8, 32, 128, 16),
-    ("Fp32", 32): Patch(32, 32, 1, 8, 16, 64, 32),
-    ("Fp32", 64): Patch(64, 32, 1, 8, 8, 32, 32),
-    ("Tf32", 16): Patch(16, 16, 1, 8, 32, 64, 16),
-    ("Tf32", 32): Patch(32, 32, 1, 8, 16, 32, 32),
-    ("Tf32", 64): Patch(64, 64, 2, 8, 8, 64, 32),
-    ("Bf16", 16): Patch(16, 16, 1, 8, 32, 64, 16),
-    ("Bf16", 32): Patch(32, 32, 1, 8, 16, 32, 32),
-    ("Bf16", 64): Patch(64, 64, 2, 8, 8, 64, 32),
+    ("Fp32", 16): (Patch(16, 16, 1, 8, 32, 128, 16), _FEW[16]),
+    ("Fp32", 32): (Patch(32, 32, 1, 8, 16, 64, 32), _FEW[32]),
+    ("Fp32", 64): (Patch(64, 32, 1, 8, 8, 32, 32), _FEW[64]),
+    **{("Tf32", c): found for c, found in _TENSOR.items()},
+    **{("Bf16", c): found for c, found in _TENSOR.items()},
 }
 
 
@@ -98,14 +120,16 @@ def whole(math: str) -> int:
 def patch_tile(z: Sizes, math: str) -> Patch | None:
     """The patch for a convolution: 3 x 3 taps that lie side by side, of 16, 32 or 64 channels, and
     images that it divides well; else None."""
-    found = PATCHES.get((math, z.c_in))
     options = (z.groups, z.k_h, z.k_w, z.s_h, z.s_w, z.d_h, z.d_w)
-    if found is None or options != (1, 3, 3, 1, 1, 1, 1):
-        return None
-    if -(-z.c_out // found.bn) > 2:  # each block of channels would copy the patch again
-        return None
-    done = -(-z.h_out // found.h) * found.h * -(-z.w_out // found.w) * found.w
-    return found if done <= WASTE * z.h_out * z.w_out else None
+    if options != (1, 3, 3, 1, 1, 1, 1) or z.c_out > 2 * max(z.c_in, 32):
+        return None  # each block of channels copies the patch again: not for many of them
+    found = PATCHES.get((math, z.c_in), ())
+    for patch in found:
+        done = -(-z.h_out // patch.h) * patch.h * -(-z.w_out // patch.w) * patch.w
+        enough = patch.grid(z) >= FEW_PATCHES or patch is found[-1]
+        if enough and done <= WASTE * z.h_out * z.w_out:
+            return patch
+    return None
 
 
 def windows_name(z: Sizes, math: str) -> str:
@@ -135,9 +159,10 @@ def applies(family: str, z: Sizes, math: str) -> bool:
     """Whether the kernel applies a family of prologues while it reads, or wants its values written
     first. It pays where a number is read once, or a few times: what a batch norm makes of an image
     everywhere but in the tiles for odd sizes; its gradient, which reads two arrays, for kernels of
-    one tap and in a patch."""
-    if family == "AS_IS" or patch_tile(z, math) is not None:
-        return True
+    one tap and in a patch of many pixels."""
+    patch = patch_tile(z, math)
+    if family == "AS_IS" or patch is not None:
+        return family != "BACKWARD" or patch is None or patch.split == 1
     if vector(z, math) < whole(math) or windows_name(z, math) == SIXTEEN:
         return False
     return family == "AFFINE" or z.k_h * z.k_w == 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...kernels.cuda.kernel import Kernel
-from .cuda_plan import Sizes, operations
+from .cuda_plan import operations
 from .cuda_tiles import ODD, ORDER, SIXTEEN, WINDOWS, Windows, shared_of, whole
 
 _SOURCE = Path(__file__).with_suffix(".cu")
@@ -20,15 +20,6 @@ def kernel(math: str, tile: Windows, vector: int, family: str) -> Kernel:
     numbers = (*tile[:4], tile.rows[which], vector, family, tile.stages[which])
     name = f"conv2d_windows<{math},{','.join(map(str, numbers))}>"
     return Kernel(_SOURCE, name, tile.block, shared_of(tile, math, family), operations)
-
-
-def blocks(z: Sizes, tile: Windows) -> int:
-    """Blocks of pixels."""
-    return -(-z.images * z.h_out * z.w_out // tile.bm)
-
-
-def grid(z: Sizes, tile: Windows) -> int:
-    return blocks(z, tile) * -(-z.c_out // tile.bn) * z.groups
 
 
 def instances() -> Iterator[Kernel]:
