@@ -39,11 +39,6 @@ def forward_taps(g: Conv2dGeometry) -> Taps:
     return Taps(0, 1, g.k_h, 0, 1, g.k_w)
 
 
-def flipped_taps(g: Conv2dGeometry) -> Taps:
-    """All taps, from the last to the first."""
-    return Taps(g.k_h - 1, -1, g.k_h, g.k_w - 1, -1, g.k_w)
-
-
 @functools.cache
 def _kernel(math: str, transposed: bool) -> Kernel:
     return Kernel(_SOURCE, f"conv2d_pack<{math},{str(transposed).lower()}>", 256)

@@ -96,17 +96,6 @@ def forward_sizes(g: Conv2dGeometry) -> Sizes:
     )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=1024)
-def input_sizes(g: Conv2dGeometry) -> Sizes:
-    """The sizes of gx, the input gradient of a convolution of stride 1: gy is convolved with the
-    taps from the last to the first, and padded by what is left of their reach."""
-    f = forward_sizes(g)
-    return Sizes(
-        f.images, f.h_out, f.w_out, f.c_out, f.h_in, f.w_in, f.c_in, f.groups, f.k_h, f.k_w, 1, 1,
-        f.d_h * (f.k_h - 1) - f.p_h, f.d_w * (f.k_w - 1) - f.p_w, f.d_h, f.d_w, f.h_in, f.w_in,
-    )  # fmt: skip
-
-
 def parts(z: Sizes) -> list[slice]:
     """The batch in parts whose arrays have offsets of 32 bits: slices of its images.
 
