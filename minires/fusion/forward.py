@@ -9,17 +9,19 @@ from ..autograd import Context, Lazy, Variable, call, copied, current, is_grad_e
 from ..autograd.lazy import computing
 from ..device import backend_module, backend_name, kernels
 from ..kernels.epilogue import NOTHING, Epilogue
-from ..kernels.operand import KINDS, NORMALISED, RECTIFIED, Operand
+from ..kernels.operand import KINDS, NORMALISED, POOLED, RECTIFIED, Operand
 from ..kernels.packed import PackedWeights
 from ..memory import allocate
 from ..ops.checks import nhwc
 from ..ops.conv2d.op import Conv2dGeometry
 from ..ops.layout import channels_last
+from ..ops.max_pool2d.op import MaxPool2dGeometry, pooled
 
 
 def takes(x: Variable, kind: str) -> bool:
-    """Whether the kernels that serve this tensor take a kind of prologue or epilogue, one of
-    ``minires.kernels.operand.PROLOGUES`` or ``minires.kernels.epilogue.EPILOGUES``."""
+    """Whether the kernels that serve this tensor take something over from their neighbours: a kind
+    of prologue or epilogue, one of ``minires.kernels.operand.PROLOGUES`` or
+    ``minires.kernels.epilogue.EPILOGUES``; or ``POOLED``."""
     lazy = x._lazy
     if lazy is None:
         return x.dtype.kind == "f" and kind in _fuses(backend_name(x._array))
@@ -319,3 +321,13 @@ def add(ctx: Context, x: Any, y: Any) -> Any:
             ctx.shapes = x.shape, y.shape
             return Variable._defer(total)
     return None
+
+
+def max_pool2d(ctx: Context, x: Any, geometry: MaxPool2dGeometry) -> Any:
+    """Read a normalised input with its prologue: behind a network's stem it is the largest array of
+    all, and nobody else may want it."""
+    lazy = lazy_of(x)
+    if not isinstance(lazy, LazyBatchNorm) or not takes(x, POOLED):
+        return None
+    operand = lazy.operand()
+    return None if operand is None else Variable._wrap(pooled(ctx, operand, geometry))

@@ -14,6 +14,7 @@ from ..autograd.engine import Rule, use
 from ..ops.batch_norm.op import BatchNorm, BatchNormStatistics
 from ..ops.conv2d.op import Conv2d
 from ..ops.elementwise import Add
+from ..ops.max_pool2d.op import MaxPool2d
 from ..ops.relu.op import ReLU
 from . import backward, forward
 
@@ -23,6 +24,7 @@ FORWARD: Mapping[Any, Rule] = {
     BatchNorm: forward.batch_norm,
     ReLU: forward.relu,
     Add: forward.add,
+    MaxPool2d: forward.max_pool2d,
 }
 BACKWARD: Mapping[Any, Rule] = {
     Conv2d: backward.conv2d,

@@ -30,6 +30,7 @@ import numpy as np
 PLAIN, NORMALISED, RECTIFIED, GRADIENT, GATED, PASSED = range(6)
 KINDS = ("plain", "normalised", "rectified", "gradient", "gated", "passed")
 PROLOGUES = frozenset(KINDS[1:])
+POOLED = "pooled"  # a backend's max pooling reads operands too: those of a forward pass
 MEAN, SCALE, SHIFT, SHARE, SLOPE = range(5)  # rows of the coefficients
 
 

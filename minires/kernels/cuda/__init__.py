@@ -14,9 +14,9 @@ from typing import Any
 
 from ...device import cupy
 from ..epilogue import EPILOGUES
-from ..operand import PROLOGUES, Operand
+from ..operand import POOLED, PROLOGUES, Operand
 
-fuses = PROLOGUES | EPILOGUES
+fuses = PROLOGUES | EPILOGUES | {POOLED}
 
 
 def allocate(shape: tuple[int, ...], dtype: Any) -> Any:

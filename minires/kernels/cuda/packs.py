@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...errors import ShapeError, message
 from .struct import record
 
 THREADS = 256  # of a block
@@ -83,3 +84,24 @@ def split(multiple: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
         return
     for begin in range(0, m, rows):
         yield tuple([None if a is None else a[begin : begin + rows] for a in arrays])
+
+
+def split_images(op: str, *arrays: Any) -> Iterator[tuple[Any, ...]]:
+    """The arrays (n, ...) of one n, of which a kernel reads and writes whole images, in parts of
+    images that one launch can reach.
+
+    Raises:
+        ShapeError: a single image is too large.
+    """
+    largest = max(arrays, key=lambda array: array.size)
+    n = len(largest)
+    image = largest.size // max(n, 1)
+    if image > MOST:
+        context = f"shape {largest.shape}, channels last"
+        raise ShapeError(message(op, f"images of at most {MOST} entries on a GPU", image, context))
+    images = MOST // max(image, 1)
+    if n <= images:  # nearly always
+        yield arrays
+        return
+    for begin in range(0, n, images):
+        yield tuple([array[begin : begin + images] for array in arrays])

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.numba.allocator import allocate
 from ...kernels.numba.kernel import kernel
-from ...kernels.numba.prologue import clear
+from ...kernels.numba.prologue import clear, write
 from ...kernels.numba.simd import (
     lanes_of,
     load,
@@ -23,6 +24,7 @@ from ...kernels.numba.simd import (
     where_equal,
     whole,
 )
+from ...kernels.operand import Operand
 from .op import MaxPool2dGeometry
 
 
@@ -99,7 +101,11 @@ def _both(tables: Any, g: MaxPool2dGeometry) -> Any:
 
 
 def max_pool2d_fwd(x: Any, y: Any, index: Any, g: MaxPool2dGeometry) -> None:
-    """Fill y (n, h_out, w_out, c) and index, the places h * w_in + w of the maxima."""
+    """Fill y (n, h_out, w_out, c) and index, the places h * w_in + w of the maxima. x is an array;
+    an Operand is written out first, for a pixel lies in several windows."""
+    if isinstance(x, Operand):
+        operand, x = x, allocate(x.x.shape, x.x.dtype)
+        write(operand, x)
     sizes = (g.h_in, g.w_in, g.h_out, g.w_out, g.c)
     _fwd(g.n * g.h_out, x, *_both(_windows, g), *g.dilation, *sizes, y, index)
 

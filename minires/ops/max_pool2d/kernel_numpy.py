@@ -1,6 +1,7 @@
 """Max pooling, the reference: one comparison of whole images per tap.
 
-Activations are buffers (n, h, w, c); of complex values the real parts are compared.
+Activations are buffers (n, h, w, c), of which x may be an Operand; of complex values the real parts
+are compared.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.operand import as_operand
 from .op import MaxPool2dGeometry
 
 
 def max_pool2d_fwd(x: Any, y: Any, index: Any, g: MaxPool2dGeometry) -> None:
     """Fill y (n, h_out, w_out, c) and index, the places h * w_in + w of the maxima."""
+    x = as_operand(x).values()
     index[...] = -1
     i, j = np.arange(g.h_out), np.arange(g.w_out)
     for u in range(g.kernel[0]):

@@ -16,6 +16,7 @@ from ...arguments import flag, pair
 from ...autograd import Context, Function, switch
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
+from ...kernels.operand import as_operand
 from ...memory import allocate
 from ...tensor import Tensor
 from ..checks import Pair, images, memoised, nhwc, real
@@ -107,17 +108,23 @@ class MaxPool2d(Function):
 
     @staticmethod
     def forward(ctx: Context, x: Any, geometry: MaxPool2dGeometry) -> Any:
-        g = ctx.geometry = geometry
-        y = allocate((g.n, g.h_out, g.w_out, g.c), x.dtype, x)
-        index = allocate(y.shape, np.int32, x)
-        kernels("max_pool2d", x).max_pool2d_fwd(nhwc(x), y, index, g)
-        ctx.save_constants(index)
-        switch("max_pool2d", lambda: index)
-        return y.transpose(0, 3, 1, 2)
+        return pooled(ctx, nhwc(x), geometry)
 
     @staticmethod
     def backward(ctx: Context, gy: Tensor) -> Any:
         return MaxPool2dInput.apply(channels_last(gy), ctx.constants[0], ctx.geometry), None
+
+
+def pooled(ctx: Context, x: Any, geometry: MaxPool2dGeometry) -> Any:
+    """y of :class:`MaxPool2d`, from x as its kernel reads it: a buffer, or an operand over one."""
+    g = ctx.geometry = geometry
+    array = as_operand(x).x
+    y = allocate((g.n, g.h_out, g.w_out, g.c), array.dtype, array)
+    index = allocate(y.shape, np.int32, array)
+    kernels("max_pool2d", array).max_pool2d_fwd(x, y, index, g)
+    ctx.save_constants(index)
+    switch("max_pool2d", lambda: index)
+    return y.transpose(0, 3, 1, 2)
 
 
 class MaxPool2dInput(Function):
