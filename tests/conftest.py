@@ -114,11 +114,11 @@ def device(request):
 
 
 def pytest_collection_modifyitems(config, items):
-    """On a GPU a test runs the cases that its mark ``cuda_cases`` leaves: kernels are compiled for
+    """On a GPU a test runs the cases that its mark ``gpu_cases`` leaves: kernels are compiled for
     each of them, and simulated where there is no GPU."""
     dropped = []
     for item in items:
-        mark = item.get_closest_marker("cuda_cases")
+        mark = item.get_closest_marker("gpu_cases")
         if mark is None or "cuda" not in item.callspec.params.values():
             continue
         only, without = mark.kwargs.get("only", ("",)), mark.kwargs.get("without", ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import arrays, distinct
+from harness import arrays, distinct, host, place, tensor, there
 
 import minires as mr
 from minires import nn
@@ -53,47 +53,52 @@ BLOCKS = {
 
 
 def assert_gradients(module, x, second=False):
-    x = mr.tensor(x, requires_grad=True)
-    check_module(module.double(), x).assert_ok()
+    x = tensor(x, requires_grad=True)
+    module.double().to(place())
+    options = {"probes": 2} if place() == "cuda" else {}  # of the Jacobian, each with many launches
+    check_module(module, x, **options).assert_ok()
     if second:
-        check_module(module, x, second_order=True).assert_ok()
+        check_module(module, x, second_order=True, **options).assert_ok()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)
-def test_layer_gradients(case, backend):
+def test_layer_gradients(case, anywhere):
     make, shape = case
     assert_gradients(make(), distinct(shape)[0], second=True)
 
 
 @pytest.mark.slow
+@pytest.mark.gpu_cases(only=["BasicBlock_B", "PreActBottleneck"])
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
-def test_block_gradients_in_training(make, backend):
+def test_block_gradients_in_training(make, anywhere):
     assert_gradients(make(), arrays((2, 2, 4, 3), seed=4)[0])
 
 
 @pytest.mark.slow
+@pytest.mark.gpu_cases(only=["BasicBlock_B", "PreActBottleneck"])
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
-def test_block_gradients_in_evaluation(make, backend):
+def test_block_gradients_in_evaluation(make, anywhere):
     block = make()
-    block.double()(mr.tensor(arrays((2, 2, 4, 3), seed=4)[0]))  # statistics to evaluate with
+    block.double().to(place())
+    block(tensor(arrays((2, 2, 4, 3), seed=4)[0]))  # statistics to evaluate with
     assert_gradients(block.eval(), arrays((1, 2, 3, 4), seed=5)[0])
 
 
-def test_loss_layer_gradients(backend):
+def test_loss_layer_gradients(anywhere):
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
-    labels = mr.tensor([1, 0, 2])
-    x = mr.tensor(arrays((3, 3))[0], requires_grad=True)
+    labels = tensor([1, 0, 2])
+    x = tensor(arrays((3, 3))[0], requires_grad=True)
     check(lambda x: loss(x, labels), x).assert_ok()
 
 
 @pytest.mark.parametrize("make", [cifar_plain, cifar_resnet])
-def test_network_gradients(make):
+def test_network_gradients(make, device):
     """A whole network, along random directions: |J d| by backward and by differences."""
     net = make(8, in_channels=1)
-    net.double()
-    x = mr.tensor(arrays((4, 1, 6, 5))[0])
-    labels = mr.tensor([0, 3, 9, 1])
+    net.double().to(place())
+    x = tensor(arrays((4, 1, 6, 5))[0])
+    labels = tensor([0, 3, 9, 1])
 
     def loss():
         return mr.cross_entropy(net(x), labels)
@@ -103,7 +108,8 @@ def test_network_gradients(make):
     for _ in range(3):
         parameters = list(net.parameters())
         steps = [rng.standard_normal(p.shape) for p in parameters]
-        slope = sum(float((p.grad.data * d).sum()) for p, d in zip(parameters, steps))
+        slope = sum(float((host(p.grad) * d).sum()) for p, d in zip(parameters, steps))
+        steps = [there(d).data for d in steps]
         ends = []
         for h in (1e-6, -1e-6):
             for p, d in zip(parameters, steps):

@@ -83,7 +83,7 @@ def shape_error(f):
 
 
 @pytest.mark.slow
-@pytest.mark.cuda_cases(without=["__array__", "dlpack", "to", "numpy backend"])
+@pytest.mark.gpu_cases(without=["__array__", "dlpack", "to", "numpy backend"])
 @pytest.mark.parametrize("look", LOOKS)
 def test_looking_at_any_stage(look, device):
     for training in (True, False):
