@@ -6,6 +6,7 @@ last bit, and with fusion to rounding.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from cuda_stand_in import EVERYTHING, cuda_backend
 from cupy_stand_in import Array
-from gpu import REAL, gpu
+from gpu import REAL, gpu, other_order
 from small_net import batches, block, network, on_cpu
 
 import minires as mr
@@ -102,6 +103,17 @@ def test_training_with_fusion_is_the_same_to_rounding(number, fuses):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fusion", [True, False])
+@pytest.mark.parametrize("number", range(len(OPTIMIZERS)))
+def test_training_by_the_kernels_of_a_gpu(number, fusion, on_gpu):
+    """As the references on the CPU, to rounding; with the same bits in every run."""
+    with contextlib.nullcontext() if fusion else mr.no_fusion():
+        found = run(on_gpu, OPTIMIZERS[number])
+        same(found, reference(number))
+        with other_order():
+            same(run(on_gpu, OPTIMIZERS[number]), found, exactly=True)
+
+
 @pytest.mark.parametrize("fuses", FUSES)
 @pytest.mark.parametrize("number", range(len(OPTIMIZERS)))
 def test_a_captured_step_is_the_step(number, fuses):

@@ -127,7 +127,7 @@ def test_conv2d_is_its_definition(case, anywhere):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_conv2d_against_reference(case, dtype):
+def test_conv2d_against_reference(case, dtype, device):
     x, w, options = case
     check_op(conv(options), arrays(x, w, w[:1]), dtype)
     check_op(conv(options), arrays(x, w), dtype)
