@@ -65,14 +65,6 @@ def _bwd_x(task, gy, rows, columns, scale, h_in, w_in, h_out, w_out, c, gx):
                     gx[to + k] = fma(gy[at + k], scale[i * w_out + j], gx[to + k])
 
 
-def _holders(low: Any, high: Any, size: int) -> Any:
-    """(size, 2): the first of the windows that holds each place, and the end of the last; both
-    bounds ascend from window to window."""
-    places = np.arange(size)
-    first = np.searchsorted(high, places, side="right")
-    return np.stack([first, np.searchsorted(low, places, side="right")], axis=1)
-
-
 @functools.lru_cache(maxsize=256)
 def _tables(g: AvgPool2dGeometry) -> tuple[Any, Any, Any, Any]:
     """Of each output row and column, where its window lies; 1 / count and -count of its pixels."""
@@ -84,9 +76,7 @@ def _tables(g: AvgPool2dGeometry) -> tuple[Any, Any, Any, Any]:
 @functools.lru_cache(maxsize=256)
 def _tables_back(g: AvgPool2dGeometry, dtype: Any) -> tuple[Any, Any, Any]:
     """Of each row and column of the image, which windows hold it; and what to divide by."""
-    rows = _holders(g.h_low, g.h_high, g.h_in)
-    columns = _holders(g.w_low, g.w_high, g.w_in)
-    return rows, columns, g.scale.astype(dtype)
+    return *g.holders, g.scale.astype(dtype)
 
 
 def avg_pool2d_fwd(x: Any, y: Any, g: AvgPool2dGeometry) -> None:

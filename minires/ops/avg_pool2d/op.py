@@ -43,6 +43,20 @@ class AvgPool2dGeometry:
         """The divisors themselves, (h_out, w_out)."""
         return np.rint(1 / self.scale)
 
+    @property
+    def holders(self) -> tuple[Any, Any]:
+        """Of each row of x (h_in, 2), and of each column (w_in, 2), the first window that holds it,
+        and the end of the last; bounds ascend from window to window."""
+        found = []
+        for low, high, size in (
+            (self.h_low, self.h_high, self.h_in),
+            (self.w_low, self.w_high, self.w_in),
+        ):
+            places = np.arange(size)
+            bounds = [np.searchsorted(b, places, side="right") for b in (high, low)]
+            found.append(np.stack(bounds, axis=1))
+        return found[0], found[1]
+
     @classmethod
     def from_windows(
         cls,
