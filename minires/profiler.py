@@ -3,6 +3,10 @@
 :func:`profile` puts an engine around the current one that times each launch of a kernel and each
 piece of work that NumPy does. It decides nothing: the same kernels run as without it, fused as they
 are, and of a captured step the launches are replayed one by one instead of all together.
+
+A GPU does its work some time after Python asked for it. So work on a GPU is timed by two of its own
+events, one in front of it and one behind, which the GPU passes as it comes to them; the profile
+waits for them when somebody asks for its figures.
 """
 
 from __future__ import annotations
@@ -17,17 +21,17 @@ from typing import Any, NamedTuple
 
 from .autograd.context import Context
 from .autograd.engine import Around, Launchable, around
-from .device import memory
+from .device import cupy, memory
 from .errors import ArgumentError, message
 from .files import write_atomic
 from .kernels.work import Work, show_shapes, work_of_call
 from .texttable import text_table
 
-KERNEL, NUMPY, PYTHON = "kernel", "NumPy", "Python"
+KERNEL, NUMPY, CUPY, PYTHON = "kernel", "NumPy", "CuPy", "Python"
 
 
 class Event(NamedTuple):
-    """One launch or call: what it worked on, of which kind it is, in which thread it ran, and when
+    """One launch or call: what it worked on, of which kind it is, the thread it came from, and when
     it began and ended (nanoseconds of :func:`time.perf_counter_ns`)."""
 
     work: Work
@@ -42,7 +46,7 @@ class Row(NamedTuple):
 
     Attributes:
         name: of the kernel or function.
-        kind: "kernel", "NumPy", or "Python" for the time between them.
+        kind: "kernel", "NumPy" or "CuPy", or "Python" for the time between them.
         shapes: ((name, shape), ...) of the arrays it was given.
         calls: how many times it ran.
         seconds: all of them together.
@@ -65,7 +69,9 @@ class Profile:
     """What ran inside ``with profile() as p:``; see :func:`profile`."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self._events: list[Event] = []
+        self._on_gpu: list[_OnGPU] = []  # work that nobody has waited for yet
+        self._origins: dict[int, tuple[Any, int]] = {}  # of each GPU an event, and when it was
         self._mode: Any = None
         self._begin = self._whole = 0  # when it was entered, and what was over before
         self.counting = 0  # nanoseconds that the counting itself took
@@ -84,6 +90,7 @@ class Profile:
     def __exit__(self, *exc: object) -> None:
         if self._mode is None:
             raise ArgumentError(message("profile", "a mode that was entered", "its exit"))
+        self._wait()
         self._whole += perf_counter_ns() - self._begin
         mode, self._mode = self._mode, None
         mode.__exit__(*exc)
@@ -96,6 +103,20 @@ class Profile:
         """
         fix = "Write with mr.profile() as p: around the call."
         raise ArgumentError(message("profile", "a with statement", "a decorator", fix=fix))
+
+    @property
+    def events(self) -> list[Event]:
+        """Every launch and call; waits for those on a GPU."""
+        self._wait()
+        return self._events
+
+    def __len__(self) -> int:
+        """How many launches and calls there were, without waiting for any."""
+        return len(self._events) + len(self._on_gpu)
+
+    def _wait(self) -> None:
+        waiting, self._on_gpu = self._on_gpu, []
+        self._events += [work.event() for work in waiting]
 
     def __repr__(self) -> str:
         return f"Profile(launches={len(self.events)}, seconds={self.seconds:.3g})"
@@ -128,8 +149,9 @@ class Profile:
         """The rows as text: a line for each kernel and shapes."""
         heads = ["what", "by", "arrays", "calls", "ms", "mean ms", "share", "GiB/s", "GFLOP/s"]
         rows = [[*_cells(row)] for row in self.rows]
-        ran = sum(event.kind == KERNEL for event in self.events)
-        last = f"{ran} launches of kernels and {len(self.events) - ran} calls of NumPy in "
+        kinds = [event.kind for event in self.events]
+        ran, library = kinds.count(KERNEL), CUPY if CUPY in kinds else NUMPY
+        last = f"{ran} launches of kernels and {len(kinds) - ran} calls of {library} in "
         return text_table(heads, rows, left=3) + f"\n{last}{self.seconds * 1e3:.2f} ms"
 
     def chrome_trace(self, path: str | os.PathLike[str]) -> None:
@@ -160,13 +182,63 @@ class Profile:
         ]
         write_atomic(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
 
-    def ran(self, kind: str, begin: int, work: Callable[..., Work], *facts: Any) -> None:
-        """Something ended just now that began then; ``work(*facts)`` says what it worked on."""
-        end = perf_counter_ns()
+    def begin(self, values: Sequence[Any]) -> Any:
+        """When work on these values begins: now, or, if there are arrays on a GPU among them, when
+        the GPU comes to it."""
+        for value in values:
+            first = value[0] if isinstance(value, tuple | list) and value else value
+            if hasattr(type(first), "__cuda_array_interface__"):
+                return self.begin_on_gpu()
+        return perf_counter_ns()
+
+    def begin_on_gpu(self) -> Any:
+        """The moment at which the current GPU comes to what is launched next."""
+        device = cupy().cuda.runtime.getDevice()
+        if device not in self._origins:
+            event = _mark()
+            event.synchronize()
+            self._origins[device] = event, perf_counter_ns()
+        return _OnGPU(self._origins[device])
+
+    def ran(self, kind: str, begin: Any, work: Callable[..., Work], *facts: Any) -> None:
+        """Something ended just now that began then (:meth:`begin`); ``work(*facts)`` says what it
+        worked on."""
+        end, thread = perf_counter_ns(), threading.get_ident()
         known = work(*facts)
-        if known.shapes or kind == KERNEL:  # a call without arrays is Python's
-            self.events.append(Event(known, kind, threading.get_ident(), begin, end))
+        if isinstance(begin, _OnGPU):
+            begin.ended(known, CUPY if kind == NUMPY else kind, thread)
+            self._on_gpu.append(begin)
+        elif known.shapes or kind == KERNEL:  # a call without arrays is Python's
+            self._events.append(Event(known, kind, thread, begin, end))
         self.counting += perf_counter_ns() - end
+
+
+class _OnGPU:
+    """Work on the current GPU between two of its events; ``origin`` is an earlier one, and when it
+    was."""
+
+    def __init__(self, origin: tuple[Any, int]) -> None:
+        self._device, self._origin = cupy().cuda.runtime.getDevice(), origin
+        self._begin = _mark()
+
+    def ended(self, work: Work, kind: str, thread: int) -> None:
+        """All of it has been launched."""
+        self._known, self._end = (work, kind, thread), _mark()
+
+    def event(self) -> Event:
+        """What it was and when, once it is done."""
+        cuda = cupy().cuda
+        first, nanoseconds = self._origin
+        with cuda.Device(self._device):
+            self._end.synchronize()
+            begin = nanoseconds + round(1e6 * cuda.get_elapsed_time(first, self._begin))
+            duration = round(1e6 * cuda.get_elapsed_time(self._begin, self._end))
+        return Event(*self._known, begin, begin + duration)
+
+
+def _mark() -> Any:
+    """An event, to which the current GPU comes when it has done what was launched before."""
+    return cupy().cuda.get_current_stream().record(cupy().cuda.Event())
 
 
 def _cells(row: Row) -> list[str]:
@@ -192,14 +264,14 @@ class Profiler(Around):
     def launch(
         self, kernel: Launchable, tasks: int, arguments: tuple[Any, ...], reaches: Sequence[Any]
     ) -> None:
-        begin = perf_counter_ns()
+        begin = self.profile.begin(arguments)
         self.inner.launch(kernel, tasks, arguments, reaches)
         self.profile.ran(KERNEL, begin, kernel.work, arguments, reaches)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        before, begin = len(self.profile.events), perf_counter_ns()
+        before, begin = len(self.profile), self.profile.begin(args)
         results = self.inner.call(function, *args)
-        if len(self.profile.events) == before:  # else its launches were noted one by one
+        if len(self.profile) == before:  # else its launches were noted one by one
             self.profile.ran(NUMPY, begin, work_of_call, function, args, results)
         return results
 
@@ -212,9 +284,9 @@ class Profiler(Around):
         options: dict[str, Any],
     ) -> Any:
         """A function's forward: NumPy's work, unless it consists of launches, or of a view."""
-        before, begin = len(self.profile.events), perf_counter_ns()
+        before, begin = len(self.profile), self.profile.begin(arrays)
         outputs = self.inner.run(function, ctx, args, arrays, options)
-        if len(self.profile.events) == before:
+        if len(self.profile) == before:
             made = outputs if type(outputs) is tuple else (outputs,)
             results = tuple([out._array for out in made])
             if not (function.view and memory(results[0]) is memory(arrays[0])):
@@ -224,16 +296,22 @@ class Profiler(Around):
     def replay(self, node: Any) -> None:
         """Launches one by one; a call as what it is; the nodes of what is memoised come here by
         themselves."""
-        if hasattr(node, "one_by_one"):
+        profile = self.profile
+        if hasattr(node, "parts"):  # a CUDA graph
+            for part in node.parts:
+                self.replay(part)
+        elif hasattr(node, "one_by_one"):
+            begin_one = profile.begin_on_gpu if hasattr(node, "on_gpu") else perf_counter_ns
             for work, launch in node.one_by_one():
-                begin = perf_counter_ns()
+                begin = begin_one()
                 self.inner.replay(launch)
-                self.profile.ran(KERNEL, begin, lambda work: work, work)
+                profile.ran(KERNEL, begin, lambda work: work, work)
         else:
-            before, begin = len(self.profile.events), perf_counter_ns()
+            given = node.called[1] if hasattr(node, "called") else ()
+            before, begin = len(profile), profile.begin(given)
             self.inner.replay(node)
-            if hasattr(node, "work") and len(self.profile.events) == before:
-                self.profile.ran(NUMPY, begin, lambda node: node.work, node)
+            if hasattr(node, "work") and len(profile) == before:
+                profile.ran(NUMPY, begin, lambda node: node.work, node)
 
 
 def profile() -> Profile:

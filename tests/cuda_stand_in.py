@@ -2,27 +2,26 @@
 
 Its kernels are the references, given the arrays in which the stand-in keeps its values. All else is
 as on a GPU: each one is launched with a row of arrays, through the engine, may be collected in a
-segment, and reads memory by address alone: memory that is gone when a segment runs is an error.
-What :func:`allocate` returns is full of NaN (of -1 where it holds integers).
+segment or a CUDA graph, and reads memory by address alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import sys
-import weakref
 from dataclasses import fields, is_dataclass
 from types import ModuleType
 
 import numpy as np
 import pytest
-from cupy_stand_in import Array, cupy_installed, memory
+from cupy_stand_in import Array, cupy_installed, memory, streams
 
-from minires.autograd import current
-from minires.device import _kernel_module, backend_module
+from minires.autograd import call, current
+from minires.device import _kernel_module, backend_module, device_of, move
 from minires.fusion import forward
+from minires.kernels import cuda as kernels_cuda
+from minires.kernels.cuda import graph, pool
 from minires.kernels.epilogue import EPILOGUES, Epilogue
 from minires.kernels.operand import PROLOGUES, Operand
 from minires.kernels.packed import PackedWeights, as_packed
@@ -32,50 +31,23 @@ EVERYTHING = PROLOGUES | EPILOGUES
 OPS = "avg_pool2d batch_norm conv2d cross_entropy max_pool2d relu update".split()  # noqa: SIM905
 
 
-# **** memory ****
-
-
-class MemoryPool(memory.MemoryPool):
-    """Memory of one graph."""
-
-    def owns(self, root):
-        return isinstance(root, Array) and root._memory._pool is self
-
-
 class _Backend(ModuleType):
-    """``minires.kernels.cuda``."""
+    """``minires.kernels.cuda``, of which the stand-in has memory, segments and graphs, but no
+    kernel."""
 
-    memory_pool = MemoryPool
+    as_one, segment, memory_pool = graph.CudaGraph, graph.Launches, pool.MemoryPool
 
     def __init__(self, fuses):
         super().__init__("minires.kernels.cuda")
+        self.__path__ = kernels_cuda.__path__
         self.fuses = frozenset(fuses)
-        self.pool, self.launches, self.replayed = None, [], 0
-        self._workspaces = {}
+        self.launches, self.executed = [], 0
+        self.allocate, self.workspace = pool.allocate, pool.workspace
+        self.taking_from, self.release = pool.taking_from, pool.release
 
-    def allocate(self, shape, dtype):
-        with memory.using_allocator(self.pool and self.pool.malloc):
-            return Array(shape, dtype)
-
-    def workspace(self, size, dtype):
-        found = self._workspaces.get(dtype)
-        if found is None or found.size < size:
-            found = self._workspaces[dtype] = Array(size, dtype)
-        return found
-
-    @contextlib.contextmanager
-    def taking_from(self, pool):
-        before, self.pool = self.pool, pool
-        try:
-            yield
-        finally:
-            self.pool = before
-
-    def release(self):
-        self._workspaces.clear()
-
-    def segment(self, name):
-        return _Segment(name)
+    @property
+    def replayed(self):
+        return self.executed - len(self.launches)
 
     def write(self, operand, out):
         launch(_write, operand, out)
@@ -87,51 +59,8 @@ class _Backend(ModuleType):
 # **** launches ****
 
 
-class _Address:
-    """Where an array is, without holding it."""
-
-    def __init__(self, array):
-        values = _values(array)
-        interface = values.__array_interface__
-        keys = ("data", "shape", "strides", "typestr", "version")
-        self.__array_interface__ = {key: interface[key] for key in keys}
-        held = array._memory if isinstance(array, Array) else values
-        lasting = isinstance(array, Array) and isinstance(held._pool, MemoryPool)
-        self._root = None if lasting else weakref.ref(held)
-
-    def values(self):
-        assert self._root is None or self._root() is not None, "a launch on memory that is gone"
-        return np.asarray(self)
-
-
-class _Segment:
-    """What a CUDA graph is: launches that run again on the same memory."""
-
-    def __init__(self, name):
-        self.name, self._launches = name, []
-
-    def add(self, kernel, tasks, arguments, reaches=()):
-        assert tasks == 1
-        addresses = [_Address(array) for array in arguments]
-        self._launches.append((kernel.work(arguments, reaches), kernel, addresses))
-
-    def __call__(self):
-        for _, launch in self.one_by_one():
-            launch()
-
-    def one_by_one(self):
-        for what, kernel, addresses in self._launches:
-            yield what, functools.partial(self._run, kernel, addresses)
-
-    def _run(self, kernel, addresses):
-        sys.modules["minires.kernels.cuda"].replayed += 1
-        with np.errstate(all="ignore"):
-            kernel.compute([address.values() for address in addresses])
-        memory.check()
-
-
-def _values(array):
-    return array._values if isinstance(array, Array) else array
+def _backend():
+    return sys.modules["minires.kernels.cuda"]
 
 
 class _Kernel:
@@ -141,26 +70,35 @@ class _Kernel:
         self.__name__, self._reference, self._structure = reference.__name__, reference, structure
 
     def run(self, tasks, arguments):
+        """Run it, here and now or when the stream comes to it, on arrays that nobody holds."""
         assert tasks == 1
-        told = getattr(sys.modules["minires.kernels.cuda"], "launches", None)
-        if told is not None:
-            told.append(self.__name__)
-        with np.errstate(all="ignore"):
-            self.compute([_values(array) for array in arguments])
-        memory.check()
+        values = [array._values for array in arguments]
+
+        def compute():
+            if isinstance(_backend(), _Backend):
+                _backend().executed += 1
+            args, options = _filled(self._structure, iter(values))
+            with np.errstate(all="ignore"):
+                self._reference(*args, **options)
+            memory.check()
+
+        streams.launch(compute)
 
     def work(self, arguments, reaches):
         return work(self.__name__, [(str(k), array) for k, array in enumerate(arguments)])
-
-    def compute(self, values):
-        args, options = _filled(self._structure, iter(values))
-        self._reference(*args, **options)
 
 
 def launch(reference, *args, **options):
     """Launch a reference through the engine, as kernels are."""
     arrays = []
     structure = _emptied((args, options), arrays)
+    on_gpu = next(array for array in arrays if isinstance(array, Array))
+    arrays = [
+        array if isinstance(array, Array) else call(move, array, device_of(on_gpu))
+        for array in arrays
+    ]
+    if isinstance(_backend(), _Backend):
+        _backend().launches.append(reference.__name__)
     current().launch(_Kernel(reference, structure), 1, tuple(arrays), ())
 
 
@@ -176,7 +114,7 @@ def _emptied(value, arrays):
     if isinstance(value, np.ndarray):
         assert value.dtype == np.float64, "an array of NumPy before a kernel"
         assert value.ndim == 2, "an array of NumPy before a kernel"
-        arrays.append(value)  # the coefficients of optimisers, which stay on the CPU
+        arrays.append(value)  # the coefficients of optimisers, which are made on the CPU
         return _Hole
     if isinstance(value, tuple | list):
         return tuple(_emptied(part, arrays) for part in value)
@@ -209,6 +147,18 @@ def _write(operand, out):
     out[...] = operand.values()
 
 
+def _product(x, w, y):
+    y[...] = x @ w
+
+
+def _multiply(x, w):
+    """``minires.kernels.cuda.matmul.multiply``."""
+    batch = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+    y = pool.allocate((*batch, x.shape[-2], w.shape[-1]), x.dtype)
+    launch(_product, x, w, y)
+    return y
+
+
 def _copy(array, out):
     out[...] = array
 
@@ -218,8 +168,7 @@ def _packed(w):
     kept = as_packed(w)
 
     def make():
-        backend = sys.modules["minires.kernels.cuda"]
-        packed = backend.allocate(kept.array.shape, kept.array.dtype)
+        packed = _backend().allocate(kept.array.shape, kept.array.dtype)
         launch(_copy, kept.array, packed)
         return packed
 
@@ -274,9 +223,8 @@ def references_where_kernels_are_missing():
                 stack.enter_context(cuda_kernels(op, references))
         backend, whole = importlib.import_module("minires.kernels.cuda"), _Backend(())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name in ("memory_pool", "taking_from", "release", "segment", "write"):
-            if not hasattr(backend, name):
-                patch.setattr(backend, name, getattr(whole, name), raising=False)
+        if not hasattr(backend, "write"):
+            patch.setattr(backend, "write", whole.write, raising=False)
         yield
 
 
@@ -285,9 +233,11 @@ def cuda_backend(fuses=EVERYTHING):
     """Inside, ``import cupy`` gives the stand-in, and every operation has kernels for its arrays,
     which take over what ``fuses`` names. Gives the backend, whose ``launches`` are the names of the
     kernels that ran, ``replayed`` how many ran again in segments."""
-    name = "minires.kernels.cuda"
-    before = sys.modules.get(name)
-    sys.modules[name] = backend = _Backend(fuses)
+    products = ModuleType("minires.kernels.cuda.matmul")
+    products.multiply = _multiply
+    modules = {"minires.kernels.cuda": _Backend(fuses), products.__name__: products}
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules |= modules
     backend_module.cache_clear()
     forward._fuses.cache_clear()
     try:
@@ -295,10 +245,11 @@ def cuda_backend(fuses=EVERYTHING):
             stack.enter_context(cupy_installed())
             for op in OPS:
                 stack.enter_context(cuda_kernels(op, _kernels(op)))
-            yield backend
+            yield modules["minires.kernels.cuda"]
     finally:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
+        for name, module in before.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
         backend_module.cache_clear()
         forward._fuses.cache_clear()

@@ -256,7 +256,7 @@ class _CapturedCall:
         before = [(t, t._version, t._version.count) for t in state.tensors]
         entering = [(t, t._grad) for t in state.tensors]
         counts = [0 if g is None else g._version.count for _, g in entering]
-        self._graph = Graph(backend_of(device), [t._version for t in state.tensors])
+        self._graph = Graph(device, [t._version for t in state.tensors])
         with self._graph.recorded():
             self._result = function(*self._inputs)
             _map_tensors(self._result, _array)  # lazy results are computed
@@ -267,6 +267,7 @@ class _CapturedCall:
             if isinstance(tensor, Tensor) and tensor._version.count:
                 got = f"a write into input {number}"
                 raise CaptureError(message("capture", "a function that only reads inputs", got))
+        self._graph.join()
         before += [(t, g._version, n) for (t, g), n in zip(entering, counts) if g is not None]
         written = [(version, version.count - count) for _, version, count in before]
         self._written = [(version, times) for version, times in written if times]

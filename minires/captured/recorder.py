@@ -24,16 +24,17 @@ import numpy as np
 
 from ..autograd import Around, Context, Variable, Version, call, caller, current, show_place
 from ..autograd.engine import around, tensors, without
-from ..device import as_array, backend_name, backend_of, device_of, is_array, memory
+from ..device import Device, as_array, backend_name, backend_of, device_of, is_array, memory
 from ..errors import CaptureError, message
 from ..kernels.work import Work, work_of_call
+from .joined import joined
 
 
 class Graph:
     """A computation as nodes, which are called one after another.
 
     Args:
-        backend: the backend of its arrays, as :func:`minires.device.backend_of` has it.
+        device: where its arrays are.
         given: the versions of memory whose writes are counted (parameters, buffers). All other
             memory, inputs and results, has other values in each replay.
 
@@ -42,10 +43,11 @@ class Graph:
         pool: memory that only this computation uses.
     """
 
-    def __init__(self, backend: Any, given: Sequence[Version] = ()) -> None:
-        self.backend, self.pool = backend, backend.memory_pool()
+    def __init__(self, device: Device, given: Sequence[Version] = ()) -> None:
+        self.device, self.backend = device, backend_of(device)
+        self.pool = self.backend.memory_pool()
         self.nodes: list[Callable[[], Any]] = []
-        self._first: list[Callable[[], Any]] = []  # memos, brought up to date before the nodes run
+        self._first: list[_Memo] = []  # memos, brought up to date before the nodes run
         self._given = {id(version): version.count for version in given}
         self._held: dict[int, Any] = {}  # the memory of others that the nodes use, by id
         # whether arrays made now must last from one replay to the next, so that no other node may
@@ -63,6 +65,26 @@ class Graph:
             self.backend.taking_from(self.pool),
         ):
             yield
+
+    def join(self) -> None:
+        """Make one node of many where the backend can (:mod:`.joined`).
+
+        Raises:
+            CaptureError: a node cannot be part of one.
+        """
+        make = self.backend.as_one
+        if make is None:
+            return
+        self.replay()  # what is compiled on first use is compiled by then
+        nodes: list[Callable[[], Any]] = []
+        first, self._first = self._first, []
+        for memo in first:
+            if any(version.count != self._given[id(version)] for version in memo.versions):
+                nodes.append(memo)  # the recorded computation writes them, as each replay will
+            else:
+                memo.nodes = joined(make, [*_flat(memo.nodes)], self.pool)
+                self._first.append(memo)
+        self.nodes = joined(make, [*_flat([*nodes, *self.nodes])], self.pool)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """``function(*args)``, and a node that calls it again and puts the results into the same
@@ -94,10 +116,11 @@ class Graph:
             CaptureError: the launch is one of another backend.
         """
         arrays = [array for array in (*arguments, *reaches) if is_array(array)]
-        if arrays and all(backend_of(array) is not self.backend for array in arrays):
-            fix = "Move its inputs and its state to one device before the call."
-            expected, got = "a function on one device", f"a kernel on {device_of(arrays[0])}"
-            raise CaptureError(message("capture", expected, got, fix=fix))
+        for array in arrays:
+            if device_of(array) != self.device and array.dtype.kind != "V":  # a struct by value
+                fix = "Move its inputs and its state to one device before the call."
+                expected, got = "a function on one device", f"a kernel on {device_of(array)}"
+                raise CaptureError(message("capture", expected, got, fix=fix))
         for array in arrays:
             self.hold(array)
         segment: Any = self.nodes[-1] if self.nodes else None
@@ -162,6 +185,15 @@ class Graph:
             _run(self.nodes)
 
 
+def _flat(nodes: Sequence[Any]) -> Iterator[Any]:
+    """Nodes with those of memos in the place of the memos, which make their values every time."""
+    for node in nodes:
+        if isinstance(node, _Memo):
+            yield from _flat(node.nodes)
+        else:
+            yield node
+
+
 def _run(nodes: Sequence[Callable[[], Any]]) -> None:
     replay = current().replay
     for node in nodes:
@@ -171,13 +203,16 @@ def _run(nodes: Sequence[Callable[[], Any]]) -> None:
 class Call(functools.partial[Any]):
     """A node that calls a function of arrays."""
 
+    @property
+    def called(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The function, and what is given to it."""
+        return self.args[:2] if self.func is _compute else (self.func, self.args)
+
     @functools.cached_property
     def work(self) -> Work:
         """What the function reads and writes."""
-        if self.func is _compute:
-            function, args, places = self.args
-            return work_of_call(function, args, tuple(places))
-        return work_of_call(self.func, self.args, None)
+        function, args = self.called
+        return work_of_call(function, args, tuple(self.args[2]) if self.func is _compute else None)
 
 
 class _Memo:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import call, current, no_grad
-from minires.device import CPU, Device, as_array, move
+from minires.device import CPU, Device, array_module, as_array, device_of, move
 from minires.errors import ArgumentError, NaNError, message
 from minires.nn.module import Module
 from minires.ops import norm
@@ -56,8 +56,14 @@ def clip_grad_norm_(
     error_if_nonfinite = arguments.flag(op, "error_if_nonfinite", error_if_nonfinite)
     gradients = _gradients(op, parameters)
     lengths = tuple([norm(gradient, norm_type)._array for gradient in gradients])
-    total, factor = call(_shortened, lengths, norm_type, limit, error_if_nonfinite)
-    if factor != 1 or current().recording:  # a graph cannot know
+    places = {device_of(length) for length in lengths}
+    if len(places) == 1 and places != {CPU} and not error_if_nonfinite:
+        total, factor = call(_shortened_there, lengths, norm_type, limit)
+        change = True  # without waiting for the GPU nobody knows
+    else:
+        total, factor = call(_shortened, lengths, norm_type, limit, error_if_nonfinite)
+        change = factor != 1 or current().recording  # a graph cannot know
+    if change:
         with no_grad():
             for gradient in gradients:
                 gradient.mul_(Tensor(call(_as_in, factor, gradient.dtype, gradient.device)))
@@ -87,6 +93,17 @@ def _shortened(
     factor = limit / (total + 1e-6)
     # NaN, which a gradient has then, is to spread as in PyTorch
     return np.float64(total), np.float64(1.0 if factor >= 1 else factor)
+
+
+def _shortened_there(lengths: tuple[Any, ...], norm_type: float, limit: float) -> tuple[Any, Any]:
+    """The same on a GPU, as arrays, whose values are not looked at."""
+    xp = array_module(lengths[0])
+    each = xp.stack([length.astype(np.float64) for length in lengths])
+    if math.isinf(norm_type):
+        total = each.max()
+    else:
+        total = (each**norm_type).sum() ** (1 / norm_type)
+    return total, xp.minimum(limit / (total + 1e-6), 1.0)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

@@ -36,7 +36,7 @@ for _name in ("Memory", "MemoryPointer", "MemoryPool", "UnownedMemory"):
     setattr(cuda, _name, getattr(memory, _name))
 for _name in ("alloc", "get_allocator", "set_allocator", "using_allocator"):
     setattr(cuda, _name, getattr(memory, _name))
-for _name in ("Event", "Stream", "get_current_stream", "get_elapsed_time"):
+for _name in ("Event", "Graph", "Stream", "get_current_stream", "get_elapsed_time"):
     setattr(cuda, _name, getattr(streams, _name))
 cuda.is_available = lambda: True
 cuda.get_device_id = lambda: device.Device._current

@@ -145,13 +145,12 @@ class ndarray:
             raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
         if arr.shape != self.shape:
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
-        values = self._values
-
-        def copy():
-            values[...] = arr
-
-        streams.host_waits("set")
-        copy()
+        if stream is None:
+            streams.host_waits("set")
+            self._values[...] = arr
+        else:  # of pinned memory, which is read when the copy is done
+            values = self._values
+            stream._do(lambda: values.__setitem__(..., arr))
 
     def item(self):
         return self._host("item").item()
@@ -274,9 +273,14 @@ class ndarray:
         def method(*args, **options):
             check_options(name, parameters, args, options)
             if name in VIEWS:
-                return ndarray._of(getattr(self._values, name)(*args, **options), self)
+                view = getattr(self._values, name)(*args, **options)
+                if not view.size or np.may_share_memory(view, self._values):
+                    return ndarray._of(view, self)
             if name in ("argsort", "sort"):
                 options["kind"] = "stable"  # CuPy's are
+                streams.waits_inside()
+            if name == "dot":
+                streams.calls_cublas()
             if name in ("argpartition", "partition"):  # which CuPy's sort
                 return getattr(self, name.replace("partition", "sort"))(*args[1:], **options)
             return compute(lambda x, *a, **o: getattr(x, name)(*a, **o), self, *args, **options)
@@ -319,20 +323,15 @@ def values_of(value, get):
     return value
 
 
-def wrap(value, owners, get):
-    """What NumPy returned; its arrays and numbers as arrays of the device.
-
-    Args:
-        value: what it returned.
-        owners: the arrays that it was given.
-        get: gives the values of those that it saw.
-    """
+def wrap(value, owners):
+    """What NumPy returned for the arrays ``owners``; its arrays and numbers as arrays of the
+    device."""
     if isinstance(value, tuple | list) and any(isinstance(v, np.ndarray) for v in value):
-        return type(value)(wrap(part, owners, get) for part in value)
+        return type(value)(wrap(part, owners) for part in value)
     if not isinstance(value, np.ndarray | np.generic):
         return value
     for owner in owners:
-        if value is get(owner):
+        if value is owner._values:
             return owner
     if isinstance(value, np.ndarray):
         for owner in owners:
@@ -354,29 +353,44 @@ def compute(function, *args, **options):
     if options.get("dtype") is not None:
         supported(options["dtype"])
 
-    def run(get):
-        given = {name: values_of(v, get) for name, v in options.items()}
-        with np.errstate(all="ignore"):  # a GPU has no such warnings
-            return function(*values_of(args, get), **given)
-
     def values(array):
         return array._values
 
+    given = values_of(args, values), {name: values_of(v, values) for name, v in options.items()}
+
+    def run():
+        with np.errstate(all="ignore"):  # a GPU has no such warnings
+            return function(*given[0], **given[1])
+
     recording = streams.recording()
     if recording is None:
-        return wrap(run(values), found, values)
-    # a stream that captures runs nothing yet: copies tell what the result will look like
-    copies = {id(array): array._values.copy(order="K") for array in found}
-    result = wrap(run(lambda array: copies[id(array)]), found, lambda array: copies[id(array)])
+        return wrap(run(), found)
+    # The work is done later: done now, it tells what the result will look like, and is undone. The
+    # stream gets addresses alone, as on a GPU: it holds no array.
+    writable = [array._values for array in found if array._values.flags.writeable]
+    before = [(place, place.copy()) for place in writable]
+    result = wrap(run(), found)
+    for place, value in before:
+        place[...] = value
+    known = {array._memory for array in found}
+    places = [None if a._memory in known else a._values for a in _results(result)]
+    for place in places:
+        if place is not None:
+            place.fill({"f": np.nan, "c": np.nan, "b": False}.get(place.dtype.kind, 77))
 
     def again():
-        written = run(values)
-        for array, value in zip(_arrays([result]), _parts(written)):
-            if value is not array._values:
-                array._values[...] = value
+        written = run()
+        for place, value in zip(places, _parts(written)):
+            if place is not None:
+                place[...] = value
 
     recording(again)
     return result
+
+
+def _results(value):
+    """The arrays that a function returned, one or several."""
+    return [part for part in _parts(value) if isinstance(part, ndarray)]
 
 
 def _parts(value):
@@ -388,6 +402,8 @@ def _operator(name):
         for other in others:
             if not isinstance(other, ndarray | int | float | complex | np.generic | np.ndarray):
                 return NotImplemented
+        if "matmul" in name:
+            streams.calls_cublas()
         return compute(lambda x, *rest: getattr(x, name)(*rest), self, *others)
 
     operator.__name__ = name

@@ -17,6 +17,7 @@ NAMES = known()
 NEW = ("arange", "eye", "full", "identity", "linspace", "ones", "tri", "zeros")
 TRUTHS = ("allclose", "array_equal", "array_equiv")  # NumPy's return Python's truth values
 REDUCED = ("cupy.add", "cupy.multiply")  # the only ufuncs whose .reduce CuPy has
+ON_CUBLAS = ("dot", "einsum", "inner", "matmul", "outer", "tensordot", "vdot")
 SCATTERED = ("add", "bitwise_and", "bitwise_or", "bitwise_xor", "maximum", "minimum", "subtract")
 OF_NUMPY = """
     broadcast_shapes can_cast common_type finfo iinfo isscalar issubdtype min_scalar_type
@@ -35,6 +36,8 @@ class Ufunc:
         wrong = set(options) - {"out", "dtype", "casting"}
         if wrong:
             raise TypeError(f"Wrong arguments { {name: options[name] for name in wrong} }")
+        if self.__name__ in ON_CUBLAS:
+            streams.calls_cublas()
         return compute(self._ufunc, *args, **options)
 
     def reduce(self, array, axis=0, dtype=None, out=None, keepdims=False):
@@ -56,6 +59,9 @@ def _function(name, function):
         check_options(name, parameters, args, options)
         if name in ("argsort", "sort"):
             options["kind"] = "stable"  # CuPy's are
+            streams.waits_inside()
+        if name in ON_CUBLAS:
+            streams.calls_cublas()
         if name in ("nonzero", "unique", "flatnonzero", "argwhere"):
             streams.host_waits(name)  # for how many there are
         result = compute(function, *args, **options)
@@ -187,7 +193,10 @@ def _made(name):
         check_options(name, parameters, args, options)
         values = function(*args, **options)
         supported(values.dtype)
-        return ndarray._of(values)
+        result = ndarray(values.shape, values.dtype)
+        place = result._values
+        streams.launch(lambda: place.__setitem__(..., values))
+        return result
 
     make.__name__ = name
     return make

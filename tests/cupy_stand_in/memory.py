@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import sys
 import threading
 import weakref
 
 import numpy as np
 
+from . import streams
 from .device import DEVICES, CUDARuntimeError, Device
 
 ALIGNMENT = 512  # bytes, of every address that CuPy's pools hand out
@@ -76,8 +78,8 @@ class Memory:
         if self.watched and (self._raw[self._start : self._start + self.size] != FREED).any():
             raise RedZoneError(f"write to a block of {self.size} bytes after it was freed")
 
-    def __del__(self):
-        if hasattr(self, "_zones"):
+    def __del__(self, ending=sys.is_finalizing):
+        if hasattr(self, "_zones") and not ending():
             self.fill(FREED)
             self.gone = True
             _taken[self.device_id] -= self.size
@@ -87,7 +89,8 @@ class Memory:
 class PooledMemory:
     """A block of a pool in use, which goes back to it when nobody holds it."""
 
-    def __init__(self, block, size, pool):
+    def __init__(self, block, size, pool, arena):
+        self._arena = arena
         self.size, self.ptr, self.device_id = size, block.ptr, block.device_id
         self._block, self._pool = block, pool
         block.fill(ZONE[0])
@@ -101,9 +104,10 @@ class PooledMemory:
     def check(self):
         self._block.check(self.size if self._block.watched else None)
 
-    def __del__(self):
-        self._block.fill(FREED)
-        self._pool._give(self._block)
+    def __del__(self, ending=sys.is_finalizing):
+        if not ending():
+            self._block.fill(FREED)
+            self._pool._give(self._block, self._arena)
 
 
 class UnownedMemory:
@@ -160,16 +164,17 @@ def _from_device(size):
 
 class MemoryPool:
     """``cupy.cuda.MemoryPool``: blocks that were freed are used again, by later allocations of the
-    same size in units of 512 bytes."""
+    same size in units of 512 bytes on the same stream."""
 
     def __init__(self, allocator=_from_device):
         self._allocator = allocator
-        self._free = {}  # {(device, capacity): [block]}
+        self._free = {}  # {(device, stream, capacity): [block]}
         self._used, self._held, self._limit = [0] * DEVICES, [0] * DEVICES, [0] * DEVICES
 
     def malloc(self, size):
         device, capacity = Device._current, max(-(-size // ALIGNMENT), 1) * ALIGNMENT
-        blocks = self._free.get((device, capacity))
+        arena = device, streams.get_current_stream().ptr, capacity
+        blocks = self._free.get(arena)
         if blocks:
             blocks[-1].check_freed()
             block = blocks.pop()
@@ -183,16 +188,16 @@ class MemoryPool:
                 raise OutOfMemoryError(capacity, self._held[device], limit) from None
             self._held[device] += capacity
         self._used[device] += capacity
-        return MemoryPointer(PooledMemory(block, size, self), 0)
+        return MemoryPointer(PooledMemory(block, size, self, arena), 0)
 
-    def _give(self, block):
+    def _give(self, block, arena):
         self._used[block.device_id] -= block.size
         if block.gone:  # the collector of cycles came to it first
             return
-        self._free.setdefault((block.device_id, block.size), []).append(block)
+        self._free.setdefault(arena, []).append(block)
 
     def free_all_blocks(self, stream=None):
-        for (device, capacity), blocks in self._free.items():
+        for (device, _, capacity), blocks in self._free.items():
             if device == Device._current:
                 self._held[device] -= capacity * len(blocks)
                 blocks.clear()
@@ -200,7 +205,7 @@ class MemoryPool:
     def _blocks(self):
         """(capacity, how many) of what is free on the current device."""
         items = self._free.items()
-        return [(capacity, len(b)) for (device, capacity), b in items if device == Device._current]
+        return [(size, len(b)) for (device, _, size), b in items if device == Device._current]
 
     def n_free_blocks(self):
         return sum(count for _, count in self._blocks())

@@ -75,7 +75,7 @@ class RawKernel:
                 self._kernel(grid, block, given, shared_mem=shared_mem)
             memory.check()
 
-        (streams.recording() or _now)(launch)
+        streams.launch(launch)
 
 
 class RawModule:
@@ -96,10 +96,6 @@ class RawModule:
         with _errors():
             kernel._kernel = self._module.get_function(name)
         return kernel
-
-
-def _now(work):
-    work()
 
 
 class _errors:

@@ -8,32 +8,17 @@ imports CuPy before a kernel or memory is asked for.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from ...device import cupy
 from ..epilogue import EPILOGUES
 from ..operand import POOLED, PROLOGUES, Operand
+from .graph import CudaGraph as as_one
+from .graph import Launches as segment
+from .pool import MemoryPool as memory_pool
+from .pool import allocate, release, taking_from, workspace
 
 fuses = PROLOGUES | EPILOGUES | {POOLED}
-
-
-def allocate(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array without values on the current device, from CuPy's memory pool."""
-    return cupy().empty(shape, dtype)
-
-
-def workspace(size: int, dtype: Any) -> Any:
-    """Memory for one kernel to work in: what comes later on the stream may have it again."""
-    return cupy().empty(size, dtype)
-
-
-@contextlib.contextmanager
-def taking_from(pool: Any) -> Iterator[None]:
-    """Let what is allocated inside be a pool's; None stands for everybody's memory."""
-    with cupy().cuda.using_allocator(None if pool is None else pool.malloc):
-        yield
 
 
 def synchronize() -> None:

@@ -31,6 +31,7 @@ from ...autograd.engine import _engine
 from ...device import cupy, is_array
 from ...errors import DTypeError, ShapeError, message
 from ..work import Work, work
+from .limits import check_launch, failed
 from .source import C_TYPES, parameters, text
 
 _NUMBERS = {
@@ -64,6 +65,7 @@ class Kernel:
         self._operations = operations
         self._functions: dict[int, Any] = {}  # by device
         self._checked: set[tuple[Any, ...]] = set()  # types of arguments that suit the declaration
+        self._allowed: set[tuple[int, tuple[int, ...]]] = set()  # (device, grid): within its limits
 
     def __repr__(self) -> str:
         return f"Kernel({self.file.parent.name}/{self.file.name}, {self.name})"
@@ -78,6 +80,10 @@ class Kernel:
             arguments: contiguous arrays of CuPy; NumPy scalars of the type that the kernel
                 declares; a struct by value as a NumPy record; None for an array that is not there.
             reaches: arrays that the kernel finds through addresses.
+
+        Raises:
+            DTypeError, ShapeError: an argument is not what the kernel takes.
+            DeviceError: the GPU cannot do the launch, or CUDA reports an error.
         """
         shape = (grid,) if isinstance(grid, int) else grid
         if 0 in shape:
@@ -97,14 +103,21 @@ class Kernel:
                     got = f"strides {a.strides} of shape {a.shape}"
                     raise ShapeError(message(self.__name__, "contiguous arrays", got))
                 place = a if place is None else place
-        runtime = cupy().cuda
-        now = runtime.Device().id
+        cuda = cupy().cuda
+        now = cuda.runtime.getDevice()
         index = now if place is None else place.device.id
-        if index == now:
-            self._function(index)(grid, (self.block,), arguments, shared_mem=self.shared)
-        else:
-            with runtime.Device(index):
+        if (index, grid) not in self._allowed:
+            check_launch(self.__name__, index, grid, self.block, self.shared)
+            self._allowed.add((index, grid))
+        try:
+            if index == now:
                 self._function(index)(grid, (self.block,), arguments, shared_mem=self.shared)
+            else:
+                with cuda.Device(index):
+                    self._function(index)(grid, (self.block,), arguments, shared_mem=self.shared)
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+            launch = grid, self.block, self.shared
+            raise failed(self.__name__, error, *launch, arguments) from error
 
     def _function(self, device: int) -> Any:
         """The compiled kernel on the current device, whose index is given."""
