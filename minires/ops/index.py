@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import operator
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..autograd import (
     Function,
     Variable,
     call,
+    check,
     check_inplace,
     check_writeable,
     copied,
@@ -25,6 +25,7 @@ from ..errors import BoundsError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from .checks import check_same, full_laid_out, operand
 from .elementwise import sum_to
+from .scatter import add_at, check_bounds, has_numbers, last_at, set_at
 
 
 class GetItem(Function):
@@ -62,11 +63,7 @@ class ScatterAdd(Function):
         if _is_basic(index):
             y[index] = x
             return y
-        # An index array may name an entry any number of times: added as minires.ops.sums adds.
-        wide = xp.result_type(x, np.float64)
-        y = y.astype(wide, copy=False)
-        xp.add.at(y, index, x.astype(wide, copy=False))
-        return y.astype(x.dtype, copy=False)
+        return add_at(y, index, x)
 
     @staticmethod
     def backward(ctx: Context, gy: Tensor) -> Any:
@@ -88,10 +85,8 @@ class SetItem(Function):
         if ctx.needs_grad[1]:
             gvalues = GetItem.apply(gy, index)
             if not _is_basic(index):  # of several values for one entry, the last one stays
-                order = xp.arange(gvalues.numel()).reshape(gvalues.shape)
-                winner = xp.zeros(gy.shape, order.dtype)
-                last = call(_last_at, winner, index, order, gy.dtype)
-                gvalues = gvalues * Tensor(last)
+                stays = call(_stays, gy._array, index)
+                gvalues = gvalues * Tensor(stays)
             gvalues = _fit_back(gvalues, shape)
         return gx, gvalues
 
@@ -102,10 +97,11 @@ def _zero_at(array: Any, index: Any) -> Any:
     return array
 
 
-def _last_at(winner: Any, index: Any, order: Any, dtype: Any) -> Any:
-    """1 where the entry of this order is the last that the index puts into its place, else 0."""
-    winner[index] = order
-    return (winner[index] == order).astype(dtype)
+def _stays(gy: Any, index: Any) -> Any:
+    """1 for each value that is the last one that the index puts into its place, else 0."""
+    last = last_at(index, gy.shape, gy)[index]
+    numbers = array_module(gy).arange(last.size).reshape(last.shape)
+    return (last == numbers).astype(gy.dtype)
 
 
 def _fit_back(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -220,7 +216,9 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     copy.
 
     Raises:
-        ShapeError: an index out of range, or more indices than dimensions.
+        ShapeError: an index out of range, or more indices than dimensions. (Index arrays on a GPU
+            are not looked at where a captured function is replayed: what is beyond the end is then
+            taken from the beginning.)
         DTypeError: an index that is neither integer nor bool.
     """
     index = _clean(index, x)
@@ -231,6 +229,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     if steps is not None:
         return getitem(getitem(x, steps[0]), steps[1])
     try:
+        _check_bounds(x, index)
         return GetItem.apply(x, index)
     except IndexError as error:
         raise BoundsError(f"index: {error} (shape {x.shape})") from error
@@ -255,7 +254,8 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
                 f"assignment: a complex step cannot go through a write into {array.dtype} memory."
             )
     try:
-        call(operator.setitem, array, index, value._array if isinstance(value, Variable) else value)
+        _check_bounds(x, index)
+        call(set_at, array, index, value._array if isinstance(value, Variable) else value)
     except IndexError as error:
         raise BoundsError(f"index: {error} (shape {x.shape})") from error
     except ValueError as error:
@@ -270,6 +270,12 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
         written(x, None)
         return
     written(x, _assigned(x, value, index))
+
+
+def _check_bounds(x: Tensor, index: Any) -> None:
+    """Raise an IndexError where the array module would not."""
+    if x.device.type == "cuda" and has_numbers(index):
+        check(check_bounds, x._array, index)
 
 
 def _assigned(x: Tensor, value: Any, index: Any) -> Tensor:
