@@ -37,7 +37,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "benchmarks/README.md",
 ]
-LANGUAGES = {"python", "bash", "text"}
+LANGUAGES = {"python", "bash", "text", "cpp"}
 NEEDS = {"docs/export.md": ("onnx", "onnxruntime")}  # packages of the extra "parity"
 
 RUNNER = r"""
