@@ -7,7 +7,8 @@ folder, in an interpreter of their own where a warning is an error:
 * a line ``print(...)  # text`` must print that text (``...`` stands for anything) if what it
   prints is one line;
 * a block whose first line is a comment with a file name, ``# ops/softplus/op.py``, is that file:
-  it is written to the folder instead of being run, and later blocks can import it.
+  it is written to the folder instead of being run, and later blocks can import it. So is a ```cpp
+  block with ``// ops/softplus/kernel_cuda.cu``.
 """
 
 from __future__ import annotations
@@ -86,16 +87,18 @@ def run_page(text: str, name: str, folder: Path) -> subprocess.CompletedProcess[
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
     to_run = []
     for line, language, content in blocks(text):
-        if language != "python":
+        if language not in ("python", "cpp"):
             continue
-        file = re.match(r"# ([\w/]+\.py)\n", content)
+        file = re.match(r"(?:#|//) ([\w/]+\.(?:py|cu))\n", content)
         if file:
             path = folder / file.group(1)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
             # kernels of a file that is gone tomorrow do not belong into the user's cache
             environment["NUMBA_CACHE_DIR"] = str(folder / "cache")
-        else:  # empty lines in front, so that a traceback names the page's own line
+        elif (
+            language == "python"
+        ):  # empty lines in front, so that a traceback names the page's own line
             to_run.append((name, "\n" * (line - 1) + content))
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", RUNNER],
