@@ -12,19 +12,20 @@
 //                     16 17 ... 23       then the warps' sums through shared memory, every row of
 //                     24 25 ... 31       lanes a share of the warps, and by shuffles once more
 //
-// `shared` has room for WARPS * N * 32 numbers. What was read from it before may be overwritten: all
-// threads of the block must call this together, with a barrier between two calls.
+// `shared` has room for WARPS * N * 32 numbers, which lie without gaps: no two lanes meet in one bank.
+// All threads of the block must call this together, with a barrier between two calls, for others may
+// still read what the first one left in `shared`.
 template <int WARPS, int N, class T> INLINE void add_over_block(T (&v)[N], int shift, T* shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int column = lane & ((1 << shift) - 1);
   for (int distance = 1 << shift; distance < 32; distance *= 2)
     UNROLL for (int i = 0; i < N; ++i) v[i] += __shfl_xor_sync(0xffffffffu, v[i], distance);
   if (lane == column)
-    UNROLL for (int i = 0; i < N; ++i) shared[(warp * N + i) * 32 + column] = v[i];
+    UNROLL for (int i = 0; i < N; ++i) shared[((i * WARPS + warp) << shift) + column] = v[i];
   __syncthreads();
   UNROLL for (int i = 0; i < N; ++i) v[i] = 0;
   for (int w = lane >> shift; w < WARPS; w += 32 >> shift)
-    UNROLL for (int i = 0; i < N; ++i) v[i] += shared[(w * N + i) * 32 + column];
+    UNROLL for (int i = 0; i < N; ++i) v[i] += shared[((i * WARPS + w) << shift) + column];
   for (int distance = 1 << shift; distance < 32; distance *= 2)
     UNROLL for (int i = 0; i < N; ++i) v[i] += __shfl_xor_sync(0xffffffffu, v[i], distance);
 }
