@@ -326,12 +326,12 @@ def test_padding_adds_nothing_even_to_an_infinite_weight(cp, many):
 
 def test_a_nan_reaches_the_windows_that_hold_it_and_no_others(cp):
     case = Case((1, 8, 6, 6), (20, 8, 3, 3), {"padding": 1}, kind=RECTIFIED)
-    case.x[0, 0, 0, 3], case.x[0, 5, 5, 2] = np.nan, np.inf
+    case.x[0, 0, 0, 3], case.x[0, 3, 3, 5], case.x[0, 5, 5, 2] = np.nan, np.nan, np.inf
     case.k[:3] = [[0], [1], [1]]  # padding would be 1, were a prologue applied to it
     with np.errstate(invalid="ignore"):
         expected = case.reference(statistics=None)[0]
     found = case.run(cp, statistics=None)[0]
-    assert np.isnan(expected).any(axis=-1).sum() == 4
+    assert np.isnan(expected).any(axis=-1).sum() == 4 + 9
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -425,12 +425,14 @@ def test_a_grid_of_pixels_is_written_and_no_others(cp):
 ORDERS = {
     "windows": ("Fp32", RECTIFIED, (1, 8, 6, 7), (20, 8, 3, 3), {"padding": 1}),
     "stages": ("Tf32", PLAIN, (1, 36, 6, 7), (20, 36, 3, 3), {"padding": 1}),
+    "fewer_steps_than_stages": ("Tf32", PLAIN, (1, 8, 6, 7), (20, 8, 1, 1), {}),
     "stem": ("Fp32", PLAIN, (1, 3, 8, 9), (16, 3, 3, 3), {"padding": 1}),
     "patch_few": ("Fp32", RECTIFIED, (1, 16, 8, 8), (16, 16, 3, 3), {"padding": 1}),
 }
 MANY_ORDERS = {
     "patch": ("Bf16", RECTIFIED, (1, 16, 8, 32), (16, 16, 3, 3), {"padding": 1}),
     "patch_copies": ("Tf32", PLAIN, (1, 16, 8, 32), (16, 16, 3, 3), {"padding": 1}),
+    "patch_of_two_images": ("Tf32", RECTIFIED, (3, 64, 7, 7), (20, 64, 3, 3), {"padding": 1}),
 }
 
 
