@@ -14,6 +14,7 @@ from harness import raises
 import minires as mr
 from minires.device import cupy
 from minires.errors import KernelMissing, ShapeError
+from minires.kernels.cuda.operand import family_of
 from minires.kernels.cuda.statistics import combine_moments
 from minires.kernels.epilogue import Epilogue
 from minires.kernels.operand import (
@@ -523,7 +524,7 @@ def test_every_kernel_that_is_chosen_is_listed():
     for z, math, kind in itertools.product(some_sizes(), PRECISION, (PLAIN, NORMALISED, GATED)):
         if math == "Bf16" and z.c_in % 4:
             continue
-        family = plan.FAMILIES[kind]
+        family = family_of(kind)
         if not tiles.applies(family, z, math):
             family = "AS_IS"
         for launch in convolve.launches(z, math, family, 0):
@@ -539,7 +540,7 @@ def test_blocks_cover_the_pixels():
         blocks = sum(launch.blocks for launch in launches)
         assert blocks * chosen.bm >= z.images * z.h_out * z.w_out
         assert chosen.block <= 256
-        for family in tiles.ORDER:
+        for family in tiles.FAMILIES:
             assert tiles.shared_of(chosen, math, family) <= 227 * 1024
 
 

@@ -9,24 +9,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...device import backend_of
 from ...kernels.cuda.kernel import Kernel
+from ...kernels.cuda.operand import family_of
 from ...kernels.cuda.statistics import combine_moments
 from ...kernels.epilogue import NOTHING, Epilogue
 from ...kernels.operand import Operand
 from ...memory import allocate
 from . import cuda_pack, cuda_patch, cuda_windows
-from .cuda_plan import FAMILIES, Sizes, parts, struct
+from .cuda_operand import written
+from .cuda_plan import Sizes, parts, struct
 from .cuda_tiles import Patch, applies, tile, vector
 
 
 def read(operand: Operand, z: Sizes, math: str) -> Operand:
     """The operand as the kernel reads it: as it is, or with its values written."""
-    if applies(FAMILIES[operand.kind], z, math):
+    if applies(family_of(operand.kind), z, math):
         return operand
-    values = allocate(operand.x.shape, operand.x.dtype, operand.x)
-    backend_of(values).write(operand, values)
-    return Operand(values)
+    return written(operand)
 
 
 def convolve(
@@ -51,7 +50,7 @@ def convolve(
     """
     operand = read(operand, z, math)
     residual, statistics = epilogue.residual, epilogue.statistics
-    found = launches(z, math, FAMILIES[operand.kind], weights.shape[1])
+    found = launches(z, math, family_of(operand.kind), weights.shape[1])
     moments = None
     if statistics is not None:
         blocks = sum([part.blocks for part in found])

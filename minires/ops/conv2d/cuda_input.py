@@ -21,12 +21,13 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+from ...kernels.cuda.operand import family_of
 from ...kernels.operand import Operand, as_operand
 from ...kernels.packed import as_packed
 from . import cuda_convolve
 from .cuda_operand import written
 from .cuda_pack import Taps, packed
-from .cuda_plan import FAMILIES, Sizes, arithmetic, forward_sizes
+from .cuda_plan import Sizes, arithmetic, forward_sizes
 from .cuda_tiles import applies
 from .op import Conv2dGeometry
 
@@ -88,7 +89,7 @@ def bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or an Operand."""
     gy, kept = as_operand(gy), as_packed(w)
     arith = arithmetic(g, gx.dtype, g.c_out // g.groups)
-    if not all(applies(FAMILIES[gy.kind], z, arith) for z, _ in phases(g) if z.k_h and z.k_w):
+    if not all(applies(family_of(gy.kind), z, arith) for z, _ in phases(g) if z.k_h and z.k_w):
         gy = written(gy)
     for z, taps in phases(g):
         read = gy if z.k_h and z.k_w else Operand(gy.x)  # of which nothing is read

@@ -1,4 +1,4 @@
-"""Operands of the gradients of a convolution on a GPU: parts of them, and their values."""
+"""Operands of a convolution on a GPU: parts of them, and their values."""
 
 from __future__ import annotations
 

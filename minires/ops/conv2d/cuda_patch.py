@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...kernels.cuda.kernel import Kernel
+from ...kernels.cuda.operand import FAMILIES
 from .cuda_plan import operations
-from .cuda_tiles import ORDER, PATCHES, Patch, shared_of
+from .cuda_tiles import PATCHES, Patch, shared_of
 
 _SOURCE = Path(__file__).with_suffix(".cu")
 
@@ -24,5 +25,5 @@ def instances() -> Iterator[Kernel]:
     """Every instance that a convolution may ask for."""
     for (math, _), found in PATCHES.items():
         for tile in found:
-            for family in ORDER if tile.split == 1 else ORDER[:2]:
+            for family in FAMILIES if tile.split == 1 else FAMILIES[:2]:
                 yield kernel(math, tile, family)

@@ -14,7 +14,6 @@ import numpy as np
 from ...errors import ShapeError, message
 from ...kernels.cuda.source import c_type
 from ...kernels.cuda.struct import DIVISOR, divisor, record
-from ...kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED
 from ...precision import float32_matmul_precision
 from .op import Conv2dGeometry
 
@@ -23,14 +22,6 @@ REACH = 2**30  # rows and columns of a padded image
 LINE = 128  # bytes: rows of packed weights are multiples of that
 
 ENTRY = {"Fp32": "f4", "Fp64": "f8", "Tf32": "f4", "Bf16": "u2"}  # what tiles hold (mma.cuh)
-FAMILIES = {  # of the kinds of prologue (prologue.cuh)
-    PLAIN: "AS_IS",
-    NORMALISED: "AFFINE",
-    RECTIFIED: "AFFINE",
-    GRADIENT: "BACKWARD",
-    GATED: "BACKWARD",
-    PASSED: "BACKWARD",
-}
 
 
 class Sizes(NamedTuple):

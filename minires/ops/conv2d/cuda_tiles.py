@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...kernels.cuda.operand import FAMILIES
 from .cuda_plan import ENTRY, Sizes
 
 FEW = 264  # blocks that occupy a large GPU twice over: with fewer, tiles become smaller
@@ -73,7 +74,6 @@ class Patch(NamedTuple):
         return self.blocks(z) * -(-z.c_out // self.bn)
 
 
-ORDER = ("AS_IS", "AFFINE", "BACKWARD")  # of what is said by family
 WIDE, NARROW, SMALL, SIXTEEN = "wide", "narrow", "small", "sixteen"
 WINDOWS = {
     ("Fp32", WIDE): Windows(128, 128, 64, 32),
@@ -171,7 +171,7 @@ def applies(family: str, z: Sizes, math: str) -> bool:
 def shared_of(t: Windows | Patch, math: str, family: str) -> int:
     """Bytes of shared memory of a block."""
     if isinstance(t, Windows):
-        which = ORDER.index(family)
+        which = FAMILIES.index(family)
         return t.stages[which] * (t.bm + t.bn) * t.rows[which]
     pitch = t.c * np.dtype(ENTRY[math]).itemsize + 16
     return (t.images * (t.h + 2) * (t.w + 2) + 9 * t.bn) * pitch

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...kernels.cuda.kernel import Kernel
+from ...kernels.cuda.operand import family_of
 from ...kernels.cuda.packs import pack_of
 from ...kernels.cuda.source import c_type
 from ...kernels.cuda.struct import DIVISOR, divisor, record
 from ...kernels.operand import as_operand
 from ...memory import workspace
 from .cuda_operand import images, written
-from .cuda_plan import FAMILIES, arithmetic, forward_sizes, parts
+from .cuda_plan import arithmetic, forward_sizes, parts
 from .op import Conv2dGeometry
 
 _SOURCE = Path(__file__).with_name("cuda_weight.cu")
@@ -141,13 +142,13 @@ def bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     packs = pack_of(g.c_out // g.groups, gy.x, gy.y), pack_of(g.c_in // g.groups, x.x)
     if packs[0] == 1:
         packs = 1, 1
-    if packs[1] == 1 or FAMILIES[x.kind] == "BACKWARD":
+    if packs[1] == 1 or family_of(x.kind) == "BACKWARD":
         x = written(x)
-    if packs[1] == 1 or FAMILIES[gy.kind] == "AFFINE" or not pays(g):
+    if packs[1] == 1 or family_of(gy.kind) == "AFFINE" or not pays(g):
         gy = written(gy)
     math = arithmetic(g, gw.dtype, min(packs))
     name = tile_of(math, packs, g.c_out // g.groups, g.k_h * g.k_w * g.c_in // g.groups)
-    kernel = _kernel(math, name, *packs, FAMILIES[gy.kind], FAMILIES[x.kind])
+    kernel = _kernel(math, name, *packs, family_of(gy.kind), family_of(x.kind))
     slices = parts(forward_sizes(g)) or [slice(0, 0)]  # without images gw is 0
     for i, part in enumerate(slices):
         gy_part, x_part = images(gy, part, slices), images(x, part, slices)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...kernels.cuda.kernel import Kernel
+from ...kernels.cuda.operand import FAMILIES
 from .cuda_plan import operations
-from .cuda_tiles import ODD, ORDER, SIXTEEN, WINDOWS, Windows, shared_of, whole
+from .cuda_tiles import ODD, SIXTEEN, WINDOWS, Windows, shared_of, whole
 
 _SOURCE = Path(__file__).with_suffix(".cu")
 
@@ -16,7 +17,7 @@ _SOURCE = Path(__file__).with_suffix(".cu")
 @functools.cache
 def kernel(math: str, tile: Windows, vector: int, family: str) -> Kernel:
     """An instance of ``conv2d_windows``."""
-    which = ORDER.index(family)
+    which = FAMILIES.index(family)
     numbers = (*tile[:4], tile.rows[which], vector, family, tile.stages[which])
     name = f"conv2d_windows<{math},{','.join(map(str, numbers))}>"
     return Kernel(_SOURCE, name, tile.block, shared_of(tile, math, family), operations)
@@ -25,10 +26,10 @@ def kernel(math: str, tile: Windows, vector: int, family: str) -> Kernel:
 def instances() -> Iterator[Kernel]:
     """Every instance that a convolution may ask for."""
     for (math, name), tile in WINDOWS.items():
-        for family in ORDER[:1] if name == SIXTEEN else ORDER:
+        for family in FAMILIES[:1] if name == SIXTEEN else FAMILIES:
             yield kernel(math, tile, whole(math), family)
         if math == "Fp64":
-            yield kernel(math, tile, 1, ORDER[0])
+            yield kernel(math, tile, 1, FAMILIES[0])
         elif math != "Bf16" and name in ODD:
-            yield kernel(math, tile, 2, ORDER[0])
-            yield kernel(math, tile, 1, ORDER[0])
+            yield kernel(math, tile, 2, FAMILIES[0])
+            yield kernel(math, tile, 1, FAMILIES[0])
