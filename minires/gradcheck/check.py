@@ -289,6 +289,11 @@ class _Check:
                 faults.append(self.ladder.fault)
             if self.ladder.reason and self.reference is None:
                 self.notes.append(f"no complex step: {self.ladder.reason}")
+            if self.ladder.complex and device.type == "cuda":
+                self.notes.append(
+                    "complex step: taken on the CPU by the references, as a GPU's kernels have no "
+                    f"complex numbers, and held against differences on {device}"
+                )
             v = self.rng.standard_normal(y.numel())
             self.backward.inspect(v, again)
             self.uncertainty = Uncertainty(point, self.backward, self.ladder)

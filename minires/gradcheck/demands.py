@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import arguments
-from ..device import array_module
+from ..device import array_module, beside
 from ..errors import ArgumentError, DTypeError, GraphError, NaNError, message
 from ..tensor import Tensor
 
@@ -69,7 +69,9 @@ def check_inputs(labels: Sequence[str], xs: Sequence[Any]) -> None:
                 f"check: expected {label} to be a leaf that requires grad, got {state}. "
                 "Use x.detach().requires_grad_()."
             )
-        if not bool(array_module(x._array).isfinite(x._array).all()):
+        with beside((x,)):
+            finite = bool(array_module(x._array).isfinite(x._array).all())
+        if not finite:
             raise NaNError(
                 f"check: expected finite numbers in {label}, got NaN or infinity, next to which "
                 "nothing can be compared. Check at another point."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import environment
+from ..device import Device
 from ..errors import ArgumentError, message
 from ..files import check_writable, write_atomic
 from ..gradcheck.report import MOST_SKIPPED, ROUNDING_LIMIT
@@ -40,7 +41,7 @@ def write(path: Path, result: Result, command: str, gallery: Gallery | None = No
     Args:
         gallery: of the identity path, where blocks were checked.
     """
-    data = {"command": command, **result.as_dict(), "environment": environment.describe()}
+    data = {"command": command, **result.as_dict(), "environment": _environment(result)}
     if gallery is not None:
         data["identity"] = gallery.as_dict()
         data["ok"] = data["ok"] and gallery.ok
@@ -48,6 +49,13 @@ def write(path: Path, result: Result, command: str, gallery: Gallery | None = No
         write_atomic(path, html(result, data, gallery))
     else:
         write_atomic(path, json.dumps(_strict(data), indent=1, allow_nan=False) + "\n")
+
+
+def _environment(result: Result) -> dict[str, Any]:
+    """Of this machine, and of the first GPU that something was checked on."""
+    names = (outcome.backend for outcome in result.outcomes)
+    gpu = next((name for name in names if name.startswith("cuda")), "cpu")
+    return environment.describe(Device(gpu))
 
 
 def _strict(value: Any) -> Any:
