@@ -49,13 +49,14 @@ __global__ void __launch_bounds__(THREADS)
 
   // All threads of a column: their sums make its mean; then each one's squares are around that.
   const int count = min(rows.strip, rows.m - int(blockIdx.x) * rows.strip);
+  const T by_count = T(1) / count, by_n = n ? T(1) / n : T(0);
   T mean[V];
   UNROLL for (int j = 0; j < V; ++j) mean[j] = total[j];
   add_over_block<THREADS / 32>(mean, rows.shift, shared);
   UNROLL for (int j = 0; j < V; ++j) {
-    mean[j] /= count;
-    const T away = n ? total[j] / n - mean[j] : T(0);
-    squares[j] += away * away * n;
+    mean[j] *= by_count;
+    const T away = total[j] * by_n - mean[j];
+    if (n) squares[j] += away * away * n;
   }
   __syncthreads();
   add_over_block<THREADS / 32>(squares, rows.shift, shared);

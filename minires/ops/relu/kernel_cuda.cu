@@ -9,8 +9,8 @@ constexpr int IN_FLIGHT = 4;
 // that the threads of a warp always read neighbours:
 //
 //   packs   0 1 2 ... 255 | 256 257 ... 511 | ...     rest
-//   thread  0 1 2 ... 255 |  0   1  ... 255 | ...     the entries behind the last whole pack,
-//                                                     fewer than V: one thread does them one by one
+//   thread  0 1 2 ... 255 |  0   1  ... 255 | ...     the entries behind the last whole pack, fewer
+//                                                     than V: a thread of the last block for each
 
 // y = max(x, 0)
 template <class T, int V>
@@ -25,9 +25,9 @@ __global__ void __launch_bounds__(THREADS) relu_fwd(const T* __restrict__ x, int
     const int pack = first + i * THREADS;
     UNROLL for (int j = 0; j < V; ++j) v[i].v[j] = relu(v[i].v[j]);
     if (pack < packs) store_pack<V>(y + pack * V, v[i]);
-    if (pack == packs)
-      for (int at = packs * V; at < size; ++at) y[at] = relu(x[at]);
   }
+  const int rest = packs * V + threadIdx.x;
+  if (blockIdx.x == gridDim.x - 1 && rest < size) y[rest] = relu(x[rest]);
 }
 
 // gx = 0 where y <= 0, else gy: where y is NaN, gy goes through
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(THREADS)
     const int pack = first + i * THREADS;
     UNROLL for (int j = 0; j < V; ++j) g[i].v[j] = v[i].v[j] <= 0 ? T(0) : g[i].v[j];
     if (pack < packs) store_pack<V>(gx + pack * V, g[i]);
-    if (pack == packs)
-      for (int at = packs * V; at < size; ++at) gx[at] = y[at] <= 0 ? T(0) : gy[at];
   }
+  const int rest = packs * V + threadIdx.x;
+  if (blockIdx.x == gridDim.x - 1 && rest < size) gx[rest] = y[rest] <= 0 ? T(0) : gy[rest];
 }
