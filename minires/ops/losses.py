@@ -13,10 +13,10 @@ from ..tensor import Tensor
 from .activation import softplus
 from .checks import binary_operands, check_reduction, check_same, given, real
 from .cross_entropy.op import (
+    are_known,
     check_ignored,
     check_labels,
     check_weight,
-    of_unknown,
     sum_of_weights,
     used_labels,
 )
@@ -89,7 +89,7 @@ def nll_loss(
     Raises:
         ShapeError, DTypeError: x, labels or weights of another shape or kind.
         ArgumentError: a label out of range, an unknown reduction, or a mean over rows that have
-            no weight.
+            no weight. (In a replay on a GPU the loss is NaN then, as in :func:`cross_entropy`.)
     """
     real("nll_loss", x)
     if x.ndim != 2:
@@ -97,9 +97,9 @@ def nll_loss(
     target = target if isinstance(target, Tensor) else Tensor(target)
     ignore_index = check_ignored("nll_loss", ignore_index)
     labels = check_labels("nll_loss", target, x, ignore_index)
-    used, at = call(used_labels, labels, ignore_index)
-    others = Tensor(call(of_unknown, labels, x.shape[1], ignore_index, x.dtype))
-    losses = others - where(used, x[array_module(labels).arange(len(labels)), at], 0)
+    used, at = call(used_labels, labels, x.shape[1], ignore_index)
+    known = Tensor(call(are_known, labels, x.shape[1], ignore_index, x.dtype))
+    losses = -where(used, x[array_module(labels).arange(len(labels)), at], 0) * known
     if weight is not None:
         factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
         losses = weigh(losses, factors)

@@ -178,16 +178,16 @@ def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -
     dtype, uniform = np.dtype(dtype), smoothing / shape[1]
     chosen = labels[:, None] == xp.arange(shape[1])
     q = xp.where(chosen, dtype.type(uniform + (1 - smoothing)), dtype.type(uniform))
-    q = q + of_unknown(labels, shape[1], ignore, dtype)[:, None]
+    q = q * are_known(labels, shape[1], ignore, dtype)[:, None]
     return xp.where(_used(labels, ignore), q, dtype.type(0))
 
 
-def of_unknown(labels: Any, classes: int, ignore: int, dtype: Any) -> Any:
-    """NaN for each label that is neither a class nor ignored, else 0. There are such labels only
-    where they cannot be checked: in the replay of a graph on a GPU."""
+def are_known(labels: Any, classes: int, ignore: int, dtype: Any) -> Any:
+    """A factor for each label: 1, and NaN if it is neither a class nor ignored. There are such
+    labels only where they cannot be checked: in the replay of a graph on a GPU."""
     wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
-    nan, zero = np.array([np.nan, 0], dtype)
-    return array_module(labels).where(wrong, nan, zero)
+    nan, one = np.array([np.nan, 1], dtype)
+    return array_module(labels).where(wrong, nan, one)
 
 
 def _count(labels: Any, ignore_index: int, dtype: Any) -> Any:
@@ -241,10 +241,10 @@ def _check_positive(name: str, total: Any) -> None:
         raise ArgumentError(message(name, "weights with a sum > 0", got, fix=fix))
 
 
-def used_labels(labels: Any, ignore_index: int) -> tuple[Any, Any]:
-    """(mask of the labels that count, labels with 0 in place of the others)."""
-    used = labels != ignore_index
-    return used, array_module(labels).where(used, labels, 0)
+def used_labels(labels: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
+    """(mask of the labels that count, labels with 0 in place of those that are no class)."""
+    known = (labels >= 0) & (labels < classes)
+    return labels != ignore_index, array_module(labels).where(known, labels, 0)
 
 
 def cross_entropy(
@@ -330,7 +330,7 @@ def cross_entropy(
     if reduction == "sum":
         return total
     if weight is not None and target.ndim == 1:
-        known, at = call(used_labels, labels, ignore_index)
+        known, at = call(used_labels, labels, x.shape[1], ignore_index)
         factors = where(Tensor(known), weight[Tensor(at)], 0)
         return total / sum_of_weights("cross_entropy", factors)
     return total / count
