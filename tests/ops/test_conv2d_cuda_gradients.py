@@ -199,8 +199,35 @@ def test_rounded_products(name, level, precision):
         close(found, expected, TOLERANCE["highest"])
 
 
+ROWS = {  # 3 x 3 taps of few channels: tiles of 4 x 32, 4 x 16 and 8 x 8 pixels
+    "16 channels": ((2, 16, 8, 32), (16, 16, 3, 3), 1, 1, 1, 1),
+    "16 to 20 channels": ((1, 16, 7, 30), (20, 16, 3, 3), 1, (2, 0), 1, 1),
+    "32 channels": ((2, 32, 4, 16), (32, 32, 3, 3), 1, 1, 1, 1),
+    "32 to 40 channels": ((1, 32, 3, 12), (40, 32, 3, 3), 1, (1, 2), 1, 1),
+    "64 channels": ((2, 64, 8, 8), (64, 64, 3, 3), 1, 1, 1, 1),
+    "64 to 68 channels": ((1, 64, 8, 16), (68, 64, 3, 3), 1, (1, 0), 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows(name, launched):
+    case = Gradients(ROWS[name])
+    close(case.results(), case.expected(), TOLERANCE["highest"])
+    assert "conv2d_bwd_weight_rows" in [name for name, _ in launched]
+
+
+@pytest.mark.parametrize("level", ["highest", "high"])
+@pytest.mark.parametrize("name", ["16 to 20 channels", "32 to 40 channels", "64 channels"])
+def test_rows_with_prologues(name, level, launched, precision):
+    precision(level)
+    for kinds in ((GATED, RECTIFIED), (PLAIN, RECTIFIED), (GRADIENT, PLAIN)):
+        case = Gradients(ROWS[name], gy=kinds[0], x=kinds[1])
+        close(case.results(), case.expected(), TOLERANCE[level])
+    assert [name for name, _ in launched].count("conv2d_bwd_weight_rows") == 3
+
+
 PROLOGUES = {
-    "patch": ((1, 16, 8, 30), (16, 16, 3, 3), 1, 1, 1, 1),
+    "3x3": ((1, 16, 8, 30), (16, 16, 3, 3), 1, 1, 1, 1),
     "1x1": CASES["1x1"],
     "stride 2": ((1, 32, 7, 7), (32, 32, 3, 3), 2, 1, 1, 1),
     "odd channels": CASES["5 channels"],
@@ -217,7 +244,7 @@ def test_prologues(name, kinds):
 @pytest.mark.parametrize("kinds", [(NORMALISED, PLAIN), (PLAIN, RECTIFIED), (RECTIFIED, GATED)])
 def test_prologues_of_other_operands(kinds):
     """A batch norm with fixed statistics has a gradient that is NORMALISED."""
-    case = Gradients(PROLOGUES["patch"], gy=kinds[0], x=kinds[1])
+    case = Gradients(PROLOGUES["3x3"], gy=kinds[0], x=kinds[1])
     close(case.results(), case.expected(), TOLERANCE["highest"])
 
 
@@ -229,7 +256,7 @@ def test_prologues_in_float64():
 @pytest.mark.parametrize("level", ["high", "medium"])
 def test_prologues_of_rounded_products(level, precision):
     precision(level)
-    case = Gradients(PROLOGUES["patch"], gy=GATED, x=RECTIFIED)
+    case = Gradients(PROLOGUES["3x3"], gy=GATED, x=RECTIFIED)
     close(case.results(), case.expected(), TOLERANCE[level])
 
 
@@ -245,13 +272,16 @@ def test_a_gradient_with_a_prologue_is_written_once(launched):
 
 CHECKED = {
     "3x3": (CASES["3x3"], "highest", PLAIN, PLAIN),
-    "prologues": (PROLOGUES["patch"], "highest", GATED, RECTIFIED),
+    "prologues": (PROLOGUES["stride 2"], "highest", GATED, RECTIFIED),
+    "rows, 16 channels": (ROWS["16 to 20 channels"], "highest", GATED, RECTIFIED),
+    "rows, 32 channels": (ROWS["32 to 40 channels"], "highest", PLAIN, PLAIN),
+    "rows, 64 channels": (ROWS["64 to 68 channels"], "high", PLAIN, RECTIFIED),
     "tiles of one warp row": (PROLOGUES["1x1"], "highest", GATED, RECTIFIED),
     "phases": (CASES["padding above kernel"], "highest", PLAIN, PLAIN),
     "odd": (CASES["odd"], "highest", PLAIN, PLAIN),
     "3 channels": (CASES["3 channels"], "highest", PLAIN, PLAIN),
-    "tf32": (PROLOGUES["patch"], "high", GATED, RECTIFIED),
-    "bfloat16": (PROLOGUES["patch"], "medium", GATED, RECTIFIED),
+    "tf32": (PROLOGUES["3x3"], "high", GATED, RECTIFIED),
+    "bfloat16": (PROLOGUES["3x3"], "medium", GATED, RECTIFIED),
     "depthwise": (DEPTHWISE["3x3"], "highest", PLAIN, PLAIN),
 }
 
@@ -287,14 +317,17 @@ def test_shares_follow_from_sizes():
     """Enough blocks for any GPU, none without pixels, and no share that is too small to pay."""
     for batch, c, size in itertools.product((1, 3, 64, 128), (16, 32, 64, 128, 256), (1, 7, 32)):
         g = conv2d_geometry((batch, c, size, size), (c, c, 3, 3), 1, 1, 1, 1)
-        name = cuda_weight.tile_of("Fp32", (4, 4), c, 9 * c)
-        sizes, shares, blocks = cuda_weight.plan(g, batch, "Fp32", name, 0, 0)
-        share, pixels = int(sizes["share"][0]), batch * size * size
-        assert (shares - 1) * share < pixels <= shares * share
-        assert share >= 64
+        way = cuda_weight.plan(g, batch, "Fp32", (4, 4), 0, 0)
+        by_rows = "rows" in way.kernel.name
+        blocks, shares = way.grid
+        share, pixels = int(way.sizes["share"][0]), batch * size * size
+        all_of_them = int(way.sizes["tiles" if by_rows else "pixels"][0])
+        assert (shares - 1) * share < all_of_them <= shares * share
+        assert share >= (1 if by_rows else 64)
         assert shares == 1 or shares * blocks <= 512
         if pixels >= 2**16:
             assert shares * blocks >= 128
+        assert by_rows == ((c <= 64 and size == 32) or (c, size) == (64, 7))
 
 
 def test_large_batches_are_cut(monkeypatch, launched):
@@ -338,12 +371,13 @@ def test_every_kernel_that_is_chosen_is_listed(monkeypatch, precision):
     found = set()
     monkeypatch.setattr(Kernel, "run", lambda kernel, grid, arguments: found.add(kernel.name))
     kinds = [(PLAIN, PLAIN), (PLAIN, RECTIFIED), (GATED, PLAIN), (GATED, NORMALISED)]
+    sizes = list(itertools.product((3, 16, 32, 64, 67, 128), (3, 51, 128), (1,), (1,)))
+    sizes += itertools.product((16,), (16, 32, 64), (16,), (3,))
     for level, dtype in (*((level, "float32") for level in TOLERANCE), ("highest", "float64")):
         precision(level)
-        for c_out, c_in, (gy, x) in itertools.product(
-            (3, 16, 32, 64, 67, 128), (3, 51, 128), kinds
-        ):
-            case = Gradients(((1, c_in, 1, 1), (c_out, c_in, 1, 1), 1, 0, 1, 1), dtype, gy, x)
+        for (c_out, c_in, size, k), (gy, x) in itertools.product(sizes, kinds):
+            w = (c_out, c_in, k, k)
+            case = Gradients(((1, c_in, size, 2 * size), w, 1, k // 2, 1, 1), dtype, gy, x)
             gw = allocate(case.w.shape, case.dtype, Device("cuda"))
             gy, x = map_operand(case.gy, there), map_operand(case.x, there)
             kernel_cuda.conv2d_bwd_weight(gy, x, gw, case.g)
@@ -357,7 +391,7 @@ def test_every_kernel_that_is_chosen_is_listed(monkeypatch, precision):
 @pytest.mark.parametrize("kinds", [(PLAIN, PLAIN), (GATED, RECTIFIED), (GRADIENT, NORMALISED)])
 def test_padding_takes_no_part(bad, kinds):
     """An infinite gy at the border reaches the weights whose taps lie inside, and no others."""
-    case = Gradients(PROLOGUES["patch"], gy=kinds[0], x=kinds[1])
+    case = Gradients(PROLOGUES["3x3"], gy=kinds[0], x=kinds[1])
     case.gy.x[0, 0, 0, 3] = case.gy.x[0, 7, 4, 5] = bad
     case.x.x[0, 0, 8, 2] = bad
     if kinds[0] != PLAIN:  # where the gate is open
@@ -407,14 +441,13 @@ def test_every_entry_of_gx_is_written():
 
 @pytest.mark.skipif(REAL, reason="the simulator counts")
 @pytest.mark.parametrize("level", ["highest", "high", "medium"])
-@pytest.mark.parametrize("name", ["16", "32", "64", "wide"])
+@pytest.mark.parametrize("name", ["16", "32", "64", "wide", *list(ROWS)[::2]])
 def test_no_bank_conflicts(name, level, precision):
     """Accesses to shared memory take no longer than their bytes, and to global memory whole
     sectors."""
     precision(level)
-    c = {"16": 16, "32": 32, "64": 64, "wide": 128}[name]
-    taps = 1 if c == 128 else 3
-    case = Gradients(((1, c, 8, 8), (c, c, taps, taps), 1, taps // 2, 1, 1))
+    c = {"16": 16, "32": 32, "64": 64, "wide": 128}.get(name)
+    case = Gradients(ROWS.get(name, ((1, c, 8, 8), (c, c, 1, 3), 1, (0, 1), 1, 1)))
     gw = allocate(case.w.shape, case.dtype, Device("cuda"))
     gy, x = there(case.gy.x), there(case.x.x)
     with cudasim.counting() as counts:

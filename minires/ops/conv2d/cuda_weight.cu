@@ -16,8 +16,6 @@
 //
 // While one stage is multiplied, the copies into the other are under way.
 #include "common.cuh"
-#include "mma.cuh"
-#include "prologue.cuh"
 #include "cuda_outer.cuh"
 
 // One convolution, or the part of one that a launch works on. Channels are those of one group.
@@ -28,6 +26,14 @@ struct WeightSizes {
   int gy_kind, x_kind;         // the prologues
   int by_w, by_h, by_entries;  // how far Walk::step goes, before it looks at the borders
 };
+
+// Keeps an address in registers: what is added to it is then added to it, and not to the sum before it.
+template <class T> INLINE const T* kept_pointer(const T* p) {
+#if ON_GPU
+  asm volatile("" : "+l"(p));
+#endif
+  return p;
+}
 
 // Where a thread's pixel of y is in x. A step of BK pixels is a few additions: on by `by_w`, to the next row
 // if that leaves the row, to the next image if that leaves the image. (Found from the pixel's number alone,
@@ -58,43 +64,6 @@ struct Walk {
   }
 };
 
-// What a thread brings to one of the two tiles: PASSES packs of V entries, all of one pixel. PARTS threads
-// share a pixel. A plain operand goes to shared memory past the registers. One with a prologue is loaded into
-// registers before the products, and goes through the prologue and into shared memory behind them.
-template <class T, int WIDTH, int V, int PARTS, int FAMILY> struct Bring {
-  static constexpr bool HELD = FAMILY != AS_IS, HELD_Y = FAMILY == BACKWARD;
-  static constexpr int PACKS = WIDTH / V, PASSES = (PACKS + PARTS - 1) / PARTS;
-  static_assert(PASSES <= 32, "a bit for each pass");
-  Pack<T, V> held[HELD ? PASSES : 1], held_y[HELD_Y ? PASSES : 1];
-  unsigned inside;  // bit j: pass j has something to bring, the others bring zeros
-
-  static INLINE int column(int part, int j) { return (part + PARTS * j) * V; }
-  static INLINE bool has(int part, int j) { return PACKS % PARTS == 0 || part + PARTS * j < PACKS; }
-
-  INLINE void begin(int j, T* to, const T* from, const T* from_y, bool valid) {
-    if (!HELD) {
-      copy_async<V * int(sizeof(T))>(shared_address(to), from, valid);
-      return;
-    }
-    inside = (j ? inside : 0u) | unsigned(valid) << j;
-    if (!valid) return;
-    held[HELD ? j : 0] = load_pack<V>(from);
-    if (HELD_Y) held_y[HELD_Y ? j : 0] = load_pack<V>(from_y);
-  }
-  // k (5, WIDTH): the coefficients of the tile's columns, in shared memory
-  INLINE void finish(int part, int j, T* to, const T* k, int kind) const {
-    if (!HELD) return;
-    Prologue<T, FAMILY, V> prologue;
-    prologue.start(kind);
-    prologue.load(k, WIDTH, column(part, j));
-    Pack<T, V> r = {};
-    if (inside >> j & 1)
-      UNROLL for (int i = 0; i < V; ++i) r.v[i] = prologue.apply(held[HELD ? j : 0].v[i], held_y[HELD_Y ? j : 0].v[i], i);
-    TOUCH(SHARED_STORE, to, V * int(sizeof(T)));
-    *reinterpret_cast<Pack<T, V>*>(to) = r;
-  }
-};
-
 // Block (tile of the product, share): parts (shares, groups * c_out, k_h * k_w * c_in).
 //
 // WM x WN sums to a warp, and SLICES warps for the same sums, of which each takes its slice of the BK
@@ -109,8 +78,9 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * SLICES * 32, 1)
   constexpr int PITCH_A = pitch<T>(BM), PITCH_B = pitch<T>(BN), STAGE = BK * (PITCH_A + PITCH_B);
   static_assert(THREADS % BK == 0 && BK % SLICES == 0, "threads divide the pixels of a stage");
   typedef Outer<Math, WM, WN, PITCH_A, PITCH_B> Tile;
-  typedef Bring<T, BM, VG, PARTS, G> Left;
-  typedef Bring<T, BN, VX, PARTS, X> Right;
+  constexpr int PASSES_A = BM / VG / PARTS, PASSES_B = BN / VX / PARTS;
+  constexpr int APART_A = PARTS * VG, APART_B = PARTS * VX;  // entries from one pass to the next
+  static_assert(BM % APART_A == 0 && BN % APART_B == 0, "whole passes");
   extern __shared__ __align__(128) unsigned char memory[];
   T* const stages = reinterpret_cast<T*>(memory);
 
@@ -119,56 +89,53 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * SLICES * 32, 1)
   const int n0 = blockIdx.x % across * BN, m0 = blockIdx.x / across % down * BM, group = blockIdx.x / across / down;
   const int begin = blockIdx.y * g.share, end = min(begin + g.share, g.pixels);
 
-  // This thread's row of both tiles, and its part of it. Where four threads share a row, eight that store
-  // together have two rows that are two apart: those begin in different halves of the banks.
-  const int part = threadIdx.x % PARTS, line = threadIdx.x / PARTS;
-  const int row = PARTS == 4 ? (line & ~3) | (line & 1) << 1 | (line >> 1 & 1) : line;
+  // This thread's row of both tiles, and its first entry of it. Where four threads share a row, eight that
+  // store together have two rows that are two apart: those begin in different halves of the banks.
+  const int line = threadIdx.x / PARTS, row = PARTS == 4 ? (line & ~3) | (line & 1) << 1 | (line >> 1 & 1) : line;
+  const int m = threadIdx.x % PARTS * VG, n = threadIdx.x % PARTS * VX;
   Walk walk;
   walk.start(g, begin + row);
-  int at_gy = (begin + row) * g.c_out * g.groups + group * g.c_out + m0 + Left::column(part, 0);
-  const int rows_left = g.c_out - m0 - Left::column(part, 0);  // output channels from this thread's first one on
+  int at_gy = (begin + row) * g.c_out * g.groups + group * g.c_out + m0 + m;
+  const int rows_left = g.c_out - m0 - m;  // output channels from this thread's first one on
 
   // The filter entries that this thread brings: their tap's distance from tap (0, 0), and that in entries.
-  int tap_h[Right::PASSES], tap_w[Right::PASSES], tap_at[Right::PASSES];
-  UNROLL for (int j = 0; j < Right::PASSES; ++j) {
-    const int n = n0 + Right::column(part, j), tap = n / g.c_in;
-    tap_h[j] = n < columns ? tap / g.k_w * g.d_h : -(1 << 30);  // a column too many is outside of any image
+  int tap_h[PASSES_B], tap_w[PASSES_B], tap_at[PASSES_B];
+  UNROLL for (int j = 0; j < PASSES_B; ++j) {
+    const int entry = n0 + n + j * APART_B, tap = entry / g.c_in;
+    tap_h[j] = entry < columns ? tap / g.k_w * g.d_h : -(1 << 30);  // one too many is outside of any image
     tap_w[j] = tap % g.k_w * g.d_w;
-    tap_at[j] = (tap / g.k_w * g.d_h * g.w_in + tap_w[j]) * g.c_in * g.groups + group * g.c_in + n % g.c_in;
+    tap_at[j] = (tap / g.k_w * g.d_h * g.w_in + tap_w[j]) * g.c_in * g.groups + group * g.c_in + entry % g.c_in;
   }
   T *const k_left = stages + 2 * STAGE, *const k_right = k_left + 5 * BM;  // coefficients (5, BM) and (5, BN)
-  if (Left::HELD)
+  if (G != AS_IS)
     for (int i = threadIdx.x; i < 5 * BM; i += THREADS)
       k_left[i] = m0 + i % BM < g.c_out ? gy_k[(i / BM * g.groups + group) * g.c_out + m0 + i % BM] : T(0);
-  if (Right::HELD)
+  if (X != AS_IS)
     for (int i = threadIdx.x; i < 5 * BN; i += THREADS)
       k_right[i] = n0 + i % BN < columns ? x_k[(i / BN * g.groups + group) * g.c_in + (n0 + i % BN) % g.c_in] : T(0);
-  if (Left::HELD || Right::HELD) __syncthreads();
+  if (G != AS_IS || X != AS_IS) __syncthreads();
 
-  Left left;
-  Right right;
-  const int to_a = kept(row * PITCH_A + Left::column(part, 0)), to_b = kept(BK * PITCH_A + row * PITCH_B + Right::column(part, 0));
+  Bring<T, VG, PASSES_A, G> left;
+  Bring<T, VX, PASSES_B, X> right;
+  const int to_a = kept(row * PITCH_A + m), to_b = kept(BK * PITCH_A + row * PITCH_B + n);
   auto bring = [&](int stage) {
-    T *const a = stages + (to_a + stage), *const b = stages + (to_b + stage);
     const bool real = walk.pixel < end;
     const int rows = real ? rows_left : 0, h = real ? walk.h : -(1 << 29);
-    UNROLL for (int j = 0; j < Left::PASSES; ++j) {
-      constexpr int APART = PARTS * VG;
-      if (Left::has(part, j)) left.begin(j, a + j * APART, gy + at_gy + j * APART, gy_y + at_gy + j * APART, j * APART < rows);
-    }
-    const T* const from = x + walk.at;
-    UNROLL for (int j = 0; j < Right::PASSES; ++j) {
+    UNROLL for (int j = 0; j < PASSES_A; ++j)
+      left.begin(j, stages + (to_a + stage + j * APART_A), gy + at_gy + j * APART_A, gy_y + at_gy + j * APART_A, j * APART_A < rows);
+    const T* const from = kept_pointer(x + walk.at);
+    UNROLL for (int j = 0; j < PASSES_B; ++j) {
       const bool inside = unsigned(h + tap_h[j]) < unsigned(g.h_in) && unsigned(walk.w + tap_w[j]) < unsigned(g.w_in);
-      if (Right::has(part, j)) right.begin(j, b + j * PARTS * VX, from + tap_at[j], from, inside);
+      right.begin(j, stages + (to_b + stage + j * APART_B), from + tap_at[j], from, inside);
     }
     walk.step(g, BK);
     at_gy += BK * g.c_out * g.groups;
   };
   auto finish = [&](int stage) {
-    UNROLL for (int j = 0; j < Left::PASSES; ++j)
-      if (Left::has(part, j)) left.finish(part, j, stages + (to_a + stage + j * PARTS * VG), k_left, g.gy_kind);
-    UNROLL for (int j = 0; j < Right::PASSES; ++j)
-      if (Right::has(part, j)) right.finish(part, j, stages + (to_b + stage + j * PARTS * VX), k_right, g.x_kind);
+    UNROLL for (int j = 0; j < PASSES_A; ++j)
+      left.finish(j, stages + (to_a + stage + j * APART_A), k_left + (m + j * APART_A), BM, g.gy_kind);
+    UNROLL for (int j = 0; j < PASSES_B; ++j)
+      right.finish(j, stages + (to_b + stage + j * APART_B), k_right + (n + j * APART_B), BN, g.x_kind);
   };
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % TILE_WARPS, slice = threadIdx.x / 32 / TILE_WARPS;
@@ -188,40 +155,12 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * SLICES * 32, 1)
     const bool more = left_over > BK;
     if (more) bring(STAGE - now);
     copy_commit();
-    tile.template add<BK / SLICES>(stages + (from_a + now), stages + (from_b + now));
+    tile.template add<BK / SLICES, Flat<PITCH_B>>(stages + (from_a + now), stages + (from_b + now));
     if (more) finish(STAGE - now);
     now = STAGE - now;
   }
-
-  tile.join();
-  // The slices' sums meet in shared memory, and the first slice adds them in order.
-  constexpr int SUMS = Tile::ROWS * Tile::COLS;
-  if (SLICES > 1) {
-    __syncthreads();  // the stages have been read
-    T* const mine = stages + (warp * SUMS * 32 + lane);
-    if (slice > 0)
-      UNROLL for (int i = 0; i < SUMS; ++i) {
-        TOUCH(SHARED_STORE, mine, int(sizeof(T)));
-        mine[((slice - 1) * TILE_WARPS * SUMS + i) * 32] = tile.sum[i / Tile::COLS][i % Tile::COLS];
-      }
-    __syncthreads();
-    if (slice > 0) return;
-    for (int s = 0; s < SLICES - 1; ++s)
-      UNROLL for (int i = 0; i < SUMS; ++i)
-        tile.sum[i / Tile::COLS][i % Tile::COLS] += shared_pack<1>(mine + (s * TILE_WARPS * SUMS + i) * 32).v[0];
-  }
-  // Runs of a lane's sums are written at once where the row of a filter begins at a multiple of them.
-  constexpr int RUN = Tile::GROUP < VX ? Tile::GROUP : VX;
-  UNROLL for (int i = 0; i < Tile::ROWS; ++i) {
-    const int m = m0 + warp_m + Tile::row(lane, i);
-    UNROLL for (int j = 0; j < Tile::COLS; j += RUN) {
-      const int n = n0 + warp_n + Tile::column(lane, j);
-      if (m >= g.c_out || n >= columns || Tile::lane_depth(lane)) continue;
-      Pack<T, RUN> v;
-      UNROLL for (int e = 0; e < RUN; ++e) v.v[e] = tile.sum[i][j + e];
-      store_pack<RUN>(parts + (((blockIdx.y * g.groups + group) * g.c_out + m) * columns + n), v);
-    }
-  }
+  T* const share = parts + (blockIdx.y * g.groups + group) * g.c_out * columns;
+  write_share<SLICES, TILE_WARPS, VX>(tile, stages, share, m0 + warp_m, n0 + warp_n, g.c_out, columns);
 }
 
 // Entry `at` of an operand, which is of channel `channel` of c.
@@ -237,14 +176,12 @@ template <class T> INLINE T value_at(const T* x, const T* y, const T* k, int kin
   return prologue.apply(x[at], y[at], 0);
 }
 
-// One entry of one share by the definition, in which padding takes no part: not even where gy is infinite,
-// which the product above multiplies by the padding's zeros.
+// Entry n of the filter of output channel o, from the pixels `first` to `last` - 1, by the definition.
 template <class T>
-INLINE T weight_entry(const T* gy, const T* gy_y, const T* gy_k, const T* x, const T* x_k, const WeightSizes& g, int share, int o, int n) {
+INLINE T weight_entry(const T* gy, const T* gy_y, const T* gy_k, const T* x, const T* x_k, const WeightSizes& g, int first, int last, int o, int n) {
   const int group = o / g.c_out, c = group * g.c_in + n % g.c_in, tap = n / g.c_in, all_out = g.c_out * g.groups, all_in = g.c_in * g.groups;
-  const int end = min((share + 1) * g.share, g.pixels);
   T sum = 0;
-  for (int pixel = share * g.share; pixel < end; ++pixel) {
+  _Pragma("unroll 1") for (int pixel = first; pixel < last; ++pixel) {
     Walk walk;
     walk.start(g, pixel);
     const int h = tap / g.k_w * g.d_h, w = tap % g.k_w * g.d_w;
@@ -259,7 +196,10 @@ INLINE T weight_entry(const T* gy, const T* gy_y, const T* gy_k, const T* x, con
 
 // gw (c_out, c_in, k_h, k_w) = the sum of the shares; `accumulate`: gw +=. A block has 32 entries of a share
 // side by side. Each of its SLICES warps adds its run of shares, and the runs are added in order, all in
-// float64. With `careful`, what is not finite is computed again by the definition.
+// float64.
+//
+// With `careful`, a sum that is not finite is computed again by the definition, in which padding takes no
+// part: the products of tiles above multiply it too, and zero times infinity is NaN.
 template <class T, int SLICES>
 __global__ void __launch_bounds__(SLICES * 32)
     add_shares(const T* __restrict__ parts, T* __restrict__ gw, int shares, int accumulate, int careful, const T* __restrict__ gy,
@@ -268,22 +208,27 @@ __global__ void __launch_bounds__(SLICES * 32)
   const int taps = g.k_h * g.k_w, columns = taps * g.c_in, size = g.groups * g.c_out * columns;
   const int lane = threadIdx.x % 32, slice = threadIdx.x / 32, i = blockIdx.x * 32 + lane;
   const int run = (shares + SLICES - 1) / SLICES, last = min(run * (slice + 1), shares);
+  auto total = [&](double mine) {
+    sums[slice][lane] = mine;
+    __syncthreads();
+    double sum = 0;
+    for (int s = 0; s < SLICES; ++s) sum += sums[s][lane];
+    return sum;
+  };
   double sum = 0;
-  if (i < size) {
-    const T* const from = parts + i;
-    _Pragma("unroll 8") for (int s = run * slice; s < last; ++s) sum += from[s * size];
-    if (careful && !(sum - sum == 0)) {  // rarely
-      sum = 0;
-      _Pragma("unroll 1") for (int s = run * slice; s < last; ++s) {
-        const T part = from[s * size];
-        sum += part - part == 0 ? part : weight_entry(gy, gy_y, gy_k, x, x_k, g, s, i / columns, i % columns);
-      }
-    }
+  if (i < size)
+    _Pragma("unroll 8") for (int s = run * slice; s < last; ++s) sum += parts[s * size + i];
+  sum = total(sum);
+  const bool again = careful && !(sum - sum == 0);
+  if (__syncthreads_or(again)) {  // rarely; every warp takes a run of the pixels
+    const int pixels = (g.pixels + SLICES - 1) / SLICES;
+    double other = 0;
+    if (again && i < size)
+      other = weight_entry(gy, gy_y, gy_k, x, x_k, g, pixels * slice, min(pixels * (slice + 1), g.pixels), i / columns, i % columns);
+    other = total(other);
+    if (again) sum = other;
   }
-  sums[slice][lane] = sum;
-  __syncthreads();
   if (slice > 0 || i >= size) return;
-  for (int s = 1; s < SLICES; ++s) sum += sums[s][lane];
   const int o = i / columns, n = i % columns, at = (o * g.c_in + n % g.c_in) * taps + n / g.c_in;
   gw[at] = T(accumulate ? gw[at] + sum : sum);
 }

@@ -1,5 +1,6 @@
 """Gradient of a convolution's weight on a GPU: which tile, how many shares of the pixels, and the
-two launches that it takes. The kernels are in ``cuda_weight.cu``."""
+two launches that it takes. The kernels are in ``cuda_weight.cu``; 3 x 3 taps with few channels have
+another one (:mod:`.cuda_weight_rows`)."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from ...kernels.cuda.source import c_type
 from ...kernels.cuda.struct import DIVISOR, divisor, record
 from ...kernels.operand import as_operand
 from ...memory import workspace
+from . import cuda_weight_rows
 from .cuda_operand import images, written
 from .cuda_plan import arithmetic, forward_sizes, parts
 from .op import Conv2dGeometry
@@ -134,6 +136,7 @@ def instances() -> Iterator[Kernel]:
                 for pack in (1, whole):
                     yield _kernel(math, tile, pack, 1, "AS_IS", "AS_IS")
     yield from (_add_shares(kind) for kind in ("float", "double"))
+    yield from cuda_weight_rows.instances()
 
 
 def bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
@@ -147,16 +150,14 @@ def bwd_weight(gy: Any, x: Any, gw: Any, g: Conv2dGeometry) -> None:
     if packs[1] == 1 or family_of(gy.kind) == "AFFINE" or not pays(g):
         gy = written(gy)
     math = arithmetic(g, gw.dtype, min(packs))
-    name = tile_of(math, packs, g.c_out // g.groups, g.k_h * g.k_w * g.c_in // g.groups)
-    kernel = _kernel(math, name, *packs, family_of(gy.kind), family_of(x.kind))
     slices = parts(forward_sizes(g)) or [slice(0, 0)]  # without images gw is 0
     for i, part in enumerate(slices):
         gy_part, x_part = images(gy, part, slices), images(x, part, slices)
-        sizes, shares, blocks = plan(g, part.stop - part.start, math, name, gy.kind, x.kind)
-        sums = workspace(shares * gw.size, gw.dtype, gw)
+        way = plan(g, part.stop - part.start, math, packs, gy.kind, x.kind)
+        sums = workspace(way.grid[1] * gw.size, gw.dtype, gw)
         operands = gy_part.x, gy_part.y, gy_part.coefficients, x_part.x, x_part.coefficients
-        kernel((blocks, shares), *operands, sums, sizes)
-        add_shares(sums, gw, shares, i, sizes, operands if any(g.padding) else ())
+        way.kernel(way.grid, *operands, sums, way.sizes)
+        add_shares(sums, gw, way.grid[1], i, way.whole, operands if way.careful else ())
 
 
 def pays(g: Conv2dGeometry) -> bool:
@@ -181,22 +182,48 @@ def add_shares(
     _add_shares(c_type(gw.dtype))(-(-gw.size // ENTRIES), sums, gw, *numbers, *arrays, sizes)
 
 
+class Plan(NamedTuple):
+    """How the weight gradient of some images is computed.
+
+    Attributes:
+        kernel, grid, sizes: what is launched, on how many tiles of the product and shares of the
+            pixels, with which struct.
+        whole: the sizes for ``add_shares``.
+        careful: whether zeros are multiplied that have no part in the definition.
+    """
+
+    kernel: Kernel
+    grid: tuple[int, int]
+    sizes: Any
+    whole: Any
+    careful: bool
+
+
 @functools.lru_cache(maxsize=1024)
 def plan(
-    g: Conv2dGeometry, n: int, math: str, name: str, gy_kind: int, x_kind: int
-) -> tuple[Any, int, int]:
-    """For n images: the kernel's sizes, how many shares the pixels fall into, and how many tiles
-    the product.
+    g: Conv2dGeometry, n: int, math: str, packs: tuple[int, int], gy_kind: int, x_kind: int
+) -> Plan:
+    """The plan for n images.
 
     Some 512 blocks of threads, or 256 large ones, keep any GPU busy for a while. Fewer shares mean
     fewer sums to add; a share is no less than four steps.
     """
-    tile, c_out, pixels = _TILES[math][name], g.c_out // g.groups, n * g.h_out * g.w_out
-    entries = g.k_h * g.k_w * g.c_in // g.groups
+    families, whole = (family_of(gy_kind), family_of(x_kind)), sizes_of(g, n, 1, 0, gy_kind, x_kind)
+    rows = cuda_weight_rows.tile_of(g, math)
+    if rows is not None and min(packs) > 1:
+        sizes, grid = cuda_weight_rows.plan(g, n, rows, gy_kind, x_kind)
+        kernel = cuda_weight_rows.kernel(math, rows, *families)
+        careful = any(g.padding) or cuda_weight_rows.overhangs(g, rows)
+        return Plan(kernel, grid, sizes, whole, careful)
+    c_out, entries = g.c_out // g.groups, g.k_h * g.k_w * g.c_in // g.groups
+    name, pixels = tile_of(math, packs, c_out, entries), n * g.h_out * g.w_out
+    tile = _TILES[math][name]
     blocks = -(-c_out // tile.bm) * -(-entries // tile.bn) * g.groups
     shares = max(1, (256 if name == "wide" else 512) // blocks)
     share = max(-(-pixels // (shares * tile.bk)), 4) * tile.bk
-    return sizes_of(g, n, tile.bk, share, gy_kind, x_kind), -(-pixels // share), blocks
+    sizes = sizes_of(g, n, tile.bk, share, gy_kind, x_kind)
+    kernel, grid = _kernel(math, name, *packs, *families), (blocks, -(-pixels // share))
+    return Plan(kernel, grid, sizes, whole, any(g.padding))
 
 
 def sizes_of(
