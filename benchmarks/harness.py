@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.device import CPU, Device
 from minires.errors import ArgumentError, CheckpointError, MiniresError, message
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -258,13 +259,13 @@ def append(path: Path, rows: Iterable[dict[str, Any]], columns: tuple[str, ...] 
         file.write(text.getvalue())
 
 
-def environment(threads: int) -> dict[str, Any]:
+def environment(threads: int, device: Device = CPU) -> dict[str, Any]:
     """What the figures were measured with."""
     from minires.environment import describe
 
     return {
         "date": f"{datetime.now():%Y-%m-%dT%H:%M:%S}",
-        **describe(),
+        **describe(device),
         "threads": threads,
         "load": f"{os.getloadavg()[0]:.2f}",
     }

@@ -40,6 +40,10 @@ COLUMNS = (
     "layout",
     "error",
 )
+GPU_COLUMNS = (
+    *COLUMNS,
+    *("gpu", "driver", "cuda_of_driver", "cuda_of_cupy", "cupy", "cuda_of_torch", "cudnn"),
+)  # of vs_pytorch_gpu.csv
 HEADINGS = ("work", "must", "goal", "median", "p20-p80", "minires", "PyTorch")
 COLOURS = {"goal": "#0072b2", "must": "#56b4e9", "missed": "#d55e00"}
 
@@ -48,7 +52,7 @@ Row = dict[str, str]
 
 def row(work: Work, result: Result, environment: dict[str, Any]) -> Row:
     """One line of the CSV file."""
-    facts = {name: str(environment[name] or "") for name in COLUMNS if name in environment}
+    facts = {name: str(environment[name] or "") for name in GPU_COLUMNS if name in environment}
     return {
         **facts,
         "work": work.name,
@@ -80,9 +84,10 @@ def newest(path: Path) -> list[Row]:
     """The newest row of each work in the file, in the order of the table where it is known."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = {line["work"]: line for line in csv.DictReader(file)}
+    from versus import gpu
     from versus.works import works
 
-    order = {name: place for place, name in enumerate(works())}
+    order = {name: place for place, name in enumerate([*works(), *gpu.works()])}
     return sorted(rows.values(), key=lambda line: order.get(line["work"], len(order)))
 
 
@@ -128,8 +133,18 @@ def caption(rows: Sequence[Row]) -> tuple[str, str]:
     return (
         f"minires {last['minires']} (commit {', '.join(commits)})",
         f"PyTorch {last['torch']}, Python {last['python']}, NumPy {last['numpy']}, "
-        f"Numba {last['numba']}; {last['cpu']}, {last['threads']} threads each; "
+        f"Numba {last['numba']}; {_machine(last)}; "
         f"{spread or 'no'} rounds",
+    )
+
+
+def _machine(line: Row) -> str:
+    if "gpu" not in line:
+        return f"{line['cpu']}, {line['threads']} threads each"
+    return (
+        f"{line['gpu']}, driver {line['driver']} (CUDA {line['cuda_of_driver']}), CuPy "
+        f"{line['cupy']} (CUDA {line['cuda_of_cupy']}), cuDNN {line['cudnn']} (CUDA "
+        f"{line['cuda_of_torch']})"
     )
 
 

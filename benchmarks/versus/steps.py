@@ -9,6 +9,7 @@ that suits it.
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -20,6 +21,7 @@ from harness import Disagreement
 
 import minires as mr
 from minires import models, optim
+from minires.device import CPU, move
 from minires.errors import message
 from minires.nn import functional as F
 from versus.nets import library
@@ -90,15 +92,21 @@ NETS = {
 
 
 class Torch:
-    """Steps of the net in PyTorch, in one dtype and one memory order."""
+    """Steps of the net in PyTorch, in one dtype and one memory order, on one device."""
 
     def __init__(
-        self, net: torch.nn.Module, x: Any, labels: Any, layout: str, dtype: Any = torch.float32
+        self,
+        net: torch.nn.Module,
+        x: Any,
+        labels: Any,
+        layout: str,
+        dtype: Any = torch.float32,
+        device: str = "cpu",
     ) -> None:
         order: Any = LAYOUTS[layout]
-        self.net = copy.deepcopy(net).to(dtype=dtype, memory_format=order)
-        self.x = torch.from_numpy(x).to(dtype=dtype, memory_format=order)
-        self.labels = torch.from_numpy(labels)
+        self.net = copy.deepcopy(net).to(device, dtype=dtype, memory_format=order)
+        self.x = torch.from_numpy(x).to(device, dtype=dtype, memory_format=order)
+        self.labels = torch.from_numpy(labels).to(device)
         self.optimizer = torch.optim.SGD(self.net.parameters(), 1e-3, **RECIPE)
 
     def train(self) -> Any:
@@ -114,18 +122,22 @@ class Torch:
 
     def gradients(self) -> dict[str, Any]:
         named = self.net.named_parameters()
-        return {name: p.grad.double().numpy().copy() for name, p in named if p.grad is not None}
+        found = {name: p.grad for name, p in named if p.grad is not None}
+        return {name: grad.cpu().double().numpy().copy() for name, grad in found.items()}
 
 
 class Minires:
     """Steps of the net in minires, as a user would write them; in the style "captured", by
     :func:`minires.capture`."""
 
-    def __init__(self, net: Any, x: Any, labels: Any, style: str = "own") -> None:
-        self.net = self._answer = net
+    def __init__(
+        self, net: Any, x: Any, labels: Any, style: str = "own", device: str = "cpu"
+    ) -> None:
+        self.net = self._answer = net.to(device)
         rows = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-        self.x = mr.from_numpy(rows.transpose(0, 3, 1, 2))  # channels last, as activations are
-        self.labels = mr.from_numpy(labels)
+        # channels last, as activations are
+        self.x = mr.from_numpy(rows.transpose(0, 3, 1, 2)).to(device)
+        self.labels = mr.from_numpy(labels).to(device)
         self.optimizer = optim.SGD(net.parameters(), 1e-3, **RECIPE)
         self._step: Any = self._learn
         if style == "captured":
@@ -148,7 +160,7 @@ class Minires:
 
     def gradients(self) -> dict[str, Any]:
         named = self.net.named_parameters()
-        return {name: p.grad.numpy().astype(np.float64) for name, p in named}
+        return {name: p.grad.cpu().numpy().astype(np.float64) for name, p in named}
 
 
 @dataclass(frozen=True)
@@ -186,19 +198,24 @@ def errors(side: Any, exact: Torch) -> Errors:
     return Errors(float(loss), float(np.median(found)), float(np.max(found)))
 
 
-def agree(net: Net, style: str = "own") -> Errors:
+def agree(net: Net, style: str = "own", device: str = "cpu", place: str = "cpu") -> Errors:
     """Compare losses and gradients of training steps with PyTorch's in float64.
+
+    Args:
+        net, style: what takes the steps.
+        device, place: minires' device and PyTorch's.
 
     Raises:
         Disagreement: they are not the same; says by how much, and how far PyTorch's own float32 is.
     """
     x, labels = net.images(net.checked)
     start = net.torch()
-    mine = Minires(net.minires(start.state_dict(), style), x, labels, style)
-    result = errors(mine, Torch(start, x, labels, "NCHW", torch.float64))
+    mine = Minires(net.minires(start.state_dict(), style), x, labels, style, device)
+    theirs = functools.partial(Torch, start, x, labels, "NCHW", device=place)
+    result = errors(mine, theirs(dtype=torch.float64))
     if result.within(TOLERANCES):
         return result
-    own = errors(Torch(start, x, labels, "NCHW"), Torch(start, x, labels, "NCHW", torch.float64))
+    own = errors(theirs(), theirs(dtype=torch.float64))
     if not result.within(Errors(*(OF_ITS_OWN * error for error in astuple(own)))):
         raise Disagreement(
             message(
@@ -213,20 +230,19 @@ def agree(net: Net, style: str = "own") -> Errors:
     return result
 
 
-def agree_in_inference(side: Minires, other: Torch) -> float:
+def agree_in_inference(side: Minires, other: Torch, most: float = 1e-3) -> float:
     """The largest difference of the logits, relative to the largest logit.
 
     Raises:
-        Disagreement: it is above 1e-3.
+        Disagreement: it is above ``most``.
     """
     for _ in range(3):  # the last from a recording, where there is one
-        mine = side.infer()
-    theirs = other.infer().numpy()
+        mine = move(side.infer(), CPU)
+    theirs = other.infer().cpu().numpy()
     difference = float(np.abs(mine - theirs).max() / np.abs(theirs).max())
-    if not difference <= 1e-3:
-        raise Disagreement(
-            message("inference", "PyTorch's logits to 0.001", f"a difference of {difference:.3g}")
-        )
+    if not difference <= most:
+        expected = f"PyTorch's logits to {most:g}"
+        raise Disagreement(message("inference", expected, f"a difference of {difference:.3g}"))
     return difference
 
 

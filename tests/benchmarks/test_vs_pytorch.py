@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_stand_in import cuda_backend
 from harness import one_thread, raises
 
 import minires as mr
@@ -228,3 +229,80 @@ def test_parity_a_wrong_rung_is_not_timed(load, monkeypatch):
     monkeypatch.setattr(ladder, "LOOP_OUTPUTS", 3)
     with raises(load("harness").Disagreement, "im2col and np.matmul: expected the reference's"):
         ladder.climb((1, 16, 4), 1, lambda: None)
+
+
+# **** on a GPU, here a stand-in on one side and the CPU on the other ****
+
+
+def test_parity_steps_on_a_gpu(load, small):
+    gpu = load("versus.gpu")
+    with cuda_backend() as backend:
+        for arithmetic in ("fp32", "tf32"):
+            result = gpu.training(small, arithmetic, "eager", 2, lambda: None, place="cpu")
+            assert mr.get_float32_matmul_precision() == gpu.PRECISIONS[arithmetic]
+            assert len(result.values) == 2
+            assert result.layout == "channels last"
+        assert backend.replayed, "a captured step"
+        result = gpu.inference(small, 1, "fp32", "eager", 2, lambda: None, place="cpu")
+        assert result.value() > 0
+    mr.set_float32_matmul_precision("highest")
+
+
+def test_parity_a_wrong_gradient_of_a_gpu_is_not_timed(load, small, monkeypatch):
+    steps, gpu = load("versus.steps"), load("versus.gpu")
+    right = steps.Minires.gradients
+    wrong = lambda self: {name: 3 * g for name, g in right(self).items()}  # noqa: E731
+    monkeypatch.setattr(steps.Minires, "gradients", wrong)
+    monkeypatch.setattr(gpu, "_in_turns", lambda *_: pytest.fail("was timed"))
+    with cuda_backend(), raises(load("harness").Disagreement, "PyTorch in float64", "Nothing was"):
+        gpu.training(small, "fp32", "eager", 1, lambda: None, place="cpu")
+
+
+def test_parity_the_rows_of_a_gpu(load):
+    vs_pytorch = load("vs_pytorch")
+    rows = vs_pytorch.all_rows("cuda")
+    assert len(rows) == 11
+    bounds = {name: (row.must, row.goal) for name, row in rows.items()}
+    assert bounds["train-resnet56-tf32-eager"] == (0.7, 0.3)
+    assert bounds["train-resnet20-fp32-compiled"] == (1.2, 0.8)
+    assert bounds["infer-resnet20-1-fp32-compiled"] == (1.0, 0.5)
+    assert bounds["train-resnet50-tf32-eager"] == (1.3, 0.8)
+    assert [*rows].index("train-resnet50-tf32-eager") < [*rows].index(
+        "train-resnet20-tf32-compiled"
+    )
+    assert vs_pytorch.chosen(["*-tf32-compiled"], False, "cuda") == [
+        "train-resnet20-tf32-compiled",
+        "train-resnet56-tf32-compiled",
+    ]
+    assert not set(rows) & set(vs_pytorch.all_rows("cpu"))
+
+
+def test_parity_rows_of_a_gpu_are_written_as_they_are_done(load, monkeypatch, tmp_path, capsys):
+    """And one that cannot be measured, as without PyTorch's compiler, costs no other."""
+    vs_pytorch, gpu, works = load("vs_pytorch"), load("versus.gpu"), load("versus.works")
+    done = works.Result([0.5, 0.6], 1.0, 2.0, "ms", "channels last", "1e-6")
+
+    def fails(rounds, turn):
+        raise RuntimeError("no compiler\nand so on")
+
+    def work(name, measure):
+        return works.Work(name, name, "time / PyTorch's", 0.7, 0.3, 1.0, measure)
+
+    chosen = [work("a", lambda *_: done), work("b", fails), work("c", lambda *_: done)]
+    monkeypatch.setattr(gpu, "works", lambda: {w.name: w for w in chosen})
+    with cuda_backend(), pytest.raises(SystemExit, match=r"b: RuntimeError: no compiler$"):
+        vs_pytorch.main(["--device", "cuda", "--results", str(tmp_path)])
+    with open(tmp_path / "vs_pytorch_gpu.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [line["work"] for line in rows] == ["a", "c"]
+    assert rows[0]["gpu"] == "a stand-in for a GPU"
+    assert "a stand-in for a GPU, driver" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "vs_pytorch_gpu.png").exists()
+    assert not (tmp_path / "vs_pytorch.csv").exists()
+
+
+def test_parity_without_a_gpu_it_says_so(load):
+    if mr.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(SystemExit, match="error: device: expected CuPy for 'cuda'"):
+        load("vs_pytorch").main(["--device", "cuda"])
