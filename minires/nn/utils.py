@@ -98,7 +98,9 @@ def _shortened(
 def _shortened_there(lengths: tuple[Any, ...], norm_type: float, limit: float) -> tuple[Any, Any]:
     """The same on a GPU, as arrays, whose values are not looked at."""
     xp = array_module(lengths[0])
-    each = xp.stack([length.astype(np.float64) for length in lengths])
+    each = xp.empty(len(lengths))
+    for place, length in enumerate(lengths):  # CuPy stacks many arrays by their addresses, which it
+        each[place] = length  # copies from the CPU: a CUDA graph cannot hold that
     if math.isinf(norm_type):
         total = each.max()
     else:

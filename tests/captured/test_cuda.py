@@ -139,6 +139,28 @@ def test_a_step_is_one_graph():
         assert len({*map(id, streams.launched)}) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, float("inf")])
+def test_gradients_are_shortened_in_a_graph(norm_type):
+    def run(captured):
+        net, opt, _ = training()
+
+        def step(x, labels):
+            opt.zero_grad()
+            F.cross_entropy(net(x), labels).backward()
+            length = nn.utils.clip_grad_norm_(net.parameters(), 0.1, norm_type)
+            opt.step()
+            return length
+
+        call = mr.capture(step, net, opt) if captured else step
+        return [*[on_cpu(call(*batch)) for batch in batches(5, "cuda")], *left(net, opt)]
+
+    found = run(captured=True)
+    assert_same(found, run(captured=False))
+    gradients = np.concatenate([g.ravel() for g in found[-2 * 13 : -13]]).astype("f8")
+    np.testing.assert_allclose(np.linalg.norm(gradients, norm_type), 0.1, rtol=1e-4)
+
+
 def test_inference_packs_weights_again_only_where_they_were_written():
     net = network("cuda")
     (x, _), *others = batches(6, "cuda")

@@ -18,6 +18,7 @@ NEW = ("arange", "eye", "full", "identity", "linspace", "ones", "tri", "zeros")
 TRUTHS = ("allclose", "array_equal", "array_equiv")  # NumPy's return Python's truth values
 REDUCED = ("cupy.add", "cupy.multiply")  # the only ufuncs whose .reduce CuPy has
 ON_CUBLAS = ("dot", "einsum", "inner", "matmul", "outer", "tensordot", "vdot")
+STACKED = ("concatenate", "dstack", "hstack", "stack", "vstack")
 SCATTERED = ("add", "bitwise_and", "bitwise_or", "bitwise_xor", "maximum", "minimum", "subtract")
 OF_NUMPY = """
     broadcast_shapes can_cast common_type finfo iinfo isscalar issubdtype min_scalar_type
@@ -62,6 +63,8 @@ def _function(name, function):
             streams.waits_inside()
         if name in ON_CUBLAS:
             streams.calls_cublas()
+        if name in STACKED and len(args[0]) > 8:
+            streams.host_waits(name)  # for a list of addresses, which is copied from the host
         if name in ("nonzero", "unique", "flatnonzero", "argwhere"):
             streams.host_waits(name)  # for how many there are
         result = compute(function, *args, **options)
