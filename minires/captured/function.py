@@ -2,8 +2,8 @@
 
 The kernels of a small network take less time than the Python that finds out, call after call, which
 kernels to run. :func:`capture` runs that Python once for each shape of the inputs, and from then on
-the kernels alone, in the same memory. (CUDA graphs and tinygrad's ``TinyJit`` do the same for
-GPUs.)
+the kernels alone, in the same memory. (tinygrad's ``TinyJit`` does the same.) On a GPU they are one
+CUDA graph, which is launched by one call (:mod:`.joined`).
 
 :mod:`.recorder` tells how a graph is recorded; this module makes graphs safe to use. Everything
 that the function reads or changes besides its inputs is named (``state``). Whatever decides which
@@ -92,11 +92,15 @@ def capture(function: Callable[..., Any], *state: Module | Optimizer) -> Capture
     may call captured functions, which take turns; but while one records, the parameters have
     other values for a moment, which nobody else should read.
 
+    On a GPU the replay is one CUDA graph. It does not wait for the GPU, so it does not look at
+    values: labels out of range are an error in the first calls, and a loss of NaN in replays.
+
     Raises:
         ArgumentError: a function that is none, state of another kind, inputs or results that
             cannot be taken.
         CaptureError: at the second call: the function looks at values, reads a variable that it
-            changes changes itself, or its graph does not repeat it.
+            changes itself, or its graph does not repeat it; on a GPU also where it does what a
+            CUDA graph cannot hold.
 
     >>> import minires as mr
     >>> double = mr.capture(lambda x: x * 2)

@@ -254,3 +254,19 @@ def test_arrays_of_the_cpu_are_refused_where_a_graph_would_keep_them():
 
     text = refused(scaled)
     assert "<lambda> (it reads an array of the CPU, whose values may change). Do this" in text
+
+
+def test_each_gpu_has_graphs_of_its_own():
+    """Whichever is CuPy's current one."""
+    if mr.cuda.device_count() < 2:
+        pytest.skip("there is one GPU")
+    found = []
+    call = mr.capture(lambda x: (x * 2).relu() + 1)
+    for device in ("cuda:1", "cuda:0"):
+        for x, _ in batches(4, device):
+            y = call(x)
+            assert y.device == mr.device(device)
+            found.append((on_cpu(x), on_cpu(y)))
+    assert repr(call) == "Captured(<lambda>, recordings=2)"
+    for x, y in found:
+        assert np.array_equal(y, np.maximum(2 * x, 0) + 1)
