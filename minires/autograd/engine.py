@@ -28,7 +28,8 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from ..device import Gpus, beside, memory
+from ..device import Gpus, backend_name, backend_of, beside, is_array, memory
+from ..errors import MiniresError
 from ..ieee import quiet, restore, warnings_now
 from ..mode import Layered, install, setting
 from .context import Context
@@ -95,6 +96,9 @@ class Eager:
         try:
             quiet()  # inf and nan are results
             result = function.forward(ctx, *arrays, **options)
+        except MemoryError as error:
+            _explain(function, arrays, error)
+            raise
         finally:
             restore(before)
         return tensors(function, ctx, args, arrays, options, result)
@@ -117,10 +121,14 @@ class Eager:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """``function(*args)``: work on arrays that is no kernel. It depends on its arguments alone,
         and returns an array, a tuple of arrays, or None where it writes into its arguments."""
-        if Gpus.several:
-            with beside(args):
-                return function(*args)
-        return function(*args)
+        try:
+            if Gpus.several:
+                with beside(args):
+                    return function(*args)
+            return function(*args)
+        except MemoryError as error:
+            _explain(function, args, error)
+            raise
 
     def check(self, function: Callable[..., None], *args: Any) -> None:
         """``function(*args)``, which looks at values and raises an error where they are wrong. It
@@ -189,6 +197,16 @@ class Eager:
 
     def wrote(self, target: Variable, new: Variable) -> None:
         """A variable was given the values of another one in place."""
+
+
+def _explain(function: Any, values: Sequence[Any], error: MemoryError) -> None:
+    """Raise an error that says who holds the memory of a GPU, if these are its arrays and ``error``
+    is CuPy's."""
+    place = next((value for value in values if is_array(value)), None)
+    if place is not None and not isinstance(error, MiniresError) and backend_name(place) == "cuda":
+        name = getattr(function, "__name__", type(function).__name__)
+        text = f"what it computes: {str(error).rstrip('.')}"
+        raise backend_of(place).out_of_memory(name, text) from error
 
 
 EAGER = Eager()

@@ -7,6 +7,7 @@ import pytest
 from cupy_stand_in import streams
 from gpu import CUDA, REAL, gpu
 
+import minires as mr
 from minires.device import Device, cupy, move
 from minires.errors import OutOfMemory
 from minires.kernels import cuda as backend
@@ -174,21 +175,41 @@ def test_workspaces_of_two_streams_are_not_the_same_memory(xp):
     assert again == theirs
 
 
+HELD = (
+    r"GiB: arrays 0\.\d\d, idle \d+\.\d\d, graphs 0\.00, others \d+\.\d\d, free \d+\.\d\d, total "
+    r"\d+\.\d\d"
+)
+
+
 def test_out_of_memory_says_what_was_asked_and_what_is_held(xp):
     held = allocate((1 << 20,), "float32")
     pool = MemoryPool()
     with taking_from(pool):
         allocate((1 << 19,), "float32")
     pattern = (
-        r"allocate: expected room for 4194304\.00 GiB on cuda:0, an array \(1048576, 1073741824\) "
-        r"of float32, got none \(GiB: arrays 0\.0\d, idle \d+\.\d\d, graphs 0\.00, others "
-        r"\d+\.\d\d, free \d+\.\d\d, total \d+\.\d\d\)\. Use a smaller batch or smaller images"
+        r"allocate: expected room on cuda:0 for 4194304\.00 GiB, an array \(1048576, 1073741824\) "
+        rf"of float32, got none \({HELD}\)\. Use a smaller batch or smaller images; nvidia-smi "
+        r"lists other processes\."
     )
     with pytest.raises(OutOfMemory, match=pattern) as caught:
         allocate((1 << 20, 1 << 30), "float32")
     assert isinstance(caught.value, MemoryError)
-    with taking_from(pool), pytest.raises(OutOfMemory, match=r"room for 4194304\.00 GiB"):
+    with taking_from(pool), pytest.raises(OutOfMemory, match=r"for 4194304\.00 GiB"):
         allocate((1 << 20, 1 << 30), "float32")
     del held
     backend.release()
     assert allocate((1 << 20,), "float32").size == 1 << 20
+
+
+@pytest.mark.skipif(REAL, reason="takes all memory of the GPU")
+def test_what_cupy_finds_no_room_for_is_told_in_the_same_words(xp):
+    xp.get_default_memory_pool().set_limit(1 << 20)
+    x = mr.ones(1 << 17, device="cuda")
+    pattern = (
+        r"Mul: expected room on cuda:0 for what it computes: Out of memory allocating 524,288 "
+        rf"bytes \(allocated so far: .*\), got none \({HELD}\)\. Use a smaller batch"
+    )
+    with pytest.raises(OutOfMemory, match=pattern):
+        [x * k for k in range(9)]
+    xp.get_default_memory_pool().set_limit(0)
+    assert (x[:3] * 2).tolist() == [2, 2, 2]

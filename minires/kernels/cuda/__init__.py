@@ -16,7 +16,7 @@ from ..operand import POOLED, PROLOGUES, Operand
 from .graph import CudaGraph as as_one
 from .graph import Launches as segment
 from .pool import MemoryPool as memory_pool
-from .pool import allocate, release, taking_from, workspace
+from .pool import allocate, out_of_memory, release, taking_from, workspace
 
 fuses = PROLOGUES | EPILOGUES | {POOLED}
 

@@ -94,7 +94,10 @@ def allocate(shape: tuple[int, ...], dtype: Any) -> Any:
     try:
         return cupy().empty(shape, dtype)
     except MemoryError as error:
-        raise out_of_memory(shape, dtype) from error
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize / GIB
+        what = f"{size:.2f} GiB, an array {shape} of {dtype}"
+        raise out_of_memory("allocate", what) from error
 
 
 def workspace(size: int, dtype: Any) -> Any:
@@ -142,10 +145,9 @@ def held(device: int) -> Held:
     return Held(arrays, idle, graphs, max(total - free - arrays - idle - graphs, 0), free, total)
 
 
-def out_of_memory(shape: tuple[int, ...], dtype: Any) -> OutOfMemory:
-    """The error for an array that finds no room on the current GPU."""
-    device, dtype = cupy().cuda.runtime.getDevice(), np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize / GIB
-    what = f"room for {size:.2f} GiB on cuda:{device}, an array {shape} of {dtype}"
+def out_of_memory(op: str, what: str) -> OutOfMemory:
+    """The error for something that finds no room on the current GPU."""
+    device = cupy().cuda.runtime.getDevice()
     fix = "Use a smaller batch or smaller images; nvidia-smi lists other processes."
-    return OutOfMemory(message("allocate", what, f"none ({held(device)})", fix=fix))
+    expected, got = f"room on cuda:{device} for {what}", f"none ({held(device)})"
+    return OutOfMemory(message(op, expected, got, fix=fix))
