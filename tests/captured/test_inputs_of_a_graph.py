@@ -1,4 +1,4 @@
-"""What changes from replay to replay of a CUDA graph: rates, random draws, labels that are wrong."""
+"""What changes from replay to replay of a CUDA graph: rates, random draws, labels out of range."""
 
 from __future__ import annotations
 
