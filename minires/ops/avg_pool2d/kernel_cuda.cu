@@ -46,9 +46,8 @@ __global__ void __launch_bounds__(THREADS)
       values[n] = load_pack<V>(corner + (u * g.w_in + v) * g.c);
       v += g.split;
     }
-    UNROLL for (int n = 0; n < TAPS; ++n)
-      if (tap + n * g.split < area)
-        UNROLL for (int k = 0; k < V; ++k) total[k] += values[n].v[k];
+    UNROLL for (int n = 0; n < TAPS; ++n)  // zeros where there was no pixel
+      UNROLL for (int k = 0; k < V; ++k) total[k] += values[n].v[k];
   }
   for (int distance = across; distance < 32; distance *= 2)
     UNROLL for (int k = 0; k < V; ++k) total[k] += __shfl_xor_sync(0xffffffffu, total[k], distance);
