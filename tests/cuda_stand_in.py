@@ -14,7 +14,6 @@ from dataclasses import fields, is_dataclass
 from types import ModuleType
 
 import numpy as np
-import pytest
 from cupy_stand_in import Array, cupy_installed, memory, streams
 
 from minires.autograd import call, current
@@ -208,26 +207,6 @@ def cuda_kernels(op, kernels):
         if before is not None:
             sys.modules[name] = before
         _kernel_module.cache_clear()
-
-
-@contextlib.contextmanager
-def references_where_kernels_are_missing():
-    """Inside, the references serve a GPU's arrays wherever an operation has no kernels for them."""
-    with contextlib.ExitStack() as stack:
-        for op in OPS:
-            references = _kernels(op)
-            names = {name for name in vars(references) if name[0] != "_"}
-            try:
-                found = importlib.import_module(f"minires.ops.{op}.kernel_cuda")
-            except ModuleNotFoundError:
-                found = None
-            if found is None or names - set(vars(found)):
-                stack.enter_context(cuda_kernels(op, references))
-        backend, whole = importlib.import_module("minires.kernels.cuda"), _Backend(())
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        if not hasattr(backend, "write"):
-            patch.setattr(backend, "write", whole.write, raising=False)
-        yield
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import contextlib
 
 import cudasim
 import pytest
-from cuda_stand_in import references_where_kernels_are_missing
 from cupy_stand_in import cupy_installed
 
 from minires.device import Device, available, move
@@ -26,7 +25,7 @@ def gpu():
         return
     if reason := cudasim.missing():
         pytest.skip(reason)
-    with cupy_installed(), references_where_kernels_are_missing():
+    with cupy_installed():
         yield
 
 

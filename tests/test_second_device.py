@@ -114,6 +114,12 @@ def test_training_by_the_kernels_of_a_gpu(number, fusion, on_gpu):
             same(run(on_gpu, OPTIMIZERS[number]), found, exactly=True)
 
 
+def test_a_captured_step_by_the_kernels_of_a_gpu(on_gpu):
+    found = run(on_gpu, OPTIMIZERS[1], 5, captured=True)
+    same(found, run(on_gpu, OPTIMIZERS[1], 5), exactly=True)
+    same(found, reference(1, 5))
+
+
 @pytest.mark.parametrize("fuses", FUSES)
 @pytest.mark.parametrize("number", range(len(OPTIMIZERS)))
 def test_a_captured_step_is_the_step(number, fuses):
