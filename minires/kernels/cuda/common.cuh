@@ -86,14 +86,18 @@ INLINE Shared shared_address(const void* p) { return reinterpret_cast<uintptr_t>
 
 // ---- copies from global to shared memory that run beside the threads (sm_80 and newer) ----
 
-// Start to copy BYTES (4, 8 or 16), or zeros where `valid` is false. The copy is there for this
-// thread after copy_wait; for others after a barrier behind that.
-template <int BYTES> INLINE void copy_async(Shared to, const void* from, bool valid) {
+// Start to copy BYTES (4, 8 or 16), or zeros where `valid` is 0. The copy is there for this thread
+// after copy_wait; for others after a barrier behind that. `valid` may be any bit of a mask: no
+// instruction is spent on bringing it to the lowest place.
+template <int BYTES> INLINE void copy_async(Shared to, const void* from, unsigned valid) {
 #if ON_GPU
-  const int bytes = valid ? BYTES : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(BYTES), "r"(bytes) : "memory");
+  asm volatile(
+      "{ .reg .pred outside; setp.eq.u32 outside, %3, 0;"
+      " cp.async.ca.shared.global [%0], [%1], %2, outside; }" ::"r"(to),
+      "l"(from), "n"(BYTES), "r"(valid)
+      : "memory");
 #else
-  cusim::copy_async(reinterpret_cast<unsigned char*>(to), from, BYTES, valid);
+  cusim::copy_async(reinterpret_cast<unsigned char*>(to), from, BYTES, valid != 0);
 #endif
 }
 INLINE void copy_commit() {  // what was started since the last one is a group

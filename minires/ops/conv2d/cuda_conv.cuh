@@ -46,29 +46,32 @@ INLINE void leave_out_padding(Tile& tile, const typename Math::T* x, const typen
     }
   if (!__any_sync(0xffffffffu, odd)) return;
 
-  tile.clear();
+  // Row by row in a loop that is not unrolled: what is unrolled takes registers, which all blocks
+  // would have to have for a loop that hardly any enters.
   Prologue<T, FAMILY, 1> prologue;
   prologue.start(kind);
-  int r = 0, s = 0, channel = 0;
-  _Pragma("unroll 1") for (int e = 0; e < size; ++e) {
-    prologue.load(k, g.c_in * g.groups, group * g.c_in + channel);
-    T weight[Tile::COLS];
-    UNROLL for (int j = 0; j < Tile::COLS; ++j) {
-      const int n = column0 + Tile::column(j);
-      weight[j] = n < g.c_out ? Math::value(w[n * g.pitch + e]) : T(0);
-    }
-    UNROLL for (int i = 0; i < Tile::ROWS; ++i) {
-      int image, p, q;
-      if (!place(i, image, p, q)) continue;
+  _Pragma("unroll 1") for (int i = 0; i < Tile::ROWS; ++i) {
+    int image, p, q, r = 0, s = 0, channel = 0;
+    const bool there = place(i, image, p, q);
+    T sum[Tile::COLS] = {};
+    _Pragma("unroll 1") for (int e = 0; e < size; ++e) {
       const int row = p * g.s_h - g.p_h + r * g.d_h, column = q * g.s_w - g.p_w + s * g.d_w;
-      if (unsigned(row) >= unsigned(g.h_in) || unsigned(column) >= unsigned(g.w_in)) continue;
-      const int at = ((image * g.h_in + row) * g.w_in + column) * g.c_in * g.groups + group * g.c_in + channel;
-      const T v = Math::value(Math::entry(prologue.apply(x[at], FAMILY == BACKWARD ? x_y[at] : T(0), 0)));
-      UNROLL for (int j = 0; j < Tile::COLS; ++j) tile.sum[i][j] = multiply_add(v, weight[j], tile.sum[i][j]);
+      if (there && unsigned(row) < unsigned(g.h_in) && unsigned(column) < unsigned(g.w_in)) {
+        const int at = ((image * g.h_in + row) * g.w_in + column) * g.c_in * g.groups + group * g.c_in + channel;
+        prologue.load(k, g.c_in * g.groups, group * g.c_in + channel);
+        const T v = Math::value(Math::entry(prologue.apply(x[at], FAMILY == BACKWARD ? x_y[at] : T(0), 0)));
+        UNROLL for (int j = 0; j < Tile::COLS; ++j) {
+          const int n = column0 + Tile::column(j);
+          if (n < g.c_out) sum[j] = multiply_add(v, T(Math::value(w[n * g.pitch + e])), sum[j]);
+        }
+      }
+      if (++channel == g.c_in) {
+        channel = 0;
+        if (++s == g.k_w) s = 0, ++r;
+      }
     }
-    if (++channel == g.c_in) {
-      channel = 0;
-      if (++s == g.k_w) s = 0, ++r;
-    }
+    UNROLL for (int to = 0; to < Tile::ROWS; ++to)
+      UNROLL for (int j = 0; j < Tile::COLS; ++j)
+        if (to == i) tile.sum[to][j] = sum[j];
   }
 }

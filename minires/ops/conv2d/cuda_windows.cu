@@ -85,7 +85,7 @@ template <class Math, int THREADS, int BM, int ROW, int VEC, int FAMILY> struct 
   // Begin to bring the next tile: all the way, or as far as this thread's registers.
   INLINE void begin(const T* x, const T* x_y, const T* k, int stage, const Conv& g, int group) {
     UNROLL for (int i = 0; i < PASSES; ++i) {
-      const bool ok = inside & 1u << i;
+      const unsigned ok = inside & 1u << i;
       if (!HELD) {
         copy_async<BYTES>(at(i) + stage, x + (first[i] + by), ok);
       } else if (ok) {
