@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import cudasim
 import numpy as np
 import pytest
-from cupy_stand_in import memory
 from gpu import CUDA, REAL, gpu
 from harness import on
 
@@ -142,15 +140,3 @@ def conditions(request):
     with every access to memory looked at."""
     with gpu(), on("cuda"), contextlib.nullcontext() if REAL else cudasim.running(request.param):
         yield
-
-
-@pytest.fixture
-def by_address(monkeypatch):
-    """For kernels that find arrays by address: the simulator is told where there are some."""
-
-    def blocks():
-        places = [(block.ptr, block.size) for block in memory.live if hasattr(block, "_pool")]
-        facts = [{"data": (at, False), "shape": (n,), "typestr": "|u1"} for at, n in places]
-        return [SimpleNamespace(__cuda_array_interface__=fact) for fact in facts]
-
-    monkeypatch.setattr(cudasim.module, "reachable", [blocks])

@@ -12,8 +12,6 @@ from minires.ops.update import kernel_numpy as reference
 
 # Around the sizes of a pack (4 or 2) and of a block's piece (4096 or 2048); more than one table.
 SIZES = [1, 3, 4, 5, 2047, 2048, 4095, 4096, 4097, 9000, 0, *[7, 8] * 28]
-pytestmark = pytest.mark.usefixtures("by_address")
-
 TOLERANCES = {"float32": {"rtol": 1e-5, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
 
 

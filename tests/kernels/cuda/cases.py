@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from philox import philox
 
 import minires as mr
+from minires.device import Device, move
+from minires.kernels.cuda import draws
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,99 @@ def conv2d(x, w, dtype="float32", precision="highest", **options):
     return run
 
 
+def cross_entropy(classes):
+    def run(device):
+        x = normal(device, 7, classes, scale=3)
+        labels = mr.tensor([0, classes - 1, 2, -100, 3, 1, 1], device=device)
+        losses = mr.cross_entropy(x, labels, label_smoothing=0.1, reduction="none")
+        losses.backward(normal(device, 7, seed=1, grad=False))
+        return values(losses, x.grad)
+
+    return run
+
+
+def dropout_mask(size, dtype):
+    """The mask of one call, at a probability that is one of the draws; on the CPU in Python."""
+
+    def run(device):
+        groups = [philox((k, 0, 7, 0), 5) for k in range(-(-size // 4))]
+        uniform = np.array(groups).ravel()[:size] // 256 / 2.0**24
+        if device == "cpu":
+            return [np.where(uniform >= uniform[0], 2, 0).astype(dtype)]
+        state, mask = (
+            move(a, Device(device)) for a in (np.array([5, 7], "u8"), np.ones(size, dtype))
+        )
+        draws.draw_mask(state, float(uniform[0]), 2, mask)
+        return values(mask)
+
+    return run
+
+
+def optimizer(make, dtype):
+    """Steps over more parameters than one launch takes, of sizes around those of a block."""
+
+    def run(device):
+        sizes = [4099, 4096, 3, 2052, *[5] * 64]
+        ps = [normal(device, size, dtype=dtype, seed=size) for size in sizes]
+        rule = make(ps)
+        for seed in (1, 2):
+            for p in ps:
+                p.grad = normal(device, p.numel(), dtype=dtype, seed=seed, grad=False)
+            rule.step()
+        kept = [a for state in rule.state.values() for name, a in state.items() if name != "step"]
+        rule.zero_grad(set_to_none=False)
+        return values(*ps, *[p.grad for p in ps], *kept)
+
+    return run
+
+
+def matmul(x, w):
+    def run(device):
+        a, b = normal(device, *x), normal(device, *w, seed=1)
+        y = a @ b
+        y.backward(normal(device, *y.shape, seed=2, grad=False))
+        return values(y, a.grad, b.grad)
+
+    return run
+
+
+def index(count):
+    """Repeated entries."""
+
+    def run(device):
+        x = normal(device, 50, 3, dtype="float64")
+        many = mr.tensor(np.random.default_rng(0).integers(0, 50, count), device=device)
+        weights = normal(device, count, 3, dtype="float64", seed=1, grad=False)
+        (x[many] * weights).sum().backward()
+        y = mr.zeros(50, dtype="float64", device=device)
+        y[many] = weights[:, 0]
+        return values(x.grad, y)
+
+    return run
+
+
+def sgd(parameters):
+    return mr.optim.SGD(parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+
+
+def adam(parameters):
+    return mr.optim.Adam(parameters, 0.1, weight_decay=0.01, amsgrad=True)
+
+
+CROSS_ENTROPY = "ops/cross_entropy/kernel_cuda.cu"
+UPDATE, CUDA = "ops/update/kernel_cuda.cu", "kernels/cuda/"
 CASES = [
+    Case("cross entropy, 5 classes", (CROSS_ENTROPY,), cross_entropy(5)),
+    Case("cross entropy, 37 classes", (CROSS_ENTROPY,), cross_entropy(37)),
+    Case("a mask of dropout", (f"{CUDA}draws.cu",), dropout_mask(1028, "float32")),
+    Case("a mask of dropout, float64", (f"{CUDA}draws.cu",), dropout_mask(2, "float64")),
+    Case("SGD", (UPDATE,), optimizer(sgd, "float32")),
+    Case("Adam", (UPDATE,), optimizer(adam, "float32")),
+    Case("matmul", (f"{CUDA}matmul.cu",), matmul((33, 35), (35, 34))),
+    Case("matmul, a long sum", (f"{CUDA}matmul.cu",), matmul((3, 530), (530, 2))),
+    Case("matmul, a batch", (f"{CUDA}matmul.cu",), matmul((2, 3, 5), (5, 4))),
+    Case("index arrays, a whole block", (f"{CUDA}scatter.cu",), index(1024)),
+    Case("index arrays, more than that", (f"{CUDA}scatter.cu",), index(1100)),
     Case("relu, float32", ("ops/relu/kernel_cuda.cu",), relu("float32")),
     Case("batch_norm, odd channels", (*BATCH_NORM, WRITE), batch_norm(3, 5, 11, 12)),
     Case("batch_norm, several slabs", (*BATCH_NORM, WRITE), batch_norm(2, 136, 3, 7)),

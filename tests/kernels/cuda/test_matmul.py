@@ -12,8 +12,6 @@ from harness import check_gradients, host, tensor
 import minires as mr
 from minires.kernels.cuda import matmul
 
-pytestmark = pytest.mark.usefixtures("by_address")
-
 SHAPES = [
     ((1, 1), (1, 1)),
     ((3, 5), (5, 2)),
