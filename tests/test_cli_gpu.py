@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from cuda_stand_in import cuda_backend
+from gpu import gpu
 from test_cli import run
 
 import minires as mr
@@ -58,6 +59,19 @@ def test_train_on_a_gpu_is_training(gpus, capsys, tmp_path):
     near(history(tmp_path / "cpu"), history(tmp_path / "cuda"))
     assert "conv2d_fwd" in gpus.launches
     assert gpus.replayed, "a captured step"
+
+
+@pytest.mark.slow
+def test_train_by_the_kernels(capsys, tmp_path):
+    """Compiled ones, in captured steps, on the second GPU where there are two."""
+    options = ("train", "cifar_resnet8", "--limit", "24", "--batch-size", "8", "--epochs", "1")
+    with gpu():
+        place = f"cuda:{cuda.device_count() - 1}"
+        for device in ("cpu", place):
+            folder = str(tmp_path / device[:4].strip(":"))
+            code, _, err = run(capsys, *options, "--augment", "--device", device, "--out", folder)
+            assert code == 0, err
+    near(history(tmp_path / "cpu"), history(tmp_path / "cuda"))
 
 
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda:1"), ("cuda", "cuda")])
