@@ -369,11 +369,22 @@ def _kernel_module(op: str, name: str) -> ModuleType:
 
 
 def synchronize(device: str | Device = CPU) -> None:
-    """Wait until the device has done all it was given; CPU kernels return when they are done."""
+    """Wait until the device has done all it was given; CPU kernels return when they are done.
+
+    Raises:
+        DeviceError: there is no such device; or one of its kernels failed.
+    """
     device = Device.parse(device)
     if device.type == "cuda":
         with on(device):
-            cupy().cuda.get_current_stream().synchronize()
+            try:
+                cupy().cuda.get_current_stream().synchronize()
+            except cupy().cuda.runtime.CUDARuntimeError as error:
+                context = "a kernel that was launched before failed"
+                fix = "Run with CUDA_LAUNCH_BLOCKING=1 to see which, in a new process."
+                expected = f"all work on {device} to be done"
+                text = message("synchronize", expected, str(error), context, fix)
+                raise DeviceError(text) from error
 
 
 def available() -> list[Device]:

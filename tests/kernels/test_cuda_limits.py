@@ -6,11 +6,14 @@ import re
 
 import numpy as np
 import pytest
-from gpu import CUDA, gpu
+from gpu import CUDA, REAL, gpu
 
+import minires as mr
 from minires.device import Device, cupy, move
 from minires.errors import DeviceError
+from minires.kernels.cuda.graph import CudaGraph, Launches
 from minires.kernels.cuda.kernel import Kernel
+from minires.kernels.cuda.pool import MemoryPool
 
 SOURCE = """
 extern "C" __global__ void fill(float* x, int size, float value) {
@@ -96,3 +99,49 @@ def test_what_cuda_says_names_the_kernel_and_its_arguments(x, file, monkeypatch)
     x.fill(0)
     kernel(1, *arguments(x))  # and the next launch works
     assert x.get().tolist() == [3] * 10
+
+
+def test_a_graph_that_cuda_does_not_launch_names_its_kernels(x, file, monkeypatch):
+    kernel = Kernel(file, "fill", 32)
+    segment = Launches("fill")
+    kernel(1, *arguments(x))
+    segment.add(kernel, (1,), arguments(x))
+    graph = CudaGraph([segment], MemoryPool())
+    runtime = cupy().cuda.runtime
+
+    class Failing:
+        def launch(self):
+            error = runtime.CUDARuntimeError.__new__(runtime.CUDARuntimeError)
+            RuntimeError.__init__(error, "cudaErrorLaunchFailure: unspecified launch failure")
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph, "_graph", Failing())
+        with pytest.raises(DeviceError) as caught:
+            graph()
+    assert str(caught.value).startswith(
+        "capture: expected a CUDA graph that can be launched, got cudaErrorLaunchFailure: "
+        "unspecified launch failure (of fill). Inside of minires.profile() its kernels are "
+        "launched one by one. CUDA may report here what an earlier kernel did"
+    )
+    x.fill(0)
+    graph()
+    assert x.get().tolist() == [3] * 10
+
+
+@pytest.mark.skipif(REAL, reason="streams of CuPy cannot be made to fail")
+def test_a_kernel_that_failed_is_told_by_whoever_waits(x, monkeypatch):
+    def fails(stream):
+        error = cupy().cuda.runtime.CUDARuntimeError
+        raise error("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy().cuda.Stream, "synchronize", fails)
+        with pytest.raises(DeviceError) as caught:
+            mr.cuda.synchronize()
+    assert str(caught.value) == (
+        "synchronize: expected all work on cuda:0 to be done, got cudaErrorIllegalAddress: an "
+        "illegal memory access was encountered (a kernel that was launched before failed). Run "
+        "with CUDA_LAUNCH_BLOCKING=1 to see which, in a new process."
+    )
+    mr.cuda.synchronize()

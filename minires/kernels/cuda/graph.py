@@ -33,6 +33,7 @@ import numpy as np
 
 from ...device import cupy, is_array
 from ..work import Work
+from .limits import graph_failed
 from .pool import MemoryPool, taking_from
 
 
@@ -106,6 +107,7 @@ class CudaGraph:
 
     Raises:
         Refused: a node does what a graph cannot hold. Nothing is being captured any more then.
+        DeviceError: CUDA reports an error; when it is called, too.
     """
 
     def __init__(self, nodes: Sequence[Callable[[], Any]], pool: MemoryPool) -> None:
@@ -123,10 +125,21 @@ class CudaGraph:
                 with contextlib.suppress(cuda.runtime.CUDARuntimeError):
                     stream.end_capture()
                 raise
-            self._graph = stream.end_capture()
+            try:
+                self._graph = stream.end_capture()
+            except cuda.runtime.CUDARuntimeError as error:
+                raise graph_failed(error, self._names()) from error
 
     def __call__(self) -> None:
-        self._graph.launch()
+        try:
+            self._graph.launch()
+        except cupy().cuda.runtime.CUDARuntimeError as error:
+            raise graph_failed(error, self._names()) from error
+
+    def _names(self) -> list[str]:
+        """What the parts are called, in messages."""
+        works = [part.work if hasattr(part, "work") else part for part in self.parts]
+        return [getattr(work, "name", "") for work in works]
 
 
 def _capture(node: Callable[[], Any], stream: Any) -> None:

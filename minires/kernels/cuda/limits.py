@@ -14,6 +14,12 @@ from typing import Any, NamedTuple
 from ...device import cupy, is_array
 from ...errors import DeviceError, message
 
+LATE = (
+    "CUDA may report here what an earlier kernel did: run with CUDA_LAUNCH_BLOCKING=1 to see "
+    "which. If whatever comes next fails, too, the process has lost the GPU and must be started "
+    "anew."
+)
+
 
 class Limits(NamedTuple):
     """What one launch may ask of a GPU.
@@ -67,11 +73,17 @@ def failed(
     arguments: Sequence[Any],
 ) -> DeviceError:
     """The error for a launch that CUDA refused, or during which it reported an earlier one."""
+    launch = f"{_launch(grid, block, shared)}; {', '.join(map(_argument, arguments))}"
+    return DeviceError(f"{name}: expected a launch that CUDA takes, got {error} ({launch}). {LATE}")
+
+
+def graph_failed(error: Exception, names: Sequence[str]) -> DeviceError:
+    """The error for a CUDA graph that was not made or not launched, by the names of its parts."""
+    known = [*dict.fromkeys(names)]
+    listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
     return DeviceError(
-        f"{name}: expected a launch that CUDA takes, got {error} ({_launch(grid, block, shared)}; "
-        f"{', '.join(map(_argument, arguments))}). CUDA may report here what an earlier kernel "
-        "did: run with CUDA_LAUNCH_BLOCKING=1 to see which. If whatever comes next fails, too, the "
-        "process has lost the GPU and must be started anew."
+        f"capture: expected a CUDA graph that can be launched, got {error} (of {listed}). "
+        f"Inside of minires.profile() its kernels are launched one by one. {LATE}"
     )
 
 
