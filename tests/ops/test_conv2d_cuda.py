@@ -92,10 +92,10 @@ def many(monkeypatch):
     """Few pixels are enough for the large tiles."""
     monkeypatch.setattr(tiles, "FEW", 0)
     monkeypatch.setattr(tiles, "FEW_PATCHES", 0)
-    for memory in (tiles.tile, convolve.launches):
+    for memory in (tiles.tile, tiles.applies, convolve.launches):
         memory.cache_clear()
     yield
-    for memory in (tiles.tile, convolve.launches):
+    for memory in (tiles.tile, tiles.applies, convolve.launches):
         memory.cache_clear()
 
 

@@ -155,6 +155,7 @@ def tile(z: Sizes, math: str) -> Windows | Patch:
     return WINDOWS[math, windows_name(z, math)]
 
 
+@functools.lru_cache(maxsize=1024)
 def applies(family: str, z: Sizes, math: str) -> bool:
     """Whether the kernel applies a family of prologues while it reads, or wants its values written
     first. It pays where a number is read once, or a few times: what a batch norm makes of an image

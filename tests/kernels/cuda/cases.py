@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import convolutions
 import numpy as np
 from philox import philox
 
@@ -92,27 +93,6 @@ def pooled(pool, *shape):
         y = pool(x)
         y.backward(normal(device, *y.shape, seed=2, grad=False))
         return values(read, y.detach(), x.grad)
-
-    return run
-
-
-CONV = "ops/conv2d/cuda_"
-
-
-def conv2d(x, w, dtype="float32", precision="highest", **options):
-    """A convolution of an image of shape ``x`` (n, c, h, w)."""
-
-    def run(device):
-        before = mr.get_float32_matmul_precision()
-        mr.set_float32_matmul_precision(precision)
-        try:
-            with mr.no_grad():
-                image = normal(device, *x, dtype=dtype)
-                weight = normal(device, *w, dtype=dtype, seed=1, scale=0.2)
-                bias = normal(device, w[0], dtype=dtype, seed=2)
-                return values(mr.conv2d(image, weight, bias, **options))
-        finally:
-            mr.set_float32_matmul_precision(before)
 
     return run
 
@@ -233,19 +213,5 @@ CASES = [
         ("ops/avg_pool2d/kernel_cuda.cu",),
         pooled(lambda x: mr.adaptive_avg_pool2d(x, (2, 1)), 2, 8, 9, 7),
     ),
-    Case(
-        "conv2d, windows, copies of 8 bytes",
-        (f"{CONV}windows.cu", f"{CONV}pack.cu"),
-        conv2d((2, 6, 7, 5), (5, 6, 3, 3), padding=1),
-    ),
-    Case(
-        "conv2d, windows, stride",
-        (f"{CONV}windows.cu", f"{CONV}pack.cu"),
-        conv2d((1, 8, 9, 8), (20, 8, 3, 3), stride=2, padding=1),
-    ),
-    Case(
-        "conv2d, patch",
-        (f"{CONV}patch.cu", f"{CONV}pack.cu"),
-        conv2d((1, 16, 9, 29), (20, 16, 3, 3), padding=1),
-    ),
+    *[Case(f"conv2d, {name}", files, run) for name, files, run in convolutions.CASES],
 ]

@@ -1,0 +1,105 @@
+"""Convolutions that between them meet every barrier, wait and bounds check of their kernels."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+import minires as mr
+from minires.device import Device, kernels, move
+from minires.kernels.epilogue import Epilogue
+from minires.kernels.operand import GATED, PLAIN, RECTIFIED, Operand
+from minires.kernels.packed import PackedWeights
+from minires.memory import allocate
+from minires.ops.conv2d import Conv2dGeometry
+from minires.ops.conv2d import cuda_convolve as convolve
+from minires.ops.conv2d import cuda_tiles as tiles
+
+
+@contextlib.contextmanager
+def many_pixels(there):
+    """Inside, tiles are chosen as if there were many pixels, if ``there`` are to be."""
+    before = tiles.FEW, tiles.FEW_PATCHES
+    if there:
+        tiles.FEW = tiles.FEW_PATCHES = 0
+    kept = tiles.tile, tiles.applies, convolve.launches
+    try:
+        for memory in kept:
+            memory.cache_clear()
+        yield
+    finally:
+        tiles.FEW, tiles.FEW_PATCHES = before
+        for memory in kept:
+            memory.cache_clear()
+
+
+def forward(x, w, kind=PLAIN, precision="highest", many=False, odd=False, **options):
+    """A convolution of an operand, with a residual and the statistics of the result.
+
+    Args:
+        many: with the tiles for many pixels.
+        odd: with a weight that is infinite, and a NaN in the middle of the image.
+    """
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **options}
+    g = Conv2dGeometry.from_shapes(x, w, **options)
+
+    def run(device):
+        rng = np.random.default_rng(0)
+
+        def draw(*shape):
+            return rng.standard_normal(shape).astype("float32")
+
+        image, weights, shape = draw(g.n, g.h_in, g.w_in, g.c_in), draw(*w), draw(*shape_of(g))
+        if odd:
+            image[0, g.h_in // 2, g.w_in // 2, 1], weights[1, 0, 0, 0] = np.nan, np.inf
+        if precision != "highest":  # numbers that are not rounded
+            image, weights = np.round(8 * image) / 8, np.round(8 * weights) / 8
+        arrays = [image, weights, draw(g.c_out), draw(5, g.c_in), draw(*image.shape), shape]
+        image, weights, bias, k, other, residual = (
+            move(a.astype("float32"), Device.parse(device)) for a in arrays
+        )
+        y, mean, var = (
+            allocate(s, np.dtype("float32"), image) for s in (shape_of(g), (g.c_out,), (g.c_out,))
+        )
+        operand = image if kind == PLAIN else Operand(image, kind, k, other)
+        before = mr.get_float32_matmul_precision()
+        mr.set_float32_matmul_precision(precision)
+        try:
+            with many_pixels(many), np.errstate(invalid="ignore"):
+                kernels("conv2d", image).conv2d_fwd(
+                    operand, PackedWeights(weights, bias), y, g,
+                    Epilogue(residual, False, (mean, var)),
+                )  # fmt: skip
+        finally:
+            mr.set_float32_matmul_precision(before)
+        return [a if isinstance(a, np.ndarray) else a.get() for a in (y, mean, var)]
+
+    return run
+
+
+def shape_of(g):
+    return g.n, g.h_out, g.w_out, g.c_out
+
+
+WINDOWS = tuple(
+    f"{file}.cu"
+    for file in ("ops/conv2d/cuda_windows", "ops/conv2d/cuda_pack", "kernels/cuda/statistics")
+)
+PATCH = ("ops/conv2d/cuda_patch.cu", *WINDOWS[1:])
+ONE = {"padding": 1}
+# name, files, run
+CASES = [
+    ("packs of two", WINDOWS, forward((2, 6, 7, 5), (5, 6, 3, 3), **ONE)),
+    ("prologue", WINDOWS, forward((1, 8, 9, 8), (20, 8, 3, 3), RECTIFIED, stride=2, **ONE)),
+    ("a gradient", WINDOWS, forward((2, 20, 5, 7), (36, 20, 1, 1), GATED)),
+    ("a tap of a whole row", WINDOWS, forward((1, 32, 5, 6), (20, 32, 3, 3), RECTIFIED, **ONE)),
+    ("fewer steps than stages", WINDOWS, forward((1, 8, 6, 7), (20, 8, 1, 1), precision="high")),
+    ("not finite", WINDOWS, forward((1, 8, 7, 6), (20, 8, 3, 3), odd=True, **ONE)),
+    ("groups", WINDOWS, forward((1, 66, 3, 4), (70, 33, 1, 1), groups=2)),
+    ("patch", PATCH, forward((1, 16, 9, 29), (20, 16, 3, 3), RECTIFIED, **ONE)),
+    (
+        "patch of two images", PATCH,
+        forward((3, 64, 7, 7), (20, 64, 3, 3), precision="high", many=True, **ONE),
+    ),
+]  # fmt: skip
