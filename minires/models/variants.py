@@ -331,7 +331,11 @@ def paths(block: ResidualBlock, x: Tensor, b: float = 1) -> tuple[Tensor, Tensor
 
 
 def stochastic_sum(block: ResidualBlock, x: Tensor) -> Tensor:
-    """b F(x) + S(x), with the b of stochastic depth, see :class:`BlockOptions`."""
+    """b F(x) + S(x), with the b of stochastic depth, see :class:`BlockOptions`.
+
+    The draw decides what is computed, so it is made on the host, on every device; a function that
+    draws so cannot be captured, which would not draw again.
+    """
     if block.training and random.generator().random() >= block.survival:
         return block.skip(x)  # b = 0
     f, s = paths(block, x, b=1 if block.training else block.survival)

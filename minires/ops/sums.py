@@ -21,7 +21,9 @@ KERNEL_FROM = 1 << 14  # entries; fewer are added by NumPy before a kernel is la
 
 def wide_sum(x: Any, axes: Axes) -> Any:
     """The sum over ``axes`` before it is rounded: of real numbers, in float64."""
-    if not isinstance(x, np.ndarray):  # CuPy adds in blocks
+    # CuPy adds in blocks, in the same order in every run. In float64 a float32 is then right to its
+    # last bit but one, however long the sum is.
+    if not isinstance(x, np.ndarray):
         return x.sum(axis=axes, dtype=np.float64 if x.dtype.kind == "f" else None)
     real = x.dtype in (np.float32, np.float64)
     if real and x.size >= KERNEL_FROM and backend_name(x) == "numba":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cudasim
 import numpy as np
 import pytest
 from gpu import put
@@ -130,3 +131,19 @@ def test_the_source_agrees_about_its_sizes():
     assert f"MOST = {cuda.MOST};" in text
     assert f"TURNS = {cuda.TURNS};" in text
     assert f"NUMBERS = {cuda.BYTES} /" in text
+
+
+@pytest.mark.parametrize("name", ["update_sgd", "update_adam", "update_zero"])
+def test_memory_is_read_and_written_in_whole_sectors(name, on_gpu):
+    columns = [[put(np.ones(4096, np.float32))] for _ in range(5)]
+    rows = {
+        "update_sgd": (columns[:3], [[0.1, 0.1, 0.9, 1, 1, 0]]),
+        "update_adam": (columns, [[0.1, 1, 0.1, 0.1, 0.9, 0.1, 1, 1e-8, 1]]),
+        "update_zero": (columns[:1], None),
+    }
+    given, coefficients = rows[name]
+    with cudasim.counting() as counts:
+        getattr(cuda, name)(*given, *([] if coefficients is None else [np.array(coefficients)]))
+    assert counts["global store"].excess == 1
+    if coefficients is not None:
+        assert counts["global load"].excess == 1

@@ -143,8 +143,9 @@ __global__ void __launch_bounds__(THREADS)
   update_block<T>(table, k, Sgd<T>(coefficients + table.row[k] * 6));
 }
 
+// At least one block at a time: so a thread may have more than 128 registers, which doubles need.
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 1)
     update_adam(const Table<5> table, const T* __restrict__ coefficients) {
   const int k = parameter_of(table, int(blockIdx.x));
   update_block<T>(table, k, Adam<T>(coefficients + table.row[k] * 9));

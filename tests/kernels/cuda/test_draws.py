@@ -17,6 +17,7 @@ from minires.device import Device
 from minires.errors import CheckpointError
 from minires.kernels.cuda import draws
 from minires.kernels.cuda.source import text
+from minires.train.checkpoint import load_checkpoint, save_checkpoint
 
 # "kat_vectors" of the authors' library Random123: counter, key, the draws after ten rounds.
 PUBLISHED = [
@@ -169,3 +170,15 @@ def test_a_state_from_before_there_were_draws_on_gpus():
     mr.randn(2)
     random.set_state(state)
     assert random.get_state() == {**state, "gpu": gpu}
+
+
+def test_checkpoints_hold_the_state(on_gpu, tmp_path):
+    net = mr.nn.Linear(2, 2)
+    mr.manual_seed(6)
+    dropped()
+    save_checkpoint(tmp_path / "run.safetensors", model=net, progress={})
+    expected = dropped()
+    mr.manual_seed(7)
+    load_checkpoint(tmp_path / "run.safetensors", model=net)
+    assert random.get_state()["gpu"]["calls"] == {"cuda:0": 1}
+    assert dropped() == expected
