@@ -18,7 +18,14 @@ from minires.kernels.epilogue import Epilogue
 from minires.kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, RECTIFIED, Operand
 from minires.kernels.packed import PackedWeights
 from minires.memory import allocate
-from minires.ops.conv2d import cuda_input, cuda_plan, cuda_weight, kernel_cuda, kernel_numpy
+from minires.ops.conv2d import (
+    cuda_input,
+    cuda_plan,
+    cuda_weight,
+    cuda_weight_rows,
+    kernel_cuda,
+    kernel_numpy,
+)
 from minires.ops.conv2d.op import conv2d_geometry
 
 # x, w, stride, padding, dilation, groups
@@ -216,6 +223,27 @@ def test_rows(name, launched):
     assert "conv2d_bwd_weight_rows" in [name for name, _ in launched]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [(PLAIN, PLAIN), (GATED, RECTIFIED)])
+@pytest.mark.parametrize("c", [16, 32, 64])
+def test_rows_of_many_tiles(c, kinds, monkeypatch):
+    """All tiles are one share: the next is brought while one is multiplied. There is no padding, so
+    nothing that is not finite is computed again."""
+    tile = cuda_weight_rows.TILES[c]
+    monkeypatch.setitem(cuda_weight_rows.BLOCKS, c, 1)
+    x, w = (1, c, 2 + tile.h, 2 + 3 * tile.w), (c + 4, c, 3, 3)
+    case = Gradients((x, w, 1, 0, 1, 1), gy=kinds[0], x=kinds[1])
+    cuda_weight.plan.cache_clear()
+    found, expected = set(), case.expected()
+    for conditions in CONDITIONS:
+        with under(conditions):
+            results = case.results()
+        close(results, expected, TOLERANCE["highest"])
+        found.add(results[1].tobytes())
+    cuda_weight.plan.cache_clear()
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("level", ["highest", "high"])
 @pytest.mark.parametrize("name", ["16 to 20 channels", "32 to 40 channels", "64 channels"])
 def test_rows_with_prologues(name, level, launched, precision):
@@ -324,10 +352,19 @@ def test_shares_follow_from_sizes():
         all_of_them = int(way.sizes["tiles" if by_rows else "pixels"][0])
         assert (shares - 1) * share < all_of_them <= shares * share
         assert share >= (1 if by_rows else 64)
-        assert shares == 1 or shares * blocks <= 512
+        assert shares <= 8 or shares * blocks <= 512
         if pixels >= 2**16:
-            assert shares * blocks >= 128
+            assert shares * blocks >= 126
         assert by_rows == ((c <= 64 and size == 32) or (c, size) == (64, 7))
+
+
+def test_shares_of_large_blocks_come_out_even():
+    """144 blocks would keep 128 multiprocessors waiting for 16; 4 times as many do not."""
+    shares = [cuda_weight.shares_of("wide", blocks, 196, 512 * 4608) for blocks in (144, 128, 1)]
+    assert shares == [4, 1, 3]
+    assert cuda_weight.shares_of("wide", 36, 784, 256 * 2304) == 7  # 252 blocks, 2 each
+    assert cuda_weight.shares_of("wide", 16, 784, 256 * 1024) == 8  # 128 blocks
+    assert cuda_weight.shares_of("64", 9, 8192, 64 * 576) == 56
 
 
 def test_large_batches_are_cut(monkeypatch, launched):

@@ -203,11 +203,7 @@ class Plan(NamedTuple):
 def plan(
     g: Conv2dGeometry, n: int, math: str, packs: tuple[int, int], gy_kind: int, x_kind: int
 ) -> Plan:
-    """The plan for n images.
-
-    Some 512 blocks of threads, or 256 large ones, keep any GPU busy for a while. Fewer shares mean
-    fewer sums to add; a share is no less than four steps.
-    """
+    """The plan for n images. A share is no less than four steps."""
     families, whole = (family_of(gy_kind), family_of(x_kind)), sizes_of(g, n, 1, 0, gy_kind, x_kind)
     rows = cuda_weight_rows.tile_of(g, math)
     if rows is not None and min(packs) > 1:
@@ -219,11 +215,29 @@ def plan(
     name, pixels = tile_of(math, packs, c_out, entries), n * g.h_out * g.w_out
     tile = _TILES[math][name]
     blocks = -(-c_out // tile.bm) * -(-entries // tile.bn) * g.groups
-    shares = max(1, (256 if name == "wide" else 512) // blocks)
-    share = max(-(-pixels // (shares * tile.bk)), 4) * tile.bk
+    steps = -(-pixels // tile.bk)
+    shares = shares_of(name, blocks, steps, c_out * entries * g.groups)
+    share = max(-(-steps // shares), 4) * tile.bk
     sizes = sizes_of(g, n, tile.bk, share, gy_kind, x_kind)
     kernel, grid = _kernel(math, name, *packs, *families), (blocks, -(-pixels // share))
     return Plan(kernel, grid, sizes, whole, any(g.padding))
+
+
+def shares_of(name: str, blocks: int, steps: int, size: int) -> int:
+    """How many shares the steps fall into, for so many tiles of a product of ``size`` sums.
+
+    Small blocks of threads: some 512 keep any GPU busy. Of large ones a multiprocessor runs one at
+    a time, and one block more than there are multiprocessors makes all take twice as long. Taking
+    128 of these for the GPU, whichever it is, the shares are chosen that take the fewest steps one
+    after the other, and to write and add a share's sums counts as a step for each 2^17 of them.
+    """
+    if name != "wide":
+        return max(1, 512 // blocks)
+
+    def cost(shares: int) -> float:
+        return -(-blocks * shares // 128) * -(-steps // shares) + shares * size / (1 << 17)
+
+    return min(range(1, max(512 // blocks, 8) + 1), key=cost)
 
 
 def sizes_of(
