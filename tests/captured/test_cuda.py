@@ -32,14 +32,11 @@ class Dropping(Net):
         return super().forward(F.dropout(x, 0.2, training=self.training))
 
 
-SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
-
-
-def training(net=Net, optimizer=optim.SGD, **options):
+def training(net=Net):
     """A network, an optimiser and a step of training, always the same ones."""
     mr.manual_seed(0)
     net = net().to("cuda")
-    opt = optimizer(net.parameters(), **(options or SGD))
+    opt = optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
 
     def step(x, labels):
         opt.zero_grad()
@@ -58,9 +55,9 @@ def left(net, opt):
     return [*map(on_cpu, tensors), *map(on_cpu, kept)]
 
 
-def trajectory(captured, steps=5, between=lambda net, opt, number: None, **options):
+def trajectory(captured, steps=4, between=lambda net, opt, number: None, net=Net):
     """What each step gives, what is left in the end, and what ran."""
-    net, opt, step = training(**options)
+    net, opt, step = training(net)
     call = mr.capture(step, net, opt) if captured else step
     found = []
     for number, batch in enumerate(batches(steps, "cuda")):
@@ -95,23 +92,16 @@ def write(net, opt, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("between", [schedule, write], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("fusion", [True, False], ids=["fusion", "no fusion"])
+@pytest.mark.parametrize(
+    ("fusion", "between"),
+    [(True, schedule), (True, write), (False, schedule)],
+    ids=["rates", "writes", "no fusion"],
+)
 def test_a_captured_step_is_the_step(fusion, between):
     with contextlib.nullcontext() if fusion else mr.no_fusion():
         found, call = trajectory(True, between=between, net=Dropping)
         assert repr(call) == "Captured(step, recordings=1)"
         assert_same(found, trajectory(False, between=between, net=Dropping)[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "options"),
-    [(optim.Adam, {"lr": 0.01}), (optim.AdamW, {"lr": 0.01, "amsgrad": True})],
-)
-def test_every_optimiser(optimizer, options):
-    options = {"optimizer": optimizer, "between": schedule, **options}
-    assert_same(trajectory(True, **options)[0], trajectory(False, **options)[0])
 
 
 def test_a_step_is_one_graph():
@@ -140,7 +130,7 @@ def test_a_step_is_one_graph():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm_type", [2.0, 1.0, float("inf")])
+@pytest.mark.parametrize("norm_type", [2.0, float("inf")])
 def test_gradients_are_shortened_in_a_graph(norm_type):
     def run(captured):
         net, opt, _ = training()
@@ -153,7 +143,7 @@ def test_gradients_are_shortened_in_a_graph(norm_type):
             return length
 
         call = mr.capture(step, net, opt) if captured else step
-        return [*[on_cpu(call(*batch)) for batch in batches(5, "cuda")], *left(net, opt)]
+        return [*[on_cpu(call(*batch)) for batch in batches(4, "cuda")], *left(net, opt)]
 
     found = run(captured=True)
     assert_same(found, run(captured=False))
