@@ -34,12 +34,12 @@ def many_pixels(there):
             memory.cache_clear()
 
 
-def forward(x, w, kind=PLAIN, precision="highest", many=False, odd=False, **options):
+def forward(x, w, kind=PLAIN, precision="highest", many=False, odd="", **options):
     """A convolution of an operand, with a residual and the statistics of the result.
 
     Args:
         many: with the tiles for many pixels.
-        odd: with a weight that is infinite, and a NaN in the middle of the image.
+        odd: "weight" for one that is infinite, "image" for a NaN in its middle.
     """
     options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **options}
     g = Conv2dGeometry.from_shapes(x, w, **options)
@@ -51,8 +51,10 @@ def forward(x, w, kind=PLAIN, precision="highest", many=False, odd=False, **opti
             return rng.standard_normal(shape).astype("float32")
 
         image, weights, shape = draw(g.n, g.h_in, g.w_in, g.c_in), draw(*w), draw(*shape_of(g))
-        if odd:
-            image[0, g.h_in // 2, g.w_in // 2, 1], weights[1, 0, 0, 0] = np.nan, np.inf
+        if odd == "image":
+            image[0, g.h_in // 2, g.w_in // 2, 1] = np.nan
+        if odd == "weight":
+            weights[1, 0, 0, 0] = np.inf
         if precision != "highest":  # numbers that are not rounded
             image, weights = np.round(8 * image) / 8, np.round(8 * weights) / 8
         arrays = [image, weights, draw(g.c_out), draw(5, g.c_in), draw(*image.shape), shape]
@@ -78,6 +80,24 @@ def forward(x, w, kind=PLAIN, precision="highest", many=False, odd=False, **opti
     return run
 
 
+def input_gradient(x, w, **options):
+    """The gradient of a convolution's input, which packs weights transposed."""
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **options}
+    g = Conv2dGeometry.from_shapes(x, w, **options)
+
+    def run(device):
+        rng = np.random.default_rng(0)
+        gy, weights = (
+            move(rng.standard_normal(s).astype("float32"), Device.parse(device))
+            for s in (shape_of(g), w)
+        )
+        gx = allocate((g.n, g.h_in, g.w_in, g.c_in), np.dtype("float32"), gy)
+        kernels("conv2d", gy).conv2d_bwd_input(gy, weights, gx, g)
+        return [gx if isinstance(gx, np.ndarray) else gx.get()]
+
+    return run
+
+
 def shape_of(g):
     return g.n, g.h_out, g.w_out, g.c_out
 
@@ -95,7 +115,9 @@ CASES = [
     ("a gradient", WINDOWS, forward((2, 20, 5, 7), (36, 20, 1, 1), GATED)),
     ("a tap of a whole row", WINDOWS, forward((1, 32, 5, 6), (20, 32, 3, 3), RECTIFIED, **ONE)),
     ("fewer steps than stages", WINDOWS, forward((1, 8, 6, 7), (20, 8, 1, 1), precision="high")),
-    ("not finite", WINDOWS, forward((1, 8, 7, 6), (20, 8, 3, 3), odd=True, **ONE)),
+    ("infinite", WINDOWS, forward((1, 8, 7, 6), (20, 8, 3, 3), odd="weight", **ONE)),
+    ("not a number", WINDOWS, forward((1, 8, 7, 6), (20, 8, 3, 3), odd="image", **ONE)),
+    ("input gradient", WINDOWS[:2], input_gradient((1, 36, 3, 4), (37, 36, 2, 1))),
     ("groups", WINDOWS, forward((1, 66, 3, 4), (70, 33, 1, 1), groups=2)),
     ("patch", PATCH, forward((1, 16, 9, 29), (20, 16, 3, 3), RECTIFIED, **ONE)),
     (
