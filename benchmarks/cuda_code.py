@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cubin import kernels, nvrtc, sass
+from cubin import kernels, nets, nvrtc, sass
 from harness import RESULTS
 
 from minires.environment import describe
@@ -39,6 +39,7 @@ LOOPS = (
     "file", "kernel", "used_by", "registers", "instructions", "ffma", "hmma", "lds_ldsm", "copies",
     "integer", "float", "control", "share", "rate", "bound",
 )  # fmt: skip
+FEW = 16  # multiply-adds of a loop that is no product of matrices
 Row = dict[str, Any]
 
 
@@ -55,14 +56,16 @@ def code_rows(all_kernels: dict[tuple[str, str], Any], codes: dict[Any, nvrtc.Co
 
 
 def loop_rows(codes: dict[Any, nvrtc.Code], used: dict[tuple[str, str], str]) -> list[Row]:
-    """A row for each kernel with a main loop of multiply-adds."""
+    """A row for each kernel of a convolution whose main loop is one of multiply-adds."""
     rows = []
     listings: dict[bytes, dict[str, list[sass.Line]]] = {}  # several kernels share a cubin
     for (file, name, _), code in codes.items():
+        if not file.startswith("ops/conv2d"):
+            continue
         if code.cubin not in listings:
             listings = {code.cubin: sass.disassembled(code.cubin)}
         loop = sass.loop(sass.main_loop(listings[code.cubin][code.symbol]))
-        if loop is None:
+        if loop is None or loop.counts["FFMA"] + loop.counts["HMMA"] < FEW:
             continue
         count = loop.counts
         values = (
@@ -182,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     codes, seconds = kernels.compile_all(chosen.values(), targets, options.processes)
     rows = code_rows(chosen, codes)
     read = {key: code for key, code in codes.items() if key[2] == READ}
-    loops = loop_rows(read, {})
+    loops = loop_rows(read, nets.used_by())
     wall = time.perf_counter() - start
     known = describe()
     about = (

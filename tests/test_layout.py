@@ -50,9 +50,9 @@ STOREYS = [
 ]
 # Above all of minires: what is measured; the harness; what is compared; scripts.
 BENCHMARK_STOREYS = [
-    {"benchmarks.shapes", "benchmarks.floors", "benchmarks.cubin"},
+    {"benchmarks.shapes", "benchmarks.floors", "benchmarks.gpu_floors"},
     {"benchmarks.harness"},
-    {"benchmarks.versus", "benchmarks.ops"},
+    {"benchmarks.versus", "benchmarks.ops", "benchmarks.cubin"},
     {"benchmarks"},
 ]
 CORE = ("errors", "mode", "device", "random", "autograd", "tensor")

@@ -39,7 +39,7 @@ def instances() -> dict[tuple[str, str], Kernel]:
 def compile_all(
     kernels: Iterable[Kernel], targets: Sequence[int], processes: int = 2
 ) -> tuple[dict[tuple[str, str, int], nvrtc.Code], float]:
-    """Each kernel for each target, by file, name and target; and the seconds of all processes.
+    """Each kernel for each target, by file, name and target; and the processor's seconds.
 
     NVRTC does one thing at a time in a process, whatever its threads.
 

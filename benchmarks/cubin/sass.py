@@ -1,9 +1,9 @@
 """The main loop of a kernel in its machine code: a figure of merit that needs no GPU.
 
 A loop is a branch back and all between it and its target. The main loop is the one with the most
-multiply-adds, of several with as many the shortest, without what it rarely runs: the parts that a
-branch jumps over and that hold a loop of their own, but neither arithmetic nor copies (the turn to
-the next tap of a filter).
+products (an FFMA is one of each lane, an HMMA 32 or more), of several with as many the shortest,
+without what it rarely runs: the parts that a branch jumps over and that hold a loop of their own,
+but neither arithmetic nor copies (the turn to the next tap of a filter).
 
 Bounds follow from counts alone. A multiprocessor has four partitions, each of which issues one
 instruction of a warp per cycle:
@@ -147,16 +147,16 @@ def main_loop(code: list[Line]) -> list[str]:
     def inside(first: int, last: int) -> list[str]:
         return [instruction for at, instruction in code if first <= at <= last]
 
-    def multiply_adds(loop: tuple[int, int]) -> int:
-        return sum(kind(i) in ("FFMA", "HMMA") for i in inside(*loop))
+    def products(loop: tuple[int, int]) -> int:
+        return sum({"FFMA": 1, "HMMA": 32}.get(kind(i), 0) for i in inside(*loop))
 
     branches = _branches(code)
     loops = [(to, at) for at, to in branches if to < at]
-    most = max(map(multiply_adds, loops), default=0)
+    most = max(map(products, loops), default=0)
     if not most:
         return []
     first, last = min(
-        (loop for loop in loops if multiply_adds(loop) >= 0.9 * most), key=lambda l: l[1] - l[0]
+        (loop for loop in loops if products(loop) >= 0.9 * most), key=lambda l: l[1] - l[0]
     )
     work = {"FFMA", "HMMA", "LDGSTS", "LDG", "STS", "LDSM"}
     rare = [

@@ -14,6 +14,7 @@ import re
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,12 @@ def _blank_comments(text: str) -> str:
 
 def mutants(file: Path) -> list[Mutant]:
     """Every mistake of these kinds that can be made in a source, in the order of its text."""
-    text = _blank_comments(file.read_text(encoding="utf-8"))
+    return mutants_of(file.read_text(encoding="utf-8"), file)
+
+
+def mutants_of(text: str, file: Path) -> list[Mutant]:
+    """The same of the text of a source."""
+    text = _blank_comments(text)
     found = []
 
     def add(kind: str, what: str, start: int, end: int, new: str) -> None:
@@ -135,6 +141,20 @@ def _includes(file: Path) -> frozenset[Path]:
 def users(file: Path) -> set[Path]:
     """The ``.cu`` files into which a source goes."""
     return {path for path in sources() if path.suffix == ".cu" and file in _includes(path)}
+
+
+# Mutants that compute the same as the source: {file: [(part of the line, change, reason)]}.
+SAME: dict[str, list[tuple[str, str, str]]] = {}
+
+
+def same_program(mutant: Mutant) -> str:
+    """Why a mutant cannot be told from the source, or an empty string."""
+    lines = mutant.file.read_text(encoding="utf-8").splitlines()
+    line = lines[mutant.line - 1]
+    for part, change, reason in SAME.get(str(mutant.file.relative_to(PACKAGE)), []):
+        if part in line and change in mutant.what:
+            return reason
+    return ""
 
 
 # **** trying one ****
@@ -206,7 +226,9 @@ def attempt(mutant: Mutant | None, cases: Expected) -> Outcome:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
-        child = os.fork()
+        with warnings.catch_warnings():  # the child starts no threads, and waits for none
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if child == 0:
             code = 1
             try:

@@ -2,10 +2,50 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from pathlib import Path
+
 import pytest
 
 # {(file, name): reason} of kernels that may spill, or use a stack
 EXCEPTIONS: dict[tuple[str, str], str] = {}
+LOOPS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "cuda_loops.csv"
+# {pattern of names: (least share of multiply-adds, reason that it is below 85 %)}
+BELOW = {
+    r"^conv2d_windows<Fp32,128,16,": (
+        0.58,
+        "16 output channels: what is read, and found in the image, is multiplied but 16 times",
+    ),
+    r"^conv2d_windows<Fp32,128,64,64,32,64,1,AS_IS": (
+        0.83,
+        "a stem: entries of three channels are copied one by one",
+    ),
+    r"^conv2d_windows<Fp32.*BACKWARD": (
+        0.73,
+        "a batch norm's gradient is computed from two arrays as they are read, 4 operations each",
+    ),
+    r"^conv2d_windows<Fp32,64,64,.*AFFINE": (
+        0.80,
+        "a small tile: each number that a batch norm makes is multiplied but 64 times",
+    ),
+    r"^conv2d_bwd_weight<Fp32, 16, 48,": (
+        0.54,
+        "16 output channels, and places in the image that are found for each pixel",
+    ),
+    r"^conv2d_bwd_weight<Fp32, 32, 96,.*(AFFINE|BACKWARD)": (
+        0.68,
+        "32 output channels: each number that a prologue makes is multiplied but 32 or 96 times",
+    ),
+    r"^conv2d_bwd_weight<Fp32, (64, 64|128, 128),.*(AFFINE|BACKWARD)": (
+        0.72,
+        "prologues on one or both sides: 4 operations for each number of each array",
+    ),
+    r"^conv2d_bwd_weight<Fp32, 64, 64,.* 4, 1, AS_IS": (
+        0.80,
+        "a stem: entries of three channels are read one by one",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +62,52 @@ def nvrtc(cubin):
 
 
 def some_of(instances):
-    """Of each kernel the first and the last instance."""
-    by_name = {}
-    for (file, name), kernel in instances.items():
-        by_name.setdefault((file, name.partition("<")[0]), []).append(kernel)
-    return {kernel for found in by_name.values() for kernel in (found[0], found[-1])}
+    """Of each kernel one instance."""
+    by_name = {(file, name.partition("<")[0]): k for (file, name), k in instances.items()}
+    return list(by_name.values())
+
+
+@pytest.fixture(scope="module")
+def codes(kernels, nvrtc):
+    """Every instance for sm_90, one of each kernel for the oldest target and the newest."""
+    instances = kernels.instances()
+    codes, _ = kernels.compile_all(instances.values(), [90])
+    others = (nvrtc.OLDEST, nvrtc.newest_target())
+    return codes | kernels.compile_all(some_of(instances), others)[0]
 
 
 @pytest.mark.slow
-def test_every_instance_compiles_and_has_what_it_needs(kernels, nvrtc):
-    instances = kernels.instances()
-    codes, _ = kernels.compile_all(instances.values(), [90])
-    for target in (80, nvrtc.newest_target()):
-        codes |= kernels.compile_all(some_of(instances), [target])[0]
-    found = {}
+def test_every_instance_compiles_and_has_what_it_needs(kernels, codes):
+    instances, found = kernels.instances(), {}
     for (file, name, target), code in codes.items():
         if complaints := kernels.complaints(instances[file, name], code):
             found[file, name, f"sm_{target}"] = complaints
     assert {key for key in found if key[:2] not in EXCEPTIONS} == set(), found
     assert {key[:2] for key in found} == set(EXCEPTIONS)  # none that is needed no more
+
+
+@pytest.mark.slow
+def test_main_loops_of_residual_networks_multiply(cubin, codes):
+    """Of the instructions in the main loop of each convolution in exact float32 that a ResNet
+    launches, at least 85 % are multiply-adds, but for those with a reason."""
+    sass = cubin("sass")
+    if reason := sass.missing():
+        pytest.skip(reason)
+    with open(LOOPS, encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["used_by"]]
+    rows = [row for row in rows if re.match(r"\w+<\s*Fp32,", row["kernel"])]
+    assert len(rows) > 30
+    low, needed = {}, set()
+    for row in rows:
+        code = codes[row["file"], row["kernel"], 90]  # else: run benchmarks/cuda_code.py again
+        share = sass.loop(sass.main_loop(sass.disassembled(code.cubin)[code.symbol])).share
+        rule = next((rule for rule in BELOW if re.search(rule, code.name)), None)
+        if share < (0.85 if rule is None else BELOW[rule][0]):
+            low[code.name] = share
+        elif share < 0.85:
+            needed.add(rule)
+    assert low == {}
+    assert needed == set(BELOW)
 
 
 # **** what is read from the compiler is what the kernels are ****
@@ -71,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(128) shared(float* y) {
 
 
 @pytest.fixture(scope="module")
-def codes(nvrtc):
+def found(nvrtc):
     return nvrtc.compiled(SPILLS, ["spills", "stack", "shared"], 90)[0]
 
 
@@ -82,8 +149,8 @@ class Asked:
         self.block, self.shared = block, shared
 
 
-def test_spills_and_stack_are_seen(kernels, codes):
-    spills, stack, shared = codes
+def test_spills_and_stack_are_seen(kernels, found):
+    spills, stack, shared = found
     assert spills.spills > 0
     assert spills.registers <= 64
     assert (stack.stack, stack.spills) == (128, 0)
@@ -92,16 +159,16 @@ def test_spills_and_stack_are_seen(kernels, codes):
     assert kernels.complaints(Asked(128), stack) == ["128 bytes of stack, 0 bytes of spills"]
 
 
-def test_blocks_are_held_against_what_a_kernel_was_compiled_for(kernels, codes):
-    spills, stack, shared = codes
+def test_blocks_are_held_against_what_a_kernel_was_compiled_for(kernels, found):
+    spills, stack, shared = found
     assert (spills.threads, stack.threads, shared.threads) == (1024, 1024, 128)
     assert kernels.complaints(Asked(128), shared) == []
     complaint = ["blocks of 256 threads, compiled for 128"]
     assert kernels.complaints(Asked(256), shared) == complaint
 
 
-def test_shared_memory_and_registers_have_limits(kernels, codes):
-    shared = codes[2]
+def test_shared_memory_and_registers_have_limits(kernels, found):
+    shared = found[2]
     assert kernels.complaints(Asked(128, 227 * 1024 - 1200), shared) == []
     assert kernels.complaints(Asked(128, 227 * 1024 - 1199), shared) == [
         "232449 bytes of shared memory, of which there are 227 KiB"
