@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CUSIM_CACHE"] = folder
         files = [file for file in mutants.sources() if options.only in str(file)]
-        everything = dict.fromkeys(cases.CASES, [])
+        everything = {case: [] for case in cases.CASES}
         needed = [case for file in files for case in mutants.cases_for(file, everything)]
         expected = mutants.with_expected(dict.fromkeys(needed))
         untouched = mutants.attempt(None, expected)

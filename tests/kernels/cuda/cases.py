@@ -176,8 +176,45 @@ def adam(parameters):
     return mr.optim.Adam(parameters, 0.1, weight_decay=0.01, amsgrad=True)
 
 
+def conv2d(x, w, precision="highest", **options):
+    """A convolution of an image of shape ``x`` (n, c, h, w), and its gradients."""
+
+    def run(device):
+        before = mr.get_float32_matmul_precision()
+        mr.set_float32_matmul_precision(precision)
+        try:
+            image, weight = normal(device, *x), normal(device, *w, seed=1, scale=0.2)
+            y = mr.conv2d(image, weight, normal(device, w[0], seed=2), **options)
+            y.backward(normal(device, *y.shape, seed=3, grad=False))
+            return values(y, image.grad, weight.grad)
+        finally:
+            mr.set_float32_matmul_precision(before)
+
+    return run
+
+
+def block(x, channels, k):
+    """relu(bn(conv(relu(bn(conv(x))))) + x) in training, where batch norms become prologues and
+    epilogues of the convolutions."""
+
+    def run(device):
+        image = normal(device, *x)
+        first = normal(device, channels, x[1], k, k, seed=1, scale=0.3)
+        second = normal(device, x[1], channels, k, k, seed=2, scale=0.3)
+        h, vectors = image, []
+        for i, w in enumerate((first, second)):
+            vectors += [normal(device, w.shape[0], seed=seed) for seed in (3 + i, 5 + i)]
+            h = mr.conv2d(h, w, None, padding=k // 2)
+            h = mr.batch_norm(h, None, None, *vectors[-2:], training=True)
+            h = mr.relu(h if i == 0 else h + image)
+        h.backward(normal(device, *h.shape, seed=7, grad=False))
+        return values(h, *[t.grad for t in (image, first, second, *vectors)])
+
+    return run
+
+
 CROSS_ENTROPY = "ops/cross_entropy/kernel_cuda.cu"
-UPDATE, CUDA = "ops/update/kernel_cuda.cu", "kernels/cuda/"
+UPDATE, CUDA, CONV = "ops/update/kernel_cuda.cu", "kernels/cuda/", "ops/conv2d/cuda_"
 CASES = [
     Case("cross entropy, 5 classes", (CROSS_ENTROPY,), cross_entropy(5)),
     Case("cross entropy, 37 classes", (CROSS_ENTROPY,), cross_entropy(37)),
@@ -212,6 +249,37 @@ CASES = [
         "adaptive_avg_pool2d",
         ("ops/avg_pool2d/kernel_cuda.cu",),
         pooled(lambda x: mr.adaptive_avg_pool2d(x, (2, 1)), 2, 8, 9, 7),
+    ),
+    Case(
+        "conv2d, depthwise",
+        (f"{CONV}depthwise.cu",),
+        conv2d((2, 8, 9, 7), (8, 1, 3, 3), padding=1, groups=8),
+    ),
+    Case(
+        "conv2d, two channels of a group",
+        (f"{CONV}depthwise.cu",),
+        conv2d((1, 6, 9, 7), (3, 2, 3, 3), padding=1, stride=2, groups=3),
+    ),
+    Case(
+        "conv2d, gradients, packs of two",
+        (f"{CONV}weight.cu",),
+        conv2d((2, 6, 9, 8), (5, 6, 3, 3), stride=2, padding=1),
+    ),
+    Case(
+        "conv2d, gradients, a stem",
+        (f"{CONV}weight.cu",),
+        conv2d((1, 3, 9, 11), (36, 3, 5, 5), stride=2, padding=2),
+    ),
+    Case(
+        "conv2d, gradients, tf32",
+        (f"{CONV}weight.cu",),
+        conv2d((2, 20, 5, 7), (24, 20, 3, 3), "high", padding=1),
+        0.02,
+    ),
+    Case(
+        "a residual block, 1x1",
+        (f"{CONV}weight.cu", f"{CONV}windows.cu", *BATCH_NORM, WRITE),
+        block((3, 8, 5, 9), 36, 1),
     ),
     *[Case(f"conv2d, {name}", files, run) for name, files, run in convolutions.CASES],
 ]

@@ -21,7 +21,7 @@ def mutants():
         import mutants
 
         yield mutants
-    for name in ("mutants", "cases"):
+    for name in ("mutants", "cases", "convolutions"):
         sys.modules.pop(name, None)
 
 
@@ -70,10 +70,10 @@ def test_every_case_is_of_files_that_there_are(mutants):
 @pytest.mark.parametrize(
     ("case", "file", "kind"),
     [
-        ("relu", "ops/relu/kernel_cuda.cu", "bounds"),
-        ("block, 3x3", "ops/conv2d/cuda_patch.cu", "barrier"),
-        ("conv2d, copies of 8 bytes", "ops/conv2d/cuda_windows.cu", "wait"),
-        ("conv2d, copies of 8 bytes", "ops/conv2d/cuda_windows.cu", "commit"),
+        ("relu, float32", "ops/relu/kernel_cuda.cu", "bounds"),
+        ("conv2d, patch", "ops/conv2d/cuda_patch.cu", "barrier"),
+        ("conv2d, packs of two", "ops/conv2d/cuda_windows.cu", "wait"),
+        ("conv2d, packs of two", "ops/conv2d/cuda_windows.cu", "commit"),
     ],
 )
 def test_a_few_are_noticed(mutants, case, file, kind):
