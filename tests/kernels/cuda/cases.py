@@ -281,5 +281,10 @@ CASES = [
         (f"{CONV}weight.cu", f"{CONV}windows.cu", *BATCH_NORM, WRITE),
         block((3, 8, 5, 9), 36, 1),
     ),
+    Case(
+        "a residual block, 3x3",
+        (f"{CONV}weight_rows.cu", f"{CONV}patch.cu"),
+        block((1, 16, 9, 29), 16, 3),
+    ),
     *[Case(f"conv2d, {name}", files, run) for name, files, run in convolutions.CASES],
 ]
