@@ -326,6 +326,10 @@ def profile() -> Profile:
     formula does fewer. On the references (``backend("numpy")``) there are no kernels: all work is
     NumPy's, under the names of the operations.
 
+    Work on a GPU is timed by the GPU, between two of its events: a wait for Python in between, of a
+    GPU that has nothing else to do, is in it. Its times are there when the profile is left, which
+    waits for them, or when they are asked for.
+
     Only what this thread launches is seen, and the tasks it starts: profiles of several threads do
     not mix. They may be nested, each then counts; entered again, one adds to what it has. It is a
     context manager and no decorator, for nobody could get at what a decorated function's profile
