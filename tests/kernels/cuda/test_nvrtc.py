@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import minires
+
+PACKAGE = Path(minires.__file__).parent
 # {(file, name): reason} of kernels that may spill, or use a stack
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 LOOPS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "cuda_loops.csv"
@@ -59,6 +62,20 @@ def nvrtc(cubin):
     if reason := module.missing():
         pytest.skip(reason)
     return module
+
+
+def test_every_kernel_of_every_file_is_listed(kernels):
+    """A kernel that no function ``instances`` names would be compiled on a GPU only."""
+    listed = {(file, name.partition("<")[0]) for file, name in kernels.instances()}
+    declared = set()
+    for path in PACKAGE.rglob("*.cu"):
+        text = re.sub(r"//[^\n]*", "", path.read_text(encoding="utf-8"))
+        bounds = r"(?:__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s*)?"
+        names = re.findall(rf"__global__\s+void\s+{bounds}(\w+)\s*\(", text)
+        assert len(names) == len(re.findall(r"\b__global__\b", text)), path
+        declared |= {(str(path.relative_to(PACKAGE)), name) for name in names}
+    assert listed == declared
+    assert declared
 
 
 def some_of(instances):
