@@ -7,8 +7,9 @@ import pytest
 from gpu import put
 from harness import raises
 
+from minires.device import device_of, memory
 from minires.errors import ShapeError
-from minires.kernels.cuda import packs
+from minires.kernels.cuda import allocate, memory_pool, packs, taking_from
 from minires.ops.avg_pool2d import AvgPool2dGeometry, kernel_numpy
 from minires.ops.avg_pool2d import kernel_cuda as cuda
 
@@ -65,3 +66,17 @@ def test_more_images_than_one_launch_reaches(on_gpu, monkeypatch):
     monkeypatch.setattr(packs, "MOST", 8 * 8 * 8 - 1)
     with raises(ShapeError, "avg_pool2d: expected images of at most 511 entries", "got 512"):
         both("global", "float32")
+
+
+def test_tables_outlive_the_graph_that_asks_first(on_gpu):
+    """Windows are looked up in tables that are made once, outside of a graph's own memory."""
+    g, pool = ADAPTIVE((2, 3, 6, 5), 2), memory_pool()
+    x = put(np.ones((2, 6, 5, 3), np.float32))
+    with taking_from(pool):
+        y = allocate((2, 2, 2, 3), x.dtype)
+        cuda.avg_pool2d_fwd(x, y, g)
+        gx = allocate(x.shape, x.dtype)
+        cuda.avg_pool2d_bwd_x(y, gx, g)
+    assert pool.owns(memory(y))
+    tables = cuda._windows(g, device_of(x)), *cuda._holders(g, x.dtype, device_of(x))
+    assert not any(pool.owns(memory(table)) for table in tables)

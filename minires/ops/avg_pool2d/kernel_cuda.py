@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...device import Device, device_of, move
+from ...kernels.cuda import taking_from
 from ...kernels.cuda.kernel import Kernel
 from ...kernels.cuda.packs import THREADS, pack_of, split_images
 from ...kernels.cuda.source import c_type
@@ -61,18 +62,24 @@ def _pool(g: AvgPool2dGeometry, n: int, pack: int, back: bool) -> tuple[int, Any
     return -(-packs * split // THREADS), pool
 
 
+def _kept(table: Any, device: Device) -> Any:
+    """A table in the GPU's memory; in everybody's, for it outlives the graph that asks first."""
+    with taking_from(None):
+        return move(table, device)
+
+
 @functools.lru_cache(maxsize=256)
 def _windows(g: AvgPool2dGeometry, device: Device) -> Any:
     """Where windows lie, and how many pixels each has, in the GPU's memory."""
     parts = (g.h_low, g.h_high, g.w_low, g.w_high, g.count.reshape(-1))
-    return move(np.concatenate(parts).astype(np.int32), device)
+    return _kept(np.concatenate(parts).astype(np.int32), device)
 
 
 @functools.lru_cache(maxsize=256)
 def _holders(g: AvgPool2dGeometry, dtype: Any, device: Device) -> tuple[Any, Any]:
     """Which windows hold each row and column of x, and each window's scale, in the GPU's memory."""
     table = np.concatenate([part.reshape(-1) for part in g.holders]).astype(np.int32)
-    return move(table, device), move(g.scale.astype(dtype), device)
+    return _kept(table, device), _kept(g.scale.astype(dtype), device)
 
 
 def avg_pool2d_fwd(x: Any, y: Any, g: AvgPool2dGeometry) -> None:
