@@ -245,6 +245,23 @@ def test_weights_of_any_strides(cp):
     np.testing.assert_allclose(cp.asnumpy(y), case.reference()[0], atol=2e-5)
 
 
+def test_views_into_the_middle_of_memory(cp):
+    """Arrays that do not begin at multiples of 16 bytes, from where packs are read."""
+
+    def shifted(values):
+        memory = cp.empty(values.size + 1, "float32")
+        memory[1:] = cp.asarray(values.reshape(-1))
+        return memory[1:].reshape(values.shape)
+
+    case = Case((2, 20, 5, 7), (36, 20, 1, 1), {}, kind=GATED)
+    expected = case.reference(residual=case.residual)
+    whole = case.operand
+    case.operand = lambda to: whole(shifted)
+    with cudasim.running(checked=True):
+        found = case.run(cp, residual=shifted(case.residual))
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
+
+
 def test_precise_sums_are_exact_products(cp):
     """Also where products may be rounded."""
     case = Case(*GEOMETRIES["fours"])

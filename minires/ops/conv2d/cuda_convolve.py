@@ -16,7 +16,7 @@ from ...kernels.epilogue import NOTHING, Epilogue
 from ...kernels.operand import Operand
 from ...memory import allocate
 from . import cuda_pack, cuda_patch, cuda_windows
-from .cuda_operand import written
+from .cuda_operand import aligned, written
 from .cuda_plan import Sizes, parts, struct
 from .cuda_tiles import Patch, applies, tile, vector
 
@@ -56,14 +56,15 @@ def convolve(
         blocks = sum([part.blocks for part in found])
         moments = allocate((blocks, 2 * z.groups * z.c_out + 1), y.dtype, y)
     kind, relu, done = np.int32(operand.kind), np.int32(epilogue.relu), 0
-    arrays = [operand.x, operand.y, residual, y]
+    arrays = [aligned(operand.x), aligned(operand.y), aligned(residual), y]
+    coefficients = aligned(operand.coefficients)
     for part in found:
         x, x_y, other, out, own = *arrays, moments
         if len(found) > 1:
             x, x_y, other, out = [None if a is None else a[part.images] for a in arrays]
             own = None if moments is None else moments[done : done + part.blocks]
         part.kernel(
-            part.grid, x, x_y, operand.coefficients, weights, bias, other, out, own, part.struct,
+            part.grid, x, x_y, coefficients, weights, bias, other, out, own, part.struct,
             kind, relu,
         )  # fmt: skip
         done += part.blocks

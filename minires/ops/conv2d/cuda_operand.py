@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from ...autograd import copied
 from ...device import backend_of
 from ...kernels.operand import PLAIN, Operand
 from ...memory import allocate
@@ -20,6 +22,12 @@ def written(operand: Operand) -> Operand:
         backend_of(values).write(operand, values)
         operand.x, operand.kind, operand.y, operand.coefficients = values, PLAIN, None, None
     return operand
+
+
+def aligned(array: Any) -> Any:
+    """The array, or a copy of one that begins within 16 bytes, as a view into the middle of other
+    memory may: packs are read from multiples of their size. None stays None."""
+    return array if array is None or array.data.ptr % 16 == 0 else copied(array)
 
 
 def images(operand: Operand, part: slice, parts: Sequence[slice]) -> Operand:
