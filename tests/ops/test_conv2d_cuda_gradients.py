@@ -19,6 +19,7 @@ from minires.kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, PLAIN, 
 from minires.kernels.packed import PackedWeights
 from minires.memory import allocate
 from minires.ops.conv2d import (
+    cuda_depthwise,
     cuda_input,
     cuda_plan,
     cuda_weight,
@@ -365,6 +366,25 @@ def test_shares_of_large_blocks_come_out_even():
     assert cuda_weight.shares_of("wide", 36, 784, 256 * 2304) == 7  # 252 blocks, 2 each
     assert cuda_weight.shares_of("wide", 16, 784, 256 * 1024) == 8  # 128 blocks
     assert cuda_weight.shares_of("64", 9, 8192, 64 * 576) == 56
+
+
+def test_operations_are_counted():
+    """By the definition, and beyond 2^31."""
+    for x, w, groups in (
+        ((128, 256, 56, 56), (256, 256, 3, 3), 1),
+        ((256, 16, 32, 32), (16, 16, 3, 3), 1),
+        ((256, 64, 56, 56), (128, 16, 1, 1), 4),
+    ):
+        g = conv2d_geometry(x, w, 1, w[2] // 2, 1, groups)
+        way = cuda_weight.plan(g, g.n, "Fp32", (4, 4), 0, 0)
+        like_x = np.broadcast_to(np.float32(0), (g.n, g.h_in, g.w_in, g.c_in))
+        arguments = (None, None, None, like_x, None, None, way.sizes)
+        assert way.kernel.work(arguments).operations == 2 * g.multiply_adds
+    g = conv2d_geometry((256, 960, 56, 56), (960, 1, 3, 3), 2, 1, 1, 960)
+    for of_y in (True, False):
+        sizes = cuda_depthwise._sizes(g, g.n, 4, of_y)
+        kernel = cuda_depthwise._kernel("depthwise_fwd", np.dtype("float32"), 4)
+        assert kernel.work((*[None] * 6, sizes)).operations == 2 * g.multiply_adds
 
 
 def test_large_batches_are_cut(monkeypatch, launched):

@@ -99,10 +99,11 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * SLICES * 32, 1)
   const int rows_left = g.c_out - m0 - m;  // output channels from this thread's first one on
 
   // The filter entries that this thread brings: their tap's distance from tap (0, 0), and that in entries.
+  // Behind the last entry this goes on to taps that there are not: their sums are not written.
   int tap_h[PASSES_B], tap_w[PASSES_B], tap_at[PASSES_B];
   UNROLL for (int j = 0; j < PASSES_B; ++j) {
     const int entry = n0 + n + j * APART_B, tap = entry / g.c_in;
-    tap_h[j] = entry < columns ? tap / g.k_w * g.d_h : -(1 << 30);  // one too many is outside of any image
+    tap_h[j] = tap / g.k_w * g.d_h;
     tap_w[j] = tap % g.k_w * g.d_w;
     tap_at[j] = (tap / g.k_w * g.d_h * g.w_in + tap_w[j]) * g.c_in * g.groups + group * g.c_in + entry % g.c_in;
   }
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * SLICES * 32, 1)
       k_left[i] = m0 + i % BM < g.c_out ? gy_k[(i / BM * g.groups + group) * g.c_out + m0 + i % BM] : T(0);
   if (X != AS_IS)
     for (int i = threadIdx.x; i < 5 * BN; i += THREADS)
-      k_right[i] = n0 + i % BN < columns ? x_k[(i / BN * g.groups + group) * g.c_in + (n0 + i % BN) % g.c_in] : T(0);
+      k_right[i] = x_k[(i / BN * g.groups + group) * g.c_in + (n0 + i % BN) % g.c_in];
   if (G != AS_IS || X != AS_IS) __syncthreads();
 
   Bring<T, VG, PASSES_A, G> left;

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,8 +121,8 @@ def _add_shares(kind: str) -> Kernel:
 
 def _operations(*arguments: Any) -> int:
     """Multiply-adds, times two, of a launch, whose last argument is its sizes."""
-    g = arguments[-1][0]
-    return 2 * int(g["pixels"] * g["groups"] * g["c_out"] * g["k_h"] * g["k_w"] * g["c_in"])
+    factors = ("pixels", "groups", "c_out", "k_h", "k_w", "c_in")
+    return 2 * prod(int(arguments[-1][name][0]) for name in factors)
 
 
 def instances() -> Iterator[Kernel]:
