@@ -140,6 +140,7 @@ def test_conv2d_any_strides(layout, anywhere):
 
 
 @pytest.mark.slow
+@pytest.mark.gpu_cases(only=["strides_differ", "depthwise_doubled"])
 @pytest.mark.parametrize("name", SMALL)
 def test_conv2d_gradients(name, anywhere):
     x, w, options = CASES[name]

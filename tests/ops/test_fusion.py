@@ -222,7 +222,15 @@ def compare(make, x, dtype="float64", change=None):
     return both_ways(run, TOLERANCE[dtype])
 
 
+ON_A_GPU = """
+    BasicBlock B stride 2|Bottleneck identity|PreActBlock C stride 1|torchvision trunk|twice itself
+    expanded residual|conv with bias|batch norm alone|one layer twice|groups|depthwise|one channel
+"""
+ON_A_GPU = [name.strip() for row in ON_A_GPU.strip().split("\n") for name in row.split("|")]
+
+
 @pytest.mark.slow
+@pytest.mark.gpu_cases(only=[f"{name}-float32" for name in ON_A_GPU])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_come_out_alike(name, dtype, device):
@@ -234,6 +242,7 @@ def test_networks_come_out_alike(name, dtype, device):
     assert np.abs(found["y"]).max() > 1e-3
 
 
+@pytest.mark.gpu_cases(only=["bn1.*-BasicBlock", ".*conv.*-Torchvision"])
 @pytest.mark.parametrize("block", [BasicBlock, Torchvision, PreActBlock])
 @pytest.mark.parametrize(
     "frozen",
@@ -249,6 +258,7 @@ def test_frozen_weights(block, frozen, device):
     assert isinstance(found, dict), found
 
 
+@pytest.mark.gpu_cases(only=["BasicBlock"])
 @pytest.mark.parametrize("block", [BasicBlock, Torchvision, PreActBlock, PlainBlock])
 def test_batch_norms_in_evaluation_while_the_rest_trains(block, device):
     def run():
@@ -264,6 +274,7 @@ def test_batch_norms_in_evaluation_while_the_rest_trains(block, device):
     assert len(both_ways(run)) > 6
 
 
+@pytest.mark.gpu_cases(only=["BasicBlock"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("block", [BasicBlock, PreActBlock, Torchvision])
 def test_inputs_of_any_layout(block, layout, device):
@@ -273,6 +284,7 @@ def test_inputs_of_any_layout(block, layout, device):
     same(found, plain)
 
 
+@pytest.mark.gpu_cases(only=["nan-Bottleneck", "inf-BasicBlock"])
 @pytest.mark.parametrize("block", [BasicBlock, PreActBlock, Torchvision, PlainBlock, Bottleneck])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_flow(block, value, device):

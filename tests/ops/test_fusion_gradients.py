@@ -67,6 +67,7 @@ HOOKS = {
 }
 
 
+@pytest.mark.gpu_cases(only=["replacing", "array", "keeping"])
 @pytest.mark.parametrize("name", HOOKS)
 @pytest.mark.parametrize("training", [True, False])
 def test_hooks_on_tensors(name, training, device):
