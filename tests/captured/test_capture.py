@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from harness import host, place, tensor, there
 
 import minires as mr
 from minires import models, nn, optim
@@ -112,8 +113,8 @@ def batches(sizes, dtype=np.float32, size=(9, 8)):
     rng = np.random.default_rng(5)
     return [
         (
-            mr.from_numpy(rng.standard_normal((n, 3, *size)).astype(dtype)),
-            mr.from_numpy(rng.integers(0, 5, n)),
+            there(rng.standard_normal((n, 3, *size)).astype(dtype)),
+            there(rng.integers(0, 5, n)),
         )
         for n in sizes
     ]
@@ -122,7 +123,7 @@ def batches(sizes, dtype=np.float32, size=(9, 8)):
 def training(network, optimizer=optim.SGD, **options):
     """A network, an optimiser and a step of training, always the same ones."""
     mr.manual_seed(3)
-    net = network()
+    net = network().to(place())
     options = options or {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
     opt = optimizer(net.parameters(), **options)
 
@@ -140,10 +141,10 @@ def training(network, optimizer=optim.SGD, **options):
 def left(net, opt=None):
     """Copies of all that training changes."""
     tensors = [*net.parameters(), *net.buffers()]
-    found = [t.detach().numpy().copy() for t in tensors]
-    found += [p.grad.numpy().copy() for p in net.parameters() if p.grad is not None]
+    found = [host(t).copy() for t in tensors]
+    found += [host(p.grad).copy() for p in net.parameters() if p.grad is not None]
     for state in opt.state.values() if opt is not None else ():
-        found += [np.array(value) for value in state.values()]
+        found += [np.array(host(value)) for value in state.values()]
     return found
 
 
@@ -154,7 +155,7 @@ def trajectory(network, data, capture, between=lambda net, opt, number: None, **
     results = []
     for number, (x, y) in enumerate(data):
         between(net, opt, number)
-        results += [value.detach().numpy().copy() for value in run(x, y).values()]
+        results += [host(value).copy() for value in run(x, y).values()]
     return [*results, *left(net, opt), mr.rand(3).numpy()]
 
 
@@ -190,8 +191,9 @@ def counted(net, opt=None):
 # ----------------------------------------------------------------------------------- it is the same
 
 
+@pytest.mark.gpu_cases(only=["torchvision", "dropout", "odds and ends"])
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-def test_training_is_the_same_to_the_last_bit(network):
+def test_training_is_the_same_to_the_last_bit(network, device):
     assert_captured_is_plain(network, batches([4] * STEPS))
 
 
@@ -261,7 +263,7 @@ def write_unseen(net, opt, number):
 
 def replace(net, opt, number):
     if number == 4:
-        old, net.fc = net.fc, nn.Linear(6, 5)
+        old, net.fc = net.fc, nn.Linear(6, 5).to(place())
         with mr.no_grad():
             net.fc.weight.copy_(old.weight * 2)
             net.fc.bias.copy_(old.bias)
@@ -286,22 +288,23 @@ def add_momentum(net, opt, number):
     [freeze, evaluate, overwrite, write_unseen, replace, convert, reload, add_momentum],
     ids=lambda f: f.__name__,
 )
-def test_what_happens_between_calls_is_seen(between):
+def test_what_happens_between_calls_is_seen(between, device):
     assert_captured_is_plain(Frozen, batches([4] * 9), between=between)
 
 
 def test_inputs_of_any_memory_order():
     x, y = batches([4], size=(8, 8))[0]
-    swapped = mr.from_numpy(x.numpy().transpose(0, 1, 3, 2).copy()).transpose(2, 3)
-    last = mr.from_nhwc(x.numpy().transpose(0, 2, 3, 1).copy())
-    strided = mr.from_numpy(np.repeat(x.numpy(), 2, axis=0))[::2]
+    swapped = there(host(x).transpose(0, 1, 3, 2).copy()).transpose(2, 3)
+    last = mr.from_nhwc(there(host(x).transpose(0, 2, 3, 1).copy()))
+    strided = there(np.repeat(host(x), 2, axis=0))[::2]
     data = [(image, y) for image in (x, swapped, last, strided, x, last, swapped)]
     assert_captured_is_plain(NETWORKS["residual A"], data)
 
 
+@pytest.mark.gpu_cases(only=["odds and ends-4", "frozen statistics-1"])
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_inference_follows_the_parameters(name, size):
+def test_inference_follows_the_parameters(name, size, device):
     net, _, step = training(NETWORKS[name])
     data = batches([4] * 4)
     for x, y in data:
@@ -311,7 +314,7 @@ def test_inference_follows_the_parameters(name, size):
     for number in range(8):
         image = data[number % 4][0][:size]
         with mr.no_grad():
-            np.testing.assert_array_equal(predict(image).numpy(), net(image).numpy())
+            np.testing.assert_array_equal(host(predict(image)), host(net(image)))
         if number == 3:
             next(net.parameters()).data[0] *= 2  # its memory is in our hands from now on
         if number == 5:
@@ -330,7 +333,7 @@ def test_python_runs_twice_and_once_for_the_proof():
     assert len(calls) == 3  # as it is; recorded; to compare with
 
 
-def test_gradients_are_there_and_accumulate():
+def test_gradients_are_there_and_accumulate(device):
     def gradients(capture):
         net, _, _ = training(Frozen)
 
@@ -345,13 +348,13 @@ def test_gradients_are_there_and_accumulate():
             if number % 3 == 0:
                 net.zero_grad()
             run(x, y)
-            found += [p.grad.numpy().copy() for p in net.parameters()]
+            found += [host(p.grad).copy() for p in net.parameters()]
         return found
 
     assert_same(gradients(True), gradients(False))
 
 
-def test_an_update_alone_takes_the_gradients_that_are_there():
+def test_an_update_alone_takes_the_gradients_that_are_there(device):
     def run(capture):
         net, opt, _ = training(Frozen)
         step, _ = counted(net)
@@ -366,7 +369,7 @@ def test_an_update_alone_takes_the_gradients_that_are_there():
 
 
 def weighted(logits, y):
-    return F.cross_entropy(logits, y, weight=mr.tensor([1.0, 2.0, 0.5, 3.0, 1.0]))
+    return F.cross_entropy(logits, y, weight=tensor([1.0, 2.0, 0.5, 3.0, 1.0]))
 
 
 LOSSES = {
@@ -379,9 +382,15 @@ LOSSES = {
 }
 
 
+ON_A_GPU = ["smoothing-any", "weights of classes-ignored", "clipped gradients-any"]
+
+
+@pytest.mark.gpu_cases(only=ON_A_GPU)
+    only=["smoothing-any", "weights of classes-ignored", "clipped gradients-any"]
+)
 @pytest.mark.parametrize("labels", ["ignored", "one, always the same at first", "any"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses(name, labels):
+def test_losses(name, labels, device):
     data = batches([4] * 9)
     if labels == "ignored" and name in ("smoothing", "nll", "weights of classes"):
         for number, (_, y) in enumerate(data):
@@ -404,7 +413,7 @@ def test_losses(name, labels):
             return loss
 
         run = mr.capture(step, net, opt) if capture else step
-        losses = [run(x, y).detach().numpy().copy() for x, y in data]
+        losses = [host(run(x, y)).copy() for x, y in data]
         assert not capture or "recordings=1" in repr(run)
         return [*losses, *left(net, opt)]
 
@@ -598,7 +607,7 @@ def refused(text, function, *args, error=CaptureError, times=2):
         (lambda x: x.sum().item(), "the value of a tensor"),
         (lambda x: bool((x > 0).all()), "the value of a tensor"),
         (lambda x: x.tolist(), "the values of a tensor"),
-        (lambda x: x.numpy(), "the array of a tensor"),
+        (lambda x: host(x), "the array of a tensor"),
         (lambda x: x.data, "the array of a tensor"),
     ],
 )
