@@ -164,6 +164,17 @@ def test_gradcheck_on_a_gpu(gpus, capsys, tmp_path):
     assert {"relu_fwd", "conv2d_bwd_weight", "conv2d_bwd_input"} <= set(gpus.launches)
 
 
+def test_what_draws_on_a_gpu_has_no_complex_step():
+    from minires.gradcheck import check_module
+
+    with gpu():
+        net = mr.nn.Sequential(mr.nn.Linear(3, 4), mr.nn.Dropout(0.5)).double().to("cuda")
+        x = mr.ones(2, 3, dtype="float64", device="cuda", requires_grad=True)
+        report = check_module(net, x)
+        assert report.ok, str(report)
+        assert "no complex step: random draws on a GPU are others than on the CPU" in str(report)
+
+
 def test_gradcheck_says_where_its_complex_step_was_taken(gpus):
     from minires.gradcheck import check
 

@@ -205,6 +205,25 @@ def test_a_gradient_goes_back_to_the_gpu_it_came_from():
     assert on_cpu(x.grad).tolist() == [6, 6]
 
 
+def test_derivatives_are_checked_where_the_tensors_are():
+    from minires.gradcheck import (
+        analytic_jacobian,
+        check,
+        check2,
+        check_adjoint,
+        numeric_jacobian,
+        taylor,
+    )
+
+    x = mr.tensor([[0.3, -0.7], [1.1, 0.4]], device="cuda:1", requires_grad=True)
+    w = mr.tensor([[0.5, 2.0], [-1.0, 0.2]], device="cuda:1", requires_grad=True)
+    assert check(lambda x, w: (x @ w).tanh(), [x, w]).ok
+    assert check2(lambda x, w: (x @ w).tanh(), [x, w]).ok
+    assert check_adjoint(lambda x: x @ w.detach().double(), x).ok
+    assert taylor(mr.exp, x).ok
+    assert np.allclose(analytic_jacobian(mr.exp, x, x), numeric_jacobian(mr.exp, x, x))
+
+
 def test_an_optimizer_over_both():
     parts = [nn.Linear(2, 2).to("cuda:0"), nn.Linear(2, 2).to("cuda:1")]
     optimizer = optim.SGD([p for part in parts for p in part.parameters()], 0.1, momentum=0.9)

@@ -20,7 +20,7 @@ import numpy as np
 from .. import arguments, random
 from ..autograd import copied, enable_grad, grad
 from ..creation import zeros_like
-from ..device import assign, backend_name, beside, device_of
+from ..device import assign, backend_name, device_of
 from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
 from ..nn import Module
 from ..ops import concatenate
@@ -277,7 +277,7 @@ class _Check:
                 f"float32 ({whose}): differences have 3 digits there at best, so the derivatives "
                 "are checked in float64, and the float32 kernels against those"
             )
-        with beside(point.varied), point:
+        with point:
             with explained(any(single)):
                 self.backward, again = Backward(point), Backward(point)
             y, faults = self.backward.y, self.backward.faults

@@ -151,15 +151,17 @@ def check_result(function: str, y: Any, again: Any = None, *, own: bool = True) 
             message("check", f"{function} to return float64", str(y.dtype),
                     fix="Only results of float64 can be compared: a cast on the way loses digits.")
         )  # fmt: skip
-    xp = array_module(y._array)
-    if not bool(xp.isfinite(y._array).all()):
+    with beside((y,)):
+        finite = bool(array_module(y._array).isfinite(y._array).all())
+        alike = again is None or again.shape == y.shape
+        if again is not None and alike:
+            alike = bool((again._array == y._array).all())
+    if not finite:
         raise NaNError(
             f"check: expected finite results of {function}, got NaN or infinity at this point. "
             "Run it under minires.detect_anomaly() to see where they arise."
         )
-    if again is not None and not (
-        again.shape == y.shape and bool((again._array == y._array).all())
-    ):
+    if not alike:
         raise ArgumentError(
             f"check: expected two calls of {function} with the same inputs to agree, got "
             "different results: dropout or an unseeded random generator is active. Call .eval(), "

@@ -218,6 +218,8 @@ class Ladder:
     def _why_not_complex(self, y: Array, rng: np.random.Generator) -> str:
         """Try a complex step along a random direction, and hold it against differences."""
         point = self.point
+        if point.draws_on_gpu:
+            return "random draws on a GPU are others than on the CPU, where it would run"
         directions = [rng.standard_normal(v.shape) * typical(v) for v in point.values]
         try:
             z, _, unsafe = point.at(

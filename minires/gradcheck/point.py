@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import random
 from ..autograd import Variable, Version, enable_grad, no_grad
-from ..device import array_module, backend, device_of, move
+from ..device import array_module, backend, beside, device_of, move
 from ..errors import ArgumentError
 from ..tensor import Tensor
 from ..watcher import watch
@@ -59,9 +60,12 @@ class Point:
         self._lent = [*varied, *(t for t in self.held if t.dtype.kind == "f")]
         self._own = _held_by(self._lent)
         self._in_own_precision = False
+        self.draws_on_gpu = False  # known after the first forward pass
         self.values = [host(t._array).astype(np.float64) for t in varied]
 
     def __enter__(self) -> Point:
+        self._place = beside(self.varied)
+        self._place.__enter__()
         for tensor in self._lent:
             if tensor.dtype != np.float64:
                 _hand(tensor, tensor._array.astype(np.float64))
@@ -69,12 +73,13 @@ class Point:
 
     def __exit__(self, *error: object) -> None:
         _give_back(self._lent, self._own)
+        self._place.__exit__(*error)
 
     @contextlib.contextmanager
     def own_precision(self) -> Iterator[None]:
         """The tensors as the user made them, inside ``with point:``."""
         held = _held_by(self._lent)
-        self.__exit__()
+        _give_back(self._lent, self._own)
         self._in_own_precision = True
         try:
             yield
@@ -90,7 +95,9 @@ class Point:
             ArgumentError: it changes its inputs.
         """
         with self.guard(), enable_grad():
+            before = random.get_state()["gpu"]
             y = self.f(*self.xs)
+            self.draws_on_gpu = random.get_state()["gpu"] != before
         self._demand_unchanged()
         check_result(self.name, y, own=self._in_own_precision)
         return y

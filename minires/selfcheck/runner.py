@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arguments import integer
 from ..autograd import grad
-from ..device import CPU, Device, available, backend
+from ..device import CPU, Device, available, backend, beside
 from ..errors import ArgumentError, DeviceError, KernelMissing, MiniresError, message, unknown
 from ..gradcheck import AdjointReport, check, check2, check_adjoint, check_module
 from ..gradcheck.report import Report
@@ -37,7 +37,7 @@ class Backend:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        with backend("numpy" if self.name == "numpy" else "auto"):
+        with backend("numpy" if self.name == "numpy" else "auto"), beside((self.device,)):
             yield
 
 
