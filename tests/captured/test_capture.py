@@ -386,8 +386,6 @@ ON_A_GPU = ["smoothing-any", "weights of classes-ignored", "clipped gradients-an
 
 
 @pytest.mark.gpu_cases(only=ON_A_GPU)
-    only=["smoothing-any", "weights of classes-ignored", "clipped gradients-any"]
-)
 @pytest.mark.parametrize("labels", ["ignored", "one, always the same at first", "any"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses(name, labels, device):

@@ -83,7 +83,7 @@ def shape_error(f):
 
 
 @pytest.mark.slow
-@pytest.mark.gpu_cases(only=["data", "numpy", "relu", "pickle", "bad conv"])
+@pytest.mark.gpu_cases(only=["data", "relu", "pickle", "bad conv"])
 @pytest.mark.parametrize("look", LOOKS)
 def test_looking_at_any_stage(look, device):
     for training in (True, False):
