@@ -359,3 +359,10 @@ def test_conditions_are_known():
         cudasim.running(order="sideways"),
     ):
         pass
+
+
+def test_without_a_compiler_there_is_a_reason(monkeypatch):
+    monkeypatch.setattr(cudasim.build, "compiler", lambda: None)
+    assert "no C++ compiler" in cudasim.missing()
+    with pytest.raises(cudasim.SimulatorError, match=r"no C\+\+ compiler \(g\+\+, or CXX\)"):
+        run(f"x[0] = {np.random.default_rng().integers(1 << 30)};")

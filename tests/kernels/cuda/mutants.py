@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import re
+import resource
 import signal
 import tempfile
 import time
@@ -28,7 +29,7 @@ import minires
 from minires.kernels.cuda import source
 
 PACKAGE = Path(minires.__file__).parent
-PATIENCE = 120  # seconds, after which a mutant counts as one that never ends
+PATIENCE = 60  # seconds of the processor, after which a mutant counts as one that never ends
 
 
 @dataclass(frozen=True)
@@ -271,23 +272,18 @@ def attempt(mutant: Mutant | None, cases: Expected) -> Outcome:
         if child == 0:
             code = 1
             try:
-                os.setsid()  # so that a compiler that it started ends with it
+                if mutant:  # a compiler has as much for itself
+                    resource.setrlimit(resource.RLIMIT_CPU, (PATIENCE, PATIENCE))
                 with _reading(mutant):
                     report.write_bytes("\0".join(_run(cases)).encode())
                 code = 0
             finally:
                 os._exit(code)
-        status, ended = 0, False
-        while not ended and time.perf_counter() - start < PATIENCE:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            ended = pid == child
-            time.sleep(0.01)
+        _, status = os.waitpid(child, 0)
         seconds = time.perf_counter() - start
-        if not ended:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return Outcome("never ends", f"after {PATIENCE} s", seconds)
-        if status or not report.exists():
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
+            return Outcome("never ends", f"after {PATIENCE} s of the processor", seconds)
+        if status:
             return Outcome("crash", f"exit status {status}", seconds)
         noticed, how = report.read_bytes().decode().split("\0", 1)
         return Outcome(noticed, how, seconds)
