@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import cudasim
 import numpy as np
 import pytest
-from gpu import put
+from gpu import REAL, put
 
 from minires.kernels.cuda import packs, statistics
 from minires.kernels.epilogue import Epilogue
@@ -14,6 +15,7 @@ from minires.kernels.operand import NORMALISED, Operand
 from minires.ops.batch_norm import kernel_cuda as cuda
 from minires.ops.batch_norm import kernel_numpy as reference
 
+simulated = pytest.mark.skipif(REAL, reason="of the simulator")
 SHAPES = [(2, 1), (3, 3), (7, 16), (150, 5), (70, 136)]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
@@ -267,3 +269,27 @@ def test_views_that_begin_within_a_pack(on_gpu):
     vectors = a["w"], a["b"], a["mean"], a["inv_std"]
     cuda.batch_norm_fwd(whole[1:].reshape(9, 8), *vectors, y, Epilogue(relu=True))
     np.testing.assert_allclose(y.get(), given.arrays["y"], atol=1e-5)
+
+
+@simulated
+@pytest.mark.parametrize("c", [16, 136])
+def test_no_more_of_memory_is_touched_than_is_used(c, on_gpu):
+    """Counted in sectors of 32 bytes, the least that memory hands out."""
+    given = Given((70, c), "float32")
+    a = given.there
+    mean, var, gw, gb = (put(np.full(c, 7, np.float32)) for _ in range(4))
+    y, gx, masked = (put(np.full((70, c), 7, np.float32)) for _ in range(3))
+    vectors = a["w"], a["b"], a["mean"], a["inv_std"]
+    sums = a["gy"], a["x"], a["mean"], a["inv_std"], gw, gb
+    runs = [
+        lambda: cuda.batch_norm_statistics(a["x"], mean, var),
+        lambda: cuda.batch_norm_fwd(a["x"], *vectors, y, Epilogue(a["other"], relu=True)),
+        lambda: cuda.batch_norm_bwd_affine(*sums, gate=a["y"], masked=masked),
+        lambda: cuda.batch_norm_bwd_x(*sums[:2], a["w"], *sums[2:], True, gx),
+    ]
+    for run in runs:
+        with cudasim.counting() as counts:
+            run()
+        assert counts["global load"].instructions
+        for kind in set(counts) & {"global load", "global store"}:
+            assert counts[kind].cost <= counts[kind].least, kind
