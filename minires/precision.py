@@ -12,7 +12,8 @@ name         the factors of each product are rounded to    their bits        sum
 (Bits of the exponent, and of the significand with the leading one that is not stored.) The range is
 that of float32 in all three; a product keeps some 7, 3 or 2 decimal digits. Arrays stay float32 in
 memory; float64 is never rounded. A convolution over channels that do not come in fours, as those of
-a colour image, is done in tf32 under "medium", too.
+a colour image, is done in tf32 under "medium", too. Matrix products of less than 2^30 multiply-adds
+are exact in any case; larger ones are done in tf32 under "medium", too.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ KERNEL_FROM = 1 << 14  # entries; fewer are added by NumPy before a kernel is la
 
 def wide_sum(x: Any, axes: Axes) -> Any:
     """The sum over ``axes`` before it is rounded: of real numbers, in float64."""
-    # CuPy adds in blocks, in the same order in every run on a GPU. Added in float64, sums of float32
-    # are right to a unit in the last place, however long they are.
+    # CuPy adds in blocks, in the same order in every run on a GPU. In float64, sums of float32 are
+    # then right to a unit in the last place, however long they are.
     if not isinstance(x, np.ndarray):
         return x.sum(axis=axes, dtype=np.float64 if x.dtype.kind == "f" else None)
     real = x.dtype in (np.float32, np.float64)
