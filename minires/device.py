@@ -378,7 +378,7 @@ def synchronize(device: str | Device = CPU) -> None:
     if device.type == "cuda":
         with on(device):
             try:
-                cupy().cuda.get_current_stream().synchronize()
+                cupy().cuda.Device(device.index).synchronize()  # all its streams
             except cupy().cuda.runtime.CUDARuntimeError as error:
                 context = "a kernel that was launched before failed"
                 fix = "Run with CUDA_LAUNCH_BLOCKING=1 to see which, in a new process."

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..device import Device, beside
+from ..device import Device, Gpus, beside
 from ..forks import new_lock_in_children
 from ..ieee import quiet, restore, warnings_now
 
@@ -72,7 +72,10 @@ class Lazy:
             before = warnings_now()
             try:
                 quiet()  # inf and nan are results
-                with beside((self,)):
+                if Gpus.several:
+                    with beside((self,)):
+                        self.array = compute()
+                else:
                     self.array = compute()
             finally:
                 restore(before)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag, listed
-from ..device import array_module, beside, is_array, memory, move, writeable, zeros_on
+from ..device import Gpus, array_module, beside, is_array, memory, move, writeable, zeros_on
 from ..errors import DTypeError, GraphError, ShapeError, message, quoted
 from ..ieee import quiet, restore, warnings_now
 from ..mode import Mode
@@ -301,7 +301,10 @@ def _backward_of(node: Node, gys: list[Any], place: Place) -> Sequence[Any]:
     kept = {id(memory(array)) for array in ctx.kept()}
     ctx._node = node
     try:
-        with beside(gys):
+        if Gpus.several:
+            with beside(gys):
+                result = current().backward(node, gys)
+        else:
             result = current().backward(node, gys)
     except NotImplementedError as error:
         raise GraphError(f"{name} at {show_place(node.place)} has no derivative.") from error
