@@ -32,7 +32,7 @@ template <int V> INLINE bool find_place(const Pool& g, Place& at) {
 // index = where it stood, as h * w_in + w. Of equal ones the first counts; a NaN is larger than any
 // number, and the last one counts.
 template <class T, int FAMILY, int V>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4)  // 4 blocks at a time leave each thread 64 registers
     max_pool2d_fwd(const T* __restrict__ x, const T* __restrict__ k, int kind, Pool g, T* __restrict__ y,
                    int* __restrict__ index) {
   Place at;
