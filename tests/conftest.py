@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import cudasim
@@ -14,7 +16,8 @@ from harness import on
 
 import minires as mr
 from minires import ops
-from minires.device import _backend, array_module
+from minires.device import _backend, array_module, cupy
+from minires.errors import DeviceError
 from minires.memory import allocate
 
 
@@ -114,6 +117,11 @@ def device(request):
 def pytest_collection_modifyitems(config, items):
     """On a GPU a test runs the cases that its mark ``gpu_cases`` leaves: kernels are compiled for
     each of them, and simulated where there is no GPU."""
+    if config.option.markexpr == "gpu" and not REAL:
+        try:
+            cupy()
+        except DeviceError as error:
+            pytest.exit(f"-m gpu: {error}", pytest.ExitCode.NO_TESTS_COLLECTED)
     dropped = []
     for item in items:
         mark = item.get_closest_marker("gpu_cases")
@@ -126,6 +134,18 @@ def pytest_collection_modifyitems(config, items):
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """``pytest -m gpu`` needs NumPy, Numba and CuPy alone: files of tests that need something else
+    are skipped there where it is missing."""
+    report = yield
+    missing = re.search(r"No module named '(\w+)", str(report.longrepr)) if report.failed else None
+    if missing and collector.config.option.markexpr == "gpu" and not find_spec(missing[1]):
+        report.outcome = "skipped"
+        report.longrepr = str(collector.path), None, f"Skipped: needs {missing[1]}"
+    return report
 
 
 @pytest.fixture(autouse=True)

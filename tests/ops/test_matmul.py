@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import threadpoolctl
 from harness import host, tensor, there
 
 import minires as mr
@@ -166,6 +165,7 @@ def test_parity(shapes):
 
 
 def blas_threads():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
     return [library["num_threads"] for library in threadpoolctl.threadpool_info()]
 
 

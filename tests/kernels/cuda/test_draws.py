@@ -17,7 +17,6 @@ from minires.device import Device
 from minires.errors import CheckpointError
 from minires.kernels.cuda import draws
 from minires.kernels.cuda.source import text
-from minires.train.checkpoint import load_checkpoint, save_checkpoint
 
 # "kat_vectors" of the authors' library Random123: counter, key, the draws after ten rounds.
 PUBLISHED = [
@@ -173,6 +172,9 @@ def test_a_state_from_before_there_were_draws_on_gpus():
 
 
 def test_checkpoints_hold_the_state(on_gpu, tmp_path):
+    pytest.importorskip("safetensors")
+    from minires.train.checkpoint import load_checkpoint, save_checkpoint
+
     net = mr.nn.Linear(2, 2)
     mr.manual_seed(6)
     dropped()
