@@ -6,6 +6,7 @@ arrays are on the current one.
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 
@@ -203,6 +204,24 @@ def test_a_gradient_goes_back_to_the_gpu_it_came_from():
     y.sum().backward()
     assert x.grad.device == FIRST
     assert on_cpu(x.grad).tolist() == [6, 6]
+
+
+def test_what_is_done_to_whole_networks():
+    net = network("cuda:1").double().float()
+    (batch,) = batches(1, "cuda:1")
+    F.cross_entropy(net(batch[0]), batch[1]).backward()
+    net.double()
+    assert {p.grad.dtype for p in net.parameters()} == {np.dtype("f8")}
+    net.float()
+    copied = copy.deepcopy(net)
+    other = network("cuda:1", seed=1)
+    other.load_state_dict(net.state_dict())
+    nn.utils.clip_grad_value_(net.parameters(), 1e-3)
+    nn.summary(net, (1, 3, 8, 8))
+    mr.optim.AdamW(net.parameters(), 0.1, amsgrad=True).step()
+    for one in (net, copied, other, net.to("cuda:0").to("cuda:1")):
+        assert {t.device for t in one.state_dict().values()} == {SECOND}
+    assert {t.device for t in net.cpu().state_dict().values()} == {CPU}
 
 
 def test_derivatives_are_checked_where_the_tensors_are():

@@ -16,7 +16,7 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import HookHandle, is_grad_enabled
-from minires.device import Device, assign, move
+from minires.device import Device, assign, beside, move
 from minires.errors import ArgumentError, MiniresError, message, quoted
 from minires.nn.hooks import call_watched
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
@@ -463,4 +463,9 @@ def _converter(target: Any) -> Callable[[Any], Any]:
     dtype = as_dtype(target)
     if dtype.kind != "f":
         raise ArgumentError(message("Module.to", "a device or a float dtype", quoted(target)))
-    return lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+
+    def convert(array: Any) -> Any:
+        with beside((array,)):
+            return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+
+    return convert
