@@ -17,7 +17,7 @@ from cupy_stand_in import cuda as cupy_cuda
 from small_net import batches, network, on_cpu
 
 import minires as mr
-from minires import nn, optim
+from minires import nn, optim, selfcheck
 from minires.device import CPU, Device, available, beside, device_of
 from minires.errors import ArgumentError, DeviceError
 from minires.memory import allocate, workspace
@@ -204,6 +204,23 @@ def test_a_gradient_goes_back_to_the_gpu_it_came_from():
     y.sum().backward()
     assert x.grad.device == FIRST
     assert on_cpu(x.grad).tolist() == [6, 6]
+
+
+@pytest.mark.slow
+def test_every_operation_of_the_catalogue():
+    """Forward, backward, and backward again."""
+    cases = [case for case in selfcheck.runner.select(()) if not case.name.startswith("Dropout")]
+    assert len(cases) > 150
+    for case in cases:
+        leaves = list(case.tensors(0, SECOND).values())
+        subject, count = case.subject(0, SECOND), len(leaves)
+        if isinstance(subject, nn.Module):
+            leaves += list(subject.parameters())
+        leaves, given = [leaf for leaf in leaves if leaf.requires_grad], leaves[:count]
+        found = mr.grad(subject(*given).sum(), leaves, create_graph=True, allow_unused=True)
+        again = [g.sum() for g in found if g is not None and g.requires_grad]
+        found += mr.grad(again, leaves, allow_unused=True) if again else ()
+        assert {g.device for g in found if g is not None} <= {SECOND}, str(case)
 
 
 def test_what_is_done_to_whole_networks():

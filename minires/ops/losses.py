@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import call, check
-from ..device import array_module, as_array
+from ..device import array_module, as_array, beside
 from ..errors import ShapeError, message
 from ..tensor import Tensor
 from .activation import softplus
@@ -99,7 +99,9 @@ def nll_loss(
     labels = check_labels("nll_loss", target, x, ignore_index)
     used, at = call(used_labels, labels, x.shape[1], ignore_index)
     known = Tensor(call(are_known, labels, x.shape[1], ignore_index, x.dtype))
-    losses = -where(used, x[array_module(labels).arange(len(labels)), at], 0) * known
+    with beside((x,)):
+        rows = array_module(labels).arange(len(labels))
+    losses = -where(used, x[rows, at], 0) * known
     if weight is not None:
         factors = where(used, check_weight("nll_loss", weight, x)[at], 0)
         losses = weigh(losses, factors)
