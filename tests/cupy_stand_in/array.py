@@ -123,12 +123,12 @@ class ndarray:
 
     # **** from the device to the host ****
 
-    def _host(self, what):
-        streams.host_waits(what)
+    def _host(self):
+        streams.host_waits()
         return self._values
 
     def get(self, stream=None, order="C", out=None, blocking=True):
-        values = self._host("get")
+        values = self._host()
         if out is None:
             return values.copy(order=order)
         if not isinstance(out, np.ndarray):
@@ -146,20 +146,20 @@ class ndarray:
         if arr.shape != self.shape:
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
         if stream is None:
-            streams.host_waits("set")
+            streams.host_waits(streams.FROM_HOST)
             self._values[...] = arr
         else:  # of pinned memory, which is read when the copy is done
             values = self._values
             stream._do(lambda: values.__setitem__(..., arr))
 
     def item(self):
-        return self._host("item").item()
+        return self._host().item()
 
     def tolist(self):
-        return self._host("tolist").tolist()
+        return self._host().tolist()
 
     def tobytes(self, order="C"):
-        return self._host("tobytes").tobytes(order)
+        return self._host().tobytes(order)
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError(
@@ -168,25 +168,25 @@ class ndarray:
         )
 
     def __bool__(self):
-        return bool(self._host("bool"))
+        return bool(self._host())
 
     def __int__(self):
-        return int(self._host("int"))
+        return int(self._host())
 
     def __float__(self):
-        return float(self._host("float"))
+        return float(self._host())
 
     def __complex__(self):
-        return complex(self._host("complex"))
+        return complex(self._host())
 
     def __repr__(self):
-        return repr(self._host("repr"))
+        return repr(self._host())
 
     def __str__(self):
-        return str(self._host("str"))
+        return str(self._host())
 
     def __format__(self, spec):
-        return format(self._host("format"), spec)
+        return format(self._host(), spec)
 
     def __reduce__(self):
         return _from_host, (self.get(),)
@@ -229,7 +229,7 @@ class ndarray:
         if any(isinstance(part, ndarray | list | np.ndarray | bool) for part in given):
             for part in given:
                 if isinstance(part, list) or getattr(part, "dtype", None) == np.bool_:
-                    streams.host_waits("an index of truth values or of a list")
+                    streams.host_waits()  # for how many there are
             return compute(lambda x, i: x[i], self, index)
         dots = () if any(part is Ellipsis for part in given) else (Ellipsis,)
         return ndarray._of(self._values[*given, *dots], self)

@@ -64,9 +64,9 @@ def _function(name, function):
         if name in ON_CUBLAS:
             streams.calls_cublas()
         if name in STACKED and len(args[0]) > 8:
-            streams.host_waits(name)  # for a list of addresses, which is copied from the host
+            streams.host_waits(streams.FROM_HOST)  # it copies a list of addresses
         if name in ("nonzero", "unique", "flatnonzero", "argwhere"):
-            streams.host_waits(name)  # for how many there are
+            streams.host_waits()  # for how many there are
         result = compute(function, *args, **options)
         return ndarray._of(np.asarray(result)) if name in TRUTHS else result
 
@@ -131,7 +131,7 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
         return obj.astype(dtype, order=order)
     if any(True for _ in _devices(obj)):
         raise NotImplementedError("the stand-in for CuPy makes no array of a list of arrays")
-    streams.host_waits("a copy from main memory")
+    streams.host_waits(streams.FROM_HOST)
     values = np.array(obj, dtype, copy=None, ndmin=ndmin)
     supported(values.dtype)
     # neither C's order nor Fortran's is C's on the device, whatever its axes look like

@@ -16,7 +16,8 @@ import time
 
 from .device import CUDARuntimeError, Device
 
-BUSY = "the current stream is capturing, so synchronous API calls are disallowed"
+TO_HOST = "the current stream is capturing, so D2H transfers are disallowed"
+FROM_HOST = "the current stream is capturing, so H2D transfers are disallowed"
 NO_BLAS = "calling cuBLAS API during stream capture is currently unsupported"
 _streams = []  # non-blocking ones that have been used
 launched = []  # graphs, in the order of their launches
@@ -76,7 +77,9 @@ class Stream:
 
     def is_capturing(self):
         if self._broken:
-            raise RuntimeError("the stream was capturing, but an error has invalidated it")
+            raise RuntimeError(
+                "the stream was capturing, but an error has invalidated the capture sequence"
+            )
         return self._captured is not None
 
     def record(self, event=None):
@@ -197,11 +200,11 @@ def launch(work):
     work() if later is None else later(work)
 
 
-def host_waits(what):
+def host_waits(error=TO_HOST):
     """The host is to see what the current stream has done: not while that captures."""
     stream = get_current_stream()
     if stream._captured is not None:
-        raise RuntimeError(BUSY)
+        raise RuntimeError(error)
     stream.synchronize()
 
 

@@ -102,14 +102,14 @@ def test_memory_of_a_graph_is_used_by_nobody_else(xp):
 def refusals(xp, x):
     flags = there([1, 0]) > 0
     return {
-        "synchronous": lambda: x.get(),
+        "D2H transfers": lambda: x.get(),
         "disallowed": lambda: x[flags],
         "captur": lambda: xp.argsort(x),
         "cuBLAS": lambda: x @ x,
     }
 
 
-@pytest.mark.parametrize("words", ["synchronous", "disallowed", "captur", "cuBLAS"])
+@pytest.mark.parametrize("words", ["D2H transfers", "disallowed", "captur", "cuBLAS"])
 def test_what_a_graph_cannot_hold_is_refused_and_the_next_one_is_made(xp, words):
     x, y = there([-1, 2]), there([0, 0])
     work = refusals(xp, x)[words]
