@@ -177,12 +177,6 @@ SAME = (
         ">",
         "the thread behind the last entry stores none: each is compared with the end again",
     ),
-    (
-        "kernels/cuda/draws.cu",
-        "if (i + e + V <= size)",
-        "<",
-        "the last pack is stored entry by entry",
-    ),
     ("kernels/cuda/scatter.cu", "(first > second)", ">=", "no two keys are equal"),
 )
 
