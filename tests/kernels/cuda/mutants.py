@@ -105,7 +105,7 @@ def mutants_of(text: str, file: Path) -> list[Mutant]:
     for match in _COMPARISON.finditer(text):
         if _guards(text, match):
             old, new = match[1], _WEAKER[match[1]]
-            left = re.split(r"[(&|?;={]", text[: match.start()])[-1].strip()
+            left = re.split(r"[(&|?;={\n]", text[: match.start()])[-1].strip()
             right = re.split(r"[)&|?;:]", text[match.end() :], maxsplit=1)[0].strip()
             what = f"{left} {new} {right}, not {old}"
             add("bounds", what, match.start(1), match.end(1), new)
@@ -176,6 +176,12 @@ SAME = (
         "if (i >= size) return;",
         ">",
         "the thread behind the last entry stores none: each is compared with the end again",
+    ),
+    (
+        "kernels/cuda/prologue.cuh",
+        "return v <= floor ? floor : v",
+        "<",
+        "the larger of two equal numbers is either",
     ),
     ("kernels/cuda/scatter.cu", "(first > second)", ">=", "no two keys are equal"),
 )
