@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from cuda_stand_in import cuda_backend
-from gpu import gpu
+from gpu import CUDA, gpu
 from test_cli import run
 
 import minires as mr
@@ -62,7 +62,8 @@ def test_train_on_a_gpu_is_training(gpus, capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_train_by_the_kernels(capsys, tmp_path):
+@pytest.mark.parametrize("kind", [CUDA])
+def test_train_by_the_kernels(capsys, tmp_path, kind):
     """Compiled ones, in captured steps, on the second GPU where there are two."""
     options = ("train", "cifar_resnet8", "--limit", "24", "--batch-size", "8", "--epochs", "1")
     with gpu():

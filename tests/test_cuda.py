@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from cuda_stand_in import cuda_backend
-from gpu import REAL, gpu
+from gpu import CUDA, REAL, gpu
 
 import minires as mr
-from minires import cuda, nn
+from minires import cuda, data, nn
 from minires.device import cupy
 from minires.errors import ArgumentError, DeviceError
 
@@ -89,8 +90,49 @@ def test_the_summary_adds_up(gpus):
     assert "empty_cache" not in cuda.memory_summary("cuda:1", abbreviated=True)
 
 
+@pytest.mark.parametrize("device", [CUDA])
+def test_a_loader_copies_while_the_gpu_computes(device):
+    """Many small batches, each worked on while the next one is copied; all are kept."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 8, 8, 3)).astype(np.uint8)
+    images = data.ImageDataset("noise", "train", pixels, np.arange(200) % 5, tuple("abcde"), 255)
+    transform = data.Compose(
+        [
+            data.Normalize(images.mean(), images.std()),
+            data.RandomCrop(padding=2),
+            data.RandomHorizontalFlip(),
+        ]
+    )
+    options = {"shuffle": True, "transform": transform, "num_workers": 2}
+    with gpu():
+        kept = []
+        for x, y in data.DataLoader(images, 8, device=device, **options):
+            kept.append((x, y, (x * 2 - 1).relu() + y.float().reshape(-1, 1, 1, 1)))
+        for (x, y), (gx, gy, gz) in zip(data.DataLoader(images, 8, **options), kept, strict=True):
+            np.testing.assert_allclose(gx.cpu().numpy(), x.numpy(), rtol=1e-6, atol=1e-6)
+            assert np.array_equal(gy.cpu().numpy(), y.numpy())
+            z = (x * 2 - 1).relu() + y.float().reshape(-1, 1, 1, 1)
+            np.testing.assert_allclose(gz.cpu().numpy(), z.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_memory_and_names(device):
+    with gpu():
+        before = cuda.memory_allocated(device)
+        x = mr.zeros(MEBI, device=device)
+        assert cuda.memory_allocated(device) - before >= 4 * MEBI
+        assert cuda.get_device_capability(device) >= (8, 0)
+        assert f"memory of {x.device} ({cuda.get_device_name(device)})" in cuda.memory_summary(
+            device
+        )
+        del x
+        cuda.synchronize(device)
+        cuda.empty_cache()
+
+
 @pytest.mark.skipif(REAL and cuda.device_count() < 2, reason="needs two GPUs")
-def test_kernels_run_where_their_arrays_are():
+@pytest.mark.parametrize("kind", [CUDA])
+def test_kernels_run_where_their_arrays_are(kind):
     """Compiled ones too, with memory that they ask for, and draws."""
     with gpu():
         found = []
