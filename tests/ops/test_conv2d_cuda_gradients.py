@@ -207,7 +207,7 @@ def test_rounded_products(name, level, precision):
         close(found, expected, TOLERANCE["highest"])
 
 
-ROWS = {  # 3 x 3 taps of few channels: tiles of 4 x 32, 4 x 16 and 8 x 8 pixels
+ROWS = {  # 3 x 3 taps of few channels: tiles of 4 x 32, 4 x 16 and 4 x 8 pixels
     "16 channels": ((2, 16, 8, 32), (16, 16, 3, 3), 1, 1, 1, 1),
     "16 to 20 channels": ((1, 16, 7, 30), (20, 16, 3, 3), 1, (2, 0), 1, 1),
     "32 channels": ((2, 32, 4, 16), (32, 32, 3, 3), 1, 1, 1, 1),
@@ -231,7 +231,7 @@ def test_rows_of_many_tiles(c, kinds, monkeypatch):
     """All tiles are one share: the next is brought while one is multiplied. There is no padding, so
     nothing that is not finite is computed again."""
     tile = cuda_weight_rows.TILES[c]
-    monkeypatch.setitem(cuda_weight_rows.BLOCKS, c, 1)
+    monkeypatch.setattr(cuda_weight_rows, "BLOCKS", 1)
     x, w = (1, c, 2 + tile.h, 2 + 3 * tile.w), (c + 4, c, 3, 3)
     case = Gradients((x, w, 1, 0, 1, 1), gy=kinds[0], x=kinds[1])
     cuda_weight.plan.cache_clear()

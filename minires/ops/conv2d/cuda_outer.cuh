@@ -146,12 +146,8 @@ template <class T, int V, int PASSES, int FAMILY> struct Bring {
     held[HELD ? j : 0] = load_pack<V>(from);
     if (HELD_Y) held_y[HELD_Y ? j : 0] = load_pack<V>(from_y);
   }
-  // k: the coefficients of these channels in shared memory, a row of `width` for each
-  INLINE void finish(int j, T* to, const T* k, int width, int kind) const {
+  INLINE void finish(int j, T* to, const Prologue<T, FAMILY, V>& prologue) const {
     if (!HELD) return;
-    Prologue<T, FAMILY, V> prologue;
-    prologue.start(kind);
-    prologue.load(k, width, 0);
     Pack<T, V> r = {};
     if (inside >> j & 1)
       UNROLL for (int i = 0; i < V; ++i) r.v[i] = prologue.apply(held[HELD ? j : 0].v[i], held_y[HELD_Y ? j : 0].v[i], i);
@@ -161,10 +157,10 @@ template <class T, int V, int PASSES, int FAMILY> struct Bring {
 };
 
 // Ends a block: the sums of its SLICES meet in shared memory, which nothing else uses any more; the first
-// slice adds them in order and writes them to the row `m0 + row` and column `n0 + column` of a share of
-// `rows` x `columns` sums. V sums that lie side by side are written at once if a lane has as many.
-template <int SLICES, int TILE_WARPS, int V, class Tile, class T>
-INLINE void write_share(Tile& tile, T* shared, T* share, int m0, int n0, int rows, int columns) {
+// slice adds them in order and writes them to a share of `rows` x `columns` sums. The warp's row m is row
+// `m0 + m` there, its column n is `entry(n)`. V sums side by side are written at once if a lane has as many.
+template <int SLICES, int TILE_WARPS, int V, class Tile, class T, class Entry>
+INLINE void write_share(Tile& tile, T* shared, T* share, int m0, int rows, int columns, const Entry& entry) {
   constexpr int SUMS = Tile::ROWS * Tile::COLS, RUN = Tile::GROUP < V ? Tile::GROUP : V;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % TILE_WARPS, slice = threadIdx.x / 32 / TILE_WARPS;
   tile.join();
@@ -186,7 +182,7 @@ INLINE void write_share(Tile& tile, T* shared, T* share, int m0, int n0, int row
   UNROLL for (int i = 0; i < Tile::ROWS; ++i) {
     const int m = m0 + Tile::row(lane, i);
     UNROLL for (int j = 0; j < Tile::COLS; j += RUN) {
-      const int n = n0 + Tile::column(lane, j);
+      const int n = entry(Tile::column(lane, j));
       if (m >= rows || n >= columns) continue;
       Pack<T, RUN> v;
       UNROLL for (int e = 0; e < RUN; ++e) v.v[e] = tile.sum[i][j + e];

@@ -133,10 +133,18 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * SLICES * 32, 1)
     at_gy += BK * g.c_out * g.groups;
   };
   auto finish = [&](int stage) {
-    UNROLL for (int j = 0; j < PASSES_A; ++j)
-      left.finish(j, stages + (to_a + stage + j * APART_A), k_left + (m + j * APART_A), BM, g.gy_kind);
-    UNROLL for (int j = 0; j < PASSES_B; ++j)
-      right.finish(j, stages + (to_b + stage + j * APART_B), k_right + (n + j * APART_B), BN, g.x_kind);
+    Prologue<T, G, VG> of_gy;
+    Prologue<T, X, VX> of_x;
+    of_gy.start(g.gy_kind);
+    of_x.start(g.x_kind);
+    UNROLL for (int j = 0; j < PASSES_A; ++j) {
+      of_gy.load(k_left, BM, m + j * APART_A);
+      left.finish(j, stages + (to_a + stage + j * APART_A), of_gy);
+    }
+    UNROLL for (int j = 0; j < PASSES_B; ++j) {
+      of_x.load(k_right, BN, n + j * APART_B);
+      right.finish(j, stages + (to_b + stage + j * APART_B), of_x);
+    }
   };
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % TILE_WARPS, slice = threadIdx.x / 32 / TILE_WARPS;
@@ -161,7 +169,7 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * SLICES * 32, 1)
     now = STAGE - now;
   }
   T* const share = parts + (blockIdx.y * g.groups + group) * g.c_out * columns;
-  write_share<SLICES, TILE_WARPS, VX>(tile, stages, share, m0 + warp_m, n0 + warp_n, g.c_out, columns);
+  write_share<SLICES, TILE_WARPS, VX>(tile, stages, share, m0 + warp_m, g.c_out, columns, [&](int i) { return n0 + warp_n + i; });
 }
 
 // Entry `at` of an operand, which is of channel `channel` of c.

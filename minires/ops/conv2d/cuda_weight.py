@@ -87,7 +87,7 @@ _TILES = {
     },
     "Bf16": {  # tensor cores sum over 16 pixels at a time
         "16": Tile(16, 48, 16, 48, 4, 64),
-        "32": Tile(32, 96, 32, 96, 2, 32),
+        "32": Tile(32, 48, 32, 48, 2, 32),
         "64": Tile(64, 64, 64, 32, 1, 16),
         "wide": Tile(128, 128, 64, 64, 1, 16),
     },
@@ -206,7 +206,7 @@ def plan(
 ) -> Plan:
     """The plan for n images. A share is no less than four steps."""
     families, whole = (family_of(gy_kind), family_of(x_kind)), sizes_of(g, n, 1, 0, gy_kind, x_kind)
-    rows = cuda_weight_rows.tile_of(g, math)
+    rows = cuda_weight_rows.tile_of(g, math, *families)
     if rows is not None and min(packs) > 1:
         sizes, grid = cuda_weight_rows.plan(g, n, rows, gy_kind, x_kind)
         kernel = cuda_weight_rows.kernel(math, rows, *families)

@@ -7,8 +7,8 @@
 //   gy   p0  p1  p2  ...         tap 0 of p0 .. is x0 x1 x2 .., tap 1 is x1 x2 x3 .., tap 2 is x2 x3 x4 ..
 //   x    x0  x1  x2  x3  x4 ...
 //
-// A block has C output channels, and the taps of KERNEL_ROWS rows of the kernel, all three or one; a share is
-// a run of tiles. `add_shares` in cuda_weight.cu adds the shares.
+// A block has C output channels, and the taps of KERNEL_ROWS rows of the kernel, all three or one, of which
+// each warp takes WC channels; a share is a run of tiles. `add_shares` in cuda_weight.cu adds the shares.
 #include "cuda_outer.cuh"
 
 struct RowSizes {
@@ -41,18 +41,18 @@ template <class T, int C, int H, int WIDTH, int THREADS> struct Part {
   INLINE bool has(int j) const { return PIXELS % STEP == 0 || j + 1 < PASSES || row[j] >= 0; }
 };
 
-template <class Math, int C, int KERNEL_ROWS, int WM, int WN, int SLICES, int H, int W, int G, int X>
-__global__ void __launch_bounds__((C / WM) * (KERNEL_ROWS * 3 * C / WN) * SLICES * 32, 1)
+template <class Math, int C, int KERNEL_ROWS, int WC, int SLICES, int H, int W, int G, int X>
+__global__ void __launch_bounds__(C / WC * SLICES * 32, 1)
     conv2d_bwd_weight_rows(const typename Math::T* __restrict__ gy, const typename Math::T* __restrict__ gy_y,
                            const typename Math::T* __restrict__ gy_k, const typename Math::T* __restrict__ x,
                            const typename Math::T* __restrict__ x_k, typename Math::T* __restrict__ parts, const RowSizes g) {
   typedef typename Math::T T;
-  constexpr int TILE_WARPS = (C / WM) * (KERNEL_ROWS * 3 * C / WN), THREADS = TILE_WARPS * SLICES * 32, PITCH = pitch<T>(C);
+  constexpr int TILE_WARPS = C / WC, THREADS = TILE_WARPS * SLICES * 32, PITCH = pitch<T>(C);
   constexpr int X_ROWS = H + KERNEL_ROWS - 1, A = H * W * PITCH, STAGE = A + X_ROWS * (W + 2) * PITCH, V = WHOLE<T>;
   // Pixels that are multiplied in one go: those of a slice, by 16, whole rows of the tile or parts of one.
   constexpr int PIXELS = H * W / SLICES, CHUNK = PIXELS < 16 ? PIXELS : 16;
-  typedef Outer<Math, WM, WN, PITCH, PITCH> Tile;
-  typedef Taps<PITCH, C, W> InX;
+  typedef Outer<Math, C, KERNEL_ROWS * 3 * WC, PITCH, PITCH> Tile;
+  typedef Taps<PITCH, WC, W> InX;
   extern __shared__ __align__(128) unsigned char memory[];
   T* const stages = reinterpret_cast<T*>(memory);
 
@@ -65,12 +65,12 @@ __global__ void __launch_bounds__((C / WM) * (KERNEL_ROWS * 3 * C / WN) * SLICES
   of_x.start(g.w_in, C);
   const bool channels_there = m0 + of_gy.channel < g.c_out;
 
-  T *const k_left = stages + 2 * STAGE, *const k_right = k_left + 5 * C;  // coefficients (5, C) of both
-  if (G != AS_IS)
-    for (int i = threadIdx.x; i < 5 * C; i += THREADS) k_left[i] = m0 + i % C < g.c_out ? gy_k[i / C * g.c_out + m0 + i % C] : T(0);
-  if (X != AS_IS)
-    for (int i = threadIdx.x; i < 5 * C; i += THREADS) k_right[i] = x_k[i];
-  if (G != AS_IS || X != AS_IS) __syncthreads();
+  Prologue<T, G, V> of_left;
+  Prologue<T, X, V> of_right;
+  of_left.start(g.gy_kind);
+  of_right.start(g.x_kind);
+  if (channels_there) of_left.load(gy_k, g.c_out, m0 + of_gy.channel);
+  of_right.load(x_k, C, of_x.channel);
 
   Bring<T, V, of_gy.PASSES, G> left;
   Bring<T, V, of_x.PASSES, X> right;
@@ -95,15 +95,14 @@ __global__ void __launch_bounds__((C / WM) * (KERNEL_ROWS * 3 * C / WN) * SLICES
   };
   auto finish = [&](int stage) {
     UNROLL for (int j = 0; j < of_gy.PASSES; ++j)
-      if (of_gy.has(j)) left.finish(j, stages + (of_gy.to + stage + j * of_gy.APART), k_left + of_gy.channel, C, g.gy_kind);
+      if (of_gy.has(j)) left.finish(j, stages + (of_gy.to + stage + j * of_gy.APART), of_left);
     UNROLL for (int j = 0; j < of_x.PASSES; ++j)
-      if (of_x.has(j)) right.finish(j, stages + (of_x.to + stage + A + j * of_x.APART), k_right + of_x.channel, C, g.x_kind);
+      if (of_x.has(j)) right.finish(j, stages + (of_x.to + stage + A + j * of_x.APART), of_right);
   };
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % TILE_WARPS, slice = threadIdx.x / 32 / TILE_WARPS;
-  const int warp_m = warp % (C / WM) * WM, warp_n = warp / (C / WM) * WN;
-  const int from_a = kept(slice * PIXELS * PITCH + warp_m + Tile::first_a(lane));
-  const int from_b = kept(A + InX::row(slice * PIXELS) + InX::column(warp_n) + Tile::first_b(lane));
+  const int from_a = kept(slice * PIXELS * PITCH + Tile::first_a(lane));
+  const int from_b = kept(A + InX::row(slice * PIXELS) + warp * WC + Tile::first_b(lane));
   Tile tile;
   tile.clear();
 
@@ -123,6 +122,7 @@ __global__ void __launch_bounds__((C / WM) * (KERNEL_ROWS * 3 * C / WN) * SLICES
     if (more) finish(STAGE - now);
     now = STAGE - now;
   }
-  // the entries of a filter: taps, and C channels of each
-  write_share<SLICES, TILE_WARPS, V>(tile, stages, parts + blockIdx.y * g.c_out * 9 * C, m0 + warp_m, r * 3 * C + warp_n, g.c_out, 9 * C);
+  // entries of a filter: taps, and C channels of each
+  auto entry = [&](int n) { return (r * 3 + n / WC) * C + warp * WC + n % WC; };
+  write_share<SLICES, TILE_WARPS, V>(tile, stages, parts + blockIdx.y * g.c_out * 9 * C, m0, g.c_out, 9 * C, entry);
 }

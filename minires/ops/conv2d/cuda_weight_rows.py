@@ -23,9 +23,7 @@ SIZES = np.dtype(
     ]
 )
 WASTE = 1.6  # tiles may have so many times the pixels that there are
-# About how many blocks of threads to launch, by channels: large ones, of which a GPU runs one or
-# two at a time on each of its hundred or so multiprocessors.
-BLOCKS = {16: 256, 32: 128, 64: 384}
+BLOCKS = 264  # about how many to launch: two for each multiprocessor of a large GPU
 
 
 class Tile(NamedTuple):
@@ -34,49 +32,52 @@ class Tile(NamedTuple):
     Attributes:
         c: channels of x, and of gy that a block takes.
         rows: of the kernel, whose taps a block takes.
-        wm, wn: output channels and filter entries of a warp.
-        slices: warps that have the same of both, and share the pixels.
+        wc: channels of each tap that a warp takes.
+        slices: warps that take the same, and share the pixels.
         h, w: pixels of y that are brought at a time.
     """
 
     c: int
     rows: int
-    wm: int
-    wn: int
+    wc: int
     slices: int
     h: int
     w: int
 
     @property
     def threads(self) -> int:
-        return self.c // self.wm * (self.rows * 3 * self.c // self.wn) * self.slices * 32
+        return self.c // self.wc * self.slices * 32
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: two stages of both operands and the coefficients of their
-        prologues; in the end the sums of all slices but the first."""
+        """Bytes of shared memory: two stages of both operands; in the end the sums of all slices
+        but the first."""
         pixels = self.h * self.w + (self.h + self.rows - 1) * (self.w + 2)
         sums = (self.slices - 1) * self.rows * 3 * self.c**2
-        return 4 * max(2 * pixels * (self.c + 8) + 10 * self.c, sums)
+        return 4 * max(2 * pixels * (self.c + 8), sums)
 
 
-TILES = {
-    16: Tile(16, 3, 16, 144, 4, 4, 32),
-    32: Tile(32, 3, 32, 96, 4, 4, 16),
-    64: Tile(64, 1, 64, 32, 1, 8, 8),
-}
+TILES = {16: Tile(16, 3, 16, 4, 4, 32), 32: Tile(32, 1, 32, 4, 4, 16), 64: Tile(64, 1, 16, 1, 4, 8)}
 ARITHMETICS = ("Fp32", "Tf32")
 
 
-def tile_of(g: Conv2dGeometry, math: str) -> Tile | None:
-    """The tile for a geometry, or None where these kernels do not suit it."""
+def tile_of(g: Conv2dGeometry, math: str, gy: str, x: str) -> Tile | None:
+    """The tile for a geometry and the families of two prologues, or None where these kernels do
+    not suit it."""
     tile = TILES.get(g.c_in)
     if tile is None or math not in ARITHMETICS or g.groups > 1:
         return None
     if (g.k_h, g.k_w, g.stride, g.dilation) != (3, 3, (1, 1), (1, 1)):
         return None
+    tile = _with_prologues(tile, gy, x)
     pixels = -(-g.h_out // tile.h) * tile.h * -(-g.w_out // tile.w) * tile.w
     return tile if pixels <= WASTE * g.h_out * g.w_out else None
+
+
+def _with_prologues(tile: Tile, gy: str, x: str) -> Tile:
+    """What waits in registers for two prologues leaves room for half of the larger tiles only."""
+    both = (gy, x) == ("BACKWARD", "AFFINE")
+    return tile._replace(h=2) if both and tile.c > 16 else tile
 
 
 def overhangs(g: Conv2dGeometry, tile: Tile) -> bool:
@@ -105,7 +106,7 @@ def plan(
     """For n images: the kernel's sizes, and its grid: blocks for the product, and shares."""
     down, across = -(-g.h_out // tile.h), -(-g.w_out // tile.w)
     tiles, blocks = n * down * across, 3 // tile.rows * -(-g.c_out // tile.c)
-    share = max(-(-tiles // max(BLOCKS[tile.c] // blocks, 1)), 1)
+    share = max(-(-tiles // max(BLOCKS // blocks, 1)), 1)
     sizes = record(
         SIZES, h_in=g.h_in, w_in=g.w_in, h_out=g.h_out, w_out=g.w_out, c_out=g.c_out,
         p_h=g.padding[0], p_w=g.padding[1], tiles=tiles, share=share,
@@ -121,4 +122,4 @@ def instances() -> Iterator[Kernel]:
         for tile in TILES.values():
             for gy in ("AS_IS", "BACKWARD"):
                 for x in ("AS_IS", "AFFINE"):
-                    yield kernel(math, tile, gy, x)
+                    yield kernel(math, _with_prologues(tile, gy, x), gy, x)
