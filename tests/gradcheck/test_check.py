@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from harness import arrays, distinct, raises
+from harness import arrays, distinct, host, raises, tensor, there
 
 import minires as mr
 from minires import nn
@@ -17,7 +17,7 @@ from minires.models import BasicBlock
 
 
 def leaf(*shape, seed=0, dtype="float64"):
-    return mr.tensor(arrays(shape, seed=seed)[0].astype(dtype), requires_grad=True)
+    return tensor(arrays(shape, seed=seed)[0].astype(dtype), requires_grad=True)
 
 
 _calls = itertools.count()
@@ -155,11 +155,11 @@ def test_the_report_is_plain_data():
         assert check(mr.tanh, leaf(2)).backend == "numpy"
 
 
-def test_layouts_are_kept_for_the_gradient(backend):
+def test_layouts_are_kept_for_the_gradient(anywhere):
     """What is differentiated numerically is contiguous; what backward sees is the user's."""
     image = np.ascontiguousarray(arrays((4, 5, 3, 2))[0])
     for x in (image.T, image[::-1, :, ::2].transpose(3, 2, 0, 1), image.transpose(2, 3, 0, 1)):
-        x = mr.from_numpy(x[:2, :2]).requires_grad_()
+        x = there(x[:2, :2]).requires_grad_()
         w = leaf(2, 2, 2, 2, seed=1)
         check(lambda x, w: mr.conv2d(x, w, padding=1), [x, w]).assert_ok()
 
@@ -299,7 +299,7 @@ def test_deep_rectified_blocks_give_no_false_failure_by_differences():
 # **** float32 ****
 
 
-def test_float32_is_checked_in_float64_and_then_in_units_of_rounding(backend):
+def test_float32_is_checked_in_float64_and_then_in_units_of_rounding(anywhere):
     x, w = leaf(2, 3, 5, 4, dtype="float32"), leaf(2, 3, 3, 2, seed=1, dtype="float32")
     report = check(lambda x, w: mr.conv2d(x, w, padding=1), [x, w])
     assert report
@@ -388,7 +388,7 @@ def test_probes_stand_in_for_large_jacobians_and_say_what_they_miss():
     assert "probes disagree" in str(report)
 
 
-def test_probes_can_be_asked_for(backend):
+def test_probes_can_be_asked_for(anywhere):
     x, w = leaf(2, 2, 3, 4), leaf(2, 2, 3, 3, seed=1)
     report = check2(lambda x, w: mr.conv2d(x, w, padding=1).tanh(), [x, w], probes=3)
     assert report
@@ -401,14 +401,14 @@ def test_probes_can_be_asked_for(backend):
 @pytest.mark.slow
 def test_a_module_is_checked_with_its_parameters_and_left_as_it_was(backend):
     module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5))
-    before = {name: value.data.copy() for name, value in module.state_dict().items()}
+    before = {name: host(value).copy() for name, value in module.state_dict().items()}
     state = mr.random.get_state()
     report = check_module(module, leaf(2, 2, 4, 5, dtype="float32"))
     assert report, report
     assert [a.name for a in report.arguments] == ["x", "0.weight", "0.bias", "1.weight", "1.bias"]
     assert mr.random.get_state() == state
     for name, value in module.state_dict().items():
-        np.testing.assert_array_equal(value.data, before[name])
+        np.testing.assert_array_equal(host(value), before[name])
         assert value.dtype == before[name].dtype
     assert module.training
     assert check_module(module, leaf(2, 2, 4, 5, dtype="float32"), second_order=True, probes=2)
@@ -455,8 +455,8 @@ def test_a_path_that_is_cut_is_a_failure_and_named():
         check(lambda x: x * x.detach(), leaf(3)).assert_ok()
 
 
-def test_entries_of_max_pool_ties_and_strides(backend):
-    x = mr.from_numpy(distinct((2, 2, 5, 6))[0].round(0)).requires_grad_()  # many ties
+def test_entries_of_max_pool_ties_and_strides(anywhere):
+    x = there(distinct((2, 2, 5, 6))[0].round(0)).requires_grad_()  # many ties
     check(lambda x: mr.max_pool2d(x, 3, stride=2, padding=1), x).assert_ok()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import arrays, raises
+from harness import arrays, raises, tensor
 
 import minires as mr
 from minires.errors import GradcheckError
@@ -12,10 +12,10 @@ from minires.gradcheck import taylor
 
 
 def leaf(*shape, seed=0, dtype="float64"):
-    return mr.tensor(arrays(shape, seed=seed)[0].astype(dtype), requires_grad=True)
+    return tensor(arrays(shape, seed=seed)[0].astype(dtype), requires_grad=True)
 
 
-def test_slopes_are_two(backend):
+def test_slopes_are_two(anywhere):
     x, w = leaf(4, 2, 3, 3, dtype="float32"), leaf(2, 2, 3, 3, seed=1, dtype="float32")
 
     def f(x, w):
