@@ -128,8 +128,4 @@ def test_a_summary_from_a_shape(on_gpu):
     net = network("cuda")
     told = str(nn.summary(net, (1, 3, 8, 8)))
     assert told == str(nn.summary(net, mr.zeros(1, 3, 8, 8, device="cuda")))
-    expected = str(nn.summary(network("cpu"), (1, 3, 8, 8)))
-    # sums of arrays are in C's order there, so that the convolution after one keeps a copy
-    assert [line[:60] for line in told.split("\n")[:-1]] == [
-        line[:60] for line in expected.split("\n")[:-1]
-    ]
+    assert told == str(nn.summary(network("cpu"), (1, 3, 8, 8)))

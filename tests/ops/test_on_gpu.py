@@ -91,3 +91,12 @@ def test_results_are_those_of_the_references(operation, on_gpu):
     for a, b in zip(found, expected):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_sums_and_products_keep_the_order_of_memory(on_gpu):
+    """Activations are channels-last: what is added to them must not turn them around."""
+    x = mr.from_nhwc(mr.tensor(values("cpu")["im"].detach().numpy(), device=on_gpu))
+    assert not x.data.flags.c_contiguous
+    for y in (x + x, x - x, x * x, x * 2, x + 1.5):
+        assert y.data.strides == x.data.strides
+    np.testing.assert_array_equal(host(x * x + x), host(x) * host(x) + host(x))
