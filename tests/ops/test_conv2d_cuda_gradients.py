@@ -164,8 +164,9 @@ def test_float32(name):
 
 @pytest.mark.parametrize("name", F64)
 def test_float64(name):
-    case = Gradients(CASES[name], "float64")
-    close(case.results(), case.expected(), 1e-13)
+    for kinds in ((PLAIN, PLAIN), (GATED, RECTIFIED)):
+        case = Gradients(CASES[name], "float64", *kinds)
+        close(case.results(), case.expected(), 1e-13)
 
 
 @pytest.mark.parametrize("name", DEPTHWISE)
@@ -275,11 +276,6 @@ def test_prologues_of_other_operands(kinds):
     """A batch norm with fixed statistics has a gradient that is NORMALISED."""
     case = Gradients(PROLOGUES["3x3"], gy=kinds[0], x=kinds[1])
     close(case.results(), case.expected(), TOLERANCE["highest"])
-
-
-def test_prologues_in_float64():
-    case = Gradients(PROLOGUES["1x1"], "float64", GATED, RECTIFIED)
-    close(case.results(), case.expected(), 1e-13)
 
 
 @pytest.mark.parametrize("level", ["high", "medium"])
@@ -407,19 +403,11 @@ def test_large_batches_are_cut(monkeypatch, launched):
 def test_arrays_that_begin_anywhere():
     """A view may begin at any entry: it is then read one by one."""
     case = Gradients(CASES["1x1"])
-    whole = case.results()
-    plain = case.gy.x
-
-    class Shifted(Gradients):
-        def results(self):
-            device, g = Device("cuda"), self.g
-            flat = there(np.concatenate([[0], plain.ravel()]).astype("float32"))
-            gw = allocate(self.w.shape, self.dtype, device)
-            kernel_cuda.conv2d_bwd_weight(flat[1:].reshape(plain.shape), there(self.x.x), gw, g)
-            return gw.get()
-
-    case.__class__ = Shifted
-    close([case.results()], whole[1:], TOLERANCE["highest"])
+    flat = there(np.concatenate([[0], case.gy.x.ravel()]).astype("float32"))
+    gw = allocate(case.w.shape, case.dtype, Device("cuda"))
+    gy = flat[1:].reshape(case.gy.x.shape)
+    kernel_cuda.conv2d_bwd_weight(gy, there(case.x.x), gw, case.g)
+    close([gw.get()], case.expected()[1:], TOLERANCE["highest"])
 
 
 def test_every_kernel_that_is_chosen_is_listed(monkeypatch, precision):
@@ -486,11 +474,9 @@ def test_phases_are_the_definition():
 
 def test_every_entry_of_gx_is_written():
     """Also those that no tap meets, by launches that write only their own."""
-    case = Gradients(CASES["stride above kernel"])
-    gx, _ = case.results()
+    gx, _ = Gradients(CASES["stride above kernel"]).results()
     assert np.isfinite(gx).all()
-    assert not gx[:, 2::4].any()
-    assert not gx[:, 3::4].any()
+    assert not gx[:, [2, 3, 6, 7, 10]].any()
 
 
 # **** the costs of memory ****
