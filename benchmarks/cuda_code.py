@@ -39,6 +39,7 @@ LOOPS = (
     "file", "kernel", "used_by", "registers", "instructions", "ffma", "hmma", "lds_ldsm", "copies",
     "integer", "float", "control", "share", "rate", "bound",
 )  # fmt: skip
+ARITHMETIC = ("Fp32", "Tf32", "Bf16", "Fp64")  # of kernels that are products of matrices
 FEW = 16  # multiply-adds of a loop that is no product of matrices
 Row = dict[str, Any]
 
@@ -60,13 +61,13 @@ def loop_rows(codes: dict[Any, nvrtc.Code], used: dict[tuple[str, str], str]) ->
     rows = []
     listings: dict[bytes, dict[str, list[sass.Line]]] = {}  # several kernels share a cubin
     for (file, name, _), code in codes.items():
-        if not file.startswith("ops/conv2d"):
+        if arithmetic(name) not in ARITHMETIC:
             continue
         if code.cubin not in listings:
             listings = {code.cubin: sass.disassembled(code.cubin)}
         loop = sass.loop(sass.main_loop(listings[code.cubin][code.symbol]))
         if loop is None or loop.counts["FFMA"] + loop.counts["HMMA"] < FEW:
-            continue
+            continue  # it packs weights
         count = loop.counts
         values = (
             file, name, used.get((file, name), ""), code.registers, loop.instructions,

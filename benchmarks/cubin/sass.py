@@ -1,9 +1,9 @@
 """The main loop of a kernel in its machine code: a figure of merit that needs no GPU.
 
 A loop is a branch back and all between it and its target. The main loop is the one with the most
-products (an FFMA is one of each lane, an HMMA 32 or more), of several with as many the shortest,
-without what it rarely runs: the parts that a branch jumps over and that hold a loop of their own,
-but neither arithmetic nor copies (the turn to the next tap of a filter).
+products (an FFMA is one of each lane, an HMMA 32 or more), of several with about as many the
+shortest, without what it rarely runs: the parts that a branch jumps over and that hold a loop of
+their own, but neither arithmetic nor copies (the turn to the next tap of a filter).
 
 Bounds follow from counts alone. A multiprocessor has four partitions, each of which issues one
 instruction of a warp per cycle:
@@ -46,6 +46,7 @@ KINDS = (
     ("control", r"BRA|BSSY|BSYNC|BAR|DEPBAR|EXIT|NOP|WARPSYNC|CALL|RET|ERRBAR|YIELD|BREAK|ARRIVES"),
     ("integer", r"."),
 )
+MOST = 0.8  # of the products of the largest loop: an outer loop has its prologue's as well
 MMA_SHARE = 0.63  # of the tensor cores' rate, reached by mma.sync
 WIDE = {".128": 4, ".64": 2}  # cycles of shared memory for an access of this width
 
@@ -156,7 +157,7 @@ def main_loop(code: list[Line]) -> list[str]:
     if not most:
         return []
     first, last = min(
-        (loop for loop in loops if products(loop) >= 0.9 * most), key=lambda l: l[1] - l[0]
+        (loop for loop in loops if products(loop) >= MOST * most), key=lambda l: l[1] - l[0]
     )
     work = {"FFMA", "HMMA", "LDGSTS", "LDG", "STS", "LDSM"}
     rare = [
