@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from harness import host, on, place, tensor, there
 
 import minires as mr
 from minires.kernels.epilogue import Epilogue
@@ -19,7 +20,12 @@ from minires.ops.conv2d import Conv2dGeometry, kernel_numpy, numba_direct
 
 SPECIAL = (np.nan, np.inf, -np.inf)
 CASES = 5 if INTERPRETED else 40  # of each test
+ON_A_GPU = 10  # and there: for each geometry there may be a kernel to compile
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
+
+
+def cases():
+    return range(CASES if place() == "cpu" else ON_A_GPU)
 
 
 def kinds(array):
@@ -57,14 +63,15 @@ def laid_out(rng, array):
 
 def run(function, operands, gy, backend, fused=True):
     """y, and the gradients of the operands."""
-    with mr.backend(backend), mr.precise(), np.errstate(all="ignore"):
-        tensors = [mr.from_numpy(a).requires_grad_() for a in operands]
+    kernels = mr.backend("auto" if backend == "cuda" else backend)
+    with kernels, mr.precise(), np.errstate(all="ignore"):
+        tensors = [there(a).requires_grad_() for a in operands]
         if fused:
             y = function(*tensors)
         else:
             with mr.no_fusion():
                 y = function(*tensors)
-        return [t.data for t in (y, *mr.grad(y, tensors, mr.from_numpy(gy)))]
+        return [host(t) for t in (y, *mr.grad(y, tensors, there(gy)))]
 
 
 # ------------------------------------------------------------------------------------ convolution
@@ -133,9 +140,9 @@ def drawn(rng, g, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("planted", ["x", "w", "b", "gy", "all"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_conv2d(dtype, planted, backend):
+def test_conv2d(dtype, planted, anywhere):
     rng = np.random.default_rng([1, ord(planted[0])])
-    for case in range(CASES):
+    for case in cases():
         g, options = drawn_convolution(rng)
         operands = dict(zip(("x", "w", "b", "gy"), drawn(rng, g, dtype)))
         for name, array in operands.items():
@@ -146,17 +153,17 @@ def test_conv2d(dtype, planted, backend):
             y, gx, gw = convolution(x, w, gy, g)
             expected = y + b[:, None, None], gx, gw, gy.astype(np.float64).sum((0, 2, 3))
         arrays = [laid_out(rng, x), laid_out(rng, w), b]
-        found = run(lambda *t, o=options: mr.conv2d(*t, **o), arrays, laid_out(rng, gy), backend)
+        found = run(lambda *t, o=options: mr.conv2d(*t, **o), arrays, laid_out(rng, gy), anywhere)
         for name, first, second in zip(("y", "gx", "gw", "gb"), found, expected):
             agree(first, second, dtype, (case, name, g))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_conv_transpose2d(dtype, backend):
+def test_conv_transpose2d(dtype, anywhere):
     rng = np.random.default_rng(2)
     done = 0
-    while done < CASES:
+    while done < len(cases()):
         g, options = drawn_convolution(rng)
         gy, w, _, x = drawn(rng, g, dtype)  # the operands of the convolution back
         plant(rng, (x, w, gy)[rng.integers(3)])
@@ -169,7 +176,7 @@ def test_conv_transpose2d(dtype, backend):
         options["output_padding"] = tuple(more)
         with np.errstate(all="ignore"):
             gx, y, gw = convolution(gy, w, x, g)
-        found = run(lambda *t, o=options: mr.conv_transpose2d(*t, **o), (x, w), gy, backend)
+        found = run(lambda *t, o=options: mr.conv_transpose2d(*t, **o), (x, w), gy, anywhere)
         for name, first, second in zip(("y", "gx", "gw"), found, (y, gx, gw)):
             agree(first, second, dtype, (done, name, g))
 
@@ -194,7 +201,7 @@ def source(rng, x, kind):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fused_kernels(dtype, kind):
     rng = np.random.default_rng([3, kind])
-    for case in range(CASES):
+    for case in cases():
         g, _ = drawn_convolution(rng)
         x, w, b, gy = drawn(rng, g, dtype)
         residual = rng.standard_normal(gy.shape).astype(dtype)
@@ -225,10 +232,10 @@ def test_fused_kernels(dtype, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_fused_blocks(dtype, training):
+def test_fused_blocks(dtype, training, device):
     """A residual block, fused, one operation at a time, and on the references."""
     rng = np.random.default_rng(4)
-    for case in range(CASES):
+    for case in cases():
         c, n, size = int(rng.choice([2, 16, 17])), int(rng.integers(1, 4)), rng.integers(2, 7, 2)
         shapes = (n, c, *size), (c, c, 3, 3), (c,), (c,), (c, c, 1, 1)
         operands = [rng.standard_normal(s).astype(dtype) for s in shapes]
@@ -239,11 +246,12 @@ def test_fused_blocks(dtype, training):
 
         def block(x, w, weight, bias, w1, mean=mean, var=var):
             y = mr.conv2d(x, w, padding=1)
-            running = mr.tensor(mean), mr.tensor(var)
+            running = tensor(mean), tensor(var)
             y = mr.ops.batch_norm(y, *running, weight, bias, training=training)
             return mr.conv2d(mr.relu(y + x), w1)
 
-        expected = run(block, operands, gy, "numpy")
+        with on("cpu"):
+            expected = run(block, operands, gy, "numpy")
         for fused in (True, False):
             found = run(block, operands, gy, "auto", fused)
             for i, (first, second) in enumerate(zip(found, expected)):
@@ -273,9 +281,9 @@ def pooled(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_avg_pool2d(dtype, backend):
+def test_avg_pool2d(dtype, anywhere):
     rng = np.random.default_rng(5)
-    for case in range(CASES):
+    for case in cases():
         shape, kernel, stride, padding = pooled(rng)
         counted = bool(rng.integers(2))
         x = rng.standard_normal(shape).astype(dtype)
@@ -290,16 +298,16 @@ def test_avg_pool2d(dtype, backend):
                 y[:, :, i, j] = x[window].sum((2, 3)) / count
                 gx[window] += gy[:, :, i, j, None, None] / count
         options = {"stride": stride, "padding": padding, "count_include_pad": counted}
-        found = run(lambda t, k=kernel, o=options: mr.avg_pool2d(t, k, **o), [x], gy, backend)
+        found = run(lambda t, k=kernel, o=options: mr.avg_pool2d(t, k, **o), [x], gy, anywhere)
         for first, second in zip(found, (y, gx)):
             agree(first, second, dtype, (case, shape, kernel, options))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_max_pool2d(dtype, backend):
+def test_max_pool2d(dtype, anywhere):
     """The largest of each window; a NaN is larger than any number, and the last one counts."""
     rng = np.random.default_rng(6)
-    for case in range(CASES):
+    for case in cases():
         shape, kernel, stride, padding = pooled(rng)
         x = rng.integers(-3, 3, shape).astype(dtype)  # with ties
         plant(rng, x, 4)
@@ -318,7 +326,7 @@ def test_max_pool2d(dtype, backend):
                 y[n, c, i, j] = x[n, c, *best]
                 gx[n, c, *best] += gy[n, c, i, j]
         options = {"stride": stride, "padding": padding}
-        found = run(lambda t, k=kernel, o=options: mr.max_pool2d(t, k, **o), [x], gy, backend)
+        found = run(lambda t, k=kernel, o=options: mr.max_pool2d(t, k, **o), [x], gy, anywhere)
         for first, second in zip(found, (y, gx)):
             agree(first, second, dtype, (case, shape, kernel, options))
 
@@ -327,9 +335,9 @@ def test_max_pool2d(dtype, backend):
 @pytest.mark.parametrize("rectified", [False, True])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_batch_norm(dtype, training, rectified, backend):
+def test_batch_norm(dtype, training, rectified, anywhere):
     rng = np.random.default_rng(7)
-    for case in range(CASES):
+    for case in cases():
         shape = (int(rng.integers(2, 5)), int(rng.choice([1, 3, 16, 19])), *rng.integers(1, 6, 2))
         if rng.integers(3) == 0:
             shape = (int(rng.integers(9, 20)), shape[1])
@@ -358,19 +366,19 @@ def test_batch_norm(dtype, training, rectified, backend):
                 gx = scale * inner
 
         def layer(x, w, b, mean=mean, var=var):
-            y = mr.ops.batch_norm(x, mr.tensor(mean), mr.tensor(var), w, b, training=training)
+            y = mr.ops.batch_norm(x, tensor(mean), tensor(var), w, b, training=training)
             return mr.relu(y) if rectified else y
 
         for fused in (True, False):
-            found = run(layer, [laid_out(rng, x), w, b], gy, backend, fused)
+            found = run(layer, [laid_out(rng, x), w, b], gy, anywhere, fused)
             for name, first, second in zip(("y", "gx", "gw", "gb"), found, (y, gx, gw, gb)):
                 agree(first, second, dtype, (case, name, shape, fused))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_relu_and_linear(dtype, backend):
+def test_relu_and_linear(dtype, anywhere):
     rng = np.random.default_rng(8)
-    for case in range(CASES):
+    for case in cases():
         m, k, n = (int(size) for size in rng.choice([1, 2, 3, 15, 16, 17, 33, 65], 3))
         x, w, b, gy = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
         x[x < -1] = 0
@@ -382,6 +390,6 @@ def test_relu_and_linear(dtype, backend):
             g = np.where(z <= 0, 0, GY)
             y, gx = np.where(z <= 0, 0, z), np.einsum("mn,nk->mk", g, W)
             expected = y, gx, np.einsum("mn,mk->nk", g, X), g.sum(0)
-        found = run(lambda *t: mr.relu(mr.nn.functional.linear(*t)), [x, w, b], gy, backend)
+        found = run(lambda *t: mr.relu(mr.nn.functional.linear(*t)), [x, w, b], gy, anywhere)
         for name, first, second in zip(("y", "gx", "gw", "gb"), found, expected):
             agree(first, second, dtype, (case, name, m, k, n))
