@@ -15,8 +15,10 @@ import numpy as np
 from philox import philox
 
 import minires as mr
-from minires.device import Device, move
+from minires.device import Device, kernels, move
 from minires.kernels.cuda import draws
+from minires.kernels.operand import GATED, RECTIFIED, Operand
+from minires.ops.conv2d import Conv2dGeometry, cuda_weight, cuda_weight_rows
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,40 @@ def conv2d(x, w, precision="highest", **options):
     return run
 
 
+def rows_of_weight_gradient(device):
+    """The gradient of a weight of 3 x 3 taps and few channels, where a share of the pixels has
+    several tiles, and both operands are read through a prologue."""
+    g = Conv2dGeometry.from_shapes((1, 16, 9, 29), (20, 16, 3, 3), 1, 1, 1, 1)
+    gy, y, x = (
+        normal(device, 1, 9, 29, c, seed=seed, grad=False)._array
+        for seed, c in enumerate((20, 20, 16))
+    )
+    of_gy, of_x = (normal(device, 5, c, seed=c, grad=False)._array for c in (20, 16))
+    gw = normal(device, 20, 16, 3, 3, grad=False)._array
+    before, cuda_weight_rows.BLOCKS = cuda_weight_rows.BLOCKS, 1
+    try:
+        cuda_weight.plan.cache_clear()
+        kernels("conv2d", x).conv2d_bwd_weight(
+            Operand(gy, GATED, of_gy, y), Operand(x, RECTIFIED, of_x), gw, g
+        )
+    finally:
+        cuda_weight_rows.BLOCKS = before
+        cuda_weight.plan.cache_clear()
+    return values(gw)
+
+
+def infinite_gradient(device):
+    """The gradient of a weight where the image has an infinite entry: padding adds no NaN."""
+    draws = np.random.default_rng(0).standard_normal((1, 6, 5, 4)).astype("float32")
+    draws[0, 2, 2, 1] = np.inf
+    image = mr.tensor(draws, device=device)
+    weight = normal(device, 5, 6, 3, 3, seed=1)
+    with np.errstate(invalid="ignore"):
+        y = mr.conv2d(image, weight, padding=1)
+        y.backward(normal(device, *y.shape, seed=3, grad=False))
+    return values(weight.grad)
+
+
 def block(x, channels, k):
     """relu(bn(conv(relu(bn(conv(x))))) + x) in training, where batch norms become prologues and
     epilogues of the convolutions."""
@@ -286,5 +322,12 @@ CASES = [
         (f"{CONV}weight_rows.cu", f"{CONV}patch.cu"),
         block((1, 16, 9, 29), 16, 3),
     ),
+    Case(
+        "conv2d, rows of a weight gradient",
+        (f"{CONV}weight_rows.cu",),
+        rows_of_weight_gradient,
+        1e-3,
+    ),
+    Case("conv2d, gradients, infinite", (f"{CONV}weight.cu",), infinite_gradient),
     *[Case(f"conv2d, {name}", files, run) for name, files, run in convolutions.CASES],
 ]

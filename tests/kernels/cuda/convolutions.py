@@ -58,6 +58,7 @@ def forward(x, w, kind=PLAIN, precision="highest", many=False, odd="", **options
         if precision != "highest":  # numbers that are not rounded
             image, weights = np.round(8 * image) / 8, np.round(8 * weights) / 8
         arrays = [image, weights, draw(g.c_out), draw(5, g.c_in), draw(*image.shape), shape]
+        arrays[3][2, 0], arrays[4][..., 0] = 0, arrays[3][0, 0]  # the edge of a ReLU
         image, weights, bias, k, other, residual = (
             move(a.astype("float32"), Device.parse(device)) for a in arrays
         )

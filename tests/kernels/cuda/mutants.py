@@ -68,7 +68,7 @@ _COMMIT = re.compile(r"\bcopy_commit\(\);")
 _COMPARISON = re.compile(r" (<=|>=|<|>) ")
 _WEAKER = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 # names of what is known when a kernel is compiled: constants, and template arguments
-_CONSTANT = r"(?:[A-Z][A-Z0-9_]*|\d+|\w+::[A-Z][A-Z_]*)"
+_CONSTANT = r"(?:[A-Z][A-Z0-9_]*|\d+|\w+(?:::|\.)[A-Z][A-Z_]*)"
 _FIXED_RIGHT = re.compile(rf"\s*{_CONSTANT}(?:\s*[-+*/%]\s*{_CONSTANT})*\s*(?:[;:?)&|]|$)")
 _FIXED_LEFT = re.compile(rf"(?:^|[(!&|,?=]\s*){_CONSTANT}(?:\s*[-+*/%]\s*{_CONSTANT})*\s*$")
 
@@ -182,6 +182,12 @@ SAME = (
         "return v <= floor ? floor : v",
         "<",
         "the larger of two equal numbers is either",
+    ),
+    (
+        "ops/conv2d/cuda_weight.cu",
+        "if (again && i < size)",
+        "<=",
+        "a thread beyond the last sum has none to compute again: its own is 0",
     ),
     ("kernels/cuda/scatter.cu", "(first > second)", ">=", "no two keys are equal"),
 )
