@@ -197,24 +197,24 @@ def conv2d(x, w, precision="highest", **options):
 
 def rows_of_weight_gradient(device):
     """The gradient of a weight of 3 x 3 taps and few channels, where a share of the pixels has
-    several tiles, and both operands are read through a prologue."""
+    several tiles: of operands that are read through prologues, and of arrays."""
     g = Conv2dGeometry.from_shapes((1, 16, 9, 29), (20, 16, 3, 3), 1, 1, 1, 1)
     gy, y, x = (
         normal(device, 1, 9, 29, c, seed=seed, grad=False)._array
         for seed, c in enumerate((20, 20, 16))
     )
     of_gy, of_x = (normal(device, 5, c, seed=c, grad=False)._array for c in (20, 16))
-    gw = normal(device, 20, 16, 3, 3, grad=False)._array
+    results = [normal(device, 20, 16, 3, 3, grad=False)._array for _ in range(2)]
     before, cuda_weight_rows.BLOCKS = cuda_weight_rows.BLOCKS, 1
     try:
         cuda_weight.plan.cache_clear()
-        kernels("conv2d", x).conv2d_bwd_weight(
-            Operand(gy, GATED, of_gy, y), Operand(x, RECTIFIED, of_x), gw, g
-        )
+        bwd_weight = kernels("conv2d", x).conv2d_bwd_weight
+        bwd_weight(Operand(gy, GATED, of_gy, y), Operand(x, RECTIFIED, of_x), results[0], g)
+        bwd_weight(gy, x, results[1], g)
     finally:
         cuda_weight_rows.BLOCKS = before
         cuda_weight.plan.cache_clear()
-    return values(gw)
+    return values(*results)
 
 
 def infinite_gradient(device):
