@@ -44,9 +44,9 @@ BELOW = {
         0.72,
         "prologues on one or both sides: 4 operations for each number of each array",
     ),
-    r"^conv2d_bwd_weight_rows<Fp32, 32,.*BACKWARD": (
-        0.80,
-        "32 output channels: each number that a prologue makes is multiplied but 32 or 96 times",
+    r"^conv2d_bwd_weight_rows<Fp32, (32|64),.*BACKWARD": (
+        0.75,
+        "prologues on one or both sides: 4 operations for each number of each array",
     ),
 }
 
