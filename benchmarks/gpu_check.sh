@@ -2,7 +2,8 @@
 # All that only a GPU can tell, by one command, in at most seven minutes: the tests on hardware, the
 # table of tiles, convolutions against cuDNN, training steps against PyTorch, the depth study, a
 # profile. In order of worth; each result is written as soon as it is there, so that a run cut short
-# loses only what it had not begun.
+# loses only what it had not begun. All kernels are compiled first, on all cores: one by one, where
+# they are first launched, that would take longer than everything else.
 #
 #   bash benchmarks/gpu_check.sh [FOLDER]     results go there  [gpu-check]
 #   LIMIT=240 bash benchmarks/gpu_check.sh    seconds in all    [420]
@@ -30,15 +31,22 @@ part() {
         return
     fi
     echo "== $name"
-    timeout "$((left < most ? left : most))" "$@" 2>&1 | tee "$out/$name.log" | tail -n 40
+    # SIGINT, not SIGTERM: pytest then writes its XML, and Python its last line
+    timeout -s INT -k 10 "$((left < most ? left : most))" "$@" 2>&1 | tee "$out/$name.log" | tail -n 40
     status=${PIPESTATUS[0]}
     [ "$status" -eq 0 ] || failed=1
     echo "$name,$((SECONDS - start)),$([ "$status" -eq 124 ] && echo "out of time" || echo "$status")" \
         >> "$out/parts.csv"
 }
 
+# Deprecations, which fail the tests elsewhere, are those of the versions that happen to be here. With
+# pytest-xdist the tests share out the cores; pytest-benchmark would complain of that.
+tests=(-m gpu -p minires.pytest_plugin -W default::DeprecationWarning)
+python3 -c "import xdist" 2> /dev/null && tests+=(-n 8 -p no:benchmark)
+
 part machine 30 python3 -m minires info
-part tests 150 python3 -m pytest -m gpu -p minires.pytest_plugin --junitxml "$out/tests.xml"
+part compile 60 python3 benchmarks/gpu_compile.py --results "$out"
+part tests 150 python3 -m pytest "${tests[@]}" --junitxml "$out/tests.xml"
 part tiles 60 python3 benchmarks/gpu_tiles.py --results "$out"
 part convolutions20 60 python3 benchmarks/gpu_kernels.py --only conv20-fp32 conv20-tf32 bn --results "$out"
 part steps 120 python3 benchmarks/vs_pytorch.py --device cuda --results "$out"

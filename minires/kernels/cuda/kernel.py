@@ -119,6 +119,10 @@ class Kernel:
             launch = grid, self.block, self.shared
             raise failed(self.__name__, error, *launch, arguments) from error
 
+    def compiled(self) -> Any:
+        """The kernel, compiled and loaded for the current device, as CuPy has it: a RawKernel."""
+        return self._function(cupy().cuda.runtime.getDevice())
+
     def _function(self, device: int) -> Any:
         """The compiled kernel on the current device, whose index is given."""
         found = self._functions.get(device)
