@@ -19,8 +19,8 @@ from ..autograd import (
     replace,
     switch,
 )
-from ..device import array_module, beside, device_of, zeros_on
-from ..errors import ArgumentError, DTypeError, ShapeError, message
+from ..device import array_module, beside, device_of, move, zeros_on
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import large, sums
 from .checks import binary_operands, check_same, given, numbers, operand, real
@@ -509,22 +509,29 @@ def _number_beside(value: Any, like: Variable) -> Tensor:
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
-    """``x`` where ``condition`` holds, else ``y``; all three broadcast.
+    """``x`` where ``condition`` holds, else ``y``; all three broadcast. A condition that is no
+    tensor is moved to where they are.
 
     Raises:
         DTypeError: ``condition`` is not a bool tensor, or ``x`` and ``y`` differ in dtype.
+        DeviceError: tensors of two devices.
     """
     mask = (condition if isinstance(condition, Variable) else Tensor(condition))._array
     if mask.dtype != np.bool_:
         raise DTypeError(message("where", "a bool condition", str(mask.dtype), fix="Use x > 0."))
     if not isinstance(x, Variable) and not isinstance(y, Variable):
-        x = Tensor(x)
+        x = Tensor(move(Tensor(x)._array, device_of(mask)))
     like = x if isinstance(x, Variable) else y
     x, y = operand("where", x, like), operand("where", y, like)
     x, y = (  # a number takes the dtype of the tensor beside it
         v if isinstance(v, Variable) else _number_beside(v, like) for v in (x, y)
     )
     check_same("where", x, y)
+    if device_of(mask) != x.device:
+        if isinstance(condition, Variable):
+            expected, got = f"a condition on {x.device}", str(device_of(mask))
+            raise DeviceError(message("where", expected, got, fix=f"Use .to('{x.device}')."))
+        mask = move(mask, x.device)
     try:
         np.broadcast_shapes(x.shape, y.shape, mask.shape)
     except ValueError:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from harness import against_torch, arrays, check_gradients, raises
+from harness import against_torch, arrays, check_gradients, host, ones, raises, tensor, there, zeros
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError
@@ -20,20 +20,20 @@ POINTS = np.concatenate(
 
 
 @pytest.mark.parametrize(("dtype", "ulps"), [(np.float64, 2), (np.float32, 4)])
-def test_erf_to_the_last_digits(dtype, ulps):
+def test_erf_to_the_last_digits(dtype, ulps, device):
     x = POINTS[:10] if dtype == np.float32 else POINTS
     x = np.concatenate([x, POINTS[13:]]).astype(dtype)
-    y = mr.erf(mr.from_numpy(x)).numpy()
+    y = host(mr.erf(there(x)))
     expected = np.array([math.erf(v) for v in x])
     assert y.dtype == dtype
     spacing = np.spacing(np.abs(expected).astype(dtype)).astype(np.float64)
     assert (np.abs(y - expected) <= ulps * np.maximum(spacing, np.finfo(dtype).tiny)).all()
 
 
-def test_erf_of_nan_and_of_a_scalar():
-    assert np.isnan(mr.erf(mr.tensor(float("nan"))).item())
-    assert mr.erf(mr.tensor(0.5)).item() == pytest.approx(math.erf(0.5), rel=1e-6)
-    assert mr.erf(mr.zeros(0, 3)).shape == (0, 3)
+def test_erf_of_nan_and_of_a_scalar(device):
+    assert np.isnan(mr.erf(tensor(float("nan"))).item())
+    assert mr.erf(tensor(0.5)).item() == pytest.approx(math.erf(0.5), rel=1e-6)
+    assert mr.erf(zeros(0, 3)).shape == (0, 3)
 
 
 FORMULAS = {
@@ -50,25 +50,25 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_values_and_gradients(name):
+def test_values_and_gradients(name, device):
     function, formula = FORMULAS[name]
     (x,) = arrays((3, 5))
-    y = function(mr.from_numpy(x)).numpy()
+    y = host(function(there(x)))
     np.testing.assert_allclose(y, np.vectorize(formula)(x), rtol=1e-13, atol=1e-15)
     check_gradients(function, [x])
-    single = function(mr.from_numpy(x.astype(np.float32))).numpy()
+    single = host(function(there(x.astype(np.float32))))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, y, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FORMULAS)
-def test_large_arguments_do_not_overflow(name):
-    x = mr.tensor([-1e4, -88.0, 0.0, 88.0, 1e4], dtype="float32", requires_grad=True)
+def test_large_arguments_do_not_overflow(name, device):
+    x = tensor([-1e4, -88.0, 0.0, 88.0, 1e4], dtype="float32", requires_grad=True)
     y = FORMULAS[name][0](x)
     y.sum().backward()
-    assert np.isfinite(y.detach().numpy()).all()
-    assert np.isfinite(x.grad.numpy()).all()
+    assert np.isfinite(host(y.detach())).all()
+    assert np.isfinite(host(x.grad)).all()
 
 
 PI = np.longdouble("3.14159265358979323846264338327950288")
@@ -151,13 +151,13 @@ SLOPES = {
 @pytest.mark.parametrize("order", ["row-major", "transposed", "reversed"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SLOPES)
-def test_all_digits_over_the_whole_range(name, dtype, order):
+def test_all_digits_over_the_whole_range(name, dtype, order, device):
     """Values and slopes by relative error; where a slope crosses 0, relative to its terms."""
     function, value, terms, allowed = SLOPES[name]
     x = whole_range(dtype)
     x = x[: len(x) // 2 * 2].reshape(2, -1)
     x = {"row-major": x, "transposed": x.T.copy().T, "reversed": x[:, ::-1].copy()[:, ::-1]}[order]
-    leaf = mr.from_numpy(x).requires_grad_()
+    leaf = there(x).requires_grad_()
     y = function(leaf)
     (g,) = mr.grad(y.sum(), leaf)
     exact, limits = x.astype(np.longdouble), np.finfo(dtype)
@@ -165,8 +165,8 @@ def test_all_digits_over_the_whole_range(name, dtype, order):
     if name == "exp":
         parts = [np.exp(exact)]
     for found, expected, size in (
-        (y.detach().numpy(), value(exact), abs(value(exact))),
-        (g.numpy(), sum(parts), sum(abs(part) for part in parts)),
+        (host(y.detach()), value(exact), abs(value(exact))),
+        (host(g), sum(parts), sum(abs(part) for part in parts)),
     ):
         assert found.dtype == dtype
         fits = abs(expected) <= limits.max
@@ -176,19 +176,19 @@ def test_all_digits_over_the_whole_range(name, dtype, order):
         assert error.max() <= (np.broadcast_to(allowed(exact.ravel()), x.size).max()) * limits.eps
 
 
-def test_sigmoid_and_its_logarithm_of_large_negative_logits():
+def test_sigmoid_and_its_logarithm_of_large_negative_logits(device):
     for x, dtype in ((-20.0, "float32"), (-100.0, "float32"), (-740.0, "float64")):
-        y = mr.sigmoid(mr.tensor(x, dtype=dtype))
+        y = mr.sigmoid(tensor(x, dtype=dtype))
         assert -y.log().item() == pytest.approx(-x, rel=1e-3)  # -100 has few digits in float32
-    assert mr.sigmoid(mr.tensor(-20.0)).item() == pytest.approx(2.0611536e-09, rel=1e-6)
-    assert mr.gelu(mr.tensor(-10.0)).item() == pytest.approx(-7.6198530e-23, rel=1e-6)
-    assert mr.gelu(mr.tensor(-10.0, dtype="float64")).item() == pytest.approx(
+    assert mr.sigmoid(tensor(-20.0)).item() == pytest.approx(2.0611536e-09, rel=1e-6)
+    assert mr.gelu(tensor(-10.0)).item() == pytest.approx(-7.6198530e-23, rel=1e-6)
+    assert mr.gelu(tensor(-10.0, dtype="float64")).item() == pytest.approx(
         -10 * math.erfc(10 / math.sqrt(2)) / 2, rel=1e-14
     )
 
 
-def test_infinities_and_nan_stay_where_they_are():
-    x = mr.tensor([-np.inf, np.inf, np.nan, 0.0], requires_grad=True)
+def test_infinities_and_nan_stay_where_they_are(device):
+    x = tensor([-np.inf, np.inf, np.nan, 0.0], requires_grad=True)
     for function, ends, slopes in (
         (mr.sigmoid, [0, 1], [0, 0]),
         (mr.tanh, [-1, 1], [0, 0]),
@@ -204,31 +204,31 @@ def test_infinities_and_nan_stay_where_they_are():
         )
 
 
-def test_derivatives_of_slopes():
+def test_derivatives_of_slopes(device):
     (x,) = arrays((7,))
     for slope in (SigmoidSlope, NormalDensity, NormalProbability):
         check_gradients(slope.apply, [3 * x])
 
 
-def test_softplus_keeps_small_values():
-    assert mr.softplus(mr.tensor(np.array([-50.0]))).item() == pytest.approx(math.exp(-50))
+def test_softplus_keeps_small_values(device):
+    assert mr.softplus(tensor(np.array([-50.0]))).item() == pytest.approx(math.exp(-50))
 
 
-def test_slopes_at_zero():
-    x = mr.zeros(1, requires_grad=True)
+def test_slopes_at_zero(device):
+    x = zeros(1, requires_grad=True)
     for function, slope in ((lambda x: mr.leaky_relu(x, 0.3), 0.3), (mr.softplus, 0.5)):
         assert mr.grad(function(x).sum(), [x])[0].item() == pytest.approx(slope)
 
 
-def test_errors():
-    whole = mr.tensor([1, 2])
+def test_errors(device):
+    whole = tensor([1, 2])
     for function in (mr.erf, mr.gelu, mr.silu, mr.softplus, mr.leaky_relu):
         with raises(DTypeError, "expected a floating-point tensor, got int64", "x.float()"):
             function(whole)
     with raises(ArgumentError, "unknown approximate 'tan': did you mean tanh"):
-        mr.gelu(mr.ones(1), "tan")
+        mr.gelu(ones(1), "tan")
     with raises(ArgumentError, "leaky_relu: expected negative_slope a number, got '0.1'"):
-        mr.leaky_relu(mr.ones(1), "0.1")
+        mr.leaky_relu(ones(1), "0.1")
 
 
 @pytest.mark.slow

@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from harness import LAYOUTS, against_torch, arrays, check_gradients, raises
+from harness import (
+    LAYOUTS,
+    against_torch,
+    arrays,
+    check_gradients,
+    host,
+    ones,
+    raises,
+    tensor,
+    there,
+)
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError, ShapeError
@@ -22,34 +32,34 @@ def group_norm(x, groups, w, b, eps=1e-5):
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_group_norm(groups, layout):
+def test_group_norm(groups, layout, device):
     x, w, b = arrays((3, 6, 4, 5), (6,), (6,))
     x = LAYOUTS[layout](x)
     before = x.copy()
-    y = mr.group_norm(*(mr.from_numpy(a) for a in (x,)), groups, mr.tensor(w), mr.tensor(b))
-    np.testing.assert_allclose(y.numpy(), group_norm(x, groups, w, b), rtol=1e-12, atol=1e-12)
+    y = mr.group_norm(*(there(a) for a in (x,)), groups, tensor(w), tensor(b))
+    np.testing.assert_allclose(host(y), group_norm(x, groups, w, b), rtol=1e-12, atol=1e-12)
     assert np.array_equal(x, before)
 
 
 def test_group_norm_keeps_channels_last_memory():
     x = mr.from_nhwc(arrays((2, 5, 4, 6))[0])
-    y = mr.group_norm(x, 3, mr.ones(6, dtype="float64"))
-    assert y.numpy().transpose(0, 2, 3, 1).flags.c_contiguous
+    y = mr.group_norm(x, 3, ones(6, dtype="float64"))
+    assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 4, 3), (1, 4, 1, 1), (0, 4, 2, 2)])
-def test_group_norm_of_other_dimensions(shape):
+def test_group_norm_of_other_dimensions(shape, device):
     x, w, b = arrays(shape, (4,), (4,))
-    y = mr.group_norm(mr.tensor(x), 2, mr.tensor(w), mr.tensor(b), eps=0.1).numpy()
+    y = host(mr.group_norm(tensor(x), 2, tensor(w), tensor(b), eps=0.1))
     np.testing.assert_allclose(y, group_norm(x, 2, w, b, 0.1), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_layer_norm(dims):
+def test_layer_norm(dims, device):
     x = arrays((3, 4, 2, 5))[0]
     shape = x.shape[-dims:]
     w, b = arrays(shape, shape, seed=1)
-    y = mr.layer_norm(mr.tensor(x), shape, mr.tensor(w), mr.tensor(b)).numpy()
+    y = host(mr.layer_norm(tensor(x), shape, tensor(w), tensor(b)))
     expected = np.empty_like(x)
     for index in np.ndindex(x.shape[:-dims]):
         part = x[index]
@@ -57,7 +67,7 @@ def test_layer_norm(dims):
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_gradients():
+def test_gradients(device):
     x, w, b = arrays((2, 4, 2, 3), (4,), (4,))
     check_gradients(lambda x, w, b: mr.group_norm(x, 2, w, b), [x, w, b])
     x, w, b = arrays((3, 4), (4,), (4,))
@@ -87,7 +97,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_errors(name):
+def test_errors(name, device):
     call, kind, *words = BAD[name]
     with raises(kind, *words):
         call()

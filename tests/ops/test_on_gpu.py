@@ -10,6 +10,7 @@ from harness import host
 import minires as mr
 from minires import nn
 from minires.device import Device
+from minires.errors import DeviceError
 from minires.nn import functional as F
 
 
@@ -100,3 +101,13 @@ def test_sums_and_products_keep_the_order_of_memory(on_gpu):
     for y in (x + x, x - x, x * x, x * 2, x + 1.5):
         assert y.data.strides == x.data.strides
     np.testing.assert_array_equal(host(x * x + x), host(x) * host(x) + host(x))
+
+
+def test_conditions_of_the_cpu(on_gpu):
+    x = mr.tensor([1.0, 2.0], device=on_gpu)
+    assert mr.where(np.array([True, False]), x, -x).tolist() == [1, -2]
+    assert mr.where([[True], [False]], x, 0.0).tolist() == [[1, 2], [0, 0]]
+    assert mr.where(x > 1, 1.0, 0.0).tolist() == [0, 1]
+    words = r"where: expected a condition on cuda:0, got cpu\. Use \.to\('cuda:0'\)\."
+    with pytest.raises(DeviceError, match=words):
+        mr.where(mr.tensor([True, False]), x, -x)

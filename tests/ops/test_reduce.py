@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from harness import host, ones, place, tensor, there, zeros
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError, ShapeError
@@ -36,13 +37,13 @@ def distinct(shape, seed=0):
 
 
 def leaf(array):
-    return mr.from_numpy(np.asarray(array, np.float64)).requires_grad_()
+    return there(np.asarray(array, np.float64)).requires_grad_()
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize(("shape", "dim"), DIMS)
 @pytest.mark.parametrize("name", REFERENCES)
-def test_values_and_derivatives(name, shape, dim, keepdim):
+def test_values_and_derivatives(name, shape, dim, keepdim, device):
     def f(x):
         return getattr(mr, name)(x, dim, keepdim=keepdim)
 
@@ -52,40 +53,40 @@ def test_values_and_derivatives(name, shape, dim, keepdim):
     y = f(leaf(array))
     expected = REFERENCES[name](array, axis=axis, keepdims=keepdim)
     assert y.shape == np.shape(expected)
-    np.testing.assert_allclose(y.detach().data, expected, rtol=1e-13)
+    np.testing.assert_allclose(host(y.detach()), expected, rtol=1e-13)
     check(f, leaf(array)).assert_ok()
     check2(f, leaf(array)).assert_ok()
     np.testing.assert_array_equal(array, before)
-    same = getattr(mr, name)(mr.from_numpy(array), axis=axis, keepdims=keepdim)
-    np.testing.assert_array_equal(same.data, y.detach().data)
+    same = getattr(mr, name)(there(array), axis=axis, keepdims=keepdim)
+    np.testing.assert_array_equal(host(same), host(y.detach()))
 
 
 @pytest.mark.parametrize("name", [*REFERENCES, "max", "min", "softmax", "log_softmax"])
-def test_layouts_and_float32(name):
+def test_layouts_and_float32(name, device):
     base = distinct((4, 6))
     for array in (base.T, base[::2, ::-1], base[:, 1:5], np.broadcast_to(base[:1], (3, 6))):
-        x = mr.from_numpy(array.astype("float32", copy=False)).requires_grad_()
+        x = there(array.astype("float32", copy=False)).requires_grad_()
         y = getattr(x, name)(1)
         y = y.values if isinstance(y, tuple) else y
         assert y.dtype == np.float32
         if name in REFERENCES:
             expected = REFERENCES[name](array, axis=1, keepdims=False)
-            np.testing.assert_allclose(y.detach().data, expected, rtol=2e-6, atol=2e-6)
+            np.testing.assert_allclose(host(y.detach()), expected, rtol=2e-6, atol=2e-6)
         (g,) = mr.grad(y.sum(), x)
         assert (g.dtype, g.shape) == (np.float32, array.shape)
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize("name", ["max", "min"])
-def test_extreme_values_with_their_indices(name, keepdim):
+def test_extreme_values_with_their_indices(name, keepdim, device):
     array = distinct((3, 4, 2))
     for dim in range(-3, 3):
-        values, indices = getattr(mr, name)(mr.from_numpy(array), dim, keepdim)
+        values, indices = getattr(mr, name)(there(array), dim, keepdim)
         np.testing.assert_array_equal(
-            values.data, getattr(np, name)(array, axis=dim, keepdims=keepdim)
+            host(values), getattr(np, name)(array, axis=dim, keepdims=keepdim)
         )
         np.testing.assert_array_equal(
-            indices.data, getattr(np, "arg" + name)(array, axis=dim, keepdims=keepdim)
+            host(indices), getattr(np, "arg" + name)(array, axis=dim, keepdims=keepdim)
         )
         assert indices.dtype == np.int64
 
@@ -94,27 +95,27 @@ def test_extreme_values_with_their_indices(name, keepdim):
 
         check(f, leaf(array)).assert_ok()
         check2(f, leaf(array)).assert_ok()
-    result = mr.from_numpy(array).max(0)
+    result = there(array).max(0)
     assert result.values is result[0]
     assert result.indices is result[1]
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
-def test_arg(name, keepdim):
+def test_arg(name, keepdim, device):
     array = distinct((3, 4))
     x = leaf(array)
     for dim in (None, 0, 1, -1):
         y = getattr(x, name)(dim, keepdim=keepdim)
-        np.testing.assert_array_equal(y.data, getattr(np, name)(array, axis=dim, keepdims=keepdim))
+        np.testing.assert_array_equal(host(y), getattr(np, name)(array, axis=dim, keepdims=keepdim))
         assert y.dtype == np.int64
         assert not y.requires_grad
 
 
-def test_ties():
+def test_ties(device):
     x = leaf([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
     (g,) = mr.grad(x.amax(1).sum(), x)
-    np.testing.assert_allclose(g.data, [[0, 0.5, 0.5], [1 / 3] * 3])
+    np.testing.assert_allclose(host(g), [[0, 0.5, 0.5], [1 / 3] * 3])
     (g,) = mr.grad(x.max(1).values.sum(), x)
     assert g.tolist() == [[0, 1, 0], [1, 0, 0]]
     assert x.max(1).indices.tolist() == [1, 0]
@@ -123,7 +124,7 @@ def test_ties():
     assert x.argmax().item() == 1
 
 
-def test_nan_is_the_extreme():
+def test_nan_is_the_extreme(device):
     x = leaf([[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]])
     assert np.isnan(x.amax(1).tolist()).tolist() == [True, False]
     assert np.isnan(x.min(1).values.tolist()).tolist() == [True, False]
@@ -135,10 +136,10 @@ def test_nan_is_the_extreme():
 
 
 @pytest.mark.parametrize("upstream", [np.inf, -np.inf, np.nan])
-def test_infinite_and_nan_gradients_go_to_the_chosen_alone(upstream):
+def test_infinite_and_nan_gradients_go_to_the_chosen_alone(upstream, device):
     rows = [[1.0, 3.0, 2.0], [-np.inf, np.inf, 0.0], [4.0, np.nan, 5.0]]
     x = leaf(rows)
-    up = mr.full(3, upstream, dtype="float64")
+    up = mr.full(3, upstream, dtype="float64").to(place())
     for y, chosen in (
         (x.amax(1), [1, 1, 1]),
         (x.amin(1), [0, 0, 1]),
@@ -149,10 +150,10 @@ def test_infinite_and_nan_gradients_go_to_the_chosen_alone(upstream):
         (g,) = mr.grad(y, x, up)
         expected = np.zeros((3, 3))
         expected[np.arange(3), chosen] = upstream
-        np.testing.assert_array_equal(g.numpy(), expected)
+        np.testing.assert_array_equal(host(g), expected)
 
 
-def test_extremes_of_nan_and_infinities_as_in_pytorch():
+def test_extremes_of_nan_and_infinities_as_in_pytorch(device):
     torch = pytest.importorskip("torch")
     nan, inf = np.nan, np.inf
     rows = ([1, nan, 3, nan], [inf, inf, 1], [-inf, -inf], [nan, inf], [-inf, nan], [2, 2, 1, 2])
@@ -164,26 +165,26 @@ def test_extremes_of_nan_and_infinities_as_in_pytorch():
             assert one.indices.item() == other.indices.item()
             assert getattr(x, "arg" + name)().item() == getattr(theirs, "arg" + name)().item()
             np.testing.assert_array_equal(one.values.item(), other.values.item())
-            mine = mr.grad(one.values, x)[0].numpy()
+            mine = host(mr.grad(one.values, x)[0])
             np.testing.assert_array_equal(mine, torch.autograd.grad(other.values, theirs)[0])
-            mine = mr.grad(getattr(x, name)(), x)[0].numpy()  # those that are equal, or NaN, share
+            mine = host(mr.grad(getattr(x, name)(), x)[0])  # those that are equal, or NaN, share
             expected = torch.autograd.grad(getattr(theirs, name)(), theirs)[0]
             np.testing.assert_array_equal(mine, expected)
 
 
-def test_integers_and_bools():
-    x = mr.tensor(np.uint8([200, 100]))
+def test_integers_and_bools(device):
+    x = tensor(np.uint8([200, 100]))
     assert x.sum().item() == 300
     assert x.sum().dtype == np.int64
-    assert mr.tensor([True, True]).sum().item() == 2
-    assert mr.tensor([3, 1]).max().item() == 3
-    assert mr.tensor([[3, 1]]).min(1).indices.tolist() == [1]
-    assert mr.tensor([False, True]).any().item() is True
-    assert mr.tensor([[0.0, 1.0], [2.0, 3.0]]).all(1).tolist() == [False, True]
-    assert mr.tensor([[0, 1]]).any(axis=1, keepdims=True).tolist() == [[True]]
+    assert tensor([True, True]).sum().item() == 2
+    assert tensor([3, 1]).max().item() == 3
+    assert tensor([[3, 1]]).min(1).indices.tolist() == [1]
+    assert tensor([False, True]).any().item() is True
+    assert tensor([[0.0, 1.0], [2.0, 3.0]]).all(1).tolist() == [False, True]
+    assert tensor([[0, 1]]).any(axis=1, keepdims=True).tolist() == [[True]]
 
 
-def test_no_dims_at_all():
+def test_no_dims_at_all(device):
     x = leaf(2.0)
     for f in (mr.sum, mr.mean, mr.amax, mr.logsumexp):
         y = f(x)
@@ -194,7 +195,7 @@ def test_no_dims_at_all():
     assert y.tolist() == [1, 2]
 
 
-def test_a_scalar_has_dimension_zero():
+def test_a_scalar_has_dimension_zero(device):
     x = leaf(3.0)
     for dim in (0, -1, (0,)):
         for f in (mr.sum, mr.mean, mr.amax, mr.amin, mr.logsumexp):
@@ -215,8 +216,8 @@ def test_a_scalar_has_dimension_zero():
         assert x.transpose(0, dim).shape == x.squeeze(dim).shape == ()
 
 
-def test_what_is_empty():
-    x = mr.zeros(0, 3, requires_grad=True)
+def test_what_is_empty(device):
+    x = zeros(0, 3, requires_grad=True)
     assert x.sum().item() == 0
     assert x.sum(0).tolist() == [0, 0, 0]
     assert x.sum(1).shape == (0,)
@@ -228,43 +229,43 @@ def test_what_is_empty():
     assert g.shape == (0, 3)
 
 
-def test_variance_does_not_cancel():
-    x = mr.tensor(np.float32([1e4, 1e4 + 1, 1e4 + 2]))
+def test_variance_does_not_cancel(device):
+    x = tensor(np.float32([1e4, 1e4 + 1, 1e4 + 2]))
     assert x.var().item() == 1
     assert x.var(correction=0).item() == pytest.approx(2 / 3, rel=1e-6)
-    assert mr.tensor([5.0]).var(correction=0).item() == 0
+    assert tensor([5.0]).var(correction=0).item() == 0
 
 
 @pytest.mark.parametrize(
     ("act", "error", "words"),
     [
-        (lambda: mr.ones(2, 3).sum(2), ShapeError, r"sum: expected dim in -2\.\.1, got 2 .*\(2, 3"),
-        (lambda: mr.ones(2, 3).sum((0, -2)), ShapeError, "each dim once"),
-        (lambda: mr.ones(2).sum(0.5), ArgumentError, "an integer or a tuple of them, got 0.5"),
-        (lambda: mr.ones(2).sum((0.5,)), ArgumentError, "an integer or a tuple"),
-        (lambda: mr.tensor(1.0).sum(1), ShapeError, r"sum: expected dim in -1\.\.0, got 1"),
-        (lambda: mr.tensor(1.0).split(1), ShapeError, "split: expected at least one dimension"),
-        (lambda: mr.cat([mr.tensor(1.0)]), ShapeError, "expected at least one dimension"),
-        (lambda: mr.tensor(1.0).topk(0), ArgumentError, "topk: expected k = 1 of a scalar, got 0"),
-        (lambda: mr.ones(2).sum(0, axis=0), TypeError, "multiple values"),
-        (lambda: mr.ones(2).sum(dim=0, axis=0), ArgumentError, "dim or axis, got both"),
-        (lambda: mr.tensor([1]).mean(), DTypeError, r"mean: .*int64.*x\.float\(\)"),
-        (lambda: mr.tensor([1, 2]).var(), DTypeError, "var: expected a floating-point"),
-        (lambda: mr.ones(0).mean(), ShapeError, r"mean: .*at least one entry.*\(0,\)"),
-        (lambda: mr.ones(1).var(), ShapeError, r"more than 1 entries, got 1.*correction=0"),
-        (lambda: mr.ones(1).std(), ShapeError, "more than 1 entries"),
-        (lambda: mr.ones(0).amax(), ShapeError, "amax: expected at least one entry"),
-        (lambda: mr.ones(0, 2).max(0), ShapeError, "at least one entry"),
-        (lambda: mr.ones(0).argmin(), ShapeError, "at least one entry"),
-        (lambda: mr.ones(0, 2).logsumexp(0), ShapeError, "at least one entry"),
-        (lambda: mr.ones(2, 2).max((0, 1)), ArgumentError, r"max: expected one dim.*\(0, 1\)"),
-        (lambda: mr.ones(2, 2).argmax((0, 1)), ArgumentError, "argmax: expected one dim"),
-        (lambda: mr.ones(2).argmax(1), ShapeError, "argmax: expected dim in"),
-        (lambda: mr.softmax(mr.tensor([1])), DTypeError, "floating-point"),
-        (lambda: mr.logsumexp(mr.tensor([1])), DTypeError, "logsumexp: expected a floating"),
+        (lambda: ones(2, 3).sum(2), ShapeError, r"sum: expected dim in -2\.\.1, got 2 .*\(2, 3"),
+        (lambda: ones(2, 3).sum((0, -2)), ShapeError, "each dim once"),
+        (lambda: ones(2).sum(0.5), ArgumentError, "an integer or a tuple of them, got 0.5"),
+        (lambda: ones(2).sum((0.5,)), ArgumentError, "an integer or a tuple"),
+        (lambda: tensor(1.0).sum(1), ShapeError, r"sum: expected dim in -1\.\.0, got 1"),
+        (lambda: tensor(1.0).split(1), ShapeError, "split: expected at least one dimension"),
+        (lambda: mr.cat([tensor(1.0)]), ShapeError, "expected at least one dimension"),
+        (lambda: tensor(1.0).topk(0), ArgumentError, "topk: expected k = 1 of a scalar, got 0"),
+        (lambda: ones(2).sum(0, axis=0), TypeError, "multiple values"),
+        (lambda: ones(2).sum(dim=0, axis=0), ArgumentError, "dim or axis, got both"),
+        (lambda: tensor([1]).mean(), DTypeError, r"mean: .*int64.*x\.float\(\)"),
+        (lambda: tensor([1, 2]).var(), DTypeError, "var: expected a floating-point"),
+        (lambda: ones(0).mean(), ShapeError, r"mean: .*at least one entry.*\(0,\)"),
+        (lambda: ones(1).var(), ShapeError, r"more than 1 entries, got 1.*correction=0"),
+        (lambda: ones(1).std(), ShapeError, "more than 1 entries"),
+        (lambda: ones(0).amax(), ShapeError, "amax: expected at least one entry"),
+        (lambda: ones(0, 2).max(0), ShapeError, "at least one entry"),
+        (lambda: ones(0).argmin(), ShapeError, "at least one entry"),
+        (lambda: ones(0, 2).logsumexp(0), ShapeError, "at least one entry"),
+        (lambda: ones(2, 2).max((0, 1)), ArgumentError, r"max: expected one dim.*\(0, 1\)"),
+        (lambda: ones(2, 2).argmax((0, 1)), ArgumentError, "argmax: expected one dim"),
+        (lambda: ones(2).argmax(1), ShapeError, "argmax: expected dim in"),
+        (lambda: mr.softmax(tensor([1])), DTypeError, "floating-point"),
+        (lambda: mr.logsumexp(tensor([1])), DTypeError, "logsumexp: expected a floating"),
     ],
 )
-def test_errors(act, error, words):
+def test_errors(act, error, words, device):
     with pytest.raises(error, match=words):
         act()
 
