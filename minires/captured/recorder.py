@@ -89,16 +89,22 @@ class Graph:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """``function(*args)``, and a node that calls it again and puts the results into the same
         arrays."""
-        with self._unrecorded():
+        made = None if self.backend.allocations is None else self.backend.allocations()
+        with self._unrecorded(), contextlib.nullcontext() if made is None else made.first():
             results = as_arrays(call(function, *args))
         given = {id(memory(array)) for array in _arrays(args)}
         places = [None if id(memory(array)) in given else array for array in _arrays(results)]
         for array in _arrays(args):
             self.hold(array)
-        if any(place is not None for place in places):
-            self.nodes.append(Call(_compute, function, args, places))
-        else:
+        if all(place is None for place in places):
             self.nodes.append(Call(function, *args))
+            return results
+        results_there = [place for place in places if place is not None]
+        if made is None or any(isinstance(place, np.ndarray) for place in results_there):
+            made = None  # work on the CPU, also of a step on a GPU
+        else:
+            made.keep(results_there)
+        self.nodes.append(Call(_compute, function, args, places, made))
         return results
 
     @contextlib.contextmanager
@@ -323,10 +329,17 @@ class Recorder(Around):
         )
 
 
-def _compute(function: Callable[..., Any], args: tuple[Any, ...], places: list[Any]) -> None:
-    """Copy the results of ``function(*args)`` into their places. A result that is a view of an
-    argument is up to date by itself: its place is None."""
-    results = function(*args)
+def _compute(
+    function: Callable[..., Any], args: tuple[Any, ...], places: list[Any], made: Any
+) -> None:
+    """Bring the results of ``function(*args)`` into their places. A result that is a view of an
+    argument is up to date by itself: its place is None. With ``made``, what a GPU's backend noted
+    of the first call's memory, most results are made in their places; the rest is copied."""
+    if made is None:
+        results = function(*args)
+    else:
+        with made.again():
+            results = function(*args)
     for place, new in zip(places, _arrays(results) if isinstance(results, tuple) else (results,)):
         if place is None:
             continue
@@ -335,7 +348,8 @@ def _compute(function: Callable[..., Any], args: tuple[Any, ...], places: list[A
                 f"capture: expected shapes that do not depend on values, got {new.shape} where "
                 f"{place.shape} was recorded. Compute this outside of the captured function."
             )
-        place[...] = new
+        if made is None or not made.in_place(new, place):
+            place[...] = new
 
 
 def as_arrays(results: Any) -> Any:

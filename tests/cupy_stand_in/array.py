@@ -80,8 +80,9 @@ class ndarray:
             self._values[...] = False  # other bytes are no truth values
 
     @classmethod
-    def _of(cls, values, like=None):
-        """A new array with these values, or a view of the array whose memory they lie in."""
+    def _of(cls, values, like=None, written=True):
+        """A new array with these values, or a view of the array whose memory they lie in. What is
+        not ``written`` has the values that its memory had before."""
         self = object.__new__(cls)
         if like is not None and np.may_share_memory(values, like._values):
             self._memory, self._values = like._memory, values
@@ -89,7 +90,8 @@ class ndarray:
             return self
         order = "F" if values.flags.fnc else "C"
         self.__init__(values.shape, values.dtype, order=order)
-        self._values[...] = values
+        if written:
+            self._values[...] = values
         return self
 
     # **** what it is ****
@@ -323,11 +325,11 @@ def values_of(value, get):
     return value
 
 
-def wrap(value, owners):
+def wrap(value, owners, written=True):
     """What NumPy returned for the arrays ``owners``; its arrays and numbers as arrays of the
-    device."""
+    device, with their values if they are ``written``."""
     if isinstance(value, tuple | list) and any(isinstance(v, np.ndarray) for v in value):
-        return type(value)(wrap(part, owners) for part in value)
+        return type(value)(wrap(part, owners, written) for part in value)
     if not isinstance(value, np.ndarray | np.generic):
         return value
     for owner in owners:
@@ -337,7 +339,7 @@ def wrap(value, owners):
         for owner in owners:
             if value.size and np.may_share_memory(value, owner._values):
                 return ndarray._of(value, owner)
-    return ndarray._of(np.asarray(value))
+    return ndarray._of(np.asarray(value), written=written)
 
 
 def compute(function, *args, **options):
@@ -366,17 +368,15 @@ def compute(function, *args, **options):
     if recording is None:
         return wrap(run(), found)
     # The work is done later: done now, it tells what the result will look like, and is undone. The
-    # stream gets addresses alone, as on a GPU: it holds no array.
+    # result has whatever its memory had before: NaN, and -1, where that is fresh. The stream gets
+    # addresses alone, as on a GPU: it holds no array.
     writable = [array._values for array in found if array._values.flags.writeable]
     before = [(place, place.copy()) for place in writable]
-    result = wrap(run(), found)
+    result = wrap(run(), found, written=False)
     for place, value in before:
         place[...] = value
     known = {array._memory for array in found}
     places = [None if a._memory in known else a._values for a in _results(result)]
-    for place in places:
-        if place is not None:
-            place.fill({"f": np.nan, "c": np.nan, "b": False}.get(place.dtype.kind, 77))
 
     def again():
         written = run()

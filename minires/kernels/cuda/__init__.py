@@ -15,6 +15,7 @@ from ..epilogue import EPILOGUES
 from ..operand import POOLED, PROLOGUES, Operand
 from .graph import CudaGraph as as_one
 from .graph import Launches as segment
+from .pool import Allocations as allocations
 from .pool import MemoryPool as memory_pool
 from .pool import allocate, out_of_memory, release, taking_from, workspace
 

@@ -13,15 +13,16 @@ its kernels. Hence a captured graph has a :class:`MemoryPool` of its own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...device import cupy
+from ...device import cupy, memory
 from ...errors import OutOfMemory, message
 
 GIB = 2**30
@@ -75,14 +76,74 @@ _here = _Here()
 @contextlib.contextmanager
 def taking_from(pool: MemoryPool | None) -> Iterator[None]:
     """Let what this thread allocates inside be a pool's; None stands for everybody's memory."""
-    cuda, before = cupy().cuda, _here.everybody
+    using = cupy().cuda.using_allocator
+    with _inside(), using(_here.everybody if pool is None else pool.malloc):
+        yield
+
+
+@contextlib.contextmanager
+def _inside() -> Iterator[None]:
+    """Inside, the allocator may be another than everybody's."""
+    before = _here.everybody
     if before is None:
-        _here.everybody = cuda.get_allocator()
+        _here.everybody = cupy().cuda.get_allocator()
     try:
-        with cuda.using_allocator(_here.everybody if pool is None else pool.malloc):
-            yield
+        yield
     finally:
         _here.everybody = before
+
+
+class Allocations:
+    """What a call allocates, by number, so that its results find their place again.
+
+    CuPy's functions allocate what they return. A call in a graph must leave its results where the
+    graph's other nodes read them, and to copy them there costs a kernel more. But a function that
+    is called again allocates the same again, in the same order: so it is given the memory of its
+    first results where it asked for that.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}  # by address, of the last that got it
+        self._kept: dict[int, Any] = {}  # root arrays of results, by number
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """Count what is allocated inside, by the call that is to be repeated."""
+        numbers, allocator = itertools.count(), cupy().cuda.get_allocator()
+
+        def malloc(nbytes: int) -> Any:
+            found = allocator(nbytes)
+            self._numbers[found.ptr] = next(numbers)
+            return found
+
+        with _inside(), cupy().cuda.using_allocator(malloc):
+            yield
+
+    def keep(self, results: Sequence[Any]) -> None:
+        """Say which arrays are the results of the first call."""
+        for root in map(memory, results):
+            number = self._numbers.get(root.data.ptr)
+            if number is not None:
+                self._kept[number] = root
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside, the same call gets the same memory for its results. (Should it allocate otherwise
+        than the first one, its results lie elsewhere.)"""
+        numbers, allocator = itertools.count(), cupy().cuda.get_allocator()
+
+        def malloc(nbytes: int) -> Any:
+            kept = self._kept.get(next(numbers))
+            return kept.data if kept is not None and kept.nbytes == nbytes else allocator(nbytes)
+
+        with _inside(), cupy().cuda.using_allocator(malloc):
+            yield
+
+    @staticmethod
+    def in_place(result: Any, place: Any) -> bool:
+        """Whether a result of a later call lies where that of the first one lies."""
+        same: bool = result.data.ptr == place.data.ptr and result.strides == place.strides
+        return same and result.dtype == place.dtype
 
 
 def allocate(shape: tuple[int, ...], dtype: Any) -> Any:

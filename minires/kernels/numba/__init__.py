@@ -9,6 +9,7 @@ Every backend offers the same::
     memory_pool()           memory that one captured graph keeps for itself
     segment(name)           collects launches, to run them again: calling it does, and
                             .one_by_one() tells of each what it works on, and runs it alone
+    allocations()           leads the results of a call to the memory of an earlier one's; or None
     as_one(nodes, pool)     one node of many, which launches them together; or None
     write(operand, out)     fills an array with what an operand stands for
     synchronize()           wait until all that was launched is done
@@ -28,7 +29,7 @@ from .allocator import MemoryPool as memory_pool
 from .allocator import allocate, release, taking_from, workspace
 
 fuses = PROLOGUES | EPILOGUES
-as_one = None
+allocations = as_one = None
 
 
 def segment(name: str) -> Any:
