@@ -40,7 +40,9 @@ part() {
 }
 
 # Deprecations, which fail the tests elsewhere, are those of the versions that happen to be here. With
-# pytest-xdist the tests share out the cores; pytest-benchmark would complain of that.
+# pytest-xdist the tests share out the cores, if all processes hash alike and so find them in one
+# order; pytest-benchmark would complain of it.
+export PYTHONHASHSEED=0
 tests=(-m gpu -p minires.pytest_plugin -W default::DeprecationWarning)
 python3 -c "import xdist" 2> /dev/null && tests+=(-n 8 -p no:benchmark)
 
