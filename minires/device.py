@@ -270,6 +270,27 @@ def move(array: Any, device: Device) -> Any:
         return cupy().asarray(array)
 
 
+def fetched(*values: Any) -> list[Any]:
+    """The numbers in arrays of one entry each, as Python's; whatever is no array as it is.
+
+    The host waits once for a GPU, after everything that was launched before, however many arrays
+    it has: a look at one after the other would wait for each. They come as float64, in which the
+    float32 are the same, and so are whole numbers up to 2^53.
+    """
+    on_gpu = [v for v in values if is_array(v) and not isinstance(v, np.ndarray)]
+    if on_gpu:
+        with beside(on_gpu):
+            doubles = [v.reshape(()).astype(np.float64) for v in on_gpu]
+            numbers = iter(cupy().stack(doubles).get().tolist())
+    found = []
+    for v in values:
+        if isinstance(v, np.ndarray | np.generic):
+            found.append(v.item())
+        else:
+            found.append(next(numbers) if is_array(v) else v)
+    return found
+
+
 def assign(array: Any, values: Any) -> None:
     """Write the values of another array, which may be on any device, into an array."""
     with beside((array,)):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from minires import arguments
-from minires.device import CPU, array_module, beside, move
+from minires.autograd import host_read
+from minires.device import CPU, array_module, beside, fetched, move
 from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message, quoted
 from minires.nn import Module
 from minires.optim import LRScheduler, Optimizer
@@ -42,9 +43,10 @@ def check_loader(op: str, name: str, loader: Any) -> None:
         raise ArgumentError(message(op, f"{name} an iterable of batches", quoted(loader)))
 
 
-def batches(op: str, loader: Iterable[Any], model: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches as tensors where the model is, inputs checked: a NaN there is the data's fault,
-    not the net's."""
+def batches(op: str, loader: Iterable[Any], model: Any) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    """The batches as tensors where the model is, and whether their inputs are finite: a NaN there
+    is the data's fault, not the net's. On the CPU they are, or it is an error; on a GPU an array of
+    one truth value says so, for which nobody has waited yet."""
     first = next(iter(model.state_dict().values()), None)
     for number, batch in enumerate(arguments.iterator(op, "batches", loader)):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -62,20 +64,55 @@ def batches(op: str, loader: Iterable[Any], model: Any) -> Iterator[tuple[Tensor
         if first is not None:
             x, y = x.to(first.device), y.to(first.device)
         with beside((x,)):
-            finite = bool(array_module(x._array).isfinite(x._array).all())
-        if not finite:
-            values = move(x._array, CPU)
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-            raise NaNError(
-                message(
-                    op,
-                    "finite inputs",
-                    f"{values[where]} at index {where}",
-                    f"batch {number} of shape {x.shape}",
-                    "The data set holds it: check its files and its normalisation.",
-                )
+            finite = array_module(x._array).isfinite(x._array).all()
+        if isinstance(x._array, np.ndarray):
+            check_finite(op, finite, x, number)
+        yield x, y, finite
+
+
+def check_finite(op: str, finite: Any, x: Tensor, number: int) -> None:
+    """Refuse the inputs of a batch that are not ``finite``.
+
+    Raises:
+        NaNError: names the first of them.
+    """
+    if not finite:
+        values = move(x._array, CPU)
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise NaNError(
+            message(
+                op,
+                "finite inputs",
+                f"{values[where]} at index {where}",
+                f"batch {number} of shape {x.shape}",
+                "The data set holds it: check its files and its normalisation.",
             )
-        yield x, y
+        )
+
+
+def look(
+    op: str, loss: Tensor, logits: Tensor, x: Tensor, y: Tensor, finite: Any, number: int
+) -> tuple[float, int]:
+    """The loss of a batch, and how many of its examples are taken for another class.
+
+    A look at a value of a GPU waits for all that was launched before, and the GPU then waits for
+    what comes next. So there is one look for everything that the loop wants to know of a batch.
+
+    Raises:
+        NaNError: inputs (x) that are not ``finite``.
+        ShapeError: the model's output is not (n, classes), or the loss not one number.
+    """
+    if logits.ndim != 2:
+        raise ShapeError(message(op, "logits of shape (n, classes)", logits.shape))
+    if loss.numel() != 1:
+        raise ShapeError(message(op, "a loss of one element", f"shape {loss.shape}"))
+    host_read("the value of a tensor")
+    with beside((logits,)):
+        expected = y._array.argmax(axis=1) if y.ndim == 2 else y._array
+        wrong = (logits._array.argmax(axis=1) != expected).sum()
+    finite, value, wrong = fetched(finite, loss._array, wrong)
+    check_finite(op, finite, x, number)
+    return value, int(wrong)
 
 
 def _as_tensor(op: str, field: Any) -> Tensor:

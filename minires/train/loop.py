@@ -14,13 +14,12 @@ from typing import Any, Protocol
 
 from minires import arguments
 from minires.autograd import no_grad
-from minires.device import beside
+from minires.device import fetched
 from minires.errors import (
     ArgumentError,
     CheckpointError,
     DataError,
     NaNError,
-    ShapeError,
     message,
     quoted,
 )
@@ -32,7 +31,13 @@ from minires.tensor import Tensor
 from minires.train import schema
 from minires.train.captured import captured_work
 from minires.train.checkpoint import Stateful, load_checkpoint, read_progress, save_checkpoint
-from minires.train.checks import batches, check_loader, check_optimizer, check_parts
+from minires.train.checks import (
+    batches,
+    check_loader,
+    check_optimizer,
+    check_parts,
+    look,
+)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = dict[str, Any]
@@ -116,7 +121,9 @@ def train_epoch(
 
     Raises:
         CaptureError: a model that cannot be captured.
-        NaNError: NaN or infinity in a batch of inputs, or in the loss.
+        NaNError: NaN or infinity in a batch of inputs, or in the loss; nothing is learned from that
+            batch. On a GPU, whose values are looked at once per step, it has gone through the model
+            by then, and is in the running statistics of batch norms.
         DataError: the loader gives no batch.
         ShapeError: the model's output is not (n, classes).
     """
@@ -165,9 +172,9 @@ def _train_epoch(
 ) -> EpochResult:
     work.model.train()
     sums = _Sums("train_epoch")
-    for step, (x, y) in enumerate(batches("train_epoch", loader, work.model)):
+    for step, (x, y, finite) in enumerate(batches("train_epoch", loader, work.model)):
         loss, logits = work.learn(x, y)
-        value = loss.item()
+        value, wrong = look("train_epoch", loss, logits, x, y, finite, step)
         if not math.isfinite(value):
             raise NaNError(
                 message(
@@ -182,7 +189,7 @@ def _train_epoch(
         work.update()
         if schedule is not None:
             schedule.step()
-        sums.add(value, logits, y)
+        sums.add(value, wrong, len(logits))
         if on_step is not None:
             on_step(step, value)
         if watch is not None:
@@ -226,9 +233,9 @@ def _evaluate(
     model.eval()
     try:
         with no_grad():
-            for step, (x, y) in enumerate(batches("evaluate", loader, model)):
+            for step, (x, y, finite) in enumerate(batches("evaluate", loader, model)):
                 loss, logits = work.judge(x, y)
-                value = loss.item()
+                value, wrong = look("evaluate", loss, logits, x, y, finite, step)
                 if not math.isfinite(value):
                     raise NaNError(
                         message(
@@ -239,7 +246,7 @@ def _evaluate(
                             "Training has diverged: lower the learning rate or warm up longer.",
                         )
                     )
-                sums.add(value, logits, y)
+                sums.add(value, wrong, len(logits))
                 if on_step is not None:
                     on_step(step, value)
                 if watch is not None:
@@ -377,14 +384,10 @@ class _Sums:
         self.wrong = self.examples = self.batch = 0
         self.start = time.perf_counter()
 
-    def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
-        if logits.ndim != 2:
-            raise ShapeError(message(self.op, "logits of shape (n, classes)", logits.shape))
-        n = logits.shape[0]
+    def add(self, loss: float, wrong: int, n: int) -> None:
+        """A batch of n examples, with its mean loss and how many were taken for another class."""
         self.loss += loss * n
-        with beside((logits,)):
-            expected = labels._array.argmax(axis=1) if labels.ndim == 2 else labels._array
-            self.wrong += int((logits._array.argmax(axis=1) != expected).sum())
+        self.wrong += wrong
         self.examples += n
         self.batch = n
 
@@ -412,11 +415,12 @@ class _Sums:
 
 def _warn_if_untrained(model: Model) -> None:
     state = model.state_dict()
+    names = [name for name in state if name.endswith("num_batches_tracked")]
+    counts = fetched(*[state[name]._array for name in names])
     fresh = [
         name
-        for name, count in state.items()
-        if name.endswith("num_batches_tracked")
-        and count.item() == 0
+        for name, count in zip(names, counts)
+        if count == 0
         # A converted file may lack the count but hold real statistics.
         and not state[name.replace("num_batches_tracked", "running_mean")].data.any()
     ]

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...arguments import as_integer, number
 from ...autograd import Context, Function, call, check
-from ...device import array_module, as_array, beside, device_of, kernels
+from ...device import array_module, as_array, beside, device_of, fetched, kernels
 from ...errors import ArgumentError, DeviceError, DTypeError, ShapeError, message, quoted
 from ...tensor import Tensor
 from .. import sums
@@ -122,6 +122,17 @@ def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
         ShapeError, DTypeError, DeviceError: another shape, kind or device than x's.
         ArgumentError: a label out of range, named with its index.
     """
+    check_kind(op, labels, x)
+    check(_check_range, op, labels._array, x.shape, ignore_index)
+    return call(_own, labels._array)
+
+
+def check_kind(op: str, labels: Tensor, x: Tensor) -> None:
+    """Refuse what are no labels (n,) of x (n, c), without a look at their values.
+
+    Raises:
+        ShapeError, DTypeError, DeviceError: another shape, kind or device than x's.
+    """
     n, c = x.shape
     if labels.dtype.kind not in "iu":
         other = f", or probabilities of shape ({n}, {c})" if op == "cross_entropy" else ""
@@ -136,13 +147,10 @@ def check_labels(op: str, labels: Tensor, x: Tensor, ignore_index: int) -> Any:
     if labels.shape != (n,):
         fix = "For one-hot rows use labels.argmax(1)." if labels.shape == (n, c) else ""
         raise ShapeError(message(op, f"labels of shape ({n},)", labels.shape, f"x {x.shape}", fix))
-    array = labels._array
-    if device_of(array) != x.device:
+    if device_of(labels._array) != x.device:
         raise DeviceError(
             message(op, f"labels on {x.device}", str(labels.device), fix="Use .to().")
         )
-    check(_check_range, op, array, x.shape, ignore_index)
-    return call(_own, array)
 
 
 def _own(labels: Any) -> Any:
@@ -153,7 +161,7 @@ def _own(labels: Any) -> Any:
 def _check_range(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int) -> None:
     """Labels for logits (n, c) are classes, or the one to ignore."""
     c = shape[1]
-    wrong = (labels != ignore_index) & ((labels < 0) | (labels >= c))
+    wrong = _are_wrong(labels, c, ignore_index)
     if wrong.any():
         at = wrong.argmax().item()
         label = labels[at].item()
@@ -166,6 +174,11 @@ def _check_range(op: str, labels: Any, shape: tuple[int, ...], ignore_index: int
                 "Labels count from 0." if label == c else "",
             )
         )
+
+
+def _are_wrong(labels: Any, classes: int, ignore: int) -> Any:
+    """Of each label whether it is neither a class nor ignored."""
+    return (labels != ignore) & ((labels < 0) | (labels >= classes))
 
 
 def _used(labels: Any, ignore: int) -> Any:
@@ -185,7 +198,7 @@ def _mixed(labels: Any, smoothing: float, ignore: int, shape: Any, dtype: Any) -
 def are_known(labels: Any, classes: int, ignore: int, dtype: Any) -> Any:
     """A factor for each label: 1, and NaN if it is neither a class nor ignored. There are such
     labels only where they cannot be checked: in the replay of a graph on a GPU."""
-    wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
+    wrong = _are_wrong(labels, classes, ignore)
     nan, one = np.array([np.nan, 1], dtype)
     return array_module(labels).where(wrong, nan, one)
 
@@ -203,18 +216,52 @@ def _check_count(count: Any, ignore_index: int) -> None:
         )
 
 
-def _warn_about_probabilities(x: Tensor) -> None:
-    array = x._array.real
-    with beside((x,)):
-        if not array.size or array.shape[1] < 2 or array.min() < 0 or array.max() > 1:
-            return
-        suspect = (abs(array.sum(axis=1) - 1) < 1e-4).all()
+def _like_probabilities(x: Any) -> Any:
+    """Whether every row of x (n, c) lies in 0..1 and sums to 1: a truth value, or on a GPU an array
+    of one, for which nobody has waited yet."""
+    x = x.real
+    if not x.size or x.shape[1] < 2:
+        return False
+    if isinstance(x, np.ndarray) and (x.min() < 0 or x.max() > 1):
+        return False  # as nearly always: there is no need for the sums
+    alike = (abs(x.sum(axis=1) - 1) < 1e-4).all()
+    return alike if isinstance(x, np.ndarray) else alike & ~((x.min() < 0) | (x.max() > 1))
+
+
+def _look(suspect: Any, labels: Any, shape: Any, ignore_index: int, used: Any) -> None:
+    """Look at the values that a loss of labels depends on, with one wait where they are on a GPU.
+
+    Args:
+        suspect: whether logits look like probabilities (:func:`_like_probabilities`).
+        labels, shape, ignore_index: see :func:`_check_range`.
+        used: how many labels count, by which a mean is divided; None without a mean.
+
+    Raises:
+        ArgumentError: a label out of range; no label that counts.
+    """
+    if isinstance(labels, np.ndarray):
+        _warn_about_probabilities(suspect, 4)
+        check(_check_range, "cross_entropy", labels, shape, ignore_index)
+        if used is not None:
+            check(_check_count, used, ignore_index)
+        return
+    with beside((labels,)):
+        wrong = _are_wrong(labels, shape[1], ignore_index).any()
+        suspect, wrong, used = fetched(suspect, wrong, used)
+        _warn_about_probabilities(suspect, 4)
+        if wrong:
+            _check_range("cross_entropy", labels, shape, ignore_index)
+    if used is not None:
+        _check_count(used, ignore_index)
+
+
+def _warn_about_probabilities(suspect: Any, stacklevel: int) -> None:
     if suspect:
         warnings.warn(
             "cross_entropy expects logits; every row of x lies in 0..1 and sums to 1, which "
             "looks like probabilities. Leave the softmax out of the model.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -299,8 +346,10 @@ def cross_entropy(
         target = Tensor(target)
     if x.shape[0] == 0 and reduction == "mean":
         raise ShapeError(message("cross_entropy", "at least one row to average", x.shape))
-    _warn_about_probabilities(x)
+    with beside((x,)):
+        suspect = _like_probabilities(x._array)
     if target.dtype.kind in "fc" and target.ndim == 2:
+        _warn_about_probabilities(suspect, 3)
         check_same("cross_entropy", x, target)
         if target.shape != x.shape:
             raise ShapeError(
@@ -312,11 +361,13 @@ def cross_entropy(
         losses = CrossEntropyOfTarget.apply(x, q)
         count: Any = x.shape[0]
     else:
-        labels = check_labels("cross_entropy", target, x, ignore_index)
+        check_kind("cross_entropy", target, x)
+        labels = call(_own, target._array)
+        used = None
         if reduction == "mean":
             used = call(_count, labels, ignore_index, x.dtype)
-            check(_check_count, used, ignore_index)
             count = Tensor(used)
+        _look(suspect, target._array, x.shape, ignore_index, used)
         if weight is None:
             losses = CrossEntropy.apply(x.contiguous(), labels, float(smoothing), ignore_index)
         else:
