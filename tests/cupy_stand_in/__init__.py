@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import numpy as np
@@ -47,6 +48,7 @@ cuda.device = _module("cupy.cuda.device", get_device_id=cuda.get_device_id)
 
 module = functions.module
 module.__version__ = "14.2.0"
+module.__spec__ = ModuleSpec("cupy", None)  # for who asks whether it is installed
 module.cuda = cuda
 module.get_default_memory_pool = lambda: memory.get_default_memory_pool()
 module.RawModule, module.RawKernel = raw.RawModule, raw.RawKernel
