@@ -25,10 +25,6 @@ OPTIONS = (
     "--ptxas-options=-v",
 )
 REGISTERS = 64 * 1024  # of a multiprocessor, in all that follow
-# Shared memory of a block in KiB, by compute capability (CUDA C++ Programming Guide, "Technical
-# specifications per compute capability").
-SHARED_KIB = {80: 163, 86: 99, 87: 163, 88: 99, 89: 99, 90: 227, 100: 227, 103: 227, 107: 227}
-SHARED_KIB |= {110: 227, 120: 99, 121: 99}
 OLDEST = 80  # asynchronous copies, tf32 and max.NaN need it
 
 

@@ -274,7 +274,7 @@ def test_precise_sums_are_exact_products(cp):
     np.testing.assert_allclose(cp.asnumpy(y), case.reference()[0], atol=2e-5)
 
 
-def test_ways():
+def test_ways(cp):
     g = geometry((128, 16, 32, 32), (16, 16, 3, 3), {"padding": 1})
     for math, precision in (("Fp32", "fp32"), ("Tf32", "tf32"), ("Bf16", "bf16")):
         with arithmetic(math) as dtype:
@@ -387,7 +387,7 @@ def test_weights_that_are_too_many_are_refused(cp, monkeypatch):
         case.run(cp)
 
 
-def test_other_dtypes_have_no_kernels():
+def test_other_dtypes_have_no_kernels(cp):
     g = geometry(*GEOMETRIES["fours"])
     with raises(KernelMissing, "cuda: expected one of float, double", "got float16"):
         kernel_cuda.conv2d_way(g, np.dtype("float16"))
@@ -551,14 +551,18 @@ def test_every_kernel_that_is_chosen_is_listed():
     assert {name.partition("<")[0] for name in listed - found} == {"conv2d_pack"}
 
 
-def test_blocks_cover_the_pixels():
-    for z, math in itertools.product(some_sizes(), ("Fp32", "Tf32")):
-        chosen, launches = tiles.tile(z, math), convolve.launches(z, math, "AS_IS", 0)
+@pytest.mark.parametrize("shared", [99, 163, 227])  # KiB of a block, on GPUs of different kinds
+def test_blocks_cover_the_pixels(shared):
+    for z, math in itertools.product(some_sizes(), ("Fp32", "Tf32", "Bf16")):
+        if math == "Bf16" and z.c_in % 4:
+            continue
+        chosen = tiles.tile(z, math, shared * 1024)
+        launches = convolve.launches(z, math, "AS_IS", 0, shared * 1024)
         blocks = sum(launch.blocks for launch in launches)
         assert blocks * chosen.bm >= z.images * z.h_out * z.w_out
         assert chosen.block <= 256
         for family in tiles.FAMILIES:
-            assert tiles.shared_of(chosen, math, family) <= 227 * 1024
+            assert tiles.shared_of(chosen, math, family) <= shared * 1024
 
 
 @pytest.mark.parametrize(
@@ -582,6 +586,17 @@ def test_the_table(x, w, options, fp32, tf32):
         name = "few" if getattr(chosen, "split", 1) > 1 else "patch"
         name = next((n for (m, n), t in tiles.WINDOWS.items() if (m, t) == (math, chosen)), name)
         assert name == expected
+
+
+def test_a_gpu_of_little_shared_memory_takes_smaller_patches(cp, monkeypatch):
+    g = geometry((64, 64, 56, 56), (64, 64, 3, 3), {"padding": 1})
+    found = []
+    for shared in (99, 163, 227):
+        monkeypatch.setattr(convolve, "shared_memory", lambda shared=shared: shared * 1024)
+        with arithmetic("Tf32") as dtype:
+            assert kernel_cuda.conv2d_way(g, dtype) == "patch tf32"
+        found.append(tiles.tile(plan.forward_sizes(g), "Tf32", shared * 1024))
+    assert len(set(found)) == 3
 
 
 def test_a_launch_says_how_much_it_computes(cp):

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...device import cupy
 from ...kernels.cuda.kernel import Kernel
+from ...kernels.cuda.limits import limits
 from ...kernels.cuda.operand import family_of
 from ...kernels.cuda.statistics import combine_moments
 from ...kernels.epilogue import NOTHING, Epilogue
@@ -18,14 +20,19 @@ from ...memory import allocate
 from . import cuda_pack, cuda_patch, cuda_windows
 from .cuda_operand import aligned, written
 from .cuda_plan import Sizes, parts, struct
-from .cuda_tiles import Patch, applies, tile, vector
+from .cuda_tiles import LARGEST, Patch, applies, tile, vector
 
 
 def read(operand: Operand, z: Sizes, math: str) -> Operand:
     """The operand as the kernel reads it: as it is, or with its values written."""
-    if applies(family_of(operand.kind), z, math):
+    if applies(family_of(operand.kind), z, math, shared_memory()):
         return operand
     return written(operand)
+
+
+def shared_memory() -> int:
+    """Bytes of shared memory that a block may have on the current GPU."""
+    return limits(cupy().cuda.Device().id).shared
 
 
 def convolve(
@@ -50,7 +57,7 @@ def convolve(
     """
     operand = read(operand, z, math)
     residual, statistics = epilogue.residual, epilogue.statistics
-    found = launches(z, math, family_of(operand.kind), weights.shape[1])
+    found = launches(z, math, family_of(operand.kind), weights.shape[1], shared_memory())
     moments = None
     if statistics is not None:
         blocks = sum([part.blocks for part in found])
@@ -88,9 +95,9 @@ class Launch(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def launches(z: Sizes, math: str, family: str, pitch: int) -> list[Launch]:
+def launches(z: Sizes, math: str, family: str, pitch: int, shared: int = LARGEST) -> list[Launch]:
     """The launches of a convolution: one, or several where offsets of 32 bits do not reach."""
-    chosen, found = tile(z, math), []
+    chosen, found = tile(z, math, shared), []
     for images in parts(z):
         part = z._replace(images=images.stop - images.start)
         if isinstance(chosen, Patch):

@@ -89,7 +89,8 @@ def bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
     """Fill gx (n, h_in, w_in, c_in) from gy (n, h_out, w_out, c_out), an array or an Operand."""
     gy, kept = as_operand(gy), as_packed(w)
     arith = arithmetic(g, gx.dtype, g.c_out // g.groups)
-    if not all(applies(family_of(gy.kind), z, arith) for z, _ in phases(g) if z.k_h and z.k_w):
+    family, shared = family_of(gy.kind), cuda_convolve.shared_memory()
+    if not all(applies(family, z, arith, shared) for z, _ in phases(g) if z.k_h and z.k_w):
         gy = written(gy)
     for z, taps in phases(g):
         read = gy if z.k_h and z.k_w else Operand(gy.x)  # of which nothing is read

@@ -2,8 +2,10 @@
 
 A tile is a kernel's template arguments. A block of threads computes BM pixels by BN channels, each
 of its warps WM by WN of them; large tiles do more products for each number that they read, small
-ones share out few pixels among more blocks. Tiles depend on sizes alone, not on the GPU: so do the
-order of all sums, and the last bits of the results.
+ones share out few pixels among more blocks. Tiles depend on sizes alone, and so do the order of all
+sums and the last bits of the results. The one thing of the GPU that is asked for is how much shared
+memory a block may have: 227 KiB on data-centre GPUs from sm_90 on, 163 KiB on sm_80, 99 KiB on
+others, for which the largest patches are too large.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from .cuda_plan import ENTRY, Sizes
 
 FEW = 264  # blocks that occupy a large GPU twice over: with fewer, tiles become smaller
 FEW_PATCHES = 132  # the same of patches: blocks that occupy it once
+LARGEST = 227 * 1024  # bytes of shared memory that a block may have, on the largest GPUs
 WASTE = 1.6  # a patch may do so many times the pixels that there are
 
 
@@ -117,9 +120,9 @@ def whole(math: str) -> int:
     return 2 if math == "Fp64" else 4
 
 
-def patch_tile(z: Sizes, math: str) -> Patch | None:
+def patch_tile(z: Sizes, math: str, shared: int = LARGEST) -> Patch | None:
     """The patch for a convolution: 3 x 3 taps that lie side by side, of 16, 32 or 64 channels, and
-    images that it divides well; else None."""
+    images that it divides well; else None. ``shared`` is what a block may have of shared memory."""
     options = (z.groups, z.k_h, z.k_w, z.s_h, z.s_w, z.d_h, z.d_w)
     if options != (1, 3, 3, 1, 1, 1, 1) or z.c_out > 2 * max(z.c_in, 32):
         return None  # each block of channels copies the patch again: not for many of them
@@ -127,7 +130,8 @@ def patch_tile(z: Sizes, math: str) -> Patch | None:
     for patch in found:
         done = -(-z.h_out // patch.h) * patch.h * -(-z.w_out // patch.w) * patch.w
         enough = patch.grid(z) >= FEW_PATCHES or patch is found[-1]
-        if enough and done <= WASTE * z.h_out * z.w_out:
+        fits = shared_of(patch, math, "AS_IS") <= shared
+        if fits and enough and done <= WASTE * z.h_out * z.w_out:
             return patch
     return None
 
@@ -147,21 +151,21 @@ def windows_name(z: Sizes, math: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def tile(z: Sizes, math: str) -> Windows | Patch:
-    """The tile of a convolution."""
-    patch = patch_tile(z, math)
+def tile(z: Sizes, math: str, shared: int = LARGEST) -> Windows | Patch:
+    """The tile of a convolution, on a GPU whose blocks may have so much shared memory."""
+    patch = patch_tile(z, math, shared)
     if patch is not None:
         return patch
     return WINDOWS[math, windows_name(z, math)]
 
 
 @functools.lru_cache(maxsize=1024)
-def applies(family: str, z: Sizes, math: str) -> bool:
+def applies(family: str, z: Sizes, math: str, shared: int = LARGEST) -> bool:
     """Whether the kernel applies a family of prologues while it reads, or wants its values written
     first. It pays where a number is read once, or a few times: what a batch norm makes of an image
     everywhere but in the tiles for odd sizes; its gradient, which reads two arrays, for kernels of
     one tap and in a patch of many pixels."""
-    patch = patch_tile(z, math)
+    patch = patch_tile(z, math, shared)
     if family == "AS_IS" or patch is not None:
         return family != "BACKWARD" or patch is None or patch.split == 1
     if vector(z, math) < whole(math) or windows_name(z, math) == SIXTEEN:

@@ -28,7 +28,7 @@ def conv2d_way(g: Conv2dGeometry, dtype: Any) -> str:
     if cuda_depthwise.suits(g):
         return "depthwise"
     z, math = forward_sizes(g), arithmetic(g, dtype, g.c_in // g.groups)
-    way = "patch" if isinstance(tile(z, math), Patch) else "windows"
+    way = "patch" if isinstance(tile(z, math, cuda_convolve.shared_memory()), Patch) else "windows"
     return f"{way} {math.lower()}"
 
 
