@@ -36,6 +36,7 @@ class _Backend(ModuleType):
     kernel."""
 
     as_one, segment, memory_pool = graph.CudaGraph, graph.Launches, pool.MemoryPool
+    allocations = pool.Allocations
 
     def __init__(self, fuses):
         super().__init__("minires.kernels.cuda")
