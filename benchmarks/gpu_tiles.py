@@ -63,7 +63,7 @@ def rows(net: str, precision: str) -> Iterator[dict[str, Any]]:
         tiles = candidates(layer, precision)
         graphs, first = [], None
         for tile in tiles:
-            with mock.patch.object(cuda_convolve, "tile", lambda z, math, tile=tile: tile):
+            with mock.patch.object(cuda_convolve, "tile", lambda *sizes, tile=tile: tile):
                 cuda_convolve.launches.cache_clear()  # it remembers the tile of the sizes
                 run, out = convolution.minires("conv2d_fwd")
                 run()
