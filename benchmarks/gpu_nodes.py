@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import minires as mr
 from minires import optim
 from minires.captured.recorder import Graph
+from minires.kernels.cuda.kernel import Kernel
 from minires.kernels.work import Work
 from minires.nn import functional as F
 
@@ -29,28 +31,15 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from cupy_stand_in import cupy_installed, module, streams
 
 
-class _Idle:
-    """A module of kernels that do nothing."""
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def get_function(self, _: str) -> Any:
-        return self
-
-    def __call__(self, *_: Any, **__: Any) -> None:
-        streams.launch(lambda: None)
-
-
 @contextmanager
 def idle_gpu() -> Iterator[None]:
     """Inside, there is a GPU whose kernels do nothing."""
-    with cupy_installed():
-        before, module.RawModule = module.RawModule, _Idle
-        try:
-            yield
-        finally:
-            module.RawModule = before
+
+    def launch(*_: Any, **__: Any) -> None:
+        streams.launch(lambda: None)
+
+    with cupy_installed(), patch.object(Kernel, "_function", lambda kernel, device: launch):
+        yield
 
 
 def step_of(depth: int) -> Graph:

@@ -11,7 +11,17 @@ from ..kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, SCALE, Operan
 from ..memory import allocate
 from ..ops.conv2d.op import Conv2dGeometry
 from ..ops.reduce import sum
-from .forward import LazyBatchNorm, LazyImages, buffer, lazy_of, operand_of, rows, takes
+from .forward import (
+    LazyBatchNorm,
+    LazyImages,
+    buffer,
+    lazy_of,
+    operand_of,
+    packed,
+    packs_at_once,
+    rows,
+    takes,
+)
 
 
 class LazySum(Lazy):
@@ -115,7 +125,8 @@ def _conv2d_gradients(
     gx = gw = None
     if w is not None:
         array = allocate((g.n, g.h_in, g.w_in, g.c_in), gy.dtype, gy.device)
-        kernels("conv2d", array).conv2d_bwd_input(gy_operand, w._array, array, g)
+        weights = packed(w, None) if packs_at_once(gy.device) else w._array
+        kernels("conv2d", array).conv2d_bwd_input(gy_operand, weights, array, g)
         gx = Variable._wrap(array.transpose(0, 3, 1, 2))
     if x is not None:
         array = allocate((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), gy.dtype, gy.device)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd import Context, Lazy, Variable, call, copied, current, is_grad_enabled, memo
 from ..autograd.lazy import computing
-from ..device import backend_module, backend_name, kernels
+from ..device import backend_module, backend_name, backend_of, kernels
 from ..kernels.epilogue import NOTHING, Epilogue
 from ..kernels.operand import KINDS, NORMALISED, POOLED, RECTIFIED, Operand
 from ..kernels.packed import PackedWeights
@@ -77,6 +77,22 @@ class LazyImages(Lazy):
         return None
 
 
+def packs_at_once(device: Any) -> bool:
+    """Whether weights that are being trained are memoised, too: in a step that becomes one graph,
+    which then begins with the packing of all weights, in one launch."""
+    return bool(current().recording) and backend_of(device).as_one is not None
+
+
+def packed(w: Variable, b: Variable | None) -> PackedWeights:
+    """Memoised weights, with the forms that kernels bring them into."""
+
+    def make() -> PackedWeights:
+        return PackedWeights(w._array, None if b is None else b._array)
+
+    found: PackedWeights = memo("packed weights", [w] if b is None else [w, b], make)
+    return found
+
+
 class LazyConv2d(LazyImages):
     """conv2d(x, w) + b."""
 
@@ -85,17 +101,13 @@ class LazyConv2d(LazyImages):
         reads = (x, w) if b is None else (x, w, b)
         super().__init__((g.n, g.c_out, g.h_out, g.w_out), x.dtype, x.device, reads)
         self.x, self.w, self.b, self.geometry = x, w, b, geometry
-        self.memoises = not is_grad_enabled()  # while the weights are not being trained
+        self.memoises = not is_grad_enabled() or packs_at_once(x.device)
 
     def _packed(self) -> PackedWeights:
         """The weights; memoised with their packed forms while they are not being trained."""
         if not self.memoises:
-            return self._new_packed()
-        packed: PackedWeights = memo("packed weights", self.parameters(), self._new_packed)
-        return packed
-
-    def _new_packed(self) -> PackedWeights:
-        return PackedWeights(self.w._array, None if self.b is None else self.b._array)
+            return PackedWeights(self.w._array, None if self.b is None else self.b._array)
+        return packed(self.w, self.b)
 
     def parameters(self) -> list[Any]:
         """The weights, and the bias if there is one."""

@@ -75,9 +75,21 @@ def test_work_of_cupy_and_kernels_are_one_graph(xp):
     x[...] = there([3, -4])
     graph()
     assert z.get().tolist() == [9, -4]
-    assert graph.parts == [segment, doubled]
+    row, last = graph.parts
+    assert [work.name for work, _ in row.one_by_one()] == ["relu.relu_fwd"]
+    assert last is doubled
     if not REAL:
         assert len(streams.launched) == 1
+
+
+def test_rows_of_launches_are_joined_and_keep_their_order(xp):
+    x, y, z, w = (there([number, -number]) for number in (1, 2, 3, 4))
+    graph = CudaGraph([rectified(x, y), rectified(y, z), rectified(z, w)], MemoryPool())
+    (row,) = graph.parts
+    assert len([*row.one_by_one()]) == 3  # a kernel that is not told how is launched one by one
+    x[...] = there([5, -6])
+    graph()
+    assert w.get().tolist() == [5, 0]
 
 
 def test_memory_of_a_graph_is_used_by_nobody_else(xp):

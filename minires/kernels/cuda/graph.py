@@ -25,9 +25,9 @@ Only captures have a stream of their own, on which nothing runs.
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Launches:
 
     def __init__(self, name: str) -> None:
         self.name = name  # of the first kernel, for messages
-        self._launches: list[tuple[Work, Callable[[], None]]] = []
+        self._launches: list[_Launch] = []
 
     def add(
         self,
@@ -55,16 +55,48 @@ class Launches:
     ) -> None:
         """Launch one more kernel, which ran with these arguments just now. The row names arrays by
         where they begin: it does not hold them, or nobody could use their memory again."""
-        launch = functools.partial(kernel.run, grid, tuple(map(_unheld, arguments)))
-        self._launches.append((kernel.work(arguments, reaches), launch))
+        work = kernel.work(arguments, reaches)
+        self._launches.append(_Launch(kernel, grid, tuple(map(_unheld, arguments)), work))
 
     def __call__(self) -> None:
-        for _, launch in self._launches:
-            launch()
+        for launch in self._launches:
+            launch.run()
 
     def one_by_one(self) -> Iterator[tuple[Work, Callable[[], None]]]:
         """Of each launch what it works on, and what runs it alone."""
-        yield from self._launches
+        for launch in self._launches:
+            yield launch.work, launch.run
+
+    @classmethod
+    def joined(cls, rows: Sequence[Launches]) -> Launches:
+        """Rows that follow each other as one, in which neighbours of one kernel are launched
+        together, if the kernel knows how."""
+        row = cls(rows[0].name)
+        launches = itertools.chain.from_iterable(each._launches for each in rows)
+        for kernel, group in itertools.groupby(launches, lambda launch: launch.kernel):
+            found = [*group]
+            if kernel.together is not None and len(found) > 1:
+                found = [*_together(kernel, found)]
+            row._launches += found
+        return row
+
+
+class _Launch(NamedTuple):
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    work: Work
+
+    def run(self) -> None:
+        self.kernel.run(self.grid, self.arguments)
+
+
+def _together(kernel: Any, launches: Sequence[_Launch]) -> Iterator[_Launch]:
+    """The launches of one kernel as few; the work of all of them is that of the first."""
+    nbytes = sum(launch.work.bytes for launch in launches)
+    for grid, arguments in kernel.together([launch.arguments for launch in launches]):
+        yield _Launch(kernel, grid, arguments, launches[0].work._replace(bytes=nbytes))
+        nbytes = 0
 
 
 def _unheld(argument: Any) -> Any:
@@ -94,6 +126,15 @@ class Refused(Exception):
         self.node = node
 
 
+def _parts(nodes: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The nodes, with rows of launches that follow each other as one row."""
+    parts: list[Any] = []
+    for rows, group in itertools.groupby(nodes, lambda node: isinstance(node, Launches)):
+        found: list[Any] = [*group]
+        parts += [Launches.joined(found)] if rows else found
+    return parts
+
+
 class CudaGraph:
     """Nodes as one CUDA graph: calling it launches all of them at once, on the current stream.
 
@@ -103,7 +144,8 @@ class CudaGraph:
         pool: where memory comes from that they allocate; the graph's own from now on.
 
     Attributes:
-        parts: the nodes; calling one after the other does what the graph does.
+        parts: the nodes, with rows of launches joined; calling one after the other does what the
+            graph does.
 
     Raises:
         Refused: a node does what a graph cannot hold. Nothing is being captured any more then.
@@ -112,7 +154,7 @@ class CudaGraph:
 
     def __init__(self, nodes: Sequence[Callable[[], Any]], pool: MemoryPool) -> None:
         cuda = cupy().cuda
-        self.parts, self._pool = [*nodes], pool
+        self.parts, self._pool = _parts(nodes), pool
         stream = cuda.Stream(non_blocking=True)
         with taking_from(pool), stream:
             stream.begin_capture()

@@ -21,7 +21,7 @@ kernel's own declaration, once for every combination of types.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Kernel:
         shared: bytes of dynamic shared memory of a block.
         operations: says how many additions and multiplications a launch does by its definition;
             gets the arguments of the launch.
+        together: makes fewer launches of several, where none needs what another one did: gets the
+            arguments of each, and yields (grid, arguments). A graph then has fewer nodes.
     """
 
     def __init__(
@@ -59,10 +61,11 @@ class Kernel:
         block: int,
         shared: int = 0,
         operations: Callable[..., int] | None = None,
+        together: Callable[[Sequence[Any]], Iterable[tuple[Any, Any]]] | None = None,
     ) -> None:
         self.file, self.name, self.block, self.shared = file, name, block, shared
         self.__name__ = name.partition("<")[0]
-        self._operations = operations
+        self._operations, self.together = operations, together
         self._functions: dict[int, Any] = {}  # by device
         self._checked: set[tuple[Any, ...]] = set()  # types of arguments that suit the declaration
         self._allowed: set[tuple[int, tuple[int, ...]]] = set()  # (device, grid): within its limits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,12 @@ from .op import Conv2dGeometry
 
 _SOURCE = Path(__file__).with_suffix(".cu")
 _INTS = ("rows", "channels", "k_h", "k_w", "taps_h", "taps_w", "u0", "v0", "u_step", "v_step")
-_STRUCT = np.dtype([(name, "i4") for name in (*_INTS, "pitch")])
+MOST = 48  # packs of a launch, as in the source
+_PACK = np.dtype(
+    [("w", "u8"), ("packed", "u8"), *[(name, "i4") for name in ("transposed", *_INTS, "pitch")]],
+    align=True,
+)
+_PACKS = np.dtype([("of", _PACK, MOST), ("first", "i4", MOST + 1), ("count", "i4")], align=True)
 
 
 class Taps(NamedTuple):
@@ -40,8 +45,26 @@ def forward_taps(g: Conv2dGeometry) -> Taps:
 
 
 @functools.cache
-def _kernel(math: str, transposed: bool) -> Kernel:
-    return Kernel(_SOURCE, f"conv2d_pack<{math},{str(transposed).lower()}>", 256)
+def _kernel(math: str) -> Kernel:
+    return Kernel(_SOURCE, f"conv2d_pack<{math}>", 256, together=_together)
+
+
+def _table(packs: Any, blocks: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Grid and argument of a launch that does these packs, of so many blocks each."""
+    table, count = np.zeros(1, _PACKS), len(packs)
+    table["of"][0, :count] = packs
+    table["first"][0, 1 : count + 1] = np.cumsum(blocks)
+    table["count"] = count
+    return (int(table["first"][0, count]),), (table,)
+
+
+def _together(launches: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
+    """The launches with these arguments as few: what one packs, no other one reads."""
+    tables = [table[0] for (table,) in launches]
+    packs = np.concatenate([table["of"][: table["count"]] for table in tables])
+    blocks = np.concatenate([np.diff(table["first"][: table["count"] + 1]) for table in tables])
+    for begin in range(0, len(packs), MOST):
+        yield _table(packs[begin : begin + MOST], blocks[begin : begin + MOST])
 
 
 def packed(kept: PackedWeights, g: Conv2dGeometry, taps: Taps, transposed: bool, math: str) -> Any:
@@ -64,17 +87,17 @@ def _pack(w: Any, g: Conv2dGeometry, taps: Taps, transposed: bool, math: str) ->
         expected, got = f"at most {LIMIT} weights on a GPU", f"{g.groups * rows * pitch} packed"
         raise ShapeError(message("conv2d", expected, got))
     out = allocate((g.groups * rows, pitch), np.dtype(ENTRY[math]), w)
-    struct = record(
-        _STRUCT, rows=rows, channels=channels, k_h=g.k_h, k_w=g.k_w, pitch=pitch, **taps._asdict()
-    )
-    _kernel(math, transposed)(
-        -(-rows // 32) * -(-channels // 32) * g.groups, contiguous(w), out, struct
-    )
+    read = contiguous(w)
+    one = record(
+        _PACK, w=read.data.ptr, packed=out.data.ptr, transposed=transposed, rows=rows,
+        channels=channels, k_h=g.k_h, k_w=g.k_w, pitch=pitch, **taps._asdict(),
+    )  # fmt: skip
+    grid, arguments = _table(one, [-(-rows // 32) * -(-channels // 32) * g.groups])
+    _kernel(math)(grid, *arguments, reaches=(read, out))
     return out
 
 
 def instances() -> Iterator[Kernel]:
     """Every instance that a convolution may ask for."""
     for math in ENTRY:
-        yield _kernel(math, False)
-        yield _kernel(math, True)
+        yield _kernel(math)
