@@ -32,7 +32,7 @@ def read(operand: Operand, z: Sizes, math: str) -> Operand:
 
 def shared_memory() -> int:
     """Bytes of shared memory that a block may have on the current GPU."""
-    return limits(cupy().cuda.Device().id).shared
+    return limits(cupy().cuda.runtime.getDevice()).shared
 
 
 def convolve(
