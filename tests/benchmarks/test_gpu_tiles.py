@@ -34,3 +34,23 @@ def test_each_tile_is_launched(load, monkeypatch):
     assert {name.partition("<")[0] for name in launched} == {"conv2d_windows", "conv2d_patch"}
     chosen = [row["shape"] for row in rows if row["chosen"]]
     assert len(chosen) == len({row["shape"] for row in rows})
+
+
+@pytest.mark.skipif(REAL, reason="launches nothing")
+def test_a_tile_that_is_wrong_is_not_timed_and_others_are(load, monkeypatch, tmp_path, capsys):
+    gpu_tiles = load("gpu_tiles")
+
+    def difference(mine, theirs, tolerance, what):
+        if what.startswith("Windows(bm=128, bn=16"):
+            raise gpu_tiles.Disagreement(f"{what}: wrong")
+
+    monkeypatch.setattr(Kernel, "run", lambda *arguments: None)
+    monkeypatch.setattr(gpu_tiles, "minires_graph", lambda run: lambda: 1e-6)
+    monkeypatch.setattr(gpu_tiles, "difference", difference)
+    monkeypatch.setattr(gpu_tiles, "facts", dict)
+    with cupy_installed(), pytest.raises(SystemExit, match=r"error: \d+ tiles are wrong"):
+        gpu_tiles.main(["--precisions", "highest", "--results", str(tmp_path)])
+    text = (tmp_path / "gpu_tiles.csv").read_text(encoding="utf-8")
+    assert "Windows 128 64" in text
+    assert "Windows 128 16" not in text
+    assert "Windows(bm=128, bn=16" in capsys.readouterr().out
