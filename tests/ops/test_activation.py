@@ -4,7 +4,18 @@ import math
 
 import numpy as np
 import pytest
-from harness import against_torch, arrays, check_gradients, host, ones, raises, tensor, there, zeros
+from harness import (
+    against_torch,
+    arrays,
+    check_gradients,
+    host,
+    ones,
+    place,
+    raises,
+    tensor,
+    there,
+    zeros,
+)
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError
@@ -171,13 +182,20 @@ def test_all_digits_over_the_whole_range(name, dtype, order, device):
         assert found.dtype == dtype
         fits = abs(expected) <= limits.max
         assert np.isinf(found[~fits]).all()
-        # a product with a number below the normal ones has as few digits as that has
+        # a product with a number below the normal ones has as few digits as that has; and a GPU
+        # takes such a float32 for 0
         error = abs(found - expected)[fits] / np.maximum(size, limits.tiny * 1e3)[fits]
+        if place() == "cuda" and dtype == np.float32:
+            small = size[fits] < limits.tiny * 1e4
+            assert (abs(found - expected)[fits][small] <= limits.tiny * 1e3).all()
+            error = error[~small]
         assert error.max() <= (np.broadcast_to(allowed(exact.ravel()), x.size).max()) * limits.eps
 
 
 def test_sigmoid_and_its_logarithm_of_large_negative_logits(device):
     for x, dtype in ((-20.0, "float32"), (-100.0, "float32"), (-740.0, "float64")):
+        if place() == "cuda" and x == -100:
+            continue  # exp(-100) is no normal float32, which a GPU takes for 0
         y = mr.sigmoid(tensor(x, dtype=dtype))
         assert -y.log().item() == pytest.approx(-x, rel=1e-3)  # -100 has few digits in float32
     assert mr.sigmoid(tensor(-20.0)).item() == pytest.approx(2.0611536e-09, rel=1e-6)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from harness import LAYOUTS, arrays, distinct, host, raises, tensor, there
+from harness import LAYOUTS, arrays, distinct, host, place, raises, tensor, there
 
 import minires as mr
 from minires.errors import ArgumentError, DTypeError, ShapeError
@@ -68,7 +68,10 @@ def test_values_to_the_last_digits(name, dtype, layout, device):
             # the differences x - max(x) are rounded, by half a unit of as many as there are
             size = np.abs(x - x.max(dim, keepdims=True)).max() + 4
             least = 1 if name == "logsumexp" else np.finfo(dtype).tiny  # m + log(...) has a zero
-            error = np.abs(y - expected) / np.maximum(np.abs(expected), least)
+            # a GPU takes float32 below the normal ones for 0
+            lost = np.finfo(dtype).tiny if place() == "cuda" and dtype == "float32" else 0
+            away = np.maximum(np.abs(y - expected) - lost, 0)
+            error = away / np.maximum(np.abs(expected), least)
             assert error.max() <= size * np.finfo(dtype).eps
 
 
