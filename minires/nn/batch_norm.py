@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 
 import numpy as np
 
 from minires import arguments
-from minires.autograd import call, host_read
+from minires.autograd import host_read
 from minires.creation import ones, zeros
 from minires.errors import ShapeError, message
-from minires.nn import functional as F
 from minires.nn.layers import parameter
 from minires.nn.module import Module
+from minires.ops.batch_norm import batch_norm
 from minires.ops.checks import given
 from minires.tensor import Tensor, tensor
 
@@ -98,20 +97,17 @@ class BatchNorm2d(Module):
         if momentum is None:
             host_read("the count of batches, as momentum=None asks for,")
             momentum = 0.0 if count is None else 1.0 / (int(count.item()) + 1)
-        y = F.batch_norm(
+        return batch_norm(
             x,
             self.running_mean,
             self.running_var,
             self.weight,
             self.bias,
-            use_batch,
-            momentum,
-            self.eps,
+            training=use_batch,
+            momentum=momentum,
+            eps=self.eps,
+            num_batches_tracked=count,
         )
-        if count is not None:  # after the op: a batch it refuses is not counted
-            call(operator.iadd, count._to_write(), 1)
-            count.bump_version()
-        return y
 
     def reset_running_stats(self) -> None:
         """Forget the batches seen so far: mean 0, variance 1, count 0."""

@@ -229,3 +229,23 @@ def test_options_that_are_no_numbers(option):
     ((name, value),) = option.items()
     with raises(ValueError, f"batch_norm: expected {name}", f"got {value!r}"):
         mr.batch_norm(mr.zeros(2, 4), None, None, training=True, **option)
+
+
+def test_batches_are_counted_where_running_statistics_move(device):
+    x, count = tensor(np.arange(6.0).reshape(3, 2)), mr.zeros((), dtype="int64", device=device)
+    running = mr.zeros(2, dtype=x.dtype, device=device), mr.ones(2, dtype=x.dtype, device=device)
+    for training, expected in ((True, 1), (False, 1), (True, 2)):
+        mr.ops.batch_norm(x, *running, training=training, num_batches_tracked=count)
+        assert count.item() == expected
+    mr.ops.batch_norm(x, None, None, training=True, num_batches_tracked=count)
+    assert count.item() == 2
+
+
+@pytest.mark.parametrize(
+    "count", [mr.zeros(1, dtype="int64"), mr.zeros(())], ids=["shape", "dtype"]
+)
+def test_a_count_that_kernels_cannot_raise(count):
+    x, running = mr.ones(3, 2), (mr.zeros(2), mr.ones(2))
+    with raises(ValueError, "batch_norm: expected num_batches_tracked of shape (), int64, on cpu"):
+        mr.ops.batch_norm(x, *running, training=True, num_batches_tracked=count)
+    assert running[0].tolist() == [0, 0]

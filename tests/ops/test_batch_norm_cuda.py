@@ -128,13 +128,14 @@ def test_coefficients_and_running_statistics(shape, dtype, strided, on_gpu):
         memory = np.random.default_rng(1).standard_normal((2, c, 2)).astype(dtype) + 3
         place = put if module is cuda else np.asarray
         followers = [place(m)[:, 0] if strided else place(m[:, 0].copy()) for m in memory]
-        running = (*followers, 0.3, shape[0] / (shape[0] - 1))
+        count = place(np.array(6))
+        running = (*followers, 0.3, shape[0] / (shape[0] - 1), count)
         module.batch_norm_affine(
             a["mean"], a["var"], a["w"], a["b"], 1e-5, own, inv_std, k, running
         )
         alone = new(2, c), new(c), new(5, c)
         module.batch_norm_affine(a["mean"], a["var"], a["w"], a["b"], 1e-5, *alone)
-        return own, inv_std, k, *followers, *alone
+        return own, inv_std, k, *followers, count, *alone
 
     for a, b in zip(*both(run, Given(shape, dtype)), strict=True):
         np.testing.assert_allclose(a, b, rtol=4 * TOLERANCE[dtype])

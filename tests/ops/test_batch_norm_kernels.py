@@ -79,9 +79,11 @@ def test_coefficients_and_running_statistics(shape, dtype, strided):
         memory = np.random.default_rng(1).standard_normal((2, c, 2)).astype(dtype) + 3
         followers = [a[:, 0] if strided else a[:, 0].copy() for a in memory]
         outputs = [np.full(size, np.nan, dtype) for size in ((2, c), c, (5, c))]
-        running = (*followers, 0.3, shape[0] / (shape[0] - 1))
+        count = np.array(6)
+        running = (*followers, 0.3, shape[0] / (shape[0] - 1), count)
         given = g.mean, g.var, g.w, g.b, 1e-5
         module.batch_norm_affine(*given, *outputs, running)
+        assert count == 7
         results.append([*outputs, *followers])
     for fast, reference in zip(*results):
         np.testing.assert_allclose(fast, reference, rtol=4 * TOLERANCE[dtype])

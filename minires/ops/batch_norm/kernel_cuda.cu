@@ -20,14 +20,16 @@ template <class T> struct Numbers {
 
 // For each channel own (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients k (5, c)
 // of an operand: mean, scale = w * inv_std, shift = b, 0, 0. The running statistics move towards
-// these, if there are any.
+// these, if there are any, and one batch more is counted.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     batch_norm_affine(const T* __restrict__ mean, const T* __restrict__ var, const T* __restrict__ w,
                       const T* __restrict__ b, Numbers<T> numbers, int c, T* __restrict__ own,
-                      T* __restrict__ inv_std, T* __restrict__ k, T* running_mean, T* running_var) {
+                      T* __restrict__ inv_std, T* __restrict__ k, T* running_mean, T* running_var,
+                      long long* count) {
   const int j = blockIdx.x * THREADS + threadIdx.x;
   if (j >= c) return;
+  if (count && j == 0) *count += 1;
   const T inv = T(1 / sqrt(double(var[j] + numbers.eps)));
   own[j] = w[j], own[c + j] = b[j];
   inv_std[j] = inv;

@@ -77,18 +77,19 @@ def batch_norm_affine(
     """Fill ``own`` (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients (5, c) of
     an Operand: mean, w * inv_std and b, then zeros.
 
-    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
-    move towards mean and the unbiased variance.
+    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1), count): the first two
+    then move towards mean and the unbiased variance, and the count of batches (), int64, or None,
+    is raised by one.
     """
     theirs: tuple[Any, ...] = ()
-    momentum, unbiased = 0.0, 0.0
+    momentum, unbiased, count = 0.0, 0.0, None
     if running is not None:
-        *theirs, momentum, unbiased = running
+        *theirs, momentum, unbiased, count = running
     arrays = [contiguous(array) for array in theirs]
     numbers = _numbers(mean.dtype, eps, 1 - momentum, momentum, unbiased)
     _of_channels("batch_norm_affine", mean.dtype)(
         -(-mean.size // THREADS), contiguous(mean), contiguous(var), contiguous(w), contiguous(b),
-        numbers, np.int32(mean.size), own, inv_std, coefficients, *(arrays or (None, None)),
+        numbers, np.int32(mean.size), own, inv_std, coefficients, *(arrays or (None, None)), count,
     )  # fmt: skip
     for array, original in zip(arrays, theirs):
         if array is not original:

@@ -9,6 +9,7 @@ up in the end.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -210,12 +211,13 @@ def batch_norm_affine(
     """Fill ``own`` (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients (5, c) of
     an Operand: mean, w * inv_std and b, then zeros.
 
-    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
-    move towards mean and the unbiased variance.
+    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1), count): the first two
+    then move towards mean and the unbiased variance, and the count of batches (), int64, or None,
+    is raised by one.
     """
-    numbers, theirs = [eps, 0, 0, 0], (mean, var)
+    numbers, theirs, count = [eps, 0, 0, 0], (mean, var), None
     if running is not None:
-        *theirs, momentum, unbiased = running
+        *theirs, momentum, unbiased, count = running
         numbers = [eps, 1 - momentum, momentum, unbiased]
     arrays = [contiguous(array) for array in theirs]
     _affine(
@@ -225,6 +227,8 @@ def batch_norm_affine(
     for array, original in zip(arrays, theirs):
         if array is not original and running is not None:
             call(np.copyto, original, array)
+    if count is not None:
+        call(operator.iadd, count, 1)
 
 
 def _scale_shift_rows(dtype: Any, mean: Any, scale: Any, shift: Any, w: Any = 1) -> Any:

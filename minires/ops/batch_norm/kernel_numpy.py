@@ -29,17 +29,20 @@ def batch_norm_affine(
     """Fill ``own`` (2, c) = w and b, inv_std = 1 / sqrt(var + eps), and the coefficients (5, c) of
     an Operand: mean, w * inv_std and b, then zeros.
 
-    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1)): the first two then
-    move towards mean and the unbiased variance.
+    ``running`` is None, or (running_mean, running_var, momentum, m / (m - 1), count): the first two
+    then move towards mean and the unbiased variance, and the count of batches (), int64, or None,
+    is raised by one.
     """
     own[0], own[1] = w, b
     inv_std[...] = 1 / np.sqrt(var + np.asarray(eps, mean.dtype))
     coefficients[...] = 0
     coefficients[0], coefficients[1], coefficients[2] = mean, w * inv_std, b
     if running is not None:
-        running_mean, running_var, momentum, unbiased = running
+        running_mean, running_var, momentum, unbiased, count = running
         running_mean[...] = (1 - momentum) * running_mean + momentum * mean.real
         running_var[...] = (1 - momentum) * running_var + momentum * (var * unbiased).real
+        if count is not None:
+            count[...] += 1
 
 
 def batch_norm_fwd(

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...arguments import flag, number
 from ...autograd import (
     Context,
@@ -32,7 +34,7 @@ from ...autograd import (
 )
 from ...creation import ones, zeros
 from ...device import array_module, beside, kernels
-from ...errors import ShapeError, message
+from ...errors import ArgumentError, ShapeError, message
 from ...ieee import quiet, restore, warnings_now
 from ...memory import allocate
 from ...tensor import Tensor
@@ -183,6 +185,7 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    num_batches_tracked: Tensor | None = None,
 ) -> Tensor:
     """Normalise each channel of ``x`` over the batch and all pixels.
 
@@ -203,13 +206,14 @@ def batch_norm(
         training: normalise by the batch's statistics.
         momentum: the weight of the new batch (PyTorch's meaning).
         eps: added to the variance.
+        num_batches_tracked: (), int64, raised by one where the running statistics are updated.
 
     Returns:
         The shape of ``x``.
 
     Raises:
         ShapeError: shapes that do not fit; one value per channel in training.
-        ArgumentError: eps or momentum out of range.
+        ArgumentError: eps or momentum out of range; a count of batches of another kind.
 
     >>> import minires as mr
     >>> x = mr.tensor([[1.0], [3.0]])
@@ -223,16 +227,19 @@ def batch_norm(
     vectors = running_mean, running_var, weight, bias
     batch = training or running_mean is None or running_var is None
     _check(x, vectors, batch)
+    _check_count(x, num_batches_tracked)
     x = _laid_out(x)
     if batch:
         mean, var = BatchNormStatistics.apply(x)
         running = None
         if training and running_mean is not None and running_var is not None:
             m = x.numel() // x.shape[1]
-            followers = running_mean._to_write(), running_var._to_write()
-            running = (*followers, momentum, m / (m - 1))
-            running_mean.bump_version()
-            running_var.bump_version()
+            written = running_mean, running_var, num_batches_tracked
+            *followers, count = [None if t is None else t._to_write() for t in written]
+            running = (*followers, momentum, m / (m - 1), count)
+            for tensor in written:
+                if tensor is not None:
+                    tensor.bump_version()
         with beside((x,)):
             affine = _affine(weight, bias, mean._array, var._array, eps, running)
     else:
@@ -265,11 +272,21 @@ def _check(x: Tensor, vectors: Sequence[Any], batch: bool) -> None:
         )
 
 
+def _check_count(x: Tensor, count: Tensor | None) -> None:
+    """Refuse a count of batches that kernels cannot raise."""
+    if count is None or (count.shape, count.dtype, count.device) == ((), np.int64, x.device):
+        return
+    expected = f"num_batches_tracked of shape (), int64, on {x.device}"
+    got = f"shape {count.shape}, {count.dtype}, on {count.device}"
+    raise ArgumentError(message("batch_norm", expected, got))
+
+
 def _affine(
     weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float, running: Any = None
 ) -> Affine:
     """The scale and shift of each channel. ``running``, if given, is (running_mean, running_var,
-    momentum, m / (m - 1)): the kernel updates both running statistics by mean and var."""
+    momentum, m / (m - 1), count): the kernel updates both running statistics by mean and var, and
+    raises the count of batches by one, if there is one."""
     xp = array_module(mean)
     w = xp.ones_like(mean) if weight is None else weight._array
     b = xp.zeros_like(mean) if bias is None else bias._array
