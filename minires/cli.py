@@ -314,24 +314,35 @@ def warmup(
     model: Annotated[
         str, typer.Argument(help="A name from the zoo: see minires train --list.")
     ] = "cifar_resnet20",
+    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
 ) -> None:
     """Compile the kernels of a network now, so that its first training step need not wait.
 
-    Compiled kernels are kept on disk, for this CPU and this version of minires.
-    Other networks with the same kinds of layers need no further kernels.
+    Compiled kernels are kept on disk, for this CPU or GPU and this version of
+    minires. Other networks with the same kinds of layers need no further kernels
+    on a CPU; on a GPU, layers of other sizes may. Those for a GPU are compiled on
+    all cores, and kept by CuPy.
     """
     import time
 
     from minires.console import WarmUpDisplay
+    from minires.device import existing
     from minires.kernels.numba import compiler
-    from minires.train.warmup import PASSES, passes
+    from minires.train import ahead
+    from minires.train.warmup import PASSES, compile_kernels, passes
 
-    start = time.perf_counter()
+    start, place, ready = time.perf_counter(), existing(device), 0
     with WarmUpDisplay(console, PASSES) as display, compiler.listening(display.kernel):
-        for done, (name, run) in enumerate(passes(model)):
+        if place.type == "cuda":
+            ready = compile_kernels(model, place, display.ready)
+        for done, (name, run) in enumerate(passes(model, place)):
             display.begin(name, done)
             run()
     seconds, count = time.perf_counter() - start, len(display.kernels)
+    if place.type == "cuda":
+        kept = f"CuPy keeps them in {ahead.kept_in()}"
+        say(f"{ready} kernels for {place} are ready after {seconds:.1f} s. {kept}")
+        return
     kernels = f"{count} kernel{'s' if count > 1 else ''}"
     done_in = f"Compiled {kernels} in" if count else "All kernels were there already:"
     text = f"{done_in} {seconds:.1f} s. They are kept in {compiler.cache_folder()}"

@@ -135,6 +135,10 @@ class _Display:
         self._compiled = True
         self._progress.words = f"compiling {name.lstrip('_')}"
 
+    def ready(self, name: str, done: int, asked: int) -> None:
+        """A CUDA kernel is compiled, or was and is loaded; so many are, of those known by now."""
+        self._progress.words = f"kernels for the GPU: {done} of {asked} ready, {name}"
+
     def _line(self, text: str) -> None:
         """A line that stays, on a terminal and in a file."""
         self._console.print(escape(text), highlight=False, soft_wrap=True)

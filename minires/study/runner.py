@@ -28,6 +28,7 @@ from minires.study import figures, measures, protocols, report, store, tables
 from minires.study.store import Results
 from minires.study.tables import KINDS
 from minires.train import Running, evaluate, fit
+from minires.train.ahead import compile_ahead, training_and_inference
 from minires.train.job import STARTED
 from minires.train.loop import read_history
 
@@ -99,6 +100,10 @@ class Progress(Protocol):
     def finished(self, run: dict[str, Any]) -> None:
         """A network's final numbers are there."""
 
+    def ready(self, name: str, done: int, asked: int) -> None:
+        """A CUDA kernel is ready, one of so many that are known to be needed by now. Called by
+        several threads, one at a time."""
+
 
 class _Silent:
     def plan(self, folder: Path, total: int, done: int) -> None: ...
@@ -107,6 +112,7 @@ class _Silent:
     def epoch(self, row: dict[str, Any]) -> None: ...
     def evaluating(self) -> None: ...
     def finished(self, run: dict[str, Any]) -> None: ...
+    def ready(self, name: str, done: int, asked: int) -> None: ...
 
 
 def run_study(
@@ -298,6 +304,8 @@ def _go_on(
         sum(cost * images for cost in costs.values()),
         sum(costs[key] * images for key in finished),
     )
+    if device.type == "cuda" and len(finished) < len(planned):
+        _compile_ahead(config, train, test, progress, device)
     for key in planned:
         run = known.get(key)
         if run is not None and run["finished"]:  # and killed before its checkpoint was removed
@@ -317,6 +325,34 @@ def _go_on(
     with contextlib.suppress(OSError):  # empty by now, unless the user keeps something there
         (path / "checkpoints").rmdir()
     return results
+
+
+def _compile_ahead(
+    config: StudyConfig,
+    train: data.ImageDataset,
+    test: data.ImageDataset,
+    progress: Progress,
+    device: Device,
+) -> None:
+    """Compile what the networks need on a GPU before the first of them would wait for each kernel.
+
+    Deep networks repeat the blocks of shallow ones. With 20 layers a stage has a first, a middle
+    and a last block; with the fewest one may be all of these.
+    """
+    size = config.protocol.batch_size
+    training = {min(size, len(train)), len(train) % size} - {0}
+    images = [(part, EVALUATION_BATCH) for part in (train, test)]
+    inference = {n for part, most in images for n in (min(most, len(part)), len(part) % most) if n}
+    shallow = {min(config.depths), min(20, max(config.depths))}
+
+    def work() -> None:
+        for depth in sorted(shallow):
+            for kind in config.kinds:
+                net = _network(config, (depth, kind, 0), train.shape[0]).to(device)
+                optimizer = protocols.make_optimizer(config.protocol, net.parameters())
+                training_and_inference(net, optimizer, training, inference, train.shape)
+
+    compile_ahead(device, work, progress.ready)
 
 
 def write_outputs(results: Results, path: Path) -> None:
