@@ -129,14 +129,14 @@ def test_a_graph_that_cuda_does_not_launch_names_its_kernels(x, file, monkeypatc
     assert x.get().tolist() == [3] * 10
 
 
-@pytest.mark.skipif(REAL, reason="streams of CuPy cannot be made to fail")
+@pytest.mark.skipif(REAL, reason="a GPU cannot be made to fail")
 def test_a_kernel_that_failed_is_told_by_whoever_waits(x, monkeypatch):
-    def fails(stream):
+    def fails(device):
         error = cupy().cuda.runtime.CUDARuntimeError
         raise error("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cupy().cuda.Stream, "synchronize", fails)
+        patch.setattr(cupy().cuda.Device, "synchronize", fails)
         with pytest.raises(DeviceError) as caught:
             mr.cuda.synchronize()
     assert str(caught.value) == (

@@ -85,7 +85,8 @@ __global__ void __launch_bounds__(THREADS)
       if (across < 0 || j * g.s_w != across || j >= g.w_out) continue;
       const T* const at = gy + (((image * g.h_out + i) * g.w_out + j) * g.c_out + from);
       const T* const weight = w_t + (((u * g.k_w + v) * g.in + e) * g.c_out + from);
-      for (int o = 0; o < (V > 1 ? 1 : g.out); ++o) {
+      // by twos: four at a time want more registers than ptxas gives them for sm_80, and it spills
+      _Pragma("unroll 2") for (int o = 0; o < (V > 1 ? 1 : g.out); ++o) {
         const Pack<T, V> a = load_pack<V>(at + o), b = load_pack<V>(weight + o);
         UNROLL for (int k = 0; k < V; ++k) sum.v[k] = multiply_add(a.v[k], b.v[k], sum.v[k]);
       }

@@ -110,6 +110,21 @@ def cross_entropy(classes):
     return run
 
 
+def labels_around(device):
+    """Labels from -1 to 5, of 5 classes: the first and the last are none, and their rows NaN."""
+    labels, x = np.arange(-1, 6), np.random.default_rng(0).standard_normal((7, 5))
+    none = (labels < 0) | (labels >= 5)
+    read = np.where(none, 0, labels) if device == "cpu" else labels
+    x, g, read, losses, gx = (
+        move(a, Device(device)) for a in (x, np.arange(1.0, 8), read, np.ones(7), np.ones((7, 5)))
+    )
+    kernels("cross_entropy", x).cross_entropy_fwd(x, read, 0.1, -100, losses)
+    kernels("cross_entropy", x).cross_entropy_bwd_x(g, x, read, 0.1, -100, gx)
+    if device == "cpu":
+        losses[none] = gx[none] = np.nan
+    return values(losses, gx)
+
+
 def dropout_mask(size, dtype):
     """The mask of one call, at a probability that is one of the draws; on the CPU in Python."""
 
@@ -254,6 +269,7 @@ UPDATE, CUDA, CONV = "ops/update/kernel_cuda.cu", "kernels/cuda/", "ops/conv2d/c
 CASES = [
     Case("cross entropy, 5 classes", (CROSS_ENTROPY,), cross_entropy(5)),
     Case("cross entropy, 37 classes", (CROSS_ENTROPY,), cross_entropy(37)),
+    Case("cross entropy, labels of no class", (CROSS_ENTROPY,), labels_around),
     Case("a mask of dropout", (f"{CUDA}draws.cu",), dropout_mask(1028, "float32")),
     Case("a mask of dropout, float64", (f"{CUDA}draws.cu",), dropout_mask(2, "float64")),
     Case("SGD", (UPDATE,), optimizer(sgd, "float32")),
