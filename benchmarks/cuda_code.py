@@ -4,7 +4,8 @@ Every instance of every kernel is compiled by NVRTC, with CuPy's options, for ``
 and the newest GPU that NVRTC knows; of those that multiply and add in a loop, the main loop is
 found in the machine code of ``sm_90`` and counted (:mod:`cubin.sass`). Needs no GPU. Every instance
 is a line of ``benchmarks/results/cuda_code.csv`` and ``cuda_loops.csv``, which are written anew;
-``--write`` puts the sums into ``benchmarks/README.md``.
+``--write`` puts the sums into ``benchmarks/README.md``. Fails if a kernel needs more than a GPU
+has, or spills or uses a stack and is not listed with a reason in :data:`cubin.kernels.SPILLS`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import csv
 import io
 import os
 import re
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +36,7 @@ BEGIN, END = "<!-- machine code -->", "<!-- end of machine code -->"
 READ = 90  # the target whose main loops are read
 CODE = (
     "file", "kernel", "target", "block", "registers", "static_shared", "dynamic_shared", "stack",
-    "spills", "complaints",
+    "spills", "asked_for", "complaints", "reason",
 )  # fmt: skip
 LOOPS = (
     "file", "kernel", "used_by", "registers", "instructions", "ffma", "hmma", "lds_ldsm", "copies",
@@ -50,9 +53,13 @@ def code_rows(all_kernels: dict[tuple[str, str], Any], codes: dict[Any, nvrtc.Co
     for (file, name, target), code in codes.items():
         kernel = all_kernels[file, name]
         shared = (code.shared, kernel.shared)
-        values = (file, name, f"sm_{target}", kernel.block, code.registers, *shared)
-        complaints = "; ".join(kernels.complaints(kernel, code))
-        rows.append(dict(zip(CODE, (*values, code.stack, code.spills, complaints))))
+        asked_for = "yes" if kernels.asked_for(kernel, code) else "not asked for there"
+        values = (
+            file, name, f"sm_{target}", kernel.block, code.registers, *shared, code.stack,
+            code.spills, asked_for, "; ".join(kernels.complaints(kernel, code)),
+            kernels.SPILLS.get((target, name), ""),
+        )  # fmt: skip
+        rows.append(dict(zip(CODE, values)))
     return rows
 
 
@@ -111,6 +118,7 @@ def code_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
         "instances",
         *[f"registers {t}" for t in targets],
         "shared",
+        "not asked for on",
         "stack",
         "spills",
     ]
@@ -121,10 +129,26 @@ def code_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
         worst = [str(max(row[key] for row in group)) for key in ("stack", "spills")]
         instances = str(len({row["kernel"] for row in group}))
         place = f"{Path(file).parent.name}: {name}"
-        lines.append([place, instances, *registers, shared, *worst])
+        lines.append([place, instances, *registers, shared, _left_out(group), *worst])
     total = len({(row["file"], row["kernel"]) for row in rows})
     worst = [str(max(row[key] for row in rows)) for key in ("stack", "spills")]
-    return heads, [*lines, ["all", str(total), *[""] * len(targets), "", *worst]]
+    return heads, [*lines, ["all", str(total), *[""] * len(targets), "", _left_out(rows), *worst]]
+
+
+def _left_out(rows: list[Row]) -> str:
+    """``3: sm_80``: so many instances are too large for that target, and not asked for there."""
+    counts = Counter(row["target"] for row in rows if row["asked_for"] != "yes")
+    return ", ".join(f"{count}: {target}" for target, count in counts.items())
+
+
+def listed(rows: list[Row]) -> list[str]:
+    """The kernels that spill or use a stack, with the reasons why they may."""
+    return [
+        f"{row['target']}, `{row['kernel']}`: {row['stack']} bytes of stack, {row['spills']} of "
+        f"spills. {row['reason'][0].upper()}{row['reason'][1:]}."
+        for row in rows
+        if row["reason"]
+    ]
 
 
 def loop_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
@@ -155,6 +179,8 @@ def markdown(rows: list[Row], loops: list[Row], about: str) -> str:
         parts.append(f"| {' | '.join(heads)} |")
         parts.append(f"|{' --- |' * left}{' ---: |' * (len(heads) - left)}")
         parts += [f"| {' | '.join(line)} |" for line in lines]
+    parts += ["", "Kernels that spill or use a stack, all of them:", ""]
+    parts += [f"- {line}" for line in listed(rows)]
     return "\n".join(parts)
 
 
@@ -196,15 +222,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for heads, lines in (code_table(rows), loop_table(loops)):
         print(text_table(heads, lines, left=1), end="\n\n")
-    for row in [row for row in rows if row["complaints"]]:
-        print(f"{row['target']} {row['kernel']}: {row['complaints']}")
-    print(about)
+    print(*listed(rows), about, sep="\n")
+    faults = [f"{r['target']} {r['kernel']}: {r['complaints']}" for r in rows if r["complaints"]]
+    faults += kernels.outdated(codes.values())
     if options.only:
         print(text_table(LOOPS[1:], [[str(row[c]) for c in LOOPS[1:]] for row in loops], left=2))
-        return
+    else:
+        write(rows, loops, about, options.write)
+    if faults:
+        sys.exit("\n".join(["mend these, or list them in cubin/kernels.py:", *faults]))
+
+
+def write(rows: list[Row], loops: list[Row], about: str, readme: bool) -> None:
+    """The CSV files, and the sums in the README."""
     save(RESULTS / "cuda_code.csv", CODE, rows)
     save(RESULTS / "cuda_loops.csv", LOOPS, loops)
-    if options.write:
+    if readme:
         before, rest = README.read_text(encoding="utf-8").split(BEGIN)
         text = markdown(rows, loops, about)
         write_atomic(README, f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")

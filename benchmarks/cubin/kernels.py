@@ -15,7 +15,21 @@ from minires.kernels.cuda.source import text
 
 PACKAGE = Path(minires.__file__).parent
 TOGETHER = 8  # kernels of one program: the text is parsed once for all of them
-SHARED_KIB = 227  # of a block, on the largest GPUs
+# KiB of shared memory that a block may have, by target (CUDA Programming Guide, "Compute
+# Capabilities")
+SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
+# Kernels of which the host asks for the instances that fit the GPU's shared memory, and for others
+# where one does not (cuda_tiles.tile)
+FITTED = ("conv2d_patch<",)
+# {(target, name expression): reason} of kernels that may spill there, or use a stack
+SPILLS = {
+    (121, "conv2d_windows<Tf32,128,64,64,32,64,2,AS_IS,3>"): (
+        "one number waits outside of registers behind the main loop, once in a thread's life"
+    ),
+    (121, "conv2d_windows<Fp64,64,32,32,16,64,2,BACKWARD,2>"): (
+        "one number waits during a step of 331 instructions; float64 is slow on these GPUs anyway"
+    ),
+}
 
 
 def modules() -> list[str]:
@@ -72,15 +86,36 @@ def compile_all(
     return found, seconds
 
 
+def shared_limit(target: int) -> int:
+    """Bytes of shared memory that a block may have on such a GPU.
+
+    Raises:
+        LookupError: nobody has written it down yet.
+    """
+    if target not in SHARED_KIB:
+        raise LookupError(f"sm_{target}: write its shared memory into SHARED_KIB of {__file__}")
+    return SHARED_KIB[target] * 1024
+
+
+def asked_for(kernel: Kernel, code: nvrtc.Code) -> bool:
+    """Whether the host launches a kernel on such a GPU at all: not if it knows a smaller one, and
+    that one is for GPUs with less shared memory."""
+    limit, largest = shared_limit(code.target), max(SHARED_KIB.values()) * 1024
+    fits = code.shared + kernel.shared <= limit
+    return fits or limit == largest or not kernel.name.startswith(FITTED)
+
+
 def complaints(kernel: Kernel, code: nvrtc.Code) -> list[str]:
     """What stands against running a kernel: it needs more than there is, or memory of its own
-    where registers should do."""
+    where registers should do. Nothing against one that is not asked for there."""
+    if not asked_for(kernel, code):
+        return []
     found = []
-    if code.stack or code.spills:
+    if (code.stack or code.spills) and (code.target, code.name) not in SPILLS:
         found.append(f"{code.stack} bytes of stack, {code.spills} bytes of spills")
-    shared = code.shared + kernel.shared
-    if shared > SHARED_KIB * 1024:
-        found.append(f"{shared} bytes of shared memory, of which there are {SHARED_KIB} KiB")
+    shared, limit = code.shared + kernel.shared, shared_limit(code.target)
+    if shared > limit:
+        found.append(f"{shared} bytes of shared memory, of which there are {limit // 1024} KiB")
     if kernel.block > code.threads:
         found.append(f"blocks of {kernel.block} threads, compiled for {code.threads}")
     warps = -(-kernel.block // 32)
@@ -88,3 +123,12 @@ def complaints(kernel: Kernel, code: nvrtc.Code) -> list[str]:
     if registers > nvrtc.REGISTERS:
         found.append(f"{registers} registers of a block, of which there are {nvrtc.REGISTERS}")
     return found
+
+
+def outdated(codes: Iterable[nvrtc.Code]) -> list[str]:
+    """What is wrong with :data:`SPILLS`: a kernel that there is not, or that was compiled and does
+    without."""
+    names = {name for _, name in instances()}
+    found = [f"SPILLS: there is no {name}" for _, name in SPILLS if name not in names]
+    fine = {(code.target, code.name) for code in codes if not code.stack and not code.spills}
+    return found + [f"SPILLS: sm_{t} {name} has none" for t, name in SPILLS if (t, name) in fine]

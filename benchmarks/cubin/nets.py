@@ -7,7 +7,7 @@ the tests' stand-in for CuPy, and kernels that note their names instead of runni
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ PACKAGE = Path(mr.__file__).parent
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 
 
-def used_by(names: tuple[str, ...] = tuple(gpu_floors.NETS)) -> dict[tuple[str, str], str]:
+def used_by(precisions: Iterable[str] = tuple(gpu_floors.PEAK)) -> dict[tuple[str, str], str]:
     """By file and name of a kernel, the nets of :data:`gpu_floors.NETS` whose convolutions launch
-    it in a training step, in one of the three arithmetics."""
+    it in a training step, in one of these arithmetics."""
     if str(TESTS) not in sys.path:
         sys.path.append(str(TESTS))
     from cupy_stand_in import cupy_installed
@@ -35,9 +35,9 @@ def used_by(names: tuple[str, ...] = tuple(gpu_floors.NETS)) -> dict[tuple[str, 
     found: dict[tuple[str, str], list[str]] = {}
     before = mr.get_float32_matmul_precision()
     try:
-        for net in names:
+        for net in gpu_floors.NETS:
             geometries = {layer.geometry for layer in gpu_floors.layers(net)} - {None}
-            for precision in gpu_floors.PEAK:
+            for precision in precisions:
                 mr.set_float32_matmul_precision(precision)
                 with cupy_installed() as cupy:
                     for g in geometries:
