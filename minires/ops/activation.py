@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments import choice, number
 from ..autograd import Context, Function
-from ..device import array_module
+from ..device import Device, array_module, device_of, move
 from ..tensor import Tensor, tensor_method
 from .checks import real
 from .elementwise import exp, where
@@ -36,6 +36,12 @@ def _series() -> Any:
     return np.stack(terms)
 
 
+@functools.cache
+def _series_on(device: Device, dtype: Any) -> Any:
+    """The same on a device, where it stays: a CUDA graph copies nothing from the host."""
+    return move(_series().astype(dtype), device)
+
+
 class Erf(Function):
     """The error function, 2 / sqrt(pi) times the integral of exp(-t²) from 0 to x."""
 
@@ -45,7 +51,7 @@ class Erf(Function):
     def forward(ctx: Context, x: Any) -> Any:
         ctx.save(x)
         xp = array_module(x)
-        series = xp.asarray(_series().astype(x.real.dtype))
+        series = _series_on(device_of(x), x.real.dtype)
         near = abs(x.real) <= LAST  # what is not is 1, -1 or NaN
         inside = xp.where(near, x, 0)
         at = xp.rint(inside.real * (1 / STEP)).astype(np.int32)

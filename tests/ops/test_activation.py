@@ -47,6 +47,13 @@ def test_erf_of_nan_and_of_a_scalar(device):
     assert mr.erf(zeros(0, 3)).shape == (0, 3)
 
 
+def test_erf_in_a_captured_function(device):
+    function, values = mr.capture(mr.erf), (0.25, -1.5, 3.0, 0.5)
+    for v in values:
+        y = function(tensor([v, 1.0]))
+        np.testing.assert_allclose(host(y), [math.erf(v), math.erf(1.0)], rtol=1e-6)
+
+
 FORMULAS = {
     "gelu": (mr.gelu, lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2),
     "gelu tanh": (
