@@ -88,13 +88,25 @@ def _pack(w: Any, g: Conv2dGeometry, taps: Taps, transposed: bool, math: str) ->
         raise ShapeError(message("conv2d", expected, got))
     out = allocate((g.groups * rows, pitch), np.dtype(ENTRY[math]), w)
     read = contiguous(w)
-    one = record(
-        _PACK, w=read.data.ptr, packed=out.data.ptr, transposed=transposed, rows=rows,
-        channels=channels, k_h=g.k_h, k_w=g.k_w, pitch=pitch, **taps._asdict(),
-    )  # fmt: skip
-    grid, arguments = _table(one, [-(-rows // 32) * -(-channels // 32) * g.groups])
-    _kernel(math)(grid, *arguments, reaches=(read, out))
+    grid, blank = _alone(g, taps, transposed, rows, channels, pitch)
+    table = blank.copy()
+    one = table["of"][0, 0]
+    one["w"], one["packed"] = read.data.ptr, out.data.ptr
+    _kernel(math)(grid, table, reaches=(read, out))
     return out
+
+
+@functools.lru_cache(maxsize=1024)
+def _alone(
+    g: Conv2dGeometry, taps: Taps, transposed: bool, rows: int, channels: int, pitch: int
+) -> tuple[tuple[int, ...], Any]:
+    """Grid and argument of a launch that does one pack, without addresses."""
+    one = record(
+        _PACK, w=0, packed=0, transposed=transposed, rows=rows, channels=channels, k_h=g.k_h,
+        k_w=g.k_w, pitch=pitch, **taps._asdict(),
+    )  # fmt: skip
+    grid, (table,) = _table(one, [-(-rows // 32) * -(-channels // 32) * g.groups])
+    return grid, table
 
 
 def instances() -> Iterator[Kernel]:
