@@ -73,6 +73,8 @@ def test_a_graph_does_its_work_at_each_launch_and_never_before(xp):
         part = x + 1
         x[...] = part * 2
 
+    work()  # what it is made of is loaded before
+    x.fill(0)
     graph = captured(xp, work)
     assert x.get().tolist() == [0, 0]
     graph.launch()
@@ -90,10 +92,25 @@ def test_a_graph_in_memory_of_everybody_is_found_out(xp):
         part[...] = x + 1
         x[...] = part
 
+    work()
     graph = captured(xp, work)
     other = xp.full(4, 5.0)
     graph.launch()
     assert other.get().tolist() != [5, 5, 5, 5]
+
+
+def test_what_is_first_used_in_a_capture_breaks_it(xp):
+    """It would be loaded then."""
+    x = xp.zeros(2)
+    module = xp.RawModule(code="", name_expressions=["f<int>"])
+    for use in (lambda: x + x, lambda: module.get_function("f<int>")):
+        stream = xp.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            with pytest.raises(xp.cuda.runtime.CUDARuntimeError, match="while the stream was capt"):
+                use()
+            with pytest.raises(xp.cuda.runtime.CUDARuntimeError, match="given up"):
+                stream.end_capture()
 
 
 def test_what_waits_breaks_the_capture(xp):

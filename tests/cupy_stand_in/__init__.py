@@ -19,7 +19,7 @@ import numpy as np
 from minires import random
 from minires.device import _kernel_module, backend_module, cupy
 
-from . import device, functions, memory, raw, streams
+from . import array, device, functions, memory, raw, streams
 from .array import ndarray
 
 Array = ndarray
@@ -62,6 +62,7 @@ def cupy_installed():
     before = {name: sys.modules.get(name) for name in MODULES}
     device.Device._current = 0
     streams.reset()
+    array.used.clear()
     sys.modules.update(MODULES)
     _forget()
     try:

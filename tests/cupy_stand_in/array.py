@@ -342,6 +342,9 @@ def wrap(value, owners, written=True):
     return ndarray._of(np.asarray(value), written=written)
 
 
+used = set()  # functions and dtypes: what CuPy has compiled and loaded
+
+
 def compute(function, *args, **options):
     """Run a function of NumPy's on the device: on the values of arrays, which all are there."""
     found = [*_arrays(args), *_arrays(list(options.values()))]
@@ -354,6 +357,11 @@ def compute(function, *args, **options):
             )
     if options.get("dtype") is not None:
         supported(options["dtype"])
+
+    kind = getattr(function, "__name__", repr(function)), *(array.dtype.name for array in found)
+    if kind not in used:
+        streams.loads(" ".join(kind))
+        used.add(kind)
 
     def values(array):
         return array._values

@@ -92,6 +92,7 @@ class RawModule:
         self._module.compile(log_stream)
 
     def get_function(self, name):
+        streams.loads(name)
         kernel = RawKernel.__new__(RawKernel)
         with _errors():
             kernel._kernel = self._module.get_function(name)

@@ -6,7 +6,8 @@ non-blocking stream is done as late as CUDA may do it: when somebody waits for i
 
 While a stream captures, its work is written into a graph and not done: arrays that it is to make
 are full of NaN until the graph is launched, and the graph knows addresses alone. Copies to and from
-the host, and whatever waits, are refused as CuPy and CUDA refuse them; and so is cuBLAS.
+the host, and whatever waits, are refused as CuPy and CUDA refuse them; and so is cuBLAS. So is the
+first use of a kernel, ours or CuPy's, which would be loaded then.
 """
 
 from __future__ import annotations
@@ -212,6 +213,17 @@ def calls_cublas():
     """CuPy calls cuBLAS: not while the current stream captures."""
     if get_current_stream()._captured is not None:
         raise NotImplementedError(NO_BLAS)
+
+
+def loads(name):
+    """A compiled kernel is loaded, on its first use. That may allocate, and CUDA gives up what the
+    current stream captures."""
+    stream = get_current_stream()
+    if stream._captured is not None:
+        stream._broken = True
+        raise CUDARuntimeError(
+            f"cudaErrorStreamCaptureUnsupported: {name} was loaded while the stream was capturing"
+        )
 
 
 def waits_inside():
