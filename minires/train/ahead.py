@@ -77,7 +77,7 @@ def compile_ahead(device: Device, work: Callable[[], object], ready: Ready) -> i
             kernel.compiled()
         with lock:
             done += 1
-            ready(kernel.name, done, len(found))
+            ready(kernel.__name__, done, len(found))
 
     with ThreadPoolExecutor(os.cpu_count(), "minires compiler") as pool:
 

@@ -58,7 +58,7 @@ def test_each_kernel_once(asked):
 
     count = compile_ahead(GPU, work, lambda *facts: told.append(facts))
     assert count == len(asked) == len(set(asked)) == len(told) > 2
-    assert sorted(name for name, _, _ in told) == sorted(asked)
+    assert sorted(name for name, _, _ in told) == sorted(name.partition("<")[0] for name in asked)
     assert [done for _, done, _ in told] == [*range(1, count + 1)]
     assert all(done <= known <= count for _, done, known in told)
     assert {name.partition("<")[0] for name in asked} >= {"max_pool2d_fwd", "relu_fwd"}

@@ -71,8 +71,8 @@ def conv2d_fwd(x: Any, w: Any, y: Any, g: Conv2dGeometry, epilogue: Epilogue = N
 
 
 def conv2d_bwd_input(gy: Any, w: Any, gx: Any, g: Conv2dGeometry) -> None:
-    """Fill gx (n, h_in, w_in, c_in)."""
-    gy = as_operand(gy).values()
+    """Fill gx (n, h_in, w_in, c_in) with the gradient by w, which may be PackedWeights."""
+    gy, w = as_operand(gy).values(), as_packed(w).array
     gx[...] = 0
     for u, v, out, inside in _taps(g):
         for i, o in _groups(g):
