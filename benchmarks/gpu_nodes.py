@@ -2,8 +2,8 @@
 
 A small net's kernels are short, and the GPU takes 1.5 to 2 us from one node of a graph to the next:
 that many nodes are as long as the work itself. Needs no GPU: the step is recorded on the stand-in
-for CuPy (``tests/cupy_stand_in``), whose kernels here do nothing at all. How many nodes there are
-does not depend on the size of the images, nor on what is in them.
+for CuPy (``tests/cupy_stand_in``), whose kernels here do nothing at all. Which kernels there are
+depends on the sizes, not on the numbers.
 
 ``python benchmarks/gpu_nodes.py`` prints the table for a ResNet-20; ``--list`` every node.
 """
@@ -30,6 +30,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from cupy_stand_in import cupy_installed, module, streams
 
+BATCH = 128
+
 
 @contextmanager
 def idle_gpu() -> Iterator[None]:
@@ -48,7 +50,8 @@ def step_of(depth: int) -> Graph:
     device = "cuda"
     net = mr.models.cifar_resnet(depth).to(device)
     optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    x, labels = mr.zeros(2, 3, 8, 8, device=device), mr.tensor([0, 1], device=device)
+    x = mr.zeros(BATCH, 3, 32, 32, device=device)
+    labels = mr.zeros(BATCH, dtype="int64", device=device)
     state = [*net.parameters(), *net.buffers()]
 
     def step() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-MOST = 221  # of a ResNet-20; who lowers the number lowers this one
+MOST = 205  # of a ResNet-20; who lowers the number lowers this one
 
 
 def test_a_training_step_has_few_nodes(load):
@@ -12,6 +12,7 @@ def test_a_training_step_has_few_nodes(load):
     with gpu_nodes.idle_gpu():
         nodes = gpu_nodes.nodes_of(gpu_nodes.step_of(20))
     counts = Counter(work.name for work in nodes)
-    assert counts["conv2d.conv2d_bwd_weight"] == 19  # all layers are there
+    weights = "conv2d.conv2d_bwd_weight", "conv2d.conv2d_bwd_weight_rows"
+    assert sum(counts[name] for name in weights) == 19  # all layers are there
     assert counts["update.update_sgd"] == 1
     assert len(nodes) <= MOST, counts.most_common()
