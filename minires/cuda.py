@@ -107,6 +107,10 @@ manual_seed_all = manual_seed
 def memory_allocated(device: Place = None) -> int:
     """How many bytes of a GPU arrays occupy.
 
+    There is no ``max_memory_allocated``: CuPy's pool does not keep the largest value, and a hook
+    that did would run Python at every allocation. :func:`memory_reserved` is at least as large as
+    what arrays have occupied at any time since :func:`empty_cache`, unless memory ran out.
+
     Raises:
         DeviceError: there is no GPU; says what to install.
     """
