@@ -7,12 +7,13 @@ import contextlib
 import numpy as np
 
 import minires as mr
+from minires.captured.recorder import Graph
 from minires.device import Device, kernels, move
 from minires.kernels.epilogue import Epilogue
 from minires.kernels.operand import GATED, PLAIN, RECTIFIED, Operand
 from minires.kernels.packed import PackedWeights
 from minires.memory import allocate
-from minires.ops.conv2d import Conv2dGeometry
+from minires.ops.conv2d import Conv2dGeometry, cuda_pack, cuda_plan
 from minires.ops.conv2d import cuda_convolve as convolve
 from minires.ops.conv2d import cuda_tiles as tiles
 
@@ -99,6 +100,30 @@ def input_gradient(x, w, **options):
     return run
 
 
+def packs(device):
+    """Weights of three layers, packed by one launch of a graph."""
+    rng, place, shapes = np.random.default_rng(0), Device.parse(device), [(33, 3), (5, 4), (9, 2)]
+    weights = [rng.standard_normal((*shape, 1, 1)).astype("float32") for shape in shapes]
+    pitches = [cuda_plan.pitch_of(1, c, "Fp32") for _, c in shapes]
+    if place.type == "cpu":
+        return [
+            np.pad(w[:, :, 0, 0], ((0, 0), (0, pitch - w.shape[1])))
+            for w, pitch in zip(weights, pitches)
+        ]
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    graph, results = Graph(place), []
+    kept = [PackedWeights(move(w, place)) for w in weights]
+    with graph.recorded():
+        for w, one in zip(weights, kept):
+            g = Conv2dGeometry.from_shapes((1, w.shape[1], 9, 9), w.shape, **options)
+            results.append(cuda_pack.packed(one, g, cuda_pack.forward_taps(g), False, "Fp32"))
+    graph.join()
+    for result in results:
+        result[...] = 7
+    graph.replay()
+    return [result.get() for result in results]
+
+
 def shape_of(g):
     return g.n, g.h_out, g.w_out, g.c_out
 
@@ -119,6 +144,7 @@ CASES = [
     ("infinite", WINDOWS, forward((1, 32, 4, 3), (20, 32, 3, 3), odd="weight", **ONE)),
     ("not a number", WINDOWS, forward((1, 8, 7, 6), (20, 8, 3, 3), odd="image", **ONE)),
     ("input gradient", WINDOWS[:2], input_gradient((1, 36, 3, 4), (37, 36, 2, 1))),
+    ("packs of three layers", WINDOWS[1:2], packs),
     ("groups", WINDOWS, forward((1, 66, 3, 4), (70, 33, 1, 1), groups=2)),
     ("patch", PATCH, forward((1, 16, 9, 29), (20, 16, 3, 3), RECTIFIED, **ONE)),
     (

@@ -190,6 +190,12 @@ SAME = (
         "a thread beyond the last sum has none to compute again: its own is 0",
     ),
     ("kernels/cuda/scatter.cu", "(first > second)", ">=", "no two keys are equal"),
+    (
+        "ops/conv2d/cuda_pack.cu",
+        "while (mine + 1 < packs.count",
+        "<= packs.count",
+        "behind the last pack stands the number of blocks, larger than any block's",
+    ),
 )
 
 
