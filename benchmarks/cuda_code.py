@@ -179,8 +179,8 @@ def markdown(rows: list[Row], loops: list[Row], about: str) -> str:
         parts.append(f"| {' | '.join(heads)} |")
         parts.append(f"|{' --- |' * left}{' ---: |' * (len(heads) - left)}")
         parts += [f"| {' | '.join(line)} |" for line in lines]
-    parts += ["", "Kernels that spill or use a stack, all of them:", ""]
-    parts += [f"- {line}" for line in listed(rows)]
+    if lines := listed(rows):
+        parts += ["", "All kernels that spill or use a stack:", "", *[f"- {s}" for s in lines]]
     return "\n".join(parts)
 
 
