@@ -605,7 +605,7 @@ def refused(text, function, *args, error=CaptureError, times=2):
         (lambda x: x.sum().item(), "the value of a tensor"),
         (lambda x: bool((x > 0).all()), "the value of a tensor"),
         (lambda x: x.tolist(), "the values of a tensor"),
-        (lambda x: host(x), "the array of a tensor"),
+        (lambda x: x.numpy(), "the array of a tensor"),
         (lambda x: x.data, "the array of a tensor"),
     ],
 )
