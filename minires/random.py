@@ -20,6 +20,9 @@ from .device import Device, assign, move
 from .errors import ArgumentError, CheckpointError, message, quoted
 from .forks import in_children
 
+# What checks its arguments; draws_on trusts the kernels that call it.
+__all__ = ["Generator", "generator", "get_state", "manual_seed", "preserved", "set_state"]
+
 
 class Generator(np.random.Generator):
     """A source of random draws of its own, for what takes a ``generator``.
@@ -54,14 +57,6 @@ class Generator(np.random.Generator):
         self._restart(_key_of(source), {})
         return self
 
-    def on(self, device: Device) -> Any:
-        """The state of the draws on a GPU, in its memory: uint64, (key, calls so far). The array
-        stays the same one, so that captured graphs read it anew."""
-        name = str(device)
-        if name not in self._on:
-            self._on[name] = move(self._on_host(name), device)
-        return self._on[name]
-
     def _on_host(self, name: str) -> Any:
         return np.array([self._key, self._calls.get(name, 0)], np.uint64)
 
@@ -81,6 +76,15 @@ def _key_of(bit_generator: Any) -> int:
     """64 bits that the state of a bit generator decides, and with it the seed."""
     state = str(bit_generator.state).encode()
     return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "little")
+
+
+def draws_on(generator: Generator, device: Device) -> Any:
+    """The state of a generator's draws on a GPU, in its memory: uint64, (key, calls so far). The
+    array stays the same one, so that captured graphs read it anew."""
+    name = str(device)
+    if name not in generator._on:
+        generator._on[name] = move(generator._on_host(name), device)
+    return generator._on[name]
 
 
 _generator = Generator()

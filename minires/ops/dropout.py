@@ -14,7 +14,7 @@ from ..arguments import flag, number
 from ..autograd import call
 from ..device import Device, move
 from ..memory import allocate
-from ..random import Generator
+from ..random import Generator, draws_on
 from ..tensor import Tensor
 from .checks import images, real
 from .elementwise import mul
@@ -92,7 +92,7 @@ def _mask_on_gpu(
     from ..kernels.cuda.draws import draw_mask
 
     mask = allocate(shape, dtype, device)
-    draw_mask(draws.on(device), p, 0 if p == 1 else 1 / (1 - p), mask)
+    draw_mask(draws_on(draws, device), p, 0 if p == 1 else 1 / (1 - p), mask)
     return mask
 
 

@@ -37,7 +37,7 @@ from ...device import array_module, beside, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...ieee import quiet, restore, warnings_now
 from ...memory import allocate
-from ...tensor import Tensor
+from ...tensor import Tensor, given
 from ..checks import check_same, real
 from ..layout import channels_last, contiguous
 
@@ -214,6 +214,7 @@ def batch_norm(
     Raises:
         ShapeError: shapes that do not fit; one value per channel in training.
         ArgumentError: eps or momentum out of range; a count of batches of another kind.
+        DTypeError: an argument that is no tensor, or dtypes that differ.
 
     >>> import minires as mr
     >>> x = mr.tensor([[1.0], [3.0]])
@@ -274,7 +275,10 @@ def _check(x: Tensor, vectors: Sequence[Any], batch: bool) -> None:
 
 def _check_count(x: Tensor, count: Tensor | None) -> None:
     """Refuse a count of batches that kernels cannot raise."""
-    if count is None or (count.shape, count.dtype, count.device) == ((), np.int64, x.device):
+    if count is None:
+        return
+    given("batch_norm", count)
+    if (count.shape, count.dtype, count.device) == ((), np.int64, x.device):
         return
     expected = f"num_batches_tracked of shape (), int64, on {x.device}"
     got = f"shape {count.shape}, {count.dtype}, on {count.device}"

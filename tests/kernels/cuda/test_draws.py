@@ -116,11 +116,11 @@ def test_the_state_counts_calls_and_survives_json(on_gpu):
     dropped()
     state = json.loads(json.dumps(random.get_state()))
     assert state["gpu"] == {"key": start["gpu"]["key"], "calls": {"cuda:0": 2}}
-    array = random.generator().on(Device("cuda"))
+    array = random.draws_on(random.generator(), Device("cuda"))
     following = dropped()
     random.set_state(state)
     assert dropped() == following
-    assert random.generator().on(Device("cuda")) is array  # graphs know its address
+    assert random.draws_on(random.generator(), Device("cuda")) is array  # graphs know its address
     random.set_state(start)
     assert random.get_state() == start
     with random.preserved():
