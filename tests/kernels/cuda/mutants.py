@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import re
 import resource
@@ -27,6 +28,7 @@ from cupy_stand_in import cupy_installed
 
 import minires
 from minires.kernels.cuda import source
+from minires.kernels.cuda.kernel import Kernel
 
 PACKAGE = Path(minires.__file__).parent
 PATIENCE = 60  # seconds of the processor, after which a mutant counts as one that never ends
@@ -238,6 +240,9 @@ def _reading(mutant: Mutant | None) -> Iterator[None]:
 
     Path.read_text = read_text  # type: ignore[method-assign]
     source.text.cache_clear()
+    for thing in gc.get_objects():  # what was compiled of the original before is not the mutant
+        if type(thing) is Kernel:
+            thing._functions.clear()
     try:
         yield
     finally:
