@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -324,6 +324,31 @@ PARTS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
 }
 
 
+def write_rows(
+    rows: Iterable[dict[str, Any]],
+    path: Path,
+    columns: tuple[str, ...],
+    show: Callable[[dict[str, Any]], str],
+    what: str,
+) -> None:
+    """Append each row to a CSV file and print it, as soon as it is measured; exit with an error
+    if some of these kernels or tiles are wrong: their rows only say so."""
+    wrong = 0
+    try:
+        for row in rows:
+            if "wrong" in row:
+                wrong += 1
+                print(row["wrong"], flush=True)
+                continue
+            known = {key: value for key, value in facts().items() if key in columns}
+            append(path, [{**known, **row}], columns)
+            print(show(row), flush=True)
+    except MiniresError as error:
+        raise SystemExit(f"error: {error}") from error
+    if wrong:
+        raise SystemExit(f"error: {wrong} {what} are wrong")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -336,25 +361,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--results", type=Path, default=RESULTS, help="folder for the CSV  [benchmarks/results]"
     )
     options = parser.parse_args(arguments)
-    wrong = 0
-    try:
-        for part in options.only:
-            for row in PARTS[part]():
-                if "wrong" in row:
-                    wrong += 1
-                    print(row["wrong"], flush=True)
-                    continue
-                append(options.results / "gpu_kernels.csv", [{**facts(), **row}], COLUMNS)
-                print(
-                    f"{row['net']:<10}{row['kernel']:<26}{row['shape']:<40}{row['arithmetic']:<6}"
-                    f"{row['microseconds']:>10} us  {row['ratio']:>7} of {row['other']}, "
-                    f"{float(row['of_floor']):.0%} of the floor's speed",
-                    flush=True,
-                )
-    except MiniresError as error:
-        raise SystemExit(f"error: {error}") from error
-    if wrong:
-        raise SystemExit(f"error: {wrong} kernels are wrong")
+
+    def show(row: dict[str, Any]) -> str:
+        return (
+            f"{row['net']:<10}{row['kernel']:<26}{row['shape']:<40}{row['arithmetic']:<6}"
+            f"{row['microseconds']:>10} us  {row['ratio']:>7} of {row['other']}, "
+            f"{float(row['of_floor']):.0%} of the floor's speed"
+        )
+
+    rows = (row for part in options.only for row in PARTS[part]())
+    write_rows(rows, options.results / "gpu_kernels.csv", COLUMNS, show, "kernels")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,11 @@ from unittest import mock
 import gpu_floors
 import numpy as np
 from gpu_floors import ARITHMETIC, Layer
-from gpu_kernels import TOLERANCES, Convolution, difference, facts, minires_graph
-from harness import RESULTS, Disagreement, append
+from gpu_kernels import TOLERANCES, Convolution, difference, minires_graph, write_rows
+from harness import RESULTS, Disagreement
 
 import minires as mr
 from minires.device import cupy
-from minires.errors import MiniresError
 
 COLUMNS = (
     "date", "commit", "gpu", "driver", "cuda", "cupy", "net", "shape", "arithmetic", "tile",
@@ -107,26 +106,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--results", type=Path, default=RESULTS, help="folder for the CSV  [benchmarks/results]"
     )
     options = parser.parse_args(arguments)
-    wrong = 0
-    try:
-        for net in options.nets:
-            for precision in options.precisions:
-                for row in rows(net, precision):
-                    if "wrong" in row:
-                        wrong += 1
-                        print(row["wrong"], flush=True)
-                        continue
-                    known = {key: value for key, value in facts().items() if key in COLUMNS}
-                    append(options.results / "gpu_tiles.csv", [{**known, **row}], COLUMNS)
-                    print(
-                        f"{row['shape']:<40}{row['arithmetic']:<6}{row['tile']:<44}"
-                        f"{row['microseconds']:>10} us {row['over_chosen']:>7} {row['chosen']}",
-                        flush=True,
-                    )
-    except MiniresError as error:
-        raise SystemExit(f"error: {error}") from error
-    if wrong:
-        raise SystemExit(f"error: {wrong} tiles are wrong")
+
+    def show(row: dict[str, Any]) -> str:
+        return (
+            f"{row['shape']:<40}{row['arithmetic']:<6}{row['tile']:<44}"
+            f"{row['microseconds']:>10} us {row['over_chosen']:>7} {row['chosen']}"
+        )
+
+    measured = (
+        row
+        for net in options.nets
+        for precision in options.precisions
+        for row in rows(net, precision)
+    )
+    write_rows(measured, options.results / "gpu_tiles.csv", COLUMNS, show, "tiles")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,6 @@ def compile_all(
 ) -> tuple[dict[tuple[str, str, int], nvrtc.Code], float]:
     """Each kernel for each target, by file, name and target; and the processor's seconds.
 
-    NVRTC does one thing at a time in a process, whatever its threads.
-
     Raises:
         CompileError: NVRTC refuses one.
         CompilerMissing: there is no NVRTC.

@@ -47,7 +47,7 @@ def test_a_tile_that_is_wrong_is_not_timed_and_others_are(load, monkeypatch, tmp
     monkeypatch.setattr(Kernel, "run", lambda *arguments: None)
     monkeypatch.setattr(gpu_tiles, "minires_graph", lambda run: lambda: 1e-6)
     monkeypatch.setattr(gpu_tiles, "difference", difference)
-    monkeypatch.setattr(gpu_tiles, "facts", dict)
+    monkeypatch.setattr(load("gpu_kernels"), "facts", dict)
     with cupy_installed(), pytest.raises(SystemExit, match=r"error: \d+ tiles are wrong"):
         gpu_tiles.main(["--precisions", "highest", "--results", str(tmp_path)])
     text = (tmp_path / "gpu_tiles.csv").read_text(encoding="utf-8")
