@@ -52,6 +52,7 @@ __all__ = [
     "synchronize",
 ]
 
+OWN_MEMORY = "Give it memory of its own: p.data = p.data.copy()."  # the way out of a parameter
 OLDEST_GPU = 80  # sm_80, the first with asynchronous copies into shared memory and tf32
 _BACKENDS = ("auto", "numpy")
 _backend = setting("backend", "auto")
@@ -214,6 +215,20 @@ def as_array(value: Any) -> Any:
 def writeable(array: Any) -> bool:
     """Whether an array may be written to: on a GPU every one may."""
     return getattr(array.flags, "writeable", True)
+
+
+def check_writeable(op: str, name: str, array: Any, fix: str) -> None:
+    """Refuse an array that is to be written and may not be. Kernels see addresses alone: they would
+    change what nobody may change, or end the process where the system forbids it.
+
+    Raises:
+        ArgumentError: the array, which messages call ``name``, is read-only.
+    """
+    if not writeable(array):
+        raise ArgumentError(
+            f"{op}: {name} of shape {array.shape} looks at read-only memory (an expanded tensor, "
+            f"or a NumPy array marked so). {fix}"
+        )
 
 
 def zeros_on(device: Device, shape: tuple[int, ...], dtype: Any) -> Any:

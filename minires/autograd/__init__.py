@@ -29,7 +29,7 @@ from .engine import (
     switch,
 )
 from .function import Function
-from .inplace import check_inplace, check_writeable, replace, written
+from .inplace import check_inplace, check_target, replace, written
 from .lazy import Lazy
 from .modes import (
     enable_grad,

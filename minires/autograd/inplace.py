@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..device import array_module, writeable
-from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+from ..device import array_module, check_writeable
+from ..errors import DTypeError, GraphError, ShapeError, message
 from .context import Context
 from .engine import call, current
 from .function import Function
@@ -67,7 +67,7 @@ def replace(target: Variable, new: Variable) -> None:
             )
         )
     if target._lazy is None:
-        check_writeable(target)
+        check_target(target)
     if record and new._node is not None:
         new._node.ctx.keep_old(target)
     if target._lazy is None:
@@ -92,12 +92,9 @@ def _write(array: Any, new: Any) -> None:
     array[...] = new
 
 
-def check_writeable(target: Variable) -> None:
-    if not writeable(target._array):
-        raise ArgumentError(
-            f"in-place write: this tensor of shape {target.shape} looks at read-only memory "
-            "(an expanded tensor, or a NumPy array marked so). Write to x.clone()."
-        )
+def check_target(target: Variable) -> None:
+    """Refuse a tensor that is to be written in place and looks at read-only memory."""
+    check_writeable("in-place write", "this tensor", target._array, "Write to x.clone().")
 
 
 def written(target: Variable, new: Variable | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..arguments import flag
-from ..device import CPU, Device, device_of
+from ..device import CPU, OWN_MEMORY, Device, check_writeable, device_of
 from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
 from .lazy import Lazy
 from .modes import _grad_mode, enable_grad
@@ -97,9 +97,15 @@ class Variable:
             self._lazy = None  # after the array is there: another thread may look
         return object.__getattribute__(self, "_array")
 
-    def _to_write(self) -> Any:
-        """The array, for the engine to write into; call ``bump_version`` afterwards."""
+    def _to_write(self, op: str, name: str, fix: str = OWN_MEMORY) -> Any:
+        """The array, for the engine to write into; call ``bump_version`` afterwards. An operation
+        that writes several asks for all of them first: nothing is written if one is refused.
+
+        Raises:
+            ArgumentError: it is read-only; the message says so of ``name``, and ``fix`` after it.
+        """
         array = self._array
+        check_writeable(op, name, array, fix)
         self._version.flush_readers()
         return array
 

@@ -302,7 +302,7 @@ class _CapturedCall:
             result = _copy(function(*args))
             if state.signature(gradients=False)[:2] != modes:
                 return None, result
-            if len(state.arrays()) != len(start._arrays):
+            if len(state.arrays()) != start.size:
                 return None, result
             if start.lost():
                 state.adds_to_gradients = True

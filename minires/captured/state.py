@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import arguments, random
-from ..device import CPU, Device, is_array
+from ..device import CPU, Device, is_array, writeable
 from ..errors import ArgumentError, CaptureError, message
 from ..nn import module as modules
 from ..nn.module import Module
@@ -140,12 +140,15 @@ class Snapshot:
 
     def __init__(self, state: State):
         self._state = state
-        self._arrays = [(array, array.copy()) for array in state.arrays()]
+        self.size = len(arrays := state.arrays())
+        # what is read-only stays as it is by itself
+        self._arrays = [(array, array.copy()) for array in arrays if writeable(array)]
         self._kept = [(kept, dict(kept)) for kept in state.kept()]
         self._gradients = [(t, t._grad) for t in state.tensors]
         gradients = [gradient for _, gradient in self._gradients if gradient is not None]
         every = state.adds_to_gradients
-        self._copies = [(g, g._array.copy()) for g in gradients if every or g._version.escaped]
+        kept = [g for g in gradients if (every or g._version.escaped) and writeable(g._array)]
+        self._copies = [(g, g._array.copy()) for g in kept]
         self._uncopied = [
             (g._version, g._version.count) for g in gradients if not (every or g._version.escaped)
         ]

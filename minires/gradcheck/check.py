@@ -20,7 +20,7 @@ import numpy as np
 from .. import arguments, random
 from ..autograd import copied, enable_grad, grad
 from ..creation import zeros_like
-from ..device import assign, backend_name, device_of
+from ..device import assign, backend_name, device_of, writeable
 from ..errors import ArgumentError, DTypeError, GraphError, message, quoted
 from ..nn import Module
 from ..ops import concatenate
@@ -191,7 +191,8 @@ def reached(f: Any, xs: Sequence[Tensor]) -> tuple[list[Tensor], Guard]:
 
 @contextlib.contextmanager
 def unchanged(buffers: Sequence[Tensor]) -> Iterator[None]:
-    """Put the buffers back afterwards."""
+    """Put the buffers back afterwards; those in read-only memory stay by themselves."""
+    buffers = [b for b in buffers if writeable(b._array)]
     copies = [copied(b._array) for b in buffers]
     versions = [b._version.count for b in buffers]
     try:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from minires import arguments, random
-from minires.device import assign, is_array, writeable
-from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted
+from minires.device import assign, check_writeable, is_array
+from minires.errors import ArgumentError, DTypeError, ShapeError, message
 from minires.tensor import Tensor
 
 _GAINS = {
@@ -95,13 +95,12 @@ def _fill(tensor: Tensor, values: Any) -> Tensor:
     except FloatingPointError as error:
         expected = f"values that {tensor.dtype} holds"
         raise ArgumentError(message("init", expected, "larger ones")) from error
-    array = tensor._array if isinstance(tensor, Tensor) else tensor
-    if not writeable(array):
-        raise ArgumentError(message("init", "a tensor that can be written to", quoted(tensor)))
+    place = "init", "this tensor"
     if not isinstance(tensor, Tensor):  # the .data of a tensor, as in older PyTorch code
+        check_writeable(*place, tensor, "Fill a copy.")
         assign(tensor, cast)
         return tensor
-    assign(tensor._to_write(), cast)
+    assign(tensor._to_write(*place, "Fill x.clone()."), cast)
     tensor.bump_version()
     return tensor
 

@@ -296,7 +296,8 @@ class Module:
 
         Raises:
             CheckpointError: names every missing, unexpected and misshapen key at once.
-            ArgumentError: no dict of names and tensors.
+            ArgumentError: no dict of names and tensors; a parameter or buffer of the module that
+                looks at read-only memory.
             DTypeError: a value of a dtype that minires does not take.
         """
         own = self._named_state()
@@ -306,10 +307,14 @@ class Module:
         misfit = any(not fits(own[name], given[name]) for name in own if name in given)
         if misfit or (strict and (missing or unexpected)):
             raise load_error(type(self).__name__, own, given, missing)
-        for name, target in own.items():
-            if name in given:
-                assign(target._to_write(), given[name]._array)
-                target.bump_version()
+        targets = {
+            name: target._to_write("load_state_dict", name)
+            for name, target in own.items()
+            if name in given
+        }
+        for name, array in targets.items():
+            assign(array, given[name]._array)
+            own[name].bump_version()
         return IncompatibleKeys(missing, unexpected)
 
     def to(self, target: Any) -> Self:

@@ -221,7 +221,7 @@ def _evaluating(net: Module) -> Iterator[None]:
             with beside((buffer,)):
                 changed = bool((buffer._array != values).any())
             if changed:
-                assign(buffer._to_write(), values)
+                assign(buffer._to_write("trace", name), values)
                 buffer.bump_version()
 
 

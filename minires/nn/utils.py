@@ -10,7 +10,15 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import call, current, no_grad
-from minires.device import CPU, Device, array_module, as_array, device_of, move
+from minires.device import (
+    CPU,
+    Device,
+    array_module,
+    as_array,
+    check_writeable,
+    device_of,
+    move,
+)
 from minires.errors import ArgumentError, NaNError, message
 from minires.nn.module import Module
 from minires.ops import norm
@@ -39,7 +47,8 @@ def clip_grad_norm_(
         The length before, a scalar of the gradients' dtype; 0 if there are none.
 
     Raises:
-        ArgumentError: no parameters, what is none, or a ``max_norm`` or ``norm_type`` out of range.
+        ArgumentError: no parameters, what is none, a ``max_norm`` or ``norm_type`` out of range, a
+            gradient that looks at read-only memory.
         NaNError: see ``error_if_nonfinite``.
 
     >>> import minires as mr
@@ -116,7 +125,8 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         clip_value: >= 0.
 
     Raises:
-        ArgumentError: no parameters, what is none, or a ``clip_value`` out of range.
+        ArgumentError: no parameters, what is none, a ``clip_value`` out of range, a gradient that
+            looks at read-only memory.
     """
     op = "clip_grad_value_"
     limit = float(arguments.number(op, "clip_value", clip_value, least=0, finite=False))
@@ -140,4 +150,7 @@ def _gradients(op: str, parameters: Any) -> list[Tensor]:
     for p in given:
         if not isinstance(p, Tensor):
             raise ArgumentError(message(op, "tensors", type(p).__name__))
-    return [p.grad.detach() for p in given if p.grad is not None]
+    gradients = [p.grad.detach() for p in given if p.grad is not None]
+    for gradient in gradients:  # all of them, before the first is changed
+        check_writeable(op, "a gradient", gradient._array, "Copy it: p.grad = p.grad.clone().")
+    return gradients

@@ -15,7 +15,7 @@ from ..autograd import (
     call,
     check,
     check_inplace,
-    check_writeable,
+    check_target,
     copied,
     host_read,
     written,
@@ -245,7 +245,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
         return
     value = operand("assignment", value, x)
     record = check_inplace(x, value)
-    check_writeable(x)
+    check_target(x)
     array = x._array
     if isinstance(value, Variable):
         check_same("assignment", x, value)

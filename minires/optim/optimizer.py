@@ -12,7 +12,13 @@ import numpy as np
 
 from minires.arguments import flag, iterator, number
 from minires.autograd import call
-from minires.device import beside, device_of, is_array
+from minires.device import (
+    beside,
+    check_writeable,
+    device_of,
+    is_array,
+    writeable,
+)
 from minires.errors import (
     ArgumentError,
     DeviceError,
@@ -174,7 +180,7 @@ class Optimizer:
         """Forget the gradients, or with ``set_to_none=False`` fill them with zeros.
 
         Raises:
-            ArgumentError: ``set_to_none`` is no flag.
+            ArgumentError: ``set_to_none`` is no flag; a gradient that looks at read-only memory.
         """
         set_to_none = flag(f"{self._op}.zero_grad", "set_to_none", set_to_none)
         gradients = []
@@ -184,18 +190,20 @@ class Optimizer:
             if set_to_none:
                 p.grad = None
             else:
-                gradients.append(p.grad.detach())
-                p.grad = gradients[-1]
-        for same in _by_device([(gradient._to_write(),) for gradient in gradients]):
+                gradients.append((p, p.grad.detach()))
+        place = f"{self._op}.zero_grad", "a gradient", "Forget the gradients: zero_grad()."
+        for same in _by_device([(gradient._to_write(*place),) for _, gradient in gradients]):
             update.zero([array for (array,) in same])
-        for gradient in gradients:
+        for p, gradient in gradients:
+            p.grad = gradient
             gradient.bump_version()
 
     def step(self) -> None:
         """Change every parameter that has a gradient, in place; the others are left alone.
 
         Raises:
-            ArgumentError: an option that was changed to a value it cannot have.
+            ArgumentError: an option that was changed to a value it cannot have; a parameter, or an
+                array of its state, that looks at read-only memory.
             GraphError: no parameter requires a gradient, so that no step can ever change one.
             DTypeError, DeviceError: a parameter whose ``data`` got another dtype, or went to
                 another device, after its gradient was computed or its state begun.
@@ -215,7 +223,11 @@ class Optimizer:
             )
         self._check_arrays(work)
         call(self._check_groups)
-        updates = [(p._to_write(), p.grad._array, self.state[p], group) for _, p, group in work]
+        op = f"{self._op}.step"
+        updates = [
+            (p._to_write(op, _called(*name)), p.grad._array, self.state[p], group)
+            for name, p, group in work
+        ]
         for same in _by_device(updates):
             with beside(same[0][:1]):
                 self._update_together(same)
@@ -224,12 +236,19 @@ class Optimizer:
 
     def _check_arrays(self, work: list[Any]) -> None:
         """Check that gradients and state arrays can be combined with their parameters, entry by
-        entry. Kernels trust in that: some know a parameter's size alone."""
+        entry, and that what a step writes can be written. Kernels trust in that: some know an
+        address and a size alone."""
         for name, p, _ in work:
             like, state = _facts(p._array), self.state.get(p, {})
-            for array in (p.grad._array, *map(state.get, self._arrays)):
+            kept = [state.get(key) for key in self._arrays]
+            for array in (p.grad._array, *kept):
                 if array is not None and _facts(array) != like:
                     raise self._unlike(name, p, array)
+            for array in kept:
+                if array is not None and not writeable(array):
+                    key = next(k for k, value in state.items() if value is array)
+                    what, fix = f"{key} of {_called(*name)}", "Put a copy of it into the state."
+                    check_writeable(f"{self._op}.step", what, array, fix)
 
     def _unlike(self, name: tuple[int, str | None], p: Tensor, array: Any) -> Exception:
         """The error for a gradient or a state array that has another shape, dtype or device than
@@ -346,7 +365,11 @@ def _by_device(updates: list[Any]) -> Iterator[list[Any]]:
 
 
 def _label(index: int, name: str | None, p: Tensor) -> str:
-    return f"{name or f'parameter {index}'} of shape {p.shape}"
+    return f"{_called(index, name)} of shape {p.shape}"
+
+
+def _called(index: int, name: str | None) -> str:
+    return name or f"parameter {index}"
 
 
 def _describe(value: Any) -> str:

@@ -206,6 +206,7 @@ _by_running = {
     "running_mean": vector(4),
     "running_var": vector(4),
 }
+_count = {"num_batches_tracked": lambda: mr.tensor(0)}
 _classes = {"x": matrix, "input": matrix, "target": labels, "logits": matrix}
 _same = {"x": matrix, "input": matrix, "target": lambda: mr.ones(2, 3)}
 _module_like = {"self": network}
@@ -235,7 +236,7 @@ RECIPES: dict[str, dict[str, Make]] = {
     "mr.matmul": {"x": matrix, "y": lambda: mr.ones(3, 2)},
     "mr.linear": {"x": matrix, "w": vector(5, 3), "b": vector(5)},
     "mr.backend": {"name": lambda: "numpy"},
-    "mr.batch_norm": _by_running,
+    "mr.batch_norm": {**_by_running, **_count},
     "mr.binary_cross_entropy_with_logits": _same,
     "mr.mse_loss": _same,
     "mr.cross_entropy": _classes,

@@ -213,7 +213,8 @@ def batch_norm(
 
     Raises:
         ShapeError: shapes that do not fit; one value per channel in training.
-        ArgumentError: eps or momentum out of range; a count of batches of another kind.
+        ArgumentError: eps or momentum out of range; a count of batches of another kind; in training
+            running statistics or a count that look at read-only memory.
         DTypeError: an argument that is no tensor, or dtypes that differ.
 
     >>> import minires as mr
@@ -229,16 +230,17 @@ def batch_norm(
     batch = training or running_mean is None or running_var is None
     _check(x, vectors, batch)
     _check_count(x, num_batches_tracked)
+    followers = running_mean, running_var, num_batches_tracked
+    follow = training and running_mean is not None and running_var is not None
+    written = _to_write(followers) if follow else []
     x = _laid_out(x)
     if batch:
         mean, var = BatchNormStatistics.apply(x)
         running = None
-        if training and running_mean is not None and running_var is not None:
+        if follow:
             m = x.numel() // x.shape[1]
-            written = running_mean, running_var, num_batches_tracked
-            *followers, count = [None if t is None else t._to_write() for t in written]
-            running = (*followers, momentum, m / (m - 1), count)
-            for tensor in written:
+            running = (*written[:2], momentum, m / (m - 1), written[2])
+            for tensor in followers:
                 if tensor is not None:
                     tensor.bump_version()
         with beside((x,)):
@@ -283,6 +285,15 @@ def _check_count(x: Tensor, count: Tensor | None) -> None:
     expected = f"num_batches_tracked of shape (), int64, on {x.device}"
     got = f"shape {count.shape}, {count.dtype}, on {count.device}"
     raise ArgumentError(message("batch_norm", expected, got))
+
+
+def _to_write(followers: Sequence[Tensor | None]) -> list[Any]:
+    """The arrays of the running mean and variance and of the count of batches, to write into."""
+    names = "running_mean", "running_var", "num_batches_tracked"
+    return [
+        None if t is None else t._to_write("batch_norm", name, f"Pass {name}.clone().")
+        for name, t in zip(names, followers)
+    ]
 
 
 def _affine(
