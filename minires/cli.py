@@ -455,12 +455,13 @@ def data_get(
         list[str] | None, typer.Option(help="Address to download from instead; may be repeated.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a silent server.")] = 20.0,
+    max_time: Annotated[float, typer.Option(help="Seconds that all of it may take.")] = 3600.0,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Download a data set. An interrupted download continues where it stopped."""
     from minires import data
 
-    folder = data.get(name, root, mirror, progress, timeout=timeout)
+    folder = data.get(name, root, mirror, progress, timeout=timeout, max_time=max_time)
     say(f"{name} is in {folder}")
 
 

@@ -119,10 +119,23 @@ def quoted(value: object) -> str:
     return _shortened(_short.repr(value))
 
 
-def _shortened(value: object, most: int = LONGEST) -> str:
-    text = str(value)
+def printable(text: str, most: int = LONGEST) -> str:
+    """Text of a file or a server as one line that a terminal can show: control characters, which
+    could move its cursor or change its title, as their escapes, and anything long abbreviated.
+
+    >>> printable("404 \\x1b[2J")
+    '404 \\\\x1b[2J'
+    """
     half = most // 2 - 2
-    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+    short = text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
+
+
+def _shortened(value: object, most: int = LONGEST) -> str:
+    lines = str(value)
+    half = most // 2 - 2
+    short = lines if len(lines) <= most else f"{lines[:half]} … {lines[-half:]}"
+    return "\n".join(printable(line, most) for line in short.split("\n"))
 
 
 def message(op: str, expected: str, got: object, context: str = "", fix: str = "") -> str:

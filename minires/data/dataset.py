@@ -175,11 +175,11 @@ class ImageDataset(Dataset):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file: its name (also the last part of its address), size in bytes, and md5."""
+    """A published file: its name (also the last part of its address), size in bytes, SHA-256."""
 
     name: str
     size: int
-    md5: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -244,15 +244,27 @@ DATASETS: dict[str, Source] = {
             folders=("mnist",),
             train=(
                 RemoteFile(
-                    "train-images-idx3-ubyte.gz", 9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"
+                    "train-images-idx3-ubyte.gz",
+                    9912422,
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
                 ),
-                RemoteFile("train-labels-idx1-ubyte.gz", 28881, "d53e105ee54ea40749a09fcbcd1e9432"),
+                RemoteFile(
+                    "train-labels-idx1-ubyte.gz",
+                    28881,
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                ),
             ),
             test=(
                 RemoteFile(
-                    "t10k-images-idx3-ubyte.gz", 1648877, "9fb629c4189551a2d022fa330f9573f3"
+                    "t10k-images-idx3-ubyte.gz",
+                    1648877,
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
                 ),
-                RemoteFile("t10k-labels-idx1-ubyte.gz", 4542, "ec29112dd5afa0611ce80d1b7f02629c"),
+                RemoteFile(
+                    "t10k-labels-idx1-ubyte.gz",
+                    4542,
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                ),
             ),
             mirrors=(
                 "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -281,18 +293,30 @@ DATASETS: dict[str, Source] = {
             folders=("fashion-mnist",),
             train=(
                 RemoteFile(
-                    "train-images-idx3-ubyte.gz", 26421880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"
+                    "train-images-idx3-ubyte.gz",
+                    26421880,
+                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
                 ),
-                RemoteFile("train-labels-idx1-ubyte.gz", 29515, "25c81989df183df01b3e8a0aad5dffbe"),
+                RemoteFile(
+                    "train-labels-idx1-ubyte.gz",
+                    29515,
+                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                ),
             ),
             test=(
                 RemoteFile(
-                    "t10k-images-idx3-ubyte.gz", 4422102, "bef4ecab320f06d8554ea6380940ec79"
+                    "t10k-images-idx3-ubyte.gz",
+                    4422102,
+                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
                 ),
-                RemoteFile("t10k-labels-idx1-ubyte.gz", 5148, "bb300cfdad3c16e7a12a480ee83cd310"),
+                RemoteFile(
+                    "t10k-labels-idx1-ubyte.gz",
+                    5148,
+                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                ),
             ),
             mirrors=(
-                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
                 "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             ),
         ),
@@ -317,15 +341,43 @@ DATASETS: dict[str, Source] = {
             origin="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
             folders=("cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin"),
             train=(
-                RemoteFile("data_batch_1.bin", 30730000, "5dd7e06a14cb22eb9f671a540d1b7c25"),
-                RemoteFile("data_batch_2.bin", 30730000, "5ea93a67294ea407fff1d09f752e9692"),
-                RemoteFile("data_batch_3.bin", 30730000, "942cd6a4bcdd0dd3c604fbe906cb4421"),
-                RemoteFile("data_batch_4.bin", 30730000, "ae636b3ba5c66a11e91e8cb52e771fcb"),
-                RemoteFile("data_batch_5.bin", 30730000, "53f37980c15c3d472c316c40844f3f0d"),
+                RemoteFile(
+                    "data_batch_1.bin",
+                    30730000,
+                    "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+                ),
+                RemoteFile(
+                    "data_batch_2.bin",
+                    30730000,
+                    "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+                ),
+                RemoteFile(
+                    "data_batch_3.bin",
+                    30730000,
+                    "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+                ),
+                RemoteFile(
+                    "data_batch_4.bin",
+                    30730000,
+                    "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+                ),
+                RemoteFile(
+                    "data_batch_5.bin",
+                    30730000,
+                    "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+                ),
             ),
-            test=(RemoteFile("test_batch.bin", 30730000, "803d5f7f4d78ea53de84dbe85f74fb6d"),),
+            test=(
+                RemoteFile(
+                    "test_batch.bin",
+                    30730000,
+                    "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+                ),
+            ),
             archive=RemoteFile(
-                "cifar-10-binary.tar.gz", 170052171, "c32a1d4ab5d03f1284b67883e8d87530"
+                "cifar-10-binary.tar.gz",
+                170052171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
             ),
             # The authors' server comes last: it is often slow, below 100 kB/s.
             mirrors=(

@@ -1,37 +1,29 @@
-"""Downloads of the data sets: several mirrors, resumed where they broke off, checked by md5.
+"""Downloads of the data sets: several mirrors, resumed where they broke off, checked by SHA-256.
 
-A file grows as ``NAME.part`` and takes its name only when its md5 is right, so a file without
-``.part`` is complete, whatever interrupted the download. The standard library's HTTP, tar and Rich
-modules are imported by the functions that need them: loading data must not pay for them.
+A file grows as ``NAME.part`` and takes its name only when its SHA-256 is right, so a file without
+``.part`` is complete, whatever interrupted the download. The standard library's tar module and
+Rich are imported by the functions that need them: loading data must not pay for them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minires import arguments
 from minires.data.dataset import RemoteFile, data_root, find_source
+from minires.data.request import BrokeOff, Failed, Patience, request
 from minires.errors import ArgumentError, DataError, message, quoted
 from minires.files import make_private, open_own
-
-if TYPE_CHECKING:
-    import urllib.request
 
 _MAX_TIMEOUT = 86_400  # seconds
 _ATTEMPTS = 5  # per mirror, as long as each attempt brings new bytes
 _BLOCK = 1 << 16  # bytes
-
-
-class _MirrorFailed(Exception):
-    """Why one mirror did not give a file; never leaves this module."""
-
-
-class _BrokeOff(_MirrorFailed):
-    """The transfer stopped in the middle: what came is kept, and going on may help."""
+_BESIDE = 1 << 20  # bytes that an archive may hold beside the files that are wanted
 
 
 def get(
@@ -41,6 +33,7 @@ def get(
     progress: bool = True,
     *,
     timeout: float = 20.0,
+    max_time: float = 3600.0,
 ) -> Path:
     """Download a data set, unless it is there already; only what is missing or damaged is fetched.
 
@@ -50,19 +43,23 @@ def get(
         mirrors: addresses of folders that hold the published files, tried in turn; else those of
             ``DATASETS[name].mirrors``.
         progress: show a progress bar, and say what is there already, on standard error.
-        timeout: seconds without any byte after which a mirror is given up.
+        timeout: seconds without any byte after which a mirror is given up; so is one that sends
+            less than a kilobyte per second for as long.
+        max_time: seconds that all of it may take. What came by then is kept for the next call.
 
     Returns:
         The folder that holds the files.
 
     Raises:
-        ArgumentError: unknown name, a mirror that is not http(s), a timeout that is not positive.
-        DataError: no mirror gave a file (lists each with its reason), or the folder cannot be
-            written.
+        ArgumentError: unknown name, a mirror that is not http(s), seconds that are not positive.
+        DataError: no mirror gave a file (lists each with its reason), time was over, or the folder
+            cannot be written.
     """
     source = find_source(name)
     urls = source.mirrors if mirrors is None else _check_mirrors(mirrors)
     timeout = arguments.number("data get", "timeout", timeout, above=0, most=_MAX_TIMEOUT)
+    max_time = arguments.number("data get", "max_time", max_time, above=0, most=_MAX_TIMEOUT)
+    patience = Patience(timeout, max_time)
     bar = _display(arguments.flag("data get", "progress", progress))
     base = data_root(root)
     if not source.files:
@@ -81,13 +78,13 @@ def get(
         with bar:
             if source.archive is None:
                 for file in source.files:
-                    _fetch(source.name, file, folder, urls, timeout, bar)
+                    _fetch(source.name, file, folder, urls, patience, bar)
             else:
-                archive = _fetch(source.name, source.archive, base, urls, timeout, bar)
+                archive = _fetch(source.name, source.archive, base, urls, patience, bar)
                 _extract(archive, folder, source.files)
                 archive.unlink()
     except OSError as error:
-        # Network errors are _MirrorFailed by now: what is left is the disk.
+        # Network errors are Failed by now: what is left is the disk.
         expected, got = f"to read and write in {base}", str(error)
         fix = "Free space or choose another folder with root= or MINIRES_DATA"
         raise DataError(message(source.name, expected, got, fix=fix)) from error
@@ -147,12 +144,12 @@ def _say(bar: Any, text: str) -> None:
 
 
 def _is_valid(path: Path, file: RemoteFile) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and _md5(path) == file.md5
+    return path.is_file() and path.stat().st_size == file.size and _sha256(path) == file.sha256
 
 
-def _md5(path: Path) -> str:
+def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _size(path: Path) -> int:
@@ -160,7 +157,12 @@ def _size(path: Path) -> int:
 
 
 def _fetch(
-    name: str, file: RemoteFile, folder: Path, mirrors: tuple[str, ...], timeout: float, bar: Any
+    name: str,
+    file: RemoteFile,
+    folder: Path,
+    mirrors: tuple[str, ...],
+    patience: Patience,
+    bar: Any,
 ) -> Path:
     """``folder / file.name``, downloaded from the first mirror that gives it."""
     target, part = folder / file.name, folder / f"{file.name}.part"
@@ -172,48 +174,52 @@ def _fetch(
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{file.name}"
         try:
-            _from_mirror(url, part, file, timeout, lambda done: bar.update(task, completed=done))
-        except _MirrorFailed as failure:
+            _from_mirror(url, part, file, patience, lambda done: bar.update(task, completed=done))
+        except Failed as failure:
             reasons.append(f"\n  {url}: {failure}")
+            if patience.left <= 0:
+                break
             continue
         part.replace(target)
         return target
     fix = (
         f"Try again later (what came is kept), name another mirror, or put the file into {folder} "
-        f"yourself (md5 {file.md5})"
+        f"yourself (SHA-256 {file.sha256})"
     )
-    got = f"none from {len(mirrors)} mirrors:{''.join(reasons)}\n{fix}"
+    if patience.left <= 0:
+        fix += f". To wait for more than {patience.most:g} seconds, say so: max_time=, --max-time"
+    got = f"none from {len(reasons)} mirrors:{''.join(reasons)}\n{fix}"
     # every mirror is told with its reason, however long that becomes
     raise DataError(f"{name}: expected {file.name} ({file.size} bytes), got {got}")
 
 
 def _from_mirror(
-    url: str, part: Path, file: RemoteFile, timeout: float, advance: Callable[[int], None]
+    url: str, part: Path, file: RemoteFile, patience: Patience, advance: Callable[[int], None]
 ) -> None:
-    """Complete ``part`` from one mirror, so that its md5 is right.
+    """Complete ``part`` from one mirror, so that its SHA-256 is right.
 
     Raises:
-        _MirrorFailed: with the reason; ``part`` then holds what is worth keeping for the next.
+        Failed: with the reason; ``part`` then holds what is worth keeping for the next.
     """
     # Bytes that an earlier run or mirror left may be the wrong ones: only if every byte came from
-    # here is a wrong md5 this mirror's fault.
+    # here is a wrong checksum this mirror's fault.
     all_from_here = not part.exists()
-    reason = _MirrorFailed(f"broke off {_ATTEMPTS} times")
+    reason = Failed(f"broke off {_ATTEMPTS} times")
     for _ in range(_ATTEMPTS):
         before = _size(part)
         if before < file.size:
             try:
-                _transfer(url, part, file, timeout, advance)
-            except _BrokeOff as failure:
+                _transfer(url, part, file, patience, advance)
+            except BrokeOff as failure:
                 if _size(part) <= before:
                     raise
                 reason = failure
                 continue
-        md5 = _md5(part)
-        if md5 == file.md5:
+        found = _sha256(part)
+        if found == file.sha256:
             return
         part.unlink()
-        reason = _MirrorFailed(f"md5 {md5}, expected {file.md5}")
+        reason = Failed(f"SHA-256 {found}, expected {file.sha256}")
         if all_from_here:
             break
         all_from_here = True
@@ -221,71 +227,47 @@ def _from_mirror(
 
 
 def _transfer(
-    url: str, part: Path, file: RemoteFile, timeout: float, advance: Callable[[int], None]
+    url: str, part: Path, file: RemoteFile, patience: Patience, advance: Callable[[int], None]
 ) -> None:
     """One request: append to ``part`` what it lacks, or write it anew if the server sends all."""
-    import urllib.request
-
     start = _size(part)
     headers = {"User-Agent": "minires"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with _open(urllib.request.Request(url, headers=headers), timeout) as response:
+    with request(url, headers, patience) as response:
         if response.status != 206:
             start = 0  # the server ignores Range, and sends the file from its beginning
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise _MirrorFailed(f"asked for the bytes from {start} on, it sent others")
-        length = response.length  # None: the server does not say
-        if length is not None and start + length != file.size:
-            raise _MirrorFailed(f"a file of {start + length} bytes, expected {file.size}")
+            raise Failed(f"asked for the bytes from {start} on, it sent others")
+        if response.length is not None and start + response.length != file.size:
+            raise Failed(f"a file of {start + response.length} bytes, expected {file.size}")
         done = start
         with open(part, "ab" if start else "wb", opener=open_own) as out:
-            for block in _blocks(response, timeout):
+            for block in response.blocks():
                 out.write(block[: file.size - done])
                 done = min(done + len(block), file.size)
                 advance(done)
-                if done == file.size:  # anything beyond is not the file: md5 will tell
+                if done == file.size:  # anything beyond is not the file: its checksum will tell
                     break
             out.flush()
             os.fsync(out.fileno())
     if done < file.size:
-        raise _BrokeOff(f"broke off after {done} of {file.size} bytes")
+        raise BrokeOff(f"broke off after {done} of {file.size} bytes")
 
 
-def _open(request: urllib.request.Request, timeout: float) -> Any:
-    import http.client
-    import urllib.error
-    import urllib.request
+class _AtMost:
+    """A stream that ends with an error after ``most`` bytes, which compression makes of few."""
 
-    try:
-        return urllib.request.urlopen(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        with error:  # it holds the connection open
-            raise _MirrorFailed(f"HTTP {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        # ValueError: an address that cannot be one, here or where a server redirects to
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _MirrorFailed(_network_reason(cause, timeout)) from error
+    def __init__(self, stream: Any, most: int, archive: Path) -> None:
+        self.stream, self.most, self.left, self.archive = stream, most, most, archive
 
-
-def _blocks(response: Any, timeout: float) -> Iterator[bytes]:
-    """The body, in the blocks that arrive; read1 does not wait until a block is full."""
-    import http.client
-
-    while True:
-        try:
-            block = response.read1(_BLOCK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _BrokeOff(_network_reason(error, timeout)) from error
-        if not block:
-            return
-        yield block
-
-
-def _network_reason(error: object, timeout: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no byte for {timeout:g} seconds"
-    return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+    def read(self, size: int) -> bytes:
+        if self.left < 0:
+            expected = f"an archive of at most {self.most} bytes when it is unpacked"
+            raise DataError(message(str(self.archive), expected, "more"))
+        block: bytes = self.stream.read(size)
+        self.left -= len(block)
+        return block
 
 
 def _extract(archive: Path, folder: Path, files: tuple[RemoteFile, ...]) -> None:
@@ -299,21 +281,28 @@ def _extract(archive: Path, folder: Path, files: tuple[RemoteFile, ...]) -> None
     import zlib
 
     missing = {f"{folder.name}/{file.name}": file for file in files}
+    most = sum(file.size for file in files) + _BESIDE
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with contextlib.ExitStack() as opened:
+            bounded: Any = _AtMost(opened.enter_context(gzip.open(archive)), most, archive)
+            # "r|": from front to end, never back
+            tar = opened.enter_context(tarfile.open(fileobj=bounded, mode="r|"))
             for member in tar:
                 stream = tar.extractfile(member) if member.isreg() else None
                 file = missing.pop(member.name, None) if stream else None
                 if stream is None or file is None:
                     continue
+                if member.size != file.size:
+                    expected = f"{member.name} of {file.size} bytes"
+                    raise DataError(message(str(archive), expected, f"one of {member.size}"))
                 part = folder / f"{file.name}.part"
                 with open(part, "wb", opener=open_own) as out:
                     while block := stream.read(_BLOCK):
                         out.write(block)
-                if (md5 := _md5(part)) != file.md5:
+                if (found := _sha256(part)) != file.sha256:
                     part.unlink()
-                    expected = f"{member.name} with md5 {file.md5}"
-                    raise DataError(message(str(archive), expected, md5))
+                    expected = f"{member.name} with SHA-256 {file.sha256}"
+                    raise DataError(message(str(archive), expected, found))
                 part.replace(folder / file.name)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(message(str(archive), "a sound tar.gz archive", error)) from error

@@ -22,11 +22,16 @@ CIFAR-10 binary
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import math
+import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +39,7 @@ from numpy.typing import NDArray
 from minires.errors import DataError, message
 
 CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes
+_MOST_VALUES = 2**28  # five times what the largest of the known files has
 _GZIP_MAGIC = b"\x1f\x8b"
 _DIGITS = Path(__file__).with_name("digits.npz")
 
@@ -57,6 +63,9 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def read_idx(path: Path, ndim: int, fix: str) -> NDArray[np.uint8]:
     """An IDX file of uint8 values, plain or gzipped (told apart by content, not by name).
 
+    No more is unpacked than the header states, and no more than 2^28 values: a gzipped file could
+    become a thousand times as large.
+
     Args:
         path: the file.
         ndim: number of dimensions expected, 3 for images (n, h, w) and 1 for labels (n,).
@@ -66,25 +75,32 @@ def read_idx(path: Path, ndim: int, fix: str) -> NDArray[np.uint8]:
         The values, with the shape that the header states.
 
     Raises:
-        DataError: unreadable, truncated or corrupted gzip data, wrong magic number or byte count.
+        DataError: unreadable, truncated or corrupted gzip data, wrong magic number or byte count,
+            or more values than that.
     """
-    content = _decompress(path, _read(path, fix), fix)
     magic = bytes((0, 0, 8, ndim))
     header = 4 + 4 * ndim
-    if content[:4] != magic:
-        expected = f"magic number 0x{magic.hex()} (IDX, uint8, {ndim}-d)"
-        got = f"0x{content[:4].hex()}" if content else "an empty file"
+    with _unpacked(path, fix) as stream:
+        start = stream.read(header)
+        if start[:4] != magic:
+            expected = f"magic number 0x{magic.hex()} (IDX, uint8, {ndim}-d)"
+            got = f"0x{start[:4].hex()}" if start else "an empty file"
+            raise DataError(message(str(path), expected, got, fix=fix))
+        if len(start) < header:
+            got = f"a file of {len(start)} bytes"
+            raise DataError(message(str(path), f"a header of {header} bytes", got, fix=fix))
+        shape = tuple(int(size) for size in np.frombuffer(start, ">u4", count=ndim, offset=4))
+        # Python integers: a damaged header may state sizes whose product overflows 64 bits.
+        values = math.prod(shape)
+        if values > _MOST_VALUES:
+            expected = f"at most {_MOST_VALUES:,} values"
+            raise DataError(message(str(path), expected, f"shape {shape}", fix=fix))
+        content = stream.read(values + 1)  # one more: there must be none, and gzip checks its CRC
+    if len(content) != values:
+        expected = f"{header + values} bytes for shape {shape}"
+        got = "more" if len(content) > values else f"{header + len(content)} bytes"
         raise DataError(message(str(path), expected, got, fix=fix))
-    if len(content) < header:
-        got = f"a file of {len(content)} bytes"
-        raise DataError(message(str(path), f"a header of {header} bytes", got, fix=fix))
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=ndim, offset=4))
-    # Python integers: a damaged header may state sizes whose product overflows 64 bits.
-    expected_bytes = header + math.prod(shape)
-    if len(content) != expected_bytes:
-        expected = f"{expected_bytes} bytes for shape {shape}"
-        raise DataError(message(str(path), expected, f"{len(content)} bytes", fix=fix))
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def read_cifar10(path: Path, records: int, fix: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -102,10 +118,13 @@ def read_cifar10(path: Path, records: int, fix: str) -> tuple[NDArray[np.uint8],
     Raises:
         DataError: the file cannot be read or has another size.
     """
-    content = _read(path, fix)
-    if len(content) != records * CIFAR_RECORD:
-        expected = f"{records * CIFAR_RECORD} bytes ({records} records of {CIFAR_RECORD})"
-        raise DataError(message(str(path), expected, f"{len(content)} bytes", fix=fix))
+    size = records * CIFAR_RECORD
+    with _opened(path, fix) as stream:
+        length = os.fstat(stream.fileno()).st_size
+        content = stream.read(size) if length == size else b""
+    if length != size or len(content) != size:
+        expected = f"{size} bytes ({records} records of {CIFAR_RECORD})"
+        raise DataError(message(str(path), expected, f"{length} bytes", fix=fix))
     rows = np.frombuffer(content, np.uint8).reshape(records, CIFAR_RECORD)
     planes = rows[:, 1:].reshape(records, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), rows[:, 0].copy()
@@ -122,22 +141,38 @@ def check_labels(path: Path, labels: NDArray[np.uint8], classes: int, fix: str) 
         raise DataError(message(str(path), expected, got, context, fix))
 
 
-def _read(path: Path, fix: str) -> bytes:
+@contextlib.contextmanager
+def _opened(path: Path, fix: str) -> Iterator[BinaryIO]:
+    """The file, opened; what fails in the block, for the disk or for memory, names it."""
     try:
-        return path.read_bytes()
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe: waits for ever
+            raise OSError(errno.EINVAL, "no ordinary file")
+        with path.open("rb") as stream:
+            yield stream
+    except MemoryError as error:
+        got = "none left"
+        raise DataError(message(str(path), "memory for its values", got, fix=fix)) from error
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError(message(str(path), "a readable file", got, fix=fix)) from error
 
 
-def _decompress(path: Path, content: bytes, fix: str) -> bytes:
-    if not content.startswith(_GZIP_MAGIC):
-        return content
-    try:
-        return gzip.decompress(content)
-    except EOFError as error:
-        expected, got = "a complete gzip file", f"one that ends early, after {len(content)} bytes"
-        raise DataError(message(str(path), expected, got, fix=fix)) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        got = f"corrupted data: {error}"
-        raise DataError(message(str(path), "a sound gzip file", got, fix=fix)) from error
+@contextlib.contextmanager
+def _unpacked(path: Path, fix: str) -> Iterator[BinaryIO]:
+    """The file as a stream, unpacked while it is read if its content is gzip."""
+    with _opened(path, fix) as stream:
+        zipped = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        stream.seek(0)
+        if not zipped:
+            yield stream
+            return
+        try:
+            with gzip.GzipFile(fileobj=stream) as unpacked:
+                yield cast(BinaryIO, unpacked)
+        except EOFError as error:
+            size = os.fstat(stream.fileno()).st_size
+            expected, got = "a complete gzip file", f"one that ends early, after {size} bytes"
+            raise DataError(message(str(path), expected, got, fix=fix)) from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            got = f"corrupted data: {error}"
+            raise DataError(message(str(path), "a sound gzip file", got, fix=fix)) from error

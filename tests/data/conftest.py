@@ -73,7 +73,7 @@ def small_cifar(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 
     def small(files: tuple[RemoteFile, ...]) -> tuple[RemoteFile, ...]:
         return tuple(
-            RemoteFile(f.name, 4 * 3073, hashlib.md5(content[f.name]).hexdigest()) for f in files
+            RemoteFile(f.name, 4 * 3073, hashlib.sha256(content[f.name]).hexdigest()) for f in files
         )
 
     patched = replace(source, train=small(source.train), test=small(source.test))

@@ -115,7 +115,7 @@ def test_registry_is_complete():
         assert source.origin
         assert len(source.classes) == 10
         files = source.files + ((source.archive,) if source.archive else ())
-        assert all(len(bytes.fromhex(file.md5)) == 16 and file.size > 0 for file in files)
+        assert all(len(bytes.fromhex(file.sha256)) == 32 and file.size > 0 for file in files)
         assert bool(files) == bool(source.mirrors) == bool(source.folders) == (name != "digits")
         assert all(mirror.endswith("/") for mirror in source.mirrors)
 

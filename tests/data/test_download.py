@@ -28,7 +28,7 @@ def files(server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     server.content = {BIG: rng.bytes(300_000), SMALL: rng.bytes(1000)}
     remote = tuple(
-        RemoteFile(name, len(body), hashlib.md5(body).hexdigest())
+        RemoteFile(name, len(body), hashlib.sha256(body).hexdigest())
         for name, body in server.content.items()
     )
     monkeypatch.setitem(DATASETS, "mnist", replace(DATASETS["mnist"], train=remote, test=()))
@@ -146,16 +146,16 @@ def test_all_mirrors_failing_is_one_error_with_each_reason(server, files, tmp_pa
     first, *reasons, last = str(caught.value).splitlines()
     assert first == f"mnist: expected {BIG} (300000 bytes), got none from 6 mirrors:"
     shown = [reason.removeprefix("  http://127.0.0.1:").split("/", 1)[1] for reason in reasons[:4]]
-    zeros, right = (hashlib.md5(b).hexdigest() for b in (bytes(300_000), files[BIG]))
+    zeros, right = (hashlib.sha256(b).hexdigest() for b in (bytes(300_000), files[BIG]))
     assert shown == [
         f"404/{BIG}: HTTP 404 Not Found",
         f"503/{BIG}: HTTP 503 Service Unavailable",
-        f"corrupt/{BIG}: md5 {zeros}, expected {right}",
+        f"corrupt/{BIG}: SHA-256 {zeros}, expected {right}",
         f"page/{BIG}: a file of 40 bytes, expected 300000",
     ]
     assert "infinite loop" in "\n".join(reasons)
     assert reasons[-1].endswith(f"silent/{BIG}: no byte for 1 seconds")
-    assert f"into {tmp_path}/mnist yourself (md5 {right})" in last
+    assert f"into {tmp_path}/mnist yourself (SHA-256 {right})" in last
     assert list((tmp_path / "mnist").iterdir()) == []
 
 
@@ -251,7 +251,7 @@ def tar_gz(members: list[tuple[str, bytes | None]]) -> bytes:
 
 
 def serve_archive(server, monkeypatch, body: bytes) -> None:
-    remote = RemoteFile("cifar-10-binary.tar.gz", len(body), hashlib.md5(body).hexdigest())
+    remote = RemoteFile("cifar-10-binary.tar.gz", len(body), hashlib.sha256(body).hexdigest())
     server.content = {remote.name: body}
     monkeypatch.setitem(DATASETS, "cifar10", replace(DATASETS["cifar10"], archive=remote))
 
@@ -304,7 +304,10 @@ def test_archives_that_do_not_hold_the_files(server, small_cifar, tmp_path: Path
     cases = [
         (tar_gz(members[:-1]), "expected members cifar-10-batches-bin/test_batch.bin, got an arch"),
         (tar_gz([*members[:-1], (members[-1][0], None)]), "expected members cifar-10-batches-bin/"),
-        (tar_gz([*members[:-1], (members[-1][0], b"x")]), "test_batch.bin with md5"),
+        (
+            tar_gz([*members[:-1], (members[-1][0], b"x")]),
+            "test_batch.bin of 12292 bytes, got one of 1",
+        ),
         (tar_gz(members)[:-3000], "a sound tar.gz archive"),
         (b"no archive at all", "a sound tar.gz archive"),
     ]
