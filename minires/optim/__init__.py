@@ -1,6 +1,6 @@
 """Optimisers, parameter groups and learning-rate schedules, under PyTorch's names."""
 
-from minires.optim import lr_scheduler
+from minires.optim import lr_scheduler, swa_utils
 from minires.optim.adam import Adam, AdamW
 from minires.optim.groups import no_decay_groups
 from minires.optim.lr_scheduler import (
@@ -39,4 +39,5 @@ __all__ = [
     "StepLR",
     "lr_scheduler",
     "no_decay_groups",
+    "swa_utils",
 ]

@@ -121,12 +121,8 @@ class ReduceLROnPlateau:
         """What the schedule remembers, as plain numbers; the rates are in the optimizer's."""
         return {name: getattr(self, name) for name in self._state}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state; load the optimizer's as well, which holds the rates.
-
-        Raises:
-            ArgumentError: not the state of such a schedule. Nothing is changed then.
-        """
+    def check_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raise what :meth:`load_state_dict` would raise, and change nothing."""
         op = "ReduceLROnPlateau.load_state_dict"
         if not isinstance(state_dict, dict) or set(state_dict) != set(self._state):
             known = isinstance(state_dict, dict)
@@ -136,11 +132,13 @@ class ReduceLROnPlateau:
         number(op, "best", state_dict["best"], finite=whole)
         for name in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
             integer(op, name, state_dict[name], least=0)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state; load the optimizer's as well, which holds the rates.
+
+        Raises:
+            ArgumentError: not the state of such a schedule. Nothing is changed then.
+        """
+        self.check_state_dict(state_dict)
         for name in self._state:
             setattr(self, name, state_dict[name])
-
-    def __repr__(self) -> str:
-        return (
-            f"ReduceLROnPlateau(mode={self.mode!r}, factor={self.factor}, "
-            f"patience={self.patience}, best={self.best:g}) at step {self.last_epoch}"
-        )

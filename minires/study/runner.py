@@ -29,8 +29,8 @@ from minires.study.store import Results
 from minires.study.tables import KINDS
 from minires.train import Running, evaluate, fit
 from minires.train.ahead import compile_ahead, training_and_inference
+from minires.train.fit import read_history
 from minires.train.job import STARTED
-from minires.train.loop import read_history
 
 EVALUATION_BATCH = 500
 PASSES = 3  # over a network for an image that it learns from: one forward, and as much as two back

@@ -1,11 +1,17 @@
 """Training: the loop over epochs, evaluation, and checkpoints that resume bit for bit."""
 
 from minires.files import check_writable, write_atomic, write_json_atomic
+from minires.train.callbacks import Callback, EarlyStopping, ModelCheckpoint, Run
 from minires.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from minires.train.loop import EpochResult, Running, evaluate, fit, train_epoch
+from minires.train.fit import fit
+from minires.train.loop import EpochResult, Running, evaluate, train_epoch
 
 __all__ = [
+    "Callback",
+    "EarlyStopping",
     "EpochResult",
+    "ModelCheckpoint",
+    "Run",
     "Running",
     "check_writable",
     "evaluate",

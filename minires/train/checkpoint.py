@@ -1,8 +1,9 @@
 """One file with everything a run needs to go on: weights, optimiser, schedule, random state.
 
 The file is an ordinary safetensors file, so it holds no code and other tools can open it. Tensors
-are named ``model/<name>`` and ``optimizer/<parameter index>/<name>``. What is not a tensor is JSON
-in the file's metadata. ``minires.load`` reads the weights of the model from it.
+are named ``model/<name>``, ``averaged/<name>`` (of an average of the weights, if there is one) and
+``optimizer/<parameter index>/<name>``. What is not a tensor is JSON in the file's metadata.
+``minires.load`` reads the weights of the model from it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from minires import random
 from minires.device import CPU, is_array, move
 from minires.errors import ArgumentError, CheckpointError, MiniresError, message, quoted
 from minires.interop.safetensors_ import damaged, read_safetensors, write_safetensors
-from minires.optim import LRScheduler, Optimizer
+from minires.optim import LRScheduler, Optimizer, ReduceLROnPlateau
+from minires.optim.swa_utils import AveragedModel
 from minires.tensor import Tensor, from_numpy
 from minires.train import schema
 
@@ -39,7 +41,8 @@ def save_checkpoint(
     *,
     model: Stateful,
     optimizer: Optimizer | None = None,
-    schedule: LRScheduler | None = None,
+    schedule: LRScheduler | ReduceLROnPlateau | None = None,
+    averaged: AveragedModel | None = None,
     progress: dict[str, Any],
 ) -> None:
     """Write model, optimiser, schedule, minires' random state and ``progress`` to one file.
@@ -60,6 +63,9 @@ def save_checkpoint(
     # not by numpy(): whoever has that array may write to it unseen, and what is derived from the
     # weights could no longer be remembered
     arrays = {f"model/{name}": move(tensor._array, CPU) for name, tensor in state_dict.items()}
+    if averaged is not None:
+        for name, tensor in averaged.state_dict().items():
+            arrays[f"averaged/{name}"] = move(tensor._array, CPU)
     content: dict[str, Any] = {
         "optimizer": None,
         "schedule": schedule.state_dict() if schedule is not None else None,
@@ -91,14 +97,15 @@ def load_checkpoint(
     *,
     model: Stateful,
     optimizer: Optimizer | None = None,
-    schedule: LRScheduler | None = None,
+    schedule: LRScheduler | ReduceLROnPlateau | None = None,
+    averaged: AveragedModel | None = None,
 ) -> dict[str, Any]:
     """Restore what :func:`save_checkpoint` wrote, minires' random state included.
 
     Args:
         path: the file.
-        model, optimizer, schedule: built as in the run that was saved. Without optimiser or
-            schedule, their part of the file is left alone.
+        model, optimizer, schedule, averaged: built as in the run that was saved. Without optimiser,
+            schedule or average, their part of the file is left alone.
 
     Returns:
         The ``progress`` that was saved.
@@ -112,6 +119,11 @@ def load_checkpoint(
     arrays, content = _read(path)
     weights = _below(arrays, "model/")
     _check_model(path, weights, model)
+    average = _below(arrays, "averaged/")
+    if averaged is not None:
+        if not average:
+            raise _lacks(path, "averaged")
+        _check_model(path, average, averaged)
     optimizer_state = None
     if optimizer is not None:
         optimizer_state = _optimizer_state(path, arrays, content)
@@ -122,6 +134,8 @@ def load_checkpoint(
         _check(path, schedule, content["schedule"])
 
     model.load_state_dict({name: from_numpy(array) for name, array in weights.items()})
+    if averaged is not None:
+        averaged.load_state_dict({name: from_numpy(array) for name, array in average.items()})
     if optimizer is not None and optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
     if schedule is not None:
@@ -202,9 +216,11 @@ def _check_kinds(op: str, model: Any, optimizer: Any, schedule: Any) -> None:
     parts = (getattr(model, part, None) for part in ("state_dict", "load_state_dict"))
     if isinstance(model, type) or not all(map(callable, parts)):
         raise ArgumentError(message(op, "a module as model", quoted(model)))
-    for kind, value in ((Optimizer, optimizer), (LRScheduler, schedule)):
+    kinds = ((Optimizer, optimizer), (LRScheduler | ReduceLROnPlateau, schedule))
+    for kind, value in kinds:
         if value is not None and not isinstance(value, kind):
-            raise ArgumentError(message(op, f"None or an {kind.__name__}", quoted(value)))
+            name = getattr(kind, "__name__", "LRScheduler")
+            raise ArgumentError(message(op, f"None or an {name}", quoted(value)))
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -242,7 +258,9 @@ def _lacks(path: str | os.PathLike[str], what: str) -> CheckpointError:
     )
 
 
-def _check(path: str | os.PathLike[str], part: Optimizer | LRScheduler, state: Any) -> None:
+def _check(
+    path: str | os.PathLike[str], part: Optimizer | LRScheduler | ReduceLROnPlateau, state: Any
+) -> None:
     try:
         part.check_state_dict(state)
     except MiniresError as error:

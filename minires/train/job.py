@@ -19,7 +19,8 @@ from minires.models.registry import options_of
 from minires.nn import Module
 from minires.random import manual_seed
 from minires.train import schema
-from minires.train.loop import Running, differing, fit, read_history
+from minires.train.fit import differing, fit, read_history
+from minires.train.loop import Running
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")

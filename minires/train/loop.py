@@ -1,36 +1,28 @@
-"""The training loop: one epoch, one evaluation, and a run of many epochs that can be resumed."""
+"""The training loop: one epoch, and one evaluation. :mod:`.fit` makes a run of them."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from minires import arguments
 from minires.autograd import no_grad
 from minires.device import fetched
 from minires.errors import (
-    ArgumentError,
-    CheckpointError,
     DataError,
     NaNError,
     message,
-    quoted,
 )
-from minires.files import as_path, check_writable
 from minires.nn import Module
 from minires.ops import cross_entropy
 from minires.optim import LRScheduler, Optimizer
 from minires.tensor import Tensor
-from minires.train import schema
 from minires.train.captured import captured_work
-from minires.train.checkpoint import Stateful, load_checkpoint, read_progress, save_checkpoint
+from minires.train.checkpoint import Stateful
 from minires.train.checks import (
     batches,
     check_loader,
@@ -131,11 +123,11 @@ def train_epoch(
     check_optimizer(op, optimizer, schedule)
     check_loader(op, "loader", loader)
     arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
-    work = _Work(op, model, loss_fn, optimizer, capture)
-    return _train_epoch(work, loader, optimizer, schedule, on_step, None)
+    work = Work(op, model, loss_fn, optimizer, capture)
+    return run_epoch(work, loader, optimizer, schedule, on_step, None)
 
 
-class _Work:
+class Work:
     """The work on each batch: learning from it, judging it, the update after it."""
 
     def __init__(
@@ -162,8 +154,8 @@ class _Work:
             self.learn, self.judge, self.update = captured_work(learn, judge, model, optimizer)
 
 
-def _train_epoch(
-    work: _Work,
+def run_epoch(
+    work: Work,
     loader: Iterable[Any],
     optimizer: Optimizer,
     schedule: LRScheduler | None,
@@ -216,12 +208,12 @@ def evaluate(
     check_loader("evaluate", "loader", loader)
     arguments.callback("evaluate", "on_step", on_step, "on_step(step, loss)")
     arguments.callback("evaluate", "watch", watch, "watch(running)")
-    work = _Work("evaluate", model, loss_fn, None, capture=False)
-    return _evaluate(work, loader, on_step, watch)
+    work = Work("evaluate", model, loss_fn, None, capture=False)
+    return run_evaluation(work, loader, on_step, watch)
 
 
-def _evaluate(
-    work: _Work,
+def run_evaluation(
+    work: Work,
     loader: Iterable[Any],
     on_step: Callable[[int, float], object] | None,
     watch: Watch | None,
@@ -254,125 +246,6 @@ def _evaluate(
     finally:
         model.train(was_training)
     return sums.result()
-
-
-def fit(
-    model: Model,
-    train_loader: Iterable[Any],
-    test_loader: Iterable[Any],
-    optimizer: Optimizer,
-    *,
-    epochs: int,
-    loss_fn: Loss = cross_entropy,
-    schedule: LRScheduler | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    config: dict[str, Any] | None = None,
-    history: list[Row] | None = None,
-    on_epoch: Callable[[Row], object] | None = None,
-    on_step: Callable[[int, float], object] | None = None,
-    watch: Watch | None = None,
-    capture: bool = False,
-) -> list[Row]:
-    """Train until ``epochs`` epochs are done, evaluating after each.
-
-    Before every epoch both loaders are told which it is, ``set_epoch(0)`` first, where they have
-    that method. After every epoch a row is added to the history::
-
-        {"epoch", "lr", "train_loss", "train_error", "test_loss", "test_error", "seconds"}
-
-    with ``epoch`` counted from 1, ``lr`` of the first group as the epoch began, the *running*
-    ``train_loss`` and ``train_error`` of :func:`train_epoch`, ``test_loss`` and ``test_error`` of
-    :func:`evaluate` after the epoch, errors as fractions, and ``seconds`` for both together. Then
-    the checkpoint is written, then ``on_epoch(row)`` called. Stopped at any moment (Ctrl-C, a
-    kill), the checkpoint is that of the last finished epoch.
-
-    Args:
-        model, train_loader, optimizer, loss_fn, schedule, on_step, capture: see
-            :func:`train_epoch`.
-        test_loader: see :func:`evaluate`.
-        epochs: in all, those done before included.
-        checkpoint: the file to write after every epoch.
-        resume: go on from ``checkpoint``: every number, ``seconds`` aside, becomes bit for bit
-            that of a run that was never stopped. Without the file (a run killed in its first
-            epoch) training starts at the beginning.
-        config: plain JSON values that describe the run (recipe, seed, kind of network). They are
-            stored, and a checkpoint of another configuration is refused: plain and residual
-            networks, for one, have the same parameter shapes.
-        history: rows of epochs that this model has already done; new rows are added to this very
-            list, so that they are at hand after an interrupt.
-        on_epoch: called with each new row.
-        watch: called with a :class:`Running` after every batch, of training and of testing.
-
-    Returns:
-        The history: one row per epoch, those before a resume included.
-
-    Raises:
-        ArgumentError: ``epochs`` not a whole number >= 1; ``resume`` without ``checkpoint``.
-        CheckpointError: a checkpoint that is damaged or belongs to another run; a folder that
-            cannot be written, before any training.
-        NaNError, DataError, ShapeError: see :func:`train_epoch`; NaNError names the epoch.
-    """
-    op = "fit"
-    epochs = arguments.integer(op, "epochs", epochs, 1)
-    check_optimizer(op, optimizer, schedule)
-    check_parts(op, model, loss_fn, capture)
-    check_loader(op, "train_loader", train_loader)
-    check_loader(op, "test_loader", test_loader)
-    arguments.callback(op, "on_epoch", on_epoch, "on_epoch(row)")
-    arguments.callback(op, "watch", watch, "watch(running)")
-    arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
-    if history is not None and not isinstance(history, list):
-        raise ArgumentError(message(op, "history a list of rows", quoted(history)))
-    if config is not None and not isinstance(config, Mapping):
-        raise ArgumentError(message(op, "config a dict", quoted(config)))
-    if checkpoint is not None:
-        checkpoint = as_path(op, checkpoint)
-    resume = arguments.flag(op, "resume", resume)
-    if resume and checkpoint is None:
-        raise ArgumentError(
-            message("fit", "a checkpoint to resume from", None, fix="Pass checkpoint=path.")
-        )
-    rows = [] if history is None else history
-    config = _as_json(config or {})
-    if checkpoint is not None:
-        check_writable(checkpoint)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        _check_same_run(checkpoint, config)
-        progress = load_checkpoint(checkpoint, model=model, optimizer=optimizer, schedule=schedule)
-        rows[:] = progress["history"]
-
-    work = _Work(op, model, loss_fn, optimizer, capture)
-    for epoch in range(len(rows), epochs):
-        lr = optimizer.param_groups[0]["lr"]
-        try:
-            _set_epoch(train_loader, epoch)
-            trained = _train_epoch(work, train_loader, optimizer, schedule, on_step, watch)
-            _set_epoch(test_loader, epoch)
-            tested = _evaluate(work, test_loader, None, watch)
-        except NaNError as error:
-            raise NaNError(f"epoch {epoch + 1}: {error}") from error
-        row = {
-            "epoch": epoch + 1,
-            "lr": lr,
-            "train_loss": trained.loss,
-            "train_error": trained.error,
-            "test_loss": tested.loss,
-            "test_error": tested.error,
-            "seconds": trained.seconds + tested.seconds,
-        }
-        rows.append(row)
-        if checkpoint is not None:
-            save_checkpoint(
-                checkpoint,
-                model=model,
-                optimizer=optimizer,
-                schedule=schedule,
-                progress={"history": rows, "config": config},
-            )
-        if on_epoch is not None:
-            on_epoch(row)
-    return rows
 
 
 class _Sums:
@@ -431,62 +304,3 @@ def _warn_if_untrained(model: Model) -> None:
             UserWarning,
             stacklevel=3,
         )
-
-
-def _set_epoch(loader: Iterable[Any], epoch: int) -> None:
-    """Make order and augmentation those of this epoch, however often the loader was run before."""
-    set_epoch = getattr(loader, "set_epoch", None)
-    if set_epoch is not None:
-        set_epoch(epoch)
-
-
-def _as_json(config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` as it will come back from the checkpoint: tuples are lists, keys strings."""
-    try:
-        return json.loads(json.dumps(config))
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(message("fit", "config of plain JSON values", error)) from error
-
-
-_PROGRESS = schema.record({"history": schema.history, "config": schema.mapping(schema.anything)})
-
-
-def read_history(checkpoint: str | os.PathLike[str]) -> list[Row]:
-    """The rows of the epochs that a checkpoint of :func:`fit` has behind it.
-
-    Raises:
-        CheckpointError: no whole checkpoint, or not one that :func:`fit` wrote.
-    """
-    return _read_progress(checkpoint)["history"]
-
-
-def _read_progress(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
-    progress = read_progress(checkpoint)
-    fix = "Load it with load_checkpoint(), and choose another file for fit()."
-    schema.check(_PROGRESS, progress, f"fit {checkpoint}", fix)
-    return progress
-
-
-def _check_same_run(checkpoint: str | os.PathLike[str], config: dict[str, Any]) -> None:
-    difference = differing(_read_progress(checkpoint)["config"], config)
-    if difference:
-        raise CheckpointError(
-            message(
-                "fit",
-                f"a checkpoint of this configuration at {checkpoint}",
-                difference,
-                fix="Resume with the same settings, or choose another checkpoint file.",
-            )
-        )
-
-
-def differing(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """Where two configurations differ, as errors say it; nothing if they are the same."""
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    if not keys:
-        return ""
-    first = keys[0]
-    return (
-        f"{first} {quoted(there.get(first))} there and {quoted(here.get(first))} here "
-        f"({len(keys)} setting(s) differ)"
-    )

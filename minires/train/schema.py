@@ -176,19 +176,22 @@ def demand(good: bool, where: str, expected: str, got: object) -> None:
 
 # -- what fit() remembers of each epoch
 
-_MEASURES = {
+_ALWAYS = {
+    "epoch": whole(1),
     "lr": real(0),
     "train_loss": real(),
     "train_error": real(0, 1),
-    "test_loss": real(),
-    "test_error": real(0, 1),
     "seconds": real(0),
 }
-_rows = listing(record({"epoch": whole(1), **_MEASURES}))
+_ROWS = {
+    name: listing(record({**_ALWAYS, f"{name}_loss": real(), f"{name}_error": real(0, 1)}))
+    for name in ("test", "val")
+}
 
 
 def history(value: Any, where: str) -> None:
-    """One row per epoch, in order."""
-    _rows(value, where)
+    """One row per epoch, in order, all of them with an evaluation of the same images."""
+    validated = type(value) is list and value and type(value[0]) is dict and "val_loss" in value[0]
+    _ROWS["val" if validated else "test"](value, where)
     for index, row in enumerate(value):
         demand(row["epoch"] == index + 1, f"{where}[{index}].epoch", f"{index + 1}", row["epoch"])

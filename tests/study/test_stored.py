@@ -19,8 +19,8 @@ from minires.interop.safetensors_ import read_safetensors, write_safetensors
 from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, runner, store
 from minires.study.stored import results as schema_of_results
 from minires.train import load_checkpoint, schema
+from minires.train.fit import read_history
 from minires.train.job import TrainingJob
-from minires.train.loop import read_history
 
 SMALL = StudyConfig(depths=(8,), limit=16, protocol=PROTOCOLS["quick"].with_epochs(1))
 
