@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from importlib import import_module
 from importlib.util import find_spec
@@ -112,6 +113,43 @@ def device(request):
     """Each test on the CPU and on a GPU."""
     with gpu() if request.param == "cuda" else contextlib.nullcontext(), on(request.param):
         yield request.param
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
+def pytest_cmdline_main(config):
+    """Folders of tests are shared out over the cores, four at most: compilers take most of the
+    time, and have one thread each. Single files run here, as does what has one process by its
+    nature: a debugger, a terminal, a GPU."""
+    option = config.option
+    if (
+        not config.pluginmanager.hasplugin("xdist")
+        or hasattr(config, "workerinput")  # this is one of the processes
+        or (option.numprocesses, option.dist, option.tx) != (None, "no", [])  # -n says how many
+        or (option.usepdb, option.collectonly, option.capture) != (False, False, "fd")
+        or option.markexpr == "gpu"
+        or not any(Path(argument).is_dir() for argument in config.args)
+    ):
+        return
+    option.numprocesses, option.dist = "logical", "worksteal"
+    option.maxprocesses = option.maxprocesses or 4
+    # Threads of one process that wait leave the cores to the others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How much of tests/parity agreed; here, since only this file is read by the process that
+    shares out the tests."""
+    passed = [
+        report.nodeid
+        for report in terminalreporter.stats.get("passed", [])
+        if report.nodeid.startswith("tests/parity/") and "[" in report.nodeid
+    ]
+    refused = sum("refuse" in nodeid.partition("[")[0] for nodeid in passed)
+    if passed:
+        terminalreporter.write_line(
+            f"parity: {len(passed) - refused:,} cases agree with PyTorch, "
+            f"{refused:,} wrong calls are refused"
+        )
 
 
 def pytest_collection_modifyitems(config, items):
