@@ -114,7 +114,7 @@ class AveragedModel(Module):
         with beside((averaged,)):
             if count and a.dtype.kind == "f":
                 c = call(self.avg_fn, a, c, count)
-            averaged._to_write()[...] = c
+            averaged._to_write("update_parameters", "a weight of the average")[...] = c
         averaged.bump_version()
 
 

@@ -101,7 +101,7 @@ class _Monitor(Callback):
             raise ArgumentError(message(op, "monitor the name of a column", quoted(monitor)))
         self.monitor, self.mode = monitor, arguments.choice("mode", mode, ("min", "max"))
 
-    def best(self, run: Run) -> int:
+    def _best(self, run: Run) -> int:
         """The index of the best row so far."""
         default = "val_loss" if "val_loss" in run.history[0] else "test_loss"
         monitor = self.monitor or default
@@ -125,8 +125,8 @@ class EarlyStopping(_Monitor):
         self.patience = arguments.integer("EarlyStopping", "patience", patience, 1)
 
     def _look(self, run: Run) -> None:
-        if run.history and len(run.history) - 1 - self.best(run) >= self.patience:
-            best = run.history[self.best(run)]["epoch"]
+        if run.history and len(run.history) - 1 - self._best(run) >= self.patience:
+            best = run.history[self._best(run)]["epoch"]
             run.stop(f"no epoch has been better than epoch {best} for {self.patience} epochs")
 
     def on_fit_start(self, run: Run) -> None:
@@ -165,5 +165,5 @@ class ModelCheckpoint(_Monitor):
         check_writable(self.path)
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
-        if self.best(run) == len(run.history) - 1:
+        if self._best(run) == len(run.history) - 1:
             save(run.evaluated.state_dict(), self.path, metadata=self.metadata)

@@ -58,7 +58,7 @@ def save_checkpoint(
             schedule is none.
         CheckpointError: the folder cannot be written.
     """
-    _check_kinds("save_checkpoint", model, optimizer, schedule)
+    _check_kinds("save_checkpoint", model, optimizer, schedule, averaged)
     state_dict = model.state_dict()
     # not by numpy(): whoever has that array may write to it unseen, and what is derived from the
     # weights could no longer be remembered
@@ -115,7 +115,7 @@ def load_checkpoint(
         CheckpointError: the file is missing, damaged or not a checkpoint, or its tensors,
             groups or schedule are not those of the objects given. Nothing is changed then.
     """
-    _check_kinds("load_checkpoint", model, optimizer, schedule)
+    _check_kinds("load_checkpoint", model, optimizer, schedule, averaged)
     arrays, content = _read(path)
     weights = _below(arrays, "model/")
     _check_model(path, weights, model)
@@ -212,15 +212,18 @@ _CONTENT = schema.record(
 )
 
 
-def _check_kinds(op: str, model: Any, optimizer: Any, schedule: Any) -> None:
+def _check_kinds(op: str, model: Any, optimizer: Any, schedule: Any, averaged: Any) -> None:
     parts = (getattr(model, part, None) for part in ("state_dict", "load_state_dict"))
     if isinstance(model, type) or not all(map(callable, parts)):
         raise ArgumentError(message(op, "a module as model", quoted(model)))
-    kinds = ((Optimizer, optimizer), (LRScheduler | ReduceLROnPlateau, schedule))
+    kinds: list[tuple[tuple[type, ...], Any]] = [
+        ((Optimizer,), optimizer),
+        ((LRScheduler, ReduceLROnPlateau), schedule),
+        ((AveragedModel,), averaged),
+    ]
     for kind, value in kinds:
         if value is not None and not isinstance(value, kind):
-            name = getattr(kind, "__name__", "LRScheduler")
-            raise ArgumentError(message(op, f"None or an {name}", quoted(value)))
+            raise ArgumentError(message(op, f"None or an {kind[0].__name__}", quoted(value)))
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

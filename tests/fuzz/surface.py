@@ -20,6 +20,7 @@ ROOMS = {
     "minires.nn.utils": "nn.utils",
     "minires.optim": "optim",
     "minires.optim.lr_scheduler": "optim.lr_scheduler",
+    "minires.optim.swa_utils": "optim.swa_utils",
     "minires.data": "data",
     "minires.utils.data": "utils.data",
     "minires.models": "models",
