@@ -57,7 +57,7 @@ from .tensor import Tensor, from_dlpack, from_numpy, tensor
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils
+    from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils, vision
     from .captured import capture
     from .fusion.explain import explain
     from .interop import export_onnx, load, load_metadata, save
@@ -89,6 +89,7 @@ _LAZY = {
     "study": ".study",
     "train": ".train",
     "utils": ".utils",
+    "vision": ".vision",
     "capture": ".captured",
     "explain": ".fusion.explain",
     "profile": ".profiler",

@@ -4,13 +4,17 @@ On the CPU draws are NumPy's, one after another. What a network draws in each st
 masks of dropout, is computed there (:mod:`minires.kernels.cuda.draws`), from a key that the seed
 decides and the number of draws before. These two are in the GPU's memory, where kernels count on,
 and belong to the state that :func:`get_state` returns.
+
+While a loader asks a data set for a sample, the global generator is another one, of that sample
+alone (:func:`drawn_from`, :mod:`minires.data.sample`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -20,7 +24,7 @@ from .device import Device, assign, move
 from .errors import ArgumentError, CheckpointError, message, quoted
 from .forks import in_children
 
-# What checks its arguments; draws_on trusts the kernels that call it.
+# What checks its arguments; draws_on and drawn_from trust those that call them.
 __all__ = ["Generator", "generator", "get_state", "manual_seed", "preserved", "set_state"]
 
 
@@ -74,8 +78,11 @@ class Generator(np.random.Generator):
 
 def _key_of(bit_generator: Any) -> int:
     """64 bits that the state of a bit generator decides, and with it the seed."""
-    state = str(bit_generator.state).encode()
-    return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "little")
+    return _hash(str(bit_generator.state))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def draws_on(generator: Generator, device: Device) -> Any:
@@ -110,9 +117,35 @@ def manual_seed(seed: int) -> Generator:
     return _generator.manual_seed(seed)
 
 
+class Keyed(Generator):
+    """Draws that three words decide, each in 0..2**64 - 1. NumPy's Philox is a function of key and
+    counter, so there is nothing to mix: it begins at once."""
+
+    def __init__(self, *words: int) -> None:
+        first, second, third = words
+        philox = np.random.Philox(key=[first, second], counter=[0, third, 0, 0])
+        np.random.Generator.__init__(self, philox)
+        self._key = _hash(str(words))
+        self._calls, self._on = {}, {}
+
+
+_instead = ContextVar[Callable[[], Generator] | None]("minires_drawn_from", default=None)
+
+
+@contextlib.contextmanager
+def drawn_from(make: Callable[[], Generator]) -> Iterator[None]:
+    """In this thread or task, :func:`generator` is what ``make()`` gives, until the block ends."""
+    token = _instead.set(make)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
 def generator() -> Generator:
     """The global generator."""
-    return _generator
+    make = _instead.get()
+    return _generator if make is None else make()
 
 
 def get_state() -> dict[str, Any]:

@@ -42,6 +42,7 @@ STOREYS = [
     {"nn", "optim", "data", "utils", "environment", "report", "streams"},
     {"captured"},
     {"models", "train", "interop"},
+    {"vision"},
     {"gradcheck"},
     {"identity"},
     {"selfcheck"},

@@ -175,7 +175,11 @@ class ImageDataset(Dataset):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file: its name (also the last part of its address), size in bytes, SHA-256."""
+    """A published file: its name (also the last part of its address), size in bytes, SHA-256.
+
+    Of a member of an archive both may be left out, as 0 and "": the archive's SHA-256 stands for
+    them.
+    """
 
     name: str
     size: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from minires.errors import ArgumentError, DataError, message, quoted
 from minires.files import make_private, open_own
 
 _MAX_TIMEOUT = 86_400  # seconds
+_TIMEOUT, _MAX_TIME = 20.0, 3600.0  # seconds
 _ATTEMPTS = 5  # per mirror, as long as each attempt brings new bytes
 _BLOCK = 1 << 16  # bytes
 _BESIDE = 1 << 20  # bytes that an archive may hold beside the files that are wanted
+_UNKNOWN = 1 << 30  # bytes that it may hold if their sizes are not known
 
 
 def get(
@@ -32,8 +34,8 @@ def get(
     mirrors: str | Sequence[str] | None = None,
     progress: bool = True,
     *,
-    timeout: float = 20.0,
-    max_time: float = 3600.0,
+    timeout: float = _TIMEOUT,
+    max_time: float = _MAX_TIME,
 ) -> Path:
     """Download a data set, unless it is there already; only what is missing or damaged is fetched.
 
@@ -66,30 +68,68 @@ def get(
         folder = Path(__file__).parent
         _say(bar, f"{source.name}: part of minires, nothing to download ({folder})")
         return folder
-    try:
-        for candidate in source.folders:
-            if all(_is_valid(base / candidate / file.name, file) for file in source.files):
-                _say(bar, f"{source.name}: complete and valid in {base / candidate}")
-                return base / candidate
-        folder = base / source.folders[0]
-        if root is None and not os.environ.get("MINIRES_DATA"):
+    for candidate in source.folders:
+        with _told(source.name, base):
+            complete = all(is_valid(base / candidate / file.name, file) for file in source.files)
+        if complete:
+            _say(bar, f"{source.name}: complete and valid in {base / candidate}")
+            return base / candidate
+    folder = base / source.folders[0]
+    if root is None and not os.environ.get("MINIRES_DATA"):
+        with _told(source.name, base):
             make_private(base)  # kernels are kept there too, and must be the user's alone
-        folder.mkdir(parents=True, exist_ok=True)
-        with bar:
-            if source.archive is None:
-                for file in source.files:
-                    _fetch(source.name, file, folder, urls, patience, bar)
-            else:
-                archive = _fetch(source.name, source.archive, base, urls, patience, bar)
-                _extract(archive, folder, source.files)
-                archive.unlink()
-    except OSError as error:
-        # Network errors are Failed by now: what is left is the disk.
-        expected, got = f"to read and write in {base}", str(error)
-        fix = "Free space or choose another folder with root= or MINIRES_DATA"
-        raise DataError(message(source.name, expected, got, fix=fix)) from error
+    fetch(source.name, source.files, folder, urls, source.archive, patience=patience, bar=bar)
     _say(bar, f"{source.name}: complete in {folder}")
     return folder
+
+
+def fetch(
+    name: str,
+    files: Sequence[RemoteFile],
+    folder: Path,
+    mirrors: Sequence[str],
+    archive: RemoteFile | None = None,
+    *,
+    patience: Patience | None = None,
+    bar: Any = None,
+) -> None:
+    """Download those of ``files`` that ``folder`` lacks; or, of an ``archive``, all of them.
+
+    Args:
+        name: of the data set, for messages.
+        files: what is to be in the folder.
+        folder: made if need be.
+        mirrors: addresses of folders that hold the files, or the archive.
+        archive: what holds the files; it is kept beside the folder until they are out of it.
+        patience: how long to wait; as :func:`get` by default.
+        bar: where progress is shown; a bar of its own by default.
+
+    Raises:
+        DataError: no mirror gave a file, time was over, or the folder cannot be written.
+    """
+    patience = Patience(_TIMEOUT, _MAX_TIME) if patience is None else patience
+    shown = _display(True) if bar is None else bar
+    with _told(name, folder.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with shown:
+            if archive is None:
+                for file in files:
+                    _fetch(name, file, folder, mirrors, patience, shown)
+            else:
+                packed = _fetch(name, archive, folder.parent, mirrors, patience, shown)
+                _extract(packed, folder, files)
+                packed.unlink()
+
+
+@contextlib.contextmanager
+def _told(name: str, base: Path) -> Iterator[None]:
+    """Tell errors of the disk: those of the network are Failed."""
+    try:
+        yield
+    except OSError as error:
+        expected, got = f"to read and write in {base}", str(error)
+        fix = "Free space or choose another folder with root= or MINIRES_DATA"
+        raise DataError(message(name, expected, got, fix=fix)) from error
 
 
 def _check_mirrors(mirrors: str | Sequence[str]) -> tuple[str, ...]:
@@ -143,7 +183,8 @@ def _say(bar: Any, text: str) -> None:
     bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _is_valid(path: Path, file: RemoteFile) -> bool:
+def is_valid(path: Path, file: RemoteFile) -> bool:
+    """Whether a file is the published one."""
     return path.is_file() and path.stat().st_size == file.size and _sha256(path) == file.sha256
 
 
@@ -160,13 +201,13 @@ def _fetch(
     name: str,
     file: RemoteFile,
     folder: Path,
-    mirrors: tuple[str, ...],
+    mirrors: Sequence[str],
     patience: Patience,
     bar: Any,
 ) -> Path:
     """``folder / file.name``, downloaded from the first mirror that gives it."""
     target, part = folder / file.name, folder / f"{file.name}.part"
-    if _is_valid(target, file):
+    if is_valid(target, file):
         _say(bar, f"{name}: {target} is there and valid")
         return target
     task = bar.add_task(file.name, total=file.size)
@@ -270,7 +311,7 @@ class _AtMost:
         return block
 
 
-def _extract(archive: Path, folder: Path, files: tuple[RemoteFile, ...]) -> None:
+def _extract(archive: Path, folder: Path, files: Sequence[RemoteFile]) -> None:
     """Take ``files`` out of ``archive`` into ``folder``.
 
     Only regular members called ``<folder's name>/<file's name>`` are read, and they are written
@@ -281,7 +322,8 @@ def _extract(archive: Path, folder: Path, files: tuple[RemoteFile, ...]) -> None
     import zlib
 
     missing = {f"{folder.name}/{file.name}": file for file in files}
-    most = sum(file.size for file in files) + _BESIDE
+    known = all(file.size for file in files)
+    most = sum(file.size for file in files) + _BESIDE if known else _UNKNOWN
     try:
         with contextlib.ExitStack() as opened:
             bounded: Any = _AtMost(opened.enter_context(gzip.open(archive)), most, archive)
@@ -292,14 +334,14 @@ def _extract(archive: Path, folder: Path, files: tuple[RemoteFile, ...]) -> None
                 file = missing.pop(member.name, None) if stream else None
                 if stream is None or file is None:
                     continue
-                if member.size != file.size:
+                if known and member.size != file.size:
                     expected = f"{member.name} of {file.size} bytes"
                     raise DataError(message(str(archive), expected, f"one of {member.size}"))
                 part = folder / f"{file.name}.part"
                 with open(part, "wb", opener=open_own) as out:
                     while block := stream.read(_BLOCK):
                         out.write(block)
-                if (found := _sha256(part)) != file.sha256:
+                if file.sha256 and (found := _sha256(part)) != file.sha256:
                     part.unlink()
                     expected = f"{member.name} with SHA-256 {file.sha256}"
                     raise DataError(message(str(archive), expected, found))

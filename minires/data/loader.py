@@ -19,6 +19,7 @@ from minires import arguments
 from minires.autograd import Variable
 from minires.data.checks import length, many_places, places
 from minires.data.dataset import Dataset
+from minires.data.sample import of_epoch, sample
 from minires.data.transforms import MAX_SEED, Draws, Transform, augmentation, permutation
 from minires.data.upload import Sent, Upload
 from minires.device import CPU, Device, array_module, existing
@@ -268,10 +269,11 @@ class DataLoader:
         there = self.transform is None or getattr(self.transform, "on_device", False)
         if there and self.device.type == "cuda" and hasattr(self.dataset, "pixels"):
             return _Batch(self.dataset.pixels(indices), draws, pixels=True)
-        if isinstance(self.dataset, BatchSource):
-            fields = self.dataset.batch(indices)
-        else:
-            fields = collate(self.dataset, indices)
+        with of_epoch(self.seed, epoch):
+            if isinstance(self.dataset, BatchSource):
+                fields = self.dataset.batch(indices)
+            else:
+                fields = collate(self.dataset, indices)
         x = fields[0] if isinstance(fields, tuple) else fields
         if not isinstance(x, np.ndarray) or x.ndim != 4:
             if self.transform is not None:
@@ -331,7 +333,7 @@ def collate(dataset: Any, indices: NDArray[np.int64]) -> Any:
     """
     if not len(indices):
         raise ArgumentError(message("batch", "at least one sample", "none"))
-    samples = [dataset[int(index)] for index in indices]
+    samples = [sample(dataset, int(index)) for index in indices]
     if isinstance(samples[0], list):
         samples = [tuple(sample) if isinstance(sample, list) else sample for sample in samples]
     return _stacked(samples, indices, first=not isinstance(samples[0], Mapping))
@@ -399,6 +401,9 @@ def _mapped(fields: Any, function: Callable[[NDArray[Any]], Any]) -> Any:
 def _array(op: str, value: Any) -> NDArray[Any]:
     if isinstance(value, Tensor):
         return value.detach().numpy()
+    if type(value).__module__.startswith("PIL."):
+        fix = "Give the data set transform=transforms.ToTensor() of minires.vision."
+        raise DTypeError(message(op, "numbers, arrays or Tensors", "a PIL image", fix=fix))
     try:
         return np.asarray(value)
     except Exception as error:  # rows of unequal length, or a broken __array__

@@ -32,6 +32,19 @@ class Global(str):
     __slots__ = ()
 
 
+class Stateful:
+    """An object that a function of the caller's table made, and that a pickle then gives a state
+    (``BUILD``): what a class does in ``__setstate__``."""
+
+    def set_state(self, state: Any) -> None:
+        """Take what the pickle says.
+
+        Raises:
+            ValueError, TypeError: it does not fit.
+        """
+        raise NotImplementedError
+
+
 class Refused(CheckpointError):
     """A pickle that asks for more than data; ``what`` names it."""
 
@@ -61,7 +74,8 @@ def unpickle(
         persistent: called for ``BINPERSID`` with the identifier, for its object.
         size: bytes of the file that the pickle stands in; what is made is bounded by it.
 
-    Attributes that the pickle would set on a dict (``BUILD``) are left out.
+    Attributes that the pickle would set on a dict (``BUILD``) are left out. What a function made
+    may take them: see :class:`Stateful`.
 
     >>> import pickle
     >>> unpickle(pickle.dumps({"epoch": 3}), functions={})
@@ -227,8 +241,11 @@ class _Machine:
         _expect(self.stack[-1], dict)[_key(key)] = value
 
     def do_BUILD(self, _: None) -> None:
-        self.stack.pop()
-        if not isinstance(self.stack[-1], dict):
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Stateful):
+            self.spend(_OF_A_CALL)
+            self.stack[-1].set_state(state)
+        elif not isinstance(self.stack[-1], dict):
             raise Refused(f"attributes set on a {type(self.stack[-1]).__name__}")
 
     # -- what could run code elsewhere
