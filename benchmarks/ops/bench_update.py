@@ -16,10 +16,13 @@ from shapes import nbytes, normal
 SGD = (0.1, 1e-4, 0.9, 1.0, 0.0, 0.0)  # lr, weight decay, momentum, keep, nesterov, begins
 ADAM = (1e-3, 1.0, 0.0, 0.1, 0.999, 1e-3, 0.03, 1e-8, 0.0)  # minires.ops.update.op names them
 
+RMSPROP = (1e-2, 1e-4, 0.99, 0.01, 1e-8, 0.0, 0.0, 1.0)
+
 # kernel, its numbers, arrays per parameter, how many of them it writes, operations per entry
 RULES = (
     ("update_sgd", SGD, 3, 2, 6),
     ("update_adam", ADAM, 4, 3, 14),
+    ("update_rmsprop", RMSPROP, 3, 2, 10),
     ("update_zero", None, 1, 1, 1),
 )
 
@@ -42,8 +45,8 @@ def cases(quick: bool) -> Iterator[Case]:
         label = f"{name}: {len(sizes)} parameters, {sum(sizes) / 1e6:.2f} million entries"
         for kernel, numbers, count, written, operations in RULES:
             values = [normal(sum(sizes), seed=k) for k in range(count)]
-            if kernel == "update_adam":
-                np.square(values[3], out=values[3])  # a running mean of squares
+            if kernel in ("update_adam", "update_rmsprop"):
+                np.square(values[-1], out=values[-1])  # a running mean of squares
             sides = [[value.copy() for value in values] for _ in range(2)]
             calls = [
                 call(getattr(module, kernel), side, shapes, numbers)
@@ -81,8 +84,8 @@ def call(kernel: Any, arrays: list[Any], shapes: list[tuple[int, ...]], numbers:
     ]
     if numbers is None:
         return lambda: kernel(*columns)
-    if len(columns) == 4:
-        columns.append([None] * len(shapes))  # the largest second moments, without amsgrad
+    unused = {"update_adam": 1, "update_rmsprop": 2}.get(kernel.__name__, 0)
+    columns += [[None] * len(shapes)] * unused  # what amsgrad, momentum and centering would keep
     rows = np.array([numbers] * len(shapes))
     return lambda: kernel(*columns, rows)
 

@@ -18,6 +18,7 @@ from minires.optim.lr_scheduler import (
     StepLR,
 )
 from minires.optim.optimizer import Optimizer
+from minires.optim.rmsprop import RMSprop
 from minires.optim.sgd import SGD
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "MultiStepLR",
     "OneCycleLR",
     "Optimizer",
+    "RMSprop",
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",

@@ -122,7 +122,7 @@ def _options(op: str, optimizer: Optimizer, own: Group, saved: Mapping[str, Any]
     options: Group = {}
     fixed = {"maximize": False, "decoupled_weight_decay": optimizer.decoupled_weight_decay}
     for name, value in saved.items():
-        if name in fixed:
+        if name in fixed and name not in optimizer.defaults:
             told = isinstance(value, bool | np.bool_) and bool(value) == fixed[name]
             if value is not None and not told:
                 fix = "Was this saved by another kind of optimiser?"

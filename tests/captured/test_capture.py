@@ -219,6 +219,7 @@ def test_in_every_mode(mode):
         (optim.SGD, {"lr": 0.1, "momentum": 0.8, "dampening": 0.5}),
         (optim.Adam, {"lr": 0.01, "weight_decay": 0.1}),
         (optim.AdamW, {"lr": 0.01, "amsgrad": True}),
+        (optim.RMSprop, {"lr": 0.01, "momentum": 0.8, "centered": True, "eps": 1e-3}),
     ],
 )
 def test_every_optimiser_whose_options_change(optimizer, options):

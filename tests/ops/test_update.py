@@ -35,8 +35,17 @@ ADAM = {
     "decoupled decay": (0.01, 0.998, 0, *MOMENTS, 0),
     "decoupled decay, amsgrad": (0.01, 0.998, 0, *MOMENTS, 1),
 }
-RULES = [("sgd", name) for name in SGD] + [("adam", name) for name in ADAM]
-ROWS = {"sgd": SGD, "adam": ADAM}
+# lr, weight_decay, alpha, rate, eps, momentum, centered, sign
+RMSPROP = {
+    "plain": (0.01, 0, 0.9, 0.1, 1e-3, 0, 0, 1),
+    "decay": (0.01, 0.2, 0.9, 0.1, 1e-3, 0, 0, 1),
+    "momentum": (0.01, 0, 0.9, 0.1, 1e-3, 0.8, 0, 1),
+    "centered": (0.01, 0, 0.9, 0.1, 1e-2, 0, 1, 1),
+    "centered, momentum, decay, uphill": (0.01, 0.2, 0.5, 0.5, 1e-2, 0.8, 1, -1),
+}
+ROWS = {"sgd": SGD, "adam": ADAM, "rmsprop": RMSPROP}
+RULES = [(rule, name) for rule, rows in ROWS.items() for name in rows]
+KEPT = {"sgd": ["velocity"], "adam": ["m", "v", "top"], "rmsprop": ["square", "mean", "momentum"]}
 
 
 def guarded(values, margin=16):
@@ -50,13 +59,14 @@ def guarded(values, margin=16):
 def arrays(rule, row, shapes, dtype, seed=0):
     """A parameter, a gradient and what the rule keeps, for each shape; and all their memory."""
     rng, columns, memories = np.random.default_rng(seed), [], []
-    kept = ["velocity"] if rule == "sgd" else ["m", "v", "top"]
-    for name in ("p", "g", *kept):
+    for name in ("p", "g", *KEPT[rule]):
         column = []
         for shape in shapes:
             values = np.asarray(rng.standard_normal(shape), dtype)
             if name in ("v", "top"):
                 values = np.square(values)
+            if name == "square":  # larger than the square of any mean: a variance is above 0
+                values = np.asarray(16 + np.square(values))
             if name == "velocity" and row[5]:
                 values = np.zeros_like(values)
             inner, memory = guarded(values)
@@ -67,6 +77,9 @@ def arrays(rule, row, shapes, dtype, seed=0):
         columns[2] = [None] * len(shapes)
     if rule == "adam" and not row[8]:
         columns[4] = [None] * len(shapes)
+    for k, needed in ((3, 6), (4, 5)) if rule == "rmsprop" else ():
+        if not row[needed]:
+            columns[k] = [None] * len(shapes)
     return columns, memories
 
 
@@ -108,6 +121,18 @@ def scalar(rule, row, p, g, *kept):
             return (p - lr * g,)
         v = g if begins else momentum * kept[0] + keep * g
         return p - lr * (g + momentum * v if nesterov else v), v
+    if rule == "rmsprop":
+        lr, decay, alpha, rate, eps, momentum, centered, sign = row
+        kept = [*kept]
+        g = sign * g + decay * p
+        kept[0] = variance = alpha * kept[0] + rate * g**2
+        if centered:
+            kept[1] += rate * (g - kept[1])
+            variance -= kept[1] ** 2
+        u = g / (math.sqrt(variance) + eps)
+        if momentum:
+            kept[-1] = u = momentum * kept[-1] + u
+        return p - lr * u, *kept
     step, shrink, penalty, rate_1, beta_2, rate_2, root, eps, amsgrad = row
     p = shrink * p
     g = g + penalty * p
@@ -149,6 +174,22 @@ def test_adam_by_hand(backend):
     assert [a.item() for (a,) in (p, m, v)] == [0.75, 1.0, 1.0]
 
 
+def test_rmsprop_by_hand(backend):
+    # v = 0.5 * 2 + 0.5 * 4 = 3, m = 0 + 0.5 * 2 = 1, u = 2 / (sqrt(3 - 1) + 0)
+    p, g, v, m = ([np.array([x])] for x in (1.0, 2.0, 2.0, 0.0))
+    update.rmsprop(p, g, v, m, [None], lambda: [(1, 0, 0.5, 0.5, 0, 0, 1, 1)])
+    assert [a.item() for (a,) in (v, m)] == [3.0, 1.0]
+    assert p[0].item() == pytest.approx(1 - math.sqrt(2), abs=1e-15)
+
+
+def test_a_variance_below_zero_by_rounding_counts_as_zero(backend):
+    """A gradient that stays the same has none: v - m² is 0 or some rounding beside it."""
+    g = np.linspace(0.1, 3, 1000, dtype=np.float32)
+    p, v, m = np.zeros_like(g), g * g * np.float32(1 - 1e-6), g.copy()
+    update.rmsprop([p], [g], [v], [m], [None], lambda: [(1, 0, 1, 0, 0.5, 0, 1, 1)])
+    np.testing.assert_allclose(p, -g / 0.5, rtol=3e-3)
+
+
 @pytest.mark.parametrize("rule", ROWS)
 def test_each_parameter_has_coefficients_of_its_own(rule):
     """Rows of every kind in one call, in both dtypes: as each parameter alone."""
@@ -188,7 +229,7 @@ def _unaligned(x):
 def test_what_an_address_does_not_tell_is_done_by_the_reference(rule, layout, which):
     """A parameter, or what is kept of it, that is not contiguous: exactly the array expressions;
     the parameters beside it exactly as without it."""
-    row, shapes = ROWS[rule]["decay" if rule == "adam" else "nesterov"], [(6, 5), (4, 9)]
+    row, shapes = ROWS[rule]["nesterov" if rule == "sgd" else "decay"], [(6, 5), (4, 9)]
     mine, theirs, plain = (arrays(rule, row, shapes, "float32")[0] for _ in range(3))
     mine[which][0] = STRIDED[layout](mine[which][0])
     assert not mine[which][0].flags.carray

@@ -54,6 +54,18 @@ def test_adam_is_the_reference(dtype, conditions):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
+def test_rmsprop_is_the_reference(dtype, conditions):
+    rng = np.random.default_rng(3)
+    rows = [(0.1 + k / 100, 0.01 * (k % 2), 0.9, 0.1, 1e-3, 0.5 * (k % 3 > 0), k % 5 > 1, 1 - k % 2)
+            for k in range(len(SIZES))]  # fmt: skip
+    squares = [16 + a for a in arrays(rng, dtype, True)]
+    means = [m if row[6] else None for m, row in zip(arrays(rng, dtype), rows)]
+    momenta = [b if row[5] else None for b, row in zip(arrays(rng, dtype), rows)]
+    columns = arrays(rng, dtype), arrays(rng, dtype), squares, means, momenta
+    compare("update_rmsprop", columns, np.array(rows, np.float64), TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
 def test_zero(dtype, conditions):
     made = [put(a) for a in arrays(np.random.default_rng(2), dtype)]
     cuda.update_zero(made)
@@ -79,6 +91,8 @@ def test_infinities_and_nan_are_those_of_the_reference(on_gpu):
         tops = [np.array([1, 1, 1, np.nan, 1], np.float32)]
         columns = [np.ones(5, "f")], [g.copy()], [np.zeros(5, "f")], [np.ones(5, "f")], tops
         compare("update_adam", columns, np.array([[0.1, 1, 0, 0.1, 0.9, 0.1, 1, 1e-8, 1]]), {})
+        columns = [np.ones(5, "f")], [g.copy()], *([np.ones(5, "f")] for _ in range(3))
+        compare("update_rmsprop", columns, np.array([[0.1, 0, 0.5, 0.5, 1, 0.5, 1, 1]]), {})
 
 
 def test_one_launch_for_64_parameters(on_gpu, monkeypatch):
@@ -133,12 +147,13 @@ def test_the_source_agrees_about_its_sizes():
     assert f"NUMBERS = {cuda.BYTES} /" in text
 
 
-@pytest.mark.parametrize("name", ["update_sgd", "update_adam", "update_zero"])
+@pytest.mark.parametrize("name", ["update_sgd", "update_adam", "update_rmsprop", "update_zero"])
 def test_memory_is_read_and_written_in_whole_sectors(name, on_gpu):
     columns = [[put(np.ones(4096, np.float32))] for _ in range(5)]
     rows = {
         "update_sgd": (columns[:3], [[0.1, 0.1, 0.9, 1, 1, 0]]),
         "update_adam": (columns, [[0.1, 1, 0.1, 0.1, 0.9, 0.1, 1, 1e-8, 1]]),
+        "update_rmsprop": (columns, [[0.1, 0.1, 0.9, 0.1, 1e-3, 0.5, 1, 1]]),
         "update_zero": (columns[:1], None),
     }
     given, coefficients = rows[name]

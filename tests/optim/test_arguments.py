@@ -64,7 +64,8 @@ def composed(kind):
 
 
 CALLS = {
-    **{name: getattr(optim, name) for name in ("SGD", "Adam", "AdamW", "no_decay_groups")},
+    **{name: getattr(optim, name) for name in ("SGD", "Adam", "AdamW", "RMSprop")},
+    "no_decay_groups": optim.no_decay_groups,
     **{
         name: getattr(lr_scheduler, name)
         for name in lr_scheduler.__all__
@@ -130,7 +131,7 @@ def raw_error(call, *args):
     return ""
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop])
 def test_states_of_nonsense(kind):
     """Each entry of a state, at every depth, in turn."""
     made = optimizer(kind)

@@ -14,7 +14,7 @@ from harness import host as on_cpu
 import minires as mr
 from minires.device import cupy, device_of, move
 from minires.errors import ArgumentError, DeviceError, DTypeError, KernelMissing, ShapeError
-from minires.optim import SGD, Adam, AdamW, ReduceLROnPlateau, no_decay_groups
+from minires.optim import SGD, Adam, AdamW, ReduceLROnPlateau, RMSprop, no_decay_groups
 
 OPTIONS = [
     (SGD, {}),
@@ -22,6 +22,7 @@ OPTIONS = [
     (SGD, {"momentum": 0.9, "nesterov": True}),
     (Adam, {"weight_decay": 0.1, "amsgrad": True}),
     (AdamW, {"weight_decay": 0.1}),
+    (RMSprop, {"weight_decay": 0.1, "momentum": 0.9, "centered": True, "eps": 1e-2}),
 ]
 SHAPES = [(3,), (4, 5), (2, 3, 3, 3)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.optim import SGD, Adam, AdamW
+from minires.optim import SGD, Adam, AdamW, RMSprop
 
 SIZES = [(1,), (3,), (16,), (7, 5), (64, 3, 3, 3), (8191,), (8192,), (3, 8193)]
 OPTIONS = [
@@ -17,6 +17,8 @@ OPTIONS = [
     (Adam, {"weight_decay": 0.1}),
     (Adam, {"amsgrad": True}),
     (AdamW, {"weight_decay": 0.2, "amsgrad": True}),
+    (RMSprop, {"weight_decay": 0.1}),
+    (RMSprop, {"momentum": 0.9, "centered": True, "eps": 1e-2}),
 ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minires.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from minires.optim import SGD, Adam, AdamW, no_decay_groups
+from minires.optim import SGD, Adam, AdamW, RMSprop, no_decay_groups
 from minires.tensor import from_numpy
 
 
@@ -46,12 +46,13 @@ def test_parameters_without_gradient_are_left_alone(param):
     assert list(optimizer.state_dict()["state"]) == [1]
 
 
-@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_step_writes_in_place_and_keeps_dtype_and_gradient(param, kind, shape):
     p = param(np.ones(shape), np.full(shape, 0.5), dtype=np.float32)
     memory, gradient, version = p.data, p.grad.data.copy(), p._version.count
-    options = {"weight_decay": 0.1} | ({"momentum": 0.9} if kind is SGD else {"amsgrad": True})
+    more = {SGD: {"momentum": 0.9}, RMSprop: {"centered": True}}.get(kind, {"amsgrad": True})
+    options = {"weight_decay": 0.1} | more
     optimizer = kind([p], lr=np.float64(0.1), **options)
     for _ in range(3):
         optimizer.step()
@@ -74,7 +75,7 @@ def test_step_gives_a_stale_saved_tensor_away(param):
         y.backward()
 
 
-@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop])
 def test_a_frozen_network_is_named(param, kind):
     frozen, other = param([1.0]).requires_grad_(False), param([2.0]).requires_grad_(False)
     optimizer = kind([frozen, other], lr=0.1)
@@ -118,7 +119,7 @@ def test_nothing_is_changed_when_one_gradient_is_bad(param):
     assert good.data[0] == 1.0
 
 
-@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop])
 def test_state_of_a_network_that_was_converted_is_named(param, kind):
     """Kernels would go through the old, shorter memory as if it had the new dtype."""
     good, bad = (param(np.ones(5), np.ones(5), dtype=np.float32) for _ in range(2))
@@ -126,7 +127,7 @@ def test_state_of_a_network_that_was_converted_is_named(param, kind):
     optimizer.step()
     before, bad.data = good.data.copy(), np.ones(5)
     bad.grad = from_numpy(np.ones(5))
-    name = "momentum_buffer" if kind is SGD else "exp_avg"
+    name = {SGD: "momentum_buffer", RMSprop: "square_avg"}.get(kind, "exp_avg")
     words = rf"{kind.__name__}.step: expected {name} of dtype float64, got float32 \(parameter 1 of"
     with pytest.raises(DTypeError, match=words + ".*Convert or move a network before its optimiz"):
         optimizer.step()
@@ -197,6 +198,10 @@ BAD = [
         r"betas\[1\] a finite number >= 0 and < 1, got 1.0",
     ),
     (Adam, [P], {"eps": -1}, ArgumentError, "eps a finite number >= 0, got -1"),
+    (RMSprop, [P], {"alpha": 1.5}, ArgumentError, "RMSprop: .*alpha a finite number >= 0 and <= 1"),
+    (RMSprop, [P], {"momentum": -1}, ArgumentError, "momentum a finite number >= 0, got -1"),
+    (RMSprop, [P], {"centered": 1}, ArgumentError, "centered True or False, got 1"),
+    (RMSprop, [P], {"maximize": "up"}, ArgumentError, "maximize True or False, got 'up'"),
     (
         AdamW,
         [P],
@@ -245,6 +250,8 @@ CASES = [
     (SGD, {"lr": 0.1}),
     (Adam, {"lr": 0.1, "amsgrad": True}),
     (AdamW, {"lr": 0.1}),
+    (RMSprop, {"lr": 0.1}),
+    (RMSprop, {"lr": 0.1, "momentum": 0.5, "centered": True, "maximize": True}),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 import minires as mr
 from minires import nn
 from minires.errors import ArgumentError, DTypeError, MiniresError, ShapeError
-from minires.optim import SGD, Adam, AdamW
+from minires.optim import SGD, Adam, AdamW, RMSprop
 from minires.optim.lr_scheduler import ReduceLROnPlateau
 from minires.optim.optimizer import Optimizer
 
@@ -17,6 +17,7 @@ KINDS = {
     "adam": lambda p: Adam(p, lr=0.1),
     "amsgrad": lambda p: Adam(p, lr=0.1, amsgrad=True),
     "adamw": lambda p: AdamW(p, lr=0.1),
+    "rmsprop": lambda p: RMSprop(p, lr=0.1, momentum=0.5, centered=True),
 }
 
 
@@ -60,7 +61,7 @@ def test_arrays_of_any_kind(param, kind, change):
         optimizer.step()
     for p, q in zip(params, others):
         np.testing.assert_array_equal(p.data, q.data)
-    name = "momentum_buffer" if kind == "sgd" else "exp_avg"
+    name = {"sgd": "momentum_buffer", "rmsprop": "square_avg"}.get(kind, "exp_avg")
     now, before = old.state_dict()["state"][0][name], given["state"][0][name]
     before = before.detach().numpy() if hasattr(before, "detach") else before
     assert not np.array_equal(now, before), "what was loaded from is not written"
@@ -95,7 +96,7 @@ def bad_states(kind, good):
         state["param_groups"][0].update(values)
         return state
 
-    name = "momentum_buffer" if kind == "sgd" else "exp_avg"
+    name = {"sgd": "momentum_buffer", "rmsprop": "square_avg"}.get(kind, "exp_avg")
     yield put(0, **{name: np.ones(5)}), rf"{name} of shape \(2, 3\), got \(5,\) \(weight of shape"
     yield put(0, **{name: mr.ones(5, dtype="float64")}), r"of shape \(2, 3\), got \(5,\)"
     yield put(1, **{name: np.ones((2, 3))}), r"of shape \(2,\), got \(2, 3\) \(bias of shape"
@@ -121,7 +122,8 @@ def bad_states(kind, good):
     yield group(lr=mr.tensor([0.1, 0.2])), "lr a number, got a Tensor of shape"
     yield group(weight_decay=-1), "weight_decay a finite number >= 0, got -1"
     yield group(learning_rate=1), "option 'learning_rate'"
-    yield group(maximize=True), "maximize False, got True"
+    if kind != "rmsprop":
+        yield group(maximize=True), "maximize False, got True"
     yield group(initial_lr="a"), "initial_lr a number, got 'a'"
     if kind == "sgd":
         yield group(momentum=1.5), "momentum a finite number"
@@ -129,9 +131,13 @@ def bad_states(kind, good):
         return
     for step in (-1, 2.5, np.nan, np.inf, "3", True, np.ones(2), mr.tensor(-1.0), 10**400):
         yield put(0, step=step), r"step a whole number from 0 to 2\*\*53, got"
-    yield group(betas=(0.9,)), "betas to be two numbers"
-    yield group(betas=mr.tensor([0.9, 0.99])), "betas to be two numbers, got a Tensor"
-    yield group(amsgrad=1), "amsgrad True or False, got 1"
+    if kind == "rmsprop":
+        yield group(alpha=2), "alpha a finite number >= 0 and <= 1, got 2"
+        yield group(maximize="up"), "maximize True or False, got 'up'"
+    else:
+        yield group(betas=(0.9,)), "betas to be two numbers"
+        yield group(betas=mr.tensor([0.9, 0.99])), "betas to be two numbers, got a Tensor"
+        yield group(amsgrad=1), "amsgrad True or False, got 1"
     yield group(decoupled_weight_decay=kind != "adamw"), "decoupled_weight_decay (True|False), got"
     for missing in good["state"][1]:
         state = copy.deepcopy(good)

@@ -58,6 +58,15 @@ OPTIMISERS = lines(
     optim.AdamW([w, b], lr=0.05, betas=(0.8, 0.99), eps=1e-3)
     optim.AdamW([w, b], lr=0.05, weight_decay=0.2, amsgrad=True)
     optim.AdamW([{"params": [w]}, {"params": [b], "weight_decay": 0.0}], lr=0.05)
+    optim.RMSprop([w, b])
+    optim.RMSprop([w, b], 0.02, 0.9, 1e-4)
+    optim.RMSprop([w, b], lr=0.02, alpha=0.5, eps=0.1)
+    optim.RMSprop([w, b], lr=0.02, momentum=0.9)
+    optim.RMSprop([w, b], lr=0.02, weight_decay=0.1, momentum=1.5)
+    optim.RMSprop([w, b], lr=0.02, centered=True, eps=1e-2)
+    optim.RMSprop([w, b], lr=0.02, weight_decay=0.1, momentum=0.5, centered=True, eps=1e-2)
+    optim.RMSprop([w, b], lr=0.02, weight_decay=0.1, maximize=True)
+    optim.RMSprop([{"params": [w], "alpha": 0.5}, {"params": [b], "momentum": 0.5}], lr=0.02)
     """,
     **PARAMETERS,
 )

@@ -22,6 +22,9 @@ KINDS = [
     ("Adam", {"lr": 0.05, "weight_decay": 0.1, "amsgrad": True}),
     ("AdamW", {"lr": 0.05, "betas": (0.8, 0.95), "weight_decay": 0.2}),
     ("AdamW", {"lr": 0.05, "amsgrad": True}),
+    ("RMSprop", {"lr": 0.05}),
+    ("RMSprop", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "maximize": True}),
+    ("RMSprop", {"lr": 0.05, "centered": True, "alpha": 0.8, "eps": 1e-3}),
 ]
 GRADIENTS = [[np.random.default_rng((k, i)).normal(size=s) for i, s in enumerate(SHAPES)]
              for k in range(12)]  # fmt: skip

@@ -1,3 +1,3 @@
-from .op import adam, sgd, zero
+from .op import adam, rmsprop, sgd, zero
 
-__all__ = ["adam", "sgd", "zero"]
+__all__ = ["adam", "rmsprop", "sgd", "zero"]

@@ -83,6 +83,9 @@ INLINE void update_block(const Table<ARRAYS>& table, int k, const Rule& rule) {
     update_piece<T, 1>(table, k, begin, rule);
 }
 
+INLINE float root_of(float v) { return __fsqrt_rn(v); }
+INLINE double root_of(double v) { return __dsqrt_rn(v); }
+
 // SGD, of (parameter, gradient, velocity). The order of the coefficients is that of op.py.
 template <class T> struct Sgd {
   static constexpr int GRADIENT = 1;
@@ -126,8 +129,34 @@ template <class T> struct Adam {
     }
     entry[0] = p - step * entry[2] / (root_of(top) / root + eps);
   }
-  static INLINE float root_of(float v) { return __fsqrt_rn(v); }
-  static INLINE double root_of(double v) { return __dsqrt_rn(v); }
+};
+
+// RMSprop, of (parameter, gradient, mean of its square, its mean, momentum).
+template <class T> struct RmsProp {
+  static constexpr int GRADIENT = 1;
+  T lr, decay, alpha, rate, eps, momentum, sign;
+  bool centered;
+
+  INLINE explicit RmsProp(const T* row)
+      : lr(row[0]), decay(row[1]), alpha(row[2]), rate(row[3]), eps(row[4]), momentum(row[5]),
+        sign(row[7]), centered(row[6] != 0) {}
+  INLINE bool uses(int array) const {
+    return array < 3 || (array == 3 ? centered : momentum != 0);
+  }
+  INLINE void operator()(T (&entry)[5]) const {
+    T g = sign * entry[1];
+    if (decay != 0) g = multiply_add(decay, entry[0], g);
+    entry[2] = multiply_add(rate * g, g, alpha * entry[2]);
+    T variance = entry[2];
+    if (centered) {
+      entry[3] = multiply_add(rate, g - entry[3], entry[3]);
+      variance = multiply_add(-entry[3], entry[3], variance);
+      if (variance < 0) variance = 0;  // by rounding; NaN stays
+    }
+    T u = g / (root_of(variance) + eps);
+    if (momentum != 0) u = entry[4] = multiply_add(momentum, entry[4], u);
+    entry[0] -= lr * u;
+  }
 };
 
 struct Zero {  // of (array)
@@ -149,6 +178,13 @@ __global__ void __launch_bounds__(THREADS, 1)
     update_adam(const Table<5> table, const T* __restrict__ coefficients) {
   const int k = parameter_of(table, int(blockIdx.x));
   update_block<T>(table, k, Adam<T>(coefficients + table.row[k] * 9));
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS, 1)
+    update_rmsprop(const Table<5> table, const T* __restrict__ coefficients) {
+  const int k = parameter_of(table, int(blockIdx.x));
+  update_block<T>(table, k, RmsProp<T>(coefficients + table.row[k] * 8));
 }
 
 template <class T> __global__ void __launch_bounds__(THREADS) update_zero(const Table<1> table) {

@@ -37,7 +37,7 @@ def _kernel(name: str, dtype: Any) -> Kernel:
 
 def instances() -> Iterator[Kernel]:
     """Every kernel that this module launches."""
-    names = "update_sgd", "update_adam", "update_zero", "update_coefficients"
+    names = "update_sgd", "update_adam", "update_rmsprop", "update_zero", "update_coefficients"
     return (_kernel(name, dtype) for name in names for dtype in DTYPES)
 
 
@@ -166,6 +166,19 @@ def update_adam(
     """Change parameters and moments as Adam does."""
     columns = params, grads, first_moments, second_moments, tops
     _update("update_adam", reference.update_adam, columns, coefficients)
+
+
+def update_rmsprop(
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    squares: Sequence[Any],
+    means: Sequence[Any],
+    buffers: Sequence[Any],
+    coefficients: Any,
+) -> None:
+    """Change parameters, running means and momenta as RMSprop does."""
+    columns = params, grads, squares, means, buffers
+    _update("update_rmsprop", reference.update_rmsprop, columns, coefficients)
 
 
 def update_zero(arrays: Sequence[Any]) -> None:

@@ -36,18 +36,24 @@ from ...kernels.numba.simd import (
 )
 from . import kernel_numpy as reference
 from .op import (
+    ALPHA,
     AMSGRAD,
     BETA_2,
+    CENTERED,
     EPS,
     KEEP,
     LR,
     MOMENTUM,
     NESTEROV,
     PENALTY,
+    RATE,
     RATE_1,
     RATE_2,
+    RMS_EPS,
+    RMS_MOMENTUM,
     ROOT,
     SHRINK,
+    SIGN,
     STEP,
     WEIGHT_DECAY,
 )
@@ -192,6 +198,93 @@ def _adam(task, table, rows, together, coefficients, columns):
                 most[i] = top
 
 
+@device_function
+def _rmsprop_rule(
+    p, g, v, m, b, lr, decay, alpha, rate, eps, momentum, sign, zero, decays, centered, moves
+):
+    """The new parameter, means and momentum; of vectors or of single entries."""
+    g = sign * g
+    if decays:
+        g = fma(decay, p, g)
+    v = fma(rate * g, g, alpha * v)
+    variance = v
+    if centered:
+        m = fma(rate, g - m, m)
+        variance = fma(zero - m, m, v)
+        variance = where_above(zero, variance, zero, variance)  # below 0 by rounding; NaN stays
+    u = g / (sqrt(variance) + eps)
+    if moves:
+        b = fma(momentum, b, u)
+        u = b
+    return p - lr * u, v, m, b
+
+
+@kernel
+def _rmsprop(task, table, rows, together, coefficients, columns):
+    # a row of the table: the addresses of p, g, v, m and b; the size; the row of coefficients
+    for row in range(task * together, min((task + 1) * together, rows)):
+        at, size, o = row * 7, table[row * 7 + 5], table[row * 7 + 6] * columns
+        p = at_address(table[at], size, coefficients)
+        g = at_address(table[at + 1], size, coefficients)
+        v = at_address(table[at + 2], size, coefficients)
+        m = at_address(table[at + 3], size, coefficients)
+        b = at_address(table[at + 4], size, coefficients)
+        decays, centered = coefficients[o + WEIGHT_DECAY] != 0, coefficients[o + CENTERED] != 0
+        moves = coefficients[o + RMS_MOMENTUM] != 0
+        width = lanes_of(coefficients)
+        whole = size - size % width
+        for i in range(0, whole, width):
+            sign = spread(coefficients, o + SIGN)
+            ps, vs, ms, bs = _rmsprop_rule(
+                load(p, i),
+                load(g, i),
+                load(v, i),
+                load(m, i),
+                load(b, i),
+                spread(coefficients, o + LR),
+                spread(coefficients, o + WEIGHT_DECAY),
+                spread(coefficients, o + ALPHA),
+                spread(coefficients, o + RATE),
+                spread(coefficients, o + RMS_EPS),
+                spread(coefficients, o + RMS_MOMENTUM),
+                sign,
+                sign - sign,
+                decays,
+                centered,
+                moves,
+            )
+            store(p, i, ps)
+            store(v, i, vs)
+            if centered:
+                store(m, i, ms)
+            if moves:
+                store(b, i, bs)
+        for i in range(whole, size):
+            p_, v_, m_, b_ = _rmsprop_rule(
+                p[i],
+                g[i],
+                v[i],
+                m[i],
+                b[i],
+                coefficients[o + LR],
+                coefficients[o + WEIGHT_DECAY],
+                coefficients[o + ALPHA],
+                coefficients[o + RATE],
+                coefficients[o + RMS_EPS],
+                coefficients[o + RMS_MOMENTUM],
+                coefficients[o + SIGN],
+                coefficients[o + SIGN] - coefficients[o + SIGN],
+                decays,
+                centered,
+                moves,
+            )
+            p[i], v[i] = p_, v_
+            if centered:
+                m[i] = m_
+            if moves:
+                b[i] = b_
+
+
 @kernel
 def _zero(task, table, rows, together, coefficients, columns):
     # a row of the table: the address; the size; the row of coefficients, which only tell the dtype
@@ -295,6 +388,19 @@ def update_adam(
     """Change parameters and moments as Adam does."""
     columns = params, grads, first_moments, second_moments, tops
     _update(_adam, reference.update_adam, columns, coefficients)
+
+
+def update_rmsprop(
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    squares: Sequence[Any],
+    means: Sequence[Any],
+    buffers: Sequence[Any],
+    coefficients: Any,
+) -> None:
+    """Change parameters, running means and momenta as RMSprop does."""
+    columns = params, grads, squares, means, buffers
+    _update(_rmsprop, reference.update_rmsprop, columns, coefficients)
 
 
 def update_zero(arrays: Sequence[Any]) -> None:

@@ -60,6 +60,36 @@ def update_adam(
         p -= step * m / scale
 
 
+def update_rmsprop(
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    squares: Sequence[Any],
+    means: Sequence[Any],
+    buffers: Sequence[Any],
+    coefficients: Any,
+) -> None:
+    """Change parameters, running means and momenta as RMSprop does."""
+    arrays = params, grads, squares, means, buffers
+    for p, g, v, m, b, row in zip(*arrays, coefficients.tolist()):
+        lr, weight_decay, alpha, rate, eps, momentum, centered, sign = row
+        xp = array_module(p)
+        g = sign * g
+        if weight_decay:
+            g = g + weight_decay * p
+        v *= alpha
+        v += rate * g * g
+        variance = v
+        if centered:
+            m += rate * (g - m)
+            variance = xp.maximum(v - m * m, 0)
+        u = g / (xp.sqrt(variance) + eps)
+        if momentum:
+            b *= momentum
+            b += u
+            u = b
+        p -= lr * u
+
+
 def update_zero(arrays: Sequence[Any]) -> None:
     """Fill the arrays with zeros."""
     for array in arrays:

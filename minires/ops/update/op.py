@@ -26,6 +26,18 @@ with the moments' corrections in step = lr / (1 - beta_1^t) and root = sqrt(1 - 
 Ba, "Adam" (ICLR 2015), algorithm 1; amsgrad: Reddi, Kale & Kumar (ICLR 2018), algorithm 2;
 decoupled: Loshchilov & Hutter, "Decoupled weight decay regularization" (ICLR 2019), algorithm 2.
 
+RMSprop, with running means v of the squared gradient and m of the gradient, and the momentum b::
+
+    g = sign * g + weight_decay * p      sign = -1 to go uphill, else 1
+    v = alpha * v + rate * g²            rate = 1 - alpha
+    m = m + rate * (g - m)               centered; else m = 0
+    u = g / (sqrt(max(v - m², 0)) + eps)
+    b = momentum * b + u
+    p = p - lr * b                       without momentum: p = p - lr * u
+
+Tieleman & Hinton, lecture 6e of "Neural Networks for Machine Learning" (2012); centered: Graves
+(arXiv:1308.0850), equations 38 to 41.
+
 Nothing here is differentiable, and arguments are not checked: :mod:`minires.optim` does that.
 """
 
@@ -39,10 +51,12 @@ import numpy as np
 from ...autograd import call
 from ...device import kernels
 
-# The places of a parameter's coefficients in its row. NESTEROV and AMSGRAD are 0 or 1, and so is
-# BEGINS: whether the velocity is the first one; its array has zeros then, and KEEP is 1.
+# The places of a parameter's coefficients in its row. NESTEROV, AMSGRAD and CENTERED are 0 or 1,
+# and so is BEGINS: whether the velocity is the first one; its array has zeros then, and KEEP is 1.
 LR, WEIGHT_DECAY, MOMENTUM, KEEP, NESTEROV, BEGINS = range(6)
 STEP, SHRINK, PENALTY, RATE_1, BETA_2, RATE_2, ROOT, EPS, AMSGRAD = range(9)
+# those of RMSprop; LR and WEIGHT_DECAY stand where SGD has them
+ALPHA, RATE, RMS_EPS, RMS_MOMENTUM, CENTERED, SIGN = range(2, 8)
 
 Rows = Callable[[], Sequence[Sequence[float]]]  # a function: rates are read at every step
 
@@ -88,6 +102,33 @@ def adam(
     coefficients = call(_coefficients, rows)
     moments = first_moments, second_moments, tops
     kernels("update", params[0]).update_adam(params, grads, *moments, coefficients)
+
+
+def rmsprop(
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    squares: Sequence[Any],
+    means: Sequence[Any],
+    buffers: Sequence[Any],
+    rows: Rows,
+) -> None:
+    """One step of RMSprop for all parameters.
+
+    Args:
+        params: arrays of any shapes and strides on one device, changed in place.
+        grads: for each parameter an array of its shape and dtype.
+        squares: such arrays too, the means of the squared gradients, changed in place.
+        means: the means of the gradients; None where CENTERED is 0.
+        buffers: the momenta; None where RMS_MOMENTUM is 0.
+        rows: returns the coefficients of each parameter: (LR, WEIGHT_DECAY, ALPHA, RATE, RMS_EPS,
+            RMS_MOMENTUM, CENTERED, SIGN).
+
+    Raises:
+        KernelMissing: there is no kernel on this device.
+    """
+    coefficients = call(_coefficients, rows)
+    kept = squares, means, buffers
+    kernels("update", params[0]).update_rmsprop(params, grads, *kept, coefficients)
 
 
 def zero(arrays: Sequence[Any]) -> None:

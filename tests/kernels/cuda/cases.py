@@ -193,6 +193,10 @@ def adam(parameters):
     return mr.optim.Adam(parameters, 0.1, weight_decay=0.01, amsgrad=True)
 
 
+def rmsprop(parameters):
+    return mr.optim.RMSprop(parameters, 0.1, weight_decay=0.01, momentum=0.9, centered=True)
+
+
 def conv2d(x, w, precision="highest", **options):
     """A convolution of an image of shape ``x`` (n, c, h, w), and its gradients."""
 
@@ -274,6 +278,7 @@ CASES = [
     Case("a mask of dropout, float64", (f"{CUDA}draws.cu",), dropout_mask(2, "float64")),
     Case("SGD", (UPDATE,), optimizer(sgd, "float32")),
     Case("Adam", (UPDATE,), optimizer(adam, "float32")),
+    Case("RMSprop", (UPDATE,), optimizer(rmsprop, "float32")),
     Case("matmul", (f"{CUDA}matmul.cu",), matmul((33, 35), (35, 34))),
     Case("matmul, a long sum", (f"{CUDA}matmul.cu",), matmul((3, 530), (530, 2))),
     Case("matmul, a batch", (f"{CUDA}matmul.cu",), matmul((2, 3, 5), (5, 4))),
