@@ -11,6 +11,7 @@ kind                  what is taken
 :func:`flag`          ``True``, ``False`` and NumPy's two
 :func:`choice`        one of some names
 :func:`pair`          an integer for both directions, or (rows, columns)
+:func:`single`        an integer for the one direction there is, or a tuple of one
 :func:`sizes`         a sequence of integers, or one
 :func:`listed`        what an iterable holds, as a list
 :func:`callback`      something to call, or None
@@ -181,6 +182,12 @@ def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
     if max(whole) > MOST:
         raise ArgumentError(message(op, f"{name} of at most {MOST}", quoted(value)))
     return whole[0], whole[1]
+
+
+def single(op: str, name: str, value: Any, least: int) -> tuple[int]:
+    """``value``, an integer or a tuple of one, as a tuple of one int from ``least`` on."""
+    one = isinstance(value, tuple | list) and len(value) == 1
+    return (integer(op, name, value[0] if one else value, least),)
 
 
 def size(op: str, name: str, value: Any, least: int) -> int | tuple[int, int]:

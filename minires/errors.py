@@ -63,6 +63,10 @@ class GraphError(MiniresError, RuntimeError):
     """A backward pass that cannot be done: no graph, a freed graph, a saved value overwritten."""
 
 
+class UninitializedError(MiniresError, ValueError, RuntimeError):
+    """A parameter of a lazy layer that has no shape and no values yet."""
+
+
 class CaptureError(MiniresError, RuntimeError):
     """A function that cannot be captured: what it does depends on more than its arguments."""
 

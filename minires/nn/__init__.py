@@ -2,11 +2,10 @@
 
 from minires.nn import functional, init, utils
 from minires.nn.activation import GELU, LeakyReLU, SiLU
-from minires.nn.batch_norm import BatchNorm2d
+from minires.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from minires.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
+from minires.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from minires.nn.layers import (
-    Conv2d,
-    ConvTranspose2d,
     CrossEntropyLoss,
     Dropout,
     Dropout2d,
@@ -20,18 +19,37 @@ from minires.nn.layers import (
     Tanh,
     ZeroPad2d,
 )
+from minires.nn.lazy import (
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    LazyConv1d,
+    LazyConv2d,
+    LazyLinear,
+)
 from minires.nn.losses import BCEWithLogitsLoss, MSELoss, NLLLoss
-from minires.nn.module import IncompatibleKeys, Module, Parameter
+from minires.nn.module import IncompatibleKeys, Module
 from minires.nn.normalize import GroupNorm, LayerNorm
-from minires.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from minires.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
+from minires.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 from minires.nn.summary import Summary, summary
 
 __all__ = [
     "GELU",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AvgPool1d",
     "AvgPool2d",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",
@@ -42,10 +60,16 @@ __all__ = [
     "Identity",
     "IncompatibleKeys",
     "LayerNorm",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyLinear",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
     "Module",
     "ModuleDict",
@@ -60,6 +84,8 @@ __all__ = [
     "Softmax",
     "Summary",
     "Tanh",
+    "UninitializedBuffer",
+    "UninitializedParameter",
     "ZeroPad2d",
     "functional",
     "init",

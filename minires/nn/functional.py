@@ -11,15 +11,30 @@ from collections.abc import Sequence
 from minires import ops
 from minires.arguments import flag
 from minires.errors import ArgumentError, message, quoted
-from minires.ops import flatten, gelu, linear, log_softmax, sigmoid, softmax, softplus, tanh
+from minires.ops import (
+    adaptive_avg_pool1d,
+    avg_pool1d,
+    flatten,
+    gelu,
+    linear,
+    log_softmax,
+    max_pool1d,
+    sigmoid,
+    softmax,
+    softplus,
+    tanh,
+)
 from minires.ops.select import one_hot
 from minires.tensor import Tensor
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy_with_logits",
+    "conv1d",
     "conv2d",
     "conv_transpose2d",
     "cross_entropy",
@@ -32,6 +47,7 @@ __all__ = [
     "leaky_relu",
     "linear",
     "log_softmax",
+    "max_pool1d",
     "max_pool2d",
     "mse_loss",
     "nll_loss",
@@ -46,6 +62,7 @@ __all__ = [
 ]
 
 Size = int | tuple[int, int]
+Line = int | tuple[int]  # the same in one direction
 
 
 def conv2d(
@@ -61,6 +78,19 @@ def conv2d(
     return ops.conv2d(
         input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Line = 1,
+    padding: Line | str = 0,
+    dilation: Line = 1,
+    groups: int = 1,
+) -> Tensor:
+    """1-d convolution, see :func:`minires.ops.conv1d`."""
+    return ops.conv1d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def batch_norm(

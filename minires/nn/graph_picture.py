@@ -15,7 +15,7 @@ from typing import Any
 from minires.errors import ArgumentError, ExportError, message
 from minires.files import as_path, write_atomic
 from minires.nn.module import Module
-from minires.nn.trace import Step, Trace, Value, check_module, tensors_or_zeros, trace
+from minires.nn.trace import Step, Trace, Value, check_module, initialized, tensors_or_zeros, trace
 from minires.ops import convert, elementwise, layout
 from minires.ops.avg_pool2d.op import AvgPool2d
 from minires.ops.conv2d.op import Conv2d, Conv2dInput
@@ -71,6 +71,7 @@ def draw(net: Module, x: Any, path: str | os.PathLike[str] | None = None) -> Dra
     inputs = tensors_or_zeros("draw", net, x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that statistics or maps are odd is no matter here
+        net = initialized(net, inputs)
         seen = trace("draw", net, inputs)
     text = _Text(net, seen).whole()
     drawing = Drawing(text, _run(program, text) if program else None)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from minires import arguments
 from minires.creation import zeros
-from minires.errors import ArgumentError, message
 from minires.nn import functional as F
 from minires.nn import init
-from minires.nn.functional import Size
-from minires.nn.module import Module, Parameter
+from minires.nn.module import Module
+from minires.nn.parameter import Parameter, UninitializedParameter
 from minires.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -24,26 +23,18 @@ DRAWN = 16  # bytes that an entry takes while it is drawn: float64, and float32 
 
 
 def parameter(layer: str, make: Callable[..., Tensor], *shape: int) -> Parameter:
-    """A parameter of this shape, ``make`` being ``zeros`` or ``ones``.
+    """A parameter of this shape, ``make`` being ``zeros`` or ``ones``; a size of 0 is one that is
+    not known yet.
 
     Raises:
         ArgumentError: the memory of this machine cannot hold it.
     """
+    if 0 in shape:  # of a lazy layer: no other lets a size be 0
+        return UninitializedParameter.of(*shape)
     arguments.check_memory(
         layer, math.prod(shape) * DRAWN, f"a parameter of shape {shape}, drawn in float64"
     )
     return Parameter(make(*shape))
-
-
-def _check_groups(layer: str, in_channels: int, out_channels: int, groups: int) -> None:
-    if in_channels % groups or out_channels % groups:
-        raise ArgumentError(
-            message(
-                layer,
-                "in_channels and out_channels divisible by groups",
-                f"{in_channels} and {out_channels} with groups={groups}",
-            )
-        )
 
 
 class Identity(Module):
@@ -71,7 +62,7 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-def _reset_affine(weight: Parameter, bias: Parameter | None) -> None:
+def reset_affine(weight: Parameter, bias: Parameter | None) -> None:
     """PyTorch's default: U(±1/sqrt(fan_in)) for weight and bias alike.
 
     It is He's uniform rule (arXiv:1502.01852) with leaky slope sqrt(5), which makes
@@ -80,8 +71,13 @@ def _reset_affine(weight: Parameter, bias: Parameter | None) -> None:
     """
     init.kaiming_uniform_(weight, a=math.sqrt(5.0))
     if bias is not None:
-        bound = 1.0 / math.sqrt(init.fans(weight)[0])
-        init.uniform_(bias, -bound, bound)
+        reset_bias(weight, bias)
+
+
+def reset_bias(weight: Parameter, bias: Parameter) -> None:
+    """U(±1/sqrt(fan_in)), by the fan-in of the weight beside it."""
+    bound = 1.0 / math.sqrt(init.fans(weight)[0])
+    init.uniform_(bias, -bound, bound)
 
 
 class Linear(Module):
@@ -91,9 +87,12 @@ class Linear(Module):
         ArgumentError: a feature count that is not an integer >= 1.
     """
 
+    _least_inputs: ClassVar[int] = 1  # 0, which a lazy layer has, means: not known yet
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features = arguments.integer("Linear", "in_features", in_features, 1)
+        least = self._least_inputs
+        self.in_features = arguments.integer("Linear", "in_features", in_features, least)
         self.out_features = arguments.integer("Linear", "out_features", out_features, 1)
         bias = arguments.flag("Linear", "bias", bias)
         self.weight = parameter("Linear", zeros, self.out_features, self.in_features)
@@ -102,7 +101,7 @@ class Linear(Module):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew, from U(±1/sqrt(in_features))."""
-        _reset_affine(self.weight, self.bias)
+        reset_affine(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -112,154 +111,6 @@ class Linear(Module):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}"
         )
-
-
-class Conv2d(Module):
-    """2-d convolution of ``x (n, c_in, h, w)`` with weight ``(c_out, c_in / groups, k_h, k_w)``.
-
-    ``kernel_size``, ``stride``, ``padding`` and ``dilation`` are integers or (rows, columns);
-    ``padding`` may be ``"valid"`` (none) or, with stride 1, ``"same"`` (keeps height and width).
-
-    Raises:
-        ArgumentError: an argument out of range, channels that ``groups`` does not divide, or
-            ``padding="same"`` with a stride.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Size | str = 0,
-        dilation: Size = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.in_channels = arguments.integer("Conv2d", "in_channels", in_channels, 1)
-        self.out_channels = arguments.integer("Conv2d", "out_channels", out_channels, 1)
-        self.kernel_size = arguments.pair("Conv2d", "kernel_size", kernel_size, 1)
-        self.stride = arguments.pair("Conv2d", "stride", stride, 1)
-        self.dilation = arguments.pair("Conv2d", "dilation", dilation, 1)
-        self.groups = arguments.integer("Conv2d", "groups", groups, 1)
-        _check_groups("Conv2d", self.in_channels, self.out_channels, self.groups)
-        bias = arguments.flag("Conv2d", "bias", bias)
-        self.padding: str | tuple[int, int]
-        if isinstance(padding, str):
-            arguments.choice("padding", padding, ("same", "valid"))
-            if padding == "same" and self.stride != (1, 1):
-                raise ArgumentError(
-                    message("Conv2d", 'stride 1 with padding="same"', f"stride={self.stride}")
-                )
-            self.padding = padding
-        else:
-            self.padding = arguments.pair("Conv2d", "padding", padding, 0)
-        c_in = self.in_channels // self.groups
-        self.weight = parameter("Conv2d", zeros, self.out_channels, c_in, *self.kernel_size)
-        self.bias = Parameter(zeros(self.out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw weight and bias anew, from U(±1/sqrt(fan_in))."""
-        _reset_affine(self.weight, self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
-
-    def extra_repr(self) -> str:
-        parts = [
-            f"{self.in_channels}, {self.out_channels}",
-            f"kernel_size={self.kernel_size}",
-            f"stride={self.stride}",
-        ]
-        if self.padding != (0, 0):
-            parts.append(f"padding={self.padding!r}")
-        if self.dilation != (1, 1):
-            parts.append(f"dilation={self.dilation}")
-        if self.groups != 1:
-            parts.append(f"groups={self.groups}")
-        if self.bias is None:
-            parts.append("bias=False")
-        return ", ".join(parts)
-
-
-class ConvTranspose2d(Module):
-    """Transposed convolution of ``x (n, c_in, h, w)``: a convolution's gradient, as a layer.
-
-    ``kernel_size``, ``stride``, ``padding``, ``output_padding`` and ``dilation`` are integers or
-    (rows, columns); the weight is ``(c_in, c_out / groups, k_h, k_w)``. With the arguments of a
-    :class:`Conv2d` it maps that layer's output shape back to its input shape, and
-    ``output_padding`` chooses among the input shapes that a stride maps to one.
-
-    Raises:
-        ArgumentError: an argument out of range, or channels that ``groups`` does not divide.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Size = 0,
-        output_padding: Size = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Size = 1,
-    ) -> None:
-        super().__init__()
-        name = "ConvTranspose2d"
-        self.in_channels = arguments.integer(name, "in_channels", in_channels, 1)
-        self.out_channels = arguments.integer(name, "out_channels", out_channels, 1)
-        self.kernel_size = arguments.pair(name, "kernel_size", kernel_size, 1)
-        self.stride = arguments.pair(name, "stride", stride, 1)
-        self.padding = arguments.pair(name, "padding", padding, 0)
-        self.output_padding = arguments.pair(name, "output_padding", output_padding, 0)
-        self.dilation = arguments.pair(name, "dilation", dilation, 1)
-        self.groups = arguments.integer(name, "groups", groups, 1)
-        _check_groups(name, self.in_channels, self.out_channels, self.groups)
-        bias = arguments.flag(name, "bias", bias)
-        c_out = self.out_channels // self.groups
-        self.weight = parameter(name, zeros, self.in_channels, c_out, *self.kernel_size)
-        self.bias = Parameter(zeros(self.out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw weight and bias anew, from U(±1/sqrt(weight.shape[1] * k_h * k_w)), as PyTorch."""
-        _reset_affine(self.weight, self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(
-            x,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.groups,
-            self.dilation,
-        )
-
-    def extra_repr(self) -> str:
-        parts = [
-            f"{self.in_channels}, {self.out_channels}",
-            f"kernel_size={self.kernel_size}",
-            f"stride={self.stride}",
-        ]
-        for name, usual in (
-            ("padding", (0, 0)),
-            ("dilation", (1, 1)),
-            ("output_padding", (0, 0)),
-            ("groups", 1),
-        ):
-            if getattr(self, name) != usual:
-                parts.append(f"{name}={getattr(self, name)}")
-        if self.bias is None:
-            parts.append("bias=False")
-        return ", ".join(parts)
 
 
 class ZeroPad2d(Module):

@@ -19,6 +19,7 @@ from minires.autograd import HookHandle, is_grad_enabled
 from minires.device import Device, assign, beside, move
 from minires.errors import ArgumentError, MiniresError, message, quoted
 from minires.nn.hooks import call_watched
+from minires.nn.parameter import Parameter, Uninitialized
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
 from minires.tensor import Tensor, as_dtype
 
@@ -28,18 +29,6 @@ changes = 0  # how often attributes or hooks of any module changed: captured gra
 def _changed() -> None:
     global changes
     changes += 1
-
-
-class Parameter(Tensor):
-    """A tensor that a module trains: assigned to an attribute of a module, it is registered.
-
-    Shares memory with ``data`` where ``data`` is a tensor or a NumPy array.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, arguments.flag("Parameter", "requires_grad", requires_grad))
 
 
 class ModuleAttributeError(MiniresError, AttributeError):
@@ -293,6 +282,7 @@ class Module:
         agree. Nothing is written unless everything fits. With ``strict=False`` names may be
         missing or left over; they are returned, and the rest loaded. A batch norm's
         ``num_batches_tracked`` stays as it is where only that is missing (old PyTorch files).
+        Parameters of lazy layers take the shapes of what is loaded.
 
         Raises:
             CheckpointError: names every missing, unexpected and misshapen key at once.
@@ -307,11 +297,16 @@ class Module:
         misfit = any(not fits(own[name], given[name]) for name in own if name in given)
         if misfit or (strict and (missing or unexpected)):
             raise load_error(type(self).__name__, own, given, missing)
+        loaded = [n for n in own if n in given and not isinstance(given[n], Uninitialized)]
+        waiting = [name for name in loaded if isinstance(own[name], Uninitialized)]
         targets = {
-            name: target._to_write("load_state_dict", name)
-            for name, target in own.items()
-            if name in given
+            name: own[name]._to_write("load_state_dict", name)
+            for name in loaded
+            if name not in waiting
         }
+        for name in waiting:
+            own[name].materialize(given[name].shape)
+            targets[name] = own[name]._to_write("load_state_dict", name)
         for name, array in targets.items():
             assign(array, given[name]._array)
             own[name].bump_version()
@@ -327,6 +322,9 @@ class Module:
         convert = _converter(target)
         for module in self.modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if isinstance(tensor, Uninitialized):
+                    tensor.convert(convert)
+                    continue
                 array = convert(tensor._array)  # first: this may fail, and then nothing is lost
                 grad = None if tensor.grad is None else Tensor(convert(tensor.grad._array))
                 tensor.grad = None  # a gradient has its tensor's dtype at all times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minires import arguments
 from minires.nn import functional as F
-from minires.nn.functional import Size
+from minires.nn.functional import Line, Size
 from minires.nn.module import Module
 from minires.tensor import Tensor
 
@@ -96,3 +96,79 @@ class AdaptiveAvgPool2d(Module):
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
+
+
+class MaxPool1d(Module):
+    """Maximum over windows of ``x (n, c, l)``; padding counts as minus infinity.
+
+    ``stride`` defaults to the kernel.
+    """
+
+    def __init__(
+        self,
+        kernel_size: Line,
+        stride: Line | None = None,
+        padding: Line = 0,
+        dilation: Line = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        name = "MaxPool1d"
+        self.kernel_size = _one(name, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else _one(name, "stride", stride, 1)
+        self.padding = _one(name, "padding", padding, 0)
+        self.dilation = _one(name, "dilation", dilation, 1)
+        self.ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool1d(
+            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+
+    extra_repr = MaxPool2d.extra_repr
+
+
+class AvgPool1d(Module):
+    """Mean over windows of ``x (n, c, l)``; zeros of the padding count unless
+    ``count_include_pad=False``."""
+
+    def __init__(
+        self,
+        kernel_size: Line,
+        stride: Line | None = None,
+        padding: Line = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__()
+        name, single = "AvgPool1d", arguments.single
+        self.kernel_size = single(name, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else single(name, "stride", stride, 1)
+        self.padding = single(name, "padding", padding, 0)
+        self.ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
+        self.count_include_pad = arguments.flag(name, "count_include_pad", count_include_pad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        options = self.ceil_mode, self.count_include_pad
+        return F.avg_pool1d(x, self.kernel_size, self.stride, self.padding, *options)
+
+    extra_repr = AvgPool2d.extra_repr
+
+
+class AdaptiveAvgPool1d(Module):
+    """Mean over windows that divide ``x (n, c, l)`` into ``output_size`` parts; 1 is the mean."""
+
+    def __init__(self, output_size: Line) -> None:
+        super().__init__()
+        self.output_size = _one("AdaptiveAvgPool1d", "output_size", output_size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool1d(x, self.output_size)
+
+    extra_repr = AdaptiveAvgPool2d.extra_repr
+
+
+def _one(op: str, name: str, value: Line, least: int) -> Line:
+    """A size of one direction, kept as it was given: an integer, or a tuple of one."""
+    one = arguments.single(op, name, value, least)
+    return one if isinstance(value, tuple | list) else one[0]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minires.errors import ArgumentError, CheckpointError, DTypeError, message, quoted
+from minires.nn.parameter import Uninitialized
 from minires.tensor import Tensor, from_dlpack, from_numpy
 
 _SHOWN = 20  # names per kind of mismatch in an error
@@ -76,7 +77,18 @@ def _as_tensor(op: str, name: str, value: Any) -> Tensor:
 
 def fits(own: Tensor, given: Tensor) -> bool:
     """Whether a value may be written into a parameter or buffer: precision may differ."""
-    return own.shape == given.shape and (own.dtype.kind == "f") == (given.dtype.kind == "f")
+    if isinstance(given, Uninitialized):
+        return isinstance(own, Uninitialized)
+    same = own.fits(given.shape) if isinstance(own, Uninitialized) else own.shape == given.shape
+    return same and (own.dtype.kind == "f") == (given.dtype.kind == "f")
+
+
+def _facts(tensor: Tensor) -> str:
+    return (
+        "not initialized yet"
+        if isinstance(tensor, Uninitialized)
+        else f"{tensor.shape} {tensor.dtype}"
+    )
 
 
 def missing_keys(own: Iterable[str], given: Mapping[str, Any]) -> list[str]:
@@ -101,8 +113,7 @@ def load_error(
     matched = sum(name in given for name in own)
     unexpected = [name for name in given if name not in own]
     misfits = [
-        f"{name} (model {own[name].shape} {own[name].dtype}, "
-        f"given {given[name].shape} {given[name].dtype})"
+        f"{name} (model {_facts(own[name])}, given {_facts(given[name])})"
         for name in own
         if name in given and not fits(own[name], given[name])
     ]
@@ -115,6 +126,11 @@ def load_error(
         if names:
             more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(f"  {what} ({len(names)}): {', '.join(names[:_SHOWN])}{more}")
+    if any(isinstance(given[name], Uninitialized) for name in own if name in given):
+        lines.append(
+            "  given are parameters of lazy layers: call the network that they come from once, on "
+            "a batch or on zeros of its shape, before its state_dict()"
+        )
     prefix, hits = _best_prefix(own, given)
     if hits > matched:
         origin = " (saved from a parallel wrapper)" if prefix == "module." else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from minires.device import memory
 from minires.nn.module import Module
-from minires.nn.trace import Step, Trace, check_module, tensors_or_zeros, trace
+from minires.nn.trace import Step, Trace, check_module, initialized, tensors_or_zeros, trace
 from minires.ops.conv2d.op import Conv2d, Conv2dInput
 from minires.ops.matmul import MatMul
 
@@ -124,7 +124,7 @@ def summary(model: Module, x: Any, dtype: Any = None) -> Summary:
 
     The model is run once, in evaluation mode, on ``x``: a tensor, a tuple of tensors, or a shape,
     which stands for zeros of ``dtype`` (by default that of the parameters). Its state, its modes
-    and the random state are what they were afterwards.
+    and the random state are what they were afterwards; lazy layers go on waiting for an input.
 
     * Multiply-adds: of convolutions (output entries × c_in / groups × k_h × k_w; a
       transposed one: input entries × c_out / groups × k_h × k_w) and of matrix products (output
@@ -153,6 +153,7 @@ def summary(model: Module, x: Any, dtype: Any = None) -> Summary:
     given = tensors_or_zeros("summary", model, x, dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that statistics or maps are odd is no matter here
+        model = initialized(model, given)
         seen = trace("summary", model, given, grad=True)
     costs = _sums((step.module, _mult_adds(step)) for step in seen.steps)
     kept = _kept(model, seen)

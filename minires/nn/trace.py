@@ -7,6 +7,7 @@ objects that it read and made. ``summary``, ``draw`` and ``export_onnx`` are bui
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from minires.creation import zeros
 from minires.device import CPU, assign, beside, is_array
 from minires.errors import ArgumentError, message, quoted
 from minires.nn.module import Module
+from minires.nn.parameter import Uninitialized
 from minires.random import get_state, set_state
 from minires.tensor import Tensor, as_dtype
 from minires.watcher import Observer, observed_by
@@ -151,6 +153,20 @@ def check_module(name: str, net: Any) -> None:
                 fix="Define it, or put modules that follow one another into nn.Sequential.",
             )
         )
+
+
+def initialized(net: Module, inputs: Sequence[Tensor]) -> Module:
+    """The network; or, where layers of it wait for their first input, a copy that has seen this
+    one. The random state is left as it was."""
+    if not any(isinstance(t, Uninitialized) for t in (*net.parameters(), *net.buffers())):
+        return net
+    state, net = get_state(), copy.deepcopy(net).eval()
+    try:
+        with no_grad():
+            net(*inputs)
+    finally:
+        set_state(state)
+    return net
 
 
 def tensors(name: str, x: Any) -> list[Tensor]:

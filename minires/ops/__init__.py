@@ -28,6 +28,7 @@ from .elementwise import (
 )
 from .layout import channels_last, from_nhwc
 from .like import square
+from .lines import adaptive_avg_pool1d, avg_pool1d, conv1d, max_pool1d
 from .losses import binary_cross_entropy_with_logits, mse_loss, nll_loss
 from .matmul import linear, matmul
 from .max_pool2d import max_pool2d

@@ -25,9 +25,11 @@ from minires.errors import (
     DTypeError,
     GraphError,
     ShapeError,
+    UninitializedError,
     message,
     unknown,
 )
+from minires.nn.parameter import Uninitialized
 from minires.ops import update
 from minires.optim.states import Group, fitting
 from minires.tensor import Tensor
@@ -205,6 +207,8 @@ class Optimizer:
             ArgumentError: an option that was changed to a value it cannot have; a parameter, or an
                 array of its state, that looks at read-only memory.
             GraphError: no parameter requires a gradient, so that no step can ever change one.
+            UninitializedError: no parameter has a gradient, and some belong to lazy layers that no
+                input was given to.
             DTypeError, DeviceError: a parameter whose ``data`` got another dtype, or went to
                 another device, after its gradient was computed or its state begun.
             ShapeError: an array of another shape than the parameter's was put into its state.
@@ -212,6 +216,16 @@ class Optimizer:
         All checks are made before the first parameter is changed.
         """
         work = [entry for entry in self._parameters() if entry[1].grad is not None]
+        waiting = [entry for entry in self._parameters() if isinstance(entry[1], Uninitialized)]
+        if not work and waiting:
+            raise UninitializedError(
+                message(
+                    f"{self._op}.step",
+                    "parameters with gradients",
+                    f"{len(waiting)} of lazy layers that have not seen an input",
+                    fix="Call the network and backward() first; the optimiser may be made before.",
+                )
+            )
         if not work and not any(p.requires_grad for _, p, _ in self._parameters()):
             raise GraphError(
                 message(
@@ -365,7 +379,8 @@ def _by_device(updates: list[Any]) -> Iterator[list[Any]]:
 
 
 def _label(index: int, name: str | None, p: Tensor) -> str:
-    return f"{_called(index, name)} of shape {p.shape}"
+    shape = "unknown shape" if isinstance(p, Uninitialized) else f"shape {p.shape}"
+    return f"{_called(index, name)} of {shape}"
 
 
 def _called(index: int, name: str | None) -> str:

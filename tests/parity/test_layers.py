@@ -114,6 +114,29 @@ CASES = [
         """,
         **ROWS,
     ),
+    *lines(
+        """
+        nn.Conv1d(4, 6, 3)
+        nn.Conv1d(4, 6, 3, 2, 1, 2, 2, False)
+        nn.Conv1d(4, 6, (2,), padding="same")
+        nn.BatchNorm1d(4)
+        nn.BatchNorm1d(4, 1e-3, None)
+        nn.BatchNorm1d(4, affine=False, track_running_stats=False)
+        nn.MaxPool1d(3, 2, 1)
+        nn.AvgPool1d(2, ceil_mode=True)
+        nn.AdaptiveAvgPool1d(3)
+        nn.Sequential(nn.Conv1d(4, 5, 3), nn.BatchNorm1d(5), nn.ReLU(), nn.MaxPool1d(2))
+        """,
+        x=(3, 4, 9),
+    ),
+    *lines(
+        """
+        nn.BatchNorm1d(4)
+        nn.BatchNorm1d(4, momentum=0.3, track_running_stats=False)
+        nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU())
+        """,
+        x=(5, 4),
+    ),
     *lines(  # losses, of logits x and targets t
         """
         nn.CrossEntropyLoss()
@@ -191,6 +214,14 @@ REPRESENTED = lines(
     nn.ConvTranspose2d(2, 4, 3, 2, 1, 1, 2, False, 3)
     nn.Linear(3, 4)
     nn.Linear(3, 4, bias=False)
+    nn.Conv1d(2, 4, 3, 2, 1, 2, 2, False)
+    nn.MaxPool1d(2)
+    nn.MaxPool1d((3,), 2, 1, ceil_mode=True)
+    nn.AvgPool1d(2)
+    nn.AdaptiveAvgPool1d((1,))
+    nn.LazyLinear(3)
+    nn.LazyConv2d(4, 3, 2, padding=1)
+    nn.LazyConv1d(4, 3, groups=2, bias=False)
     nn.MaxPool2d(2)
     nn.MaxPool2d(3, 2, 1, ceil_mode=True)
     nn.AvgPool2d(2)
@@ -232,6 +263,10 @@ WRONG = [
         nn.Conv2d(4, 6, None)
         nn.ConvTranspose2d(4, 6, 3, groups=4)
         nn.ConvTranspose2d(4)
+        nn.Conv1d(4, 6, 3, padding="same", stride=2)
+        nn.Conv1d(4, 6, 3, groups=4)
+        nn.BatchNorm1d(-1)
+        nn.LazyConv2d(4)
         nn.BatchNorm2d()
         nn.BatchNorm2d(-1)
         nn.BatchNorm2d("4")

@@ -183,6 +183,7 @@ def _pools() -> list[Case]:
         ]
     return [
         *cases,
+        *_lines(),
         _op(
             "max_pool2d",
             "dilation",
@@ -209,6 +210,37 @@ def _pools() -> list[Case]:
             lambda x: ops.adaptive_avg_pool2d(x, 1),
             each("x"),
             x=normal(2, 3, 2, 3, layout="channels last"),
+        ),
+    ]
+
+
+def _lines() -> list[Case]:
+    """One dimension: windows of two, in strides and padding."""
+    return [
+        _op(
+            "conv1d",
+            "stride, padding",
+            lambda x, w: ops.conv1d(x, w, stride=2, padding=1),
+            each("x", "w"),
+            x=normal(2, 3, 6),
+            w=normal(2, 3, 2),
+        ),
+        _op(
+            "conv1d",
+            "one sequence, same",
+            lambda x, w: ops.conv1d(x, w, padding="same", groups=2),
+            each("x", "w"),
+            x=normal(4, 5, layout="transposed"),
+            w=normal(2, 2, 2),
+        ),
+        _op("max_pool1d", "", lambda x: ops.max_pool1d(x, 2, 1, 1), x=apart(1, 2, 5)),
+        _op("avg_pool1d", "", lambda x: ops.avg_pool1d(x, 3, 2), each("x"), x=normal(2, 1, 6)),
+        _op(
+            "adaptive_avg_pool1d",
+            "",
+            lambda x: ops.adaptive_avg_pool1d(x, 3),
+            each("x"),
+            x=normal(1, 2, 5),
         ),
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import nn
+from ...creation import zeros
 from ...tensor import Tensor
 from .case import Case, Values, apart, normal, positive
 
@@ -59,16 +60,29 @@ def _losses() -> list[Case]:
     ]
 
 
+def _ready(layer: nn.Module, x: Values) -> nn.Module:
+    """A lazy layer after its first input: the plain one that it becomes."""
+    layer(zeros(*x.shape))
+    return layer
+
+
 IMAGES = normal(2, 3, 3, 2)
+LINES = normal(2, 3, 5)
 
 CASES = [
     _layer("AdaptiveAvgPool2d", "", lambda: nn.AdaptiveAvgPool2d((2, 1)), IMAGES),
+    _layer("AdaptiveAvgPool1d", "", lambda: nn.AdaptiveAvgPool1d(2), LINES),
+    _layer("AvgPool1d", "", lambda: nn.AvgPool1d(2, 1, 1), LINES),
     _layer("AvgPool2d", "", lambda: nn.AvgPool2d(2, 1, 1), IMAGES),
+    _layer("BatchNorm1d", "train", lambda: nn.BatchNorm1d(3), LINES),
+    _layer("BatchNorm1d", "eval", lambda: nn.BatchNorm1d(3).eval(), LINES),
+    _layer("BatchNorm1d", "train, rows", lambda: nn.BatchNorm1d(3), normal(4, 3)),
     _layer("BatchNorm2d", "train", _norm(), IMAGES),
     _layer("BatchNorm2d", "eval", _norm(training=False), IMAGES),
     _layer("BatchNorm2d", "train, not affine", _norm(affine=False), IMAGES),
     _layer("BatchNorm2d", "eval, no statistics", _norm(False, track_running_stats=False), IMAGES),
     _layer("BatchNorm2d", "train, cumulative", _norm(momentum=None), IMAGES),
+    _layer("Conv1d", "", lambda: nn.Conv1d(3, 2, 3, 2, 1), LINES),
     _layer("Conv2d", "", lambda: nn.Conv2d(3, 2, (2, 3), (2, 1), (0, 1)), IMAGES),
     _layer("Conv2d", "same, even kernel", lambda: nn.Conv2d(3, 2, 2, padding="same"), IMAGES),
     _layer("Conv2d", "groups, no bias", lambda: nn.Conv2d(3, 3, 2, groups=3, bias=False), IMAGES),
@@ -89,6 +103,12 @@ CASES = [
     _array("Linear", "", lambda: nn.Linear(3, 2), normal(4, 3)),
     _array("Linear", "no bias", lambda: nn.Linear(1, 2, bias=False), normal(2, 2, 1)),
     _array("LogSoftmax", "", lambda: nn.LogSoftmax(1), normal(3, 4)),
+    _layer("LazyBatchNorm1d", "", lambda: _ready(nn.LazyBatchNorm1d(), LINES), LINES),
+    _layer("LazyBatchNorm2d", "", lambda: _ready(nn.LazyBatchNorm2d(), IMAGES), IMAGES),
+    _layer("LazyConv1d", "", lambda: _ready(nn.LazyConv1d(2, 3), LINES), LINES),
+    _layer("LazyConv2d", "", lambda: _ready(nn.LazyConv2d(2, (2, 1)), IMAGES), IMAGES),
+    _array("LazyLinear", "", lambda: _ready(nn.LazyLinear(2), normal(4, 3)), normal(4, 3)),
+    _layer("MaxPool1d", "", lambda: nn.MaxPool1d(2, 1, 1), apart(2, 2, 5)),
     _layer("MaxPool2d", "", lambda: nn.MaxPool2d(3, 2, 1), apart(2, 2, 4, 3)),
     _layer("ReLU", "", lambda: nn.ReLU(), apart(3, 4)),
     _layer("Sequential", "conv, norm, relu, pool", _sequence, normal(2, 2, 4, 3)),
