@@ -130,9 +130,24 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
         raise ArgumentError(message("write", "content of text or bytes", quoted(content)))
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     target = _followed(path)
-    with _explained(target), _temporary(target) as temporary:
+    with _explained(target):
+        replace(target, data)
+
+
+def replace(target: Path, data: bytes | bytearray, mode: int | None = None) -> None:
+    """What :func:`write_atomic` does, for a file of minires' own: no link is followed.
+
+    Args:
+        mode: who may read and write it; by default what the umask leaves.
+
+    Raises:
+        OSError: it cannot be written. A file that was there is as it was.
+    """
+    with _temporary(target) as temporary:
         # Not tempfile: its files are private to the owner, ours follow the umask.
         with open(temporary, "xb", opener=open_own) as file:
+            if mode is not None:
+                os.chmod(temporary, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

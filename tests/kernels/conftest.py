@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -68,3 +69,17 @@ def python(tmp_path, cache):
 def python_alone(tmp_path):
     """With an empty cache."""
     return Interpreters(tmp_path, tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    python = Interpreters(tmp_path_factory.mktemp("module"), tmp_path_factory.mktemp("cache"))
+    python.run("import doubling\nfor dtype in ('float32', 'float64'): doubling.run(dtype)")
+    return python
+
+
+@pytest.fixture
+def python_warm(compiled, tmp_path):
+    """With a cache of its own that has ``double`` for both dtypes, and what launches it."""
+    shutil.copytree(compiled.cache, tmp_path / "cache")
+    return Interpreters(compiled.folder, tmp_path / "cache")

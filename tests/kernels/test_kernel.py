@@ -104,25 +104,6 @@ def test_a_cache_that_cannot_be_written_is_mentioned(python_alone):
     assert "NUMBA_CACHE_DIR" in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
-@pytest.mark.parametrize("content", [b"", b"\x80\x04nonsense"])
-def test_a_damaged_cache_is_compiled_anew(python_alone, ending, content):
-    """What a full disk or a lost power supply leaves behind."""
-    python_alone.run(LISTEN)
-    damaged = list(python_alone.cache.rglob(f"*.{ending}"))
-    assert len(damaged) >= 2
-    for path in damaged:
-        path.write_bytes(content)
-    done = python_alone.run(LISTEN)
-    assert done.stdout.split()[:2] == ["2.0", "double"]
-    assert "double: expected compiled kernels in" in done.stderr
-    assert "They are compiled again." in done.stderr
-    again = python_alone.run(LISTEN)
-    assert again.stdout.split() == ["2.0"]
-    assert again.stderr == ""
-
-
 def test_without_a_home_there_is_no_cache(monkeypatch):
     def home():
         raise RuntimeError("Could not determine home directory.")

@@ -1,7 +1,8 @@
 """Where compiled kernels are kept on disk, who may touch them, and who compiles first.
 
-What is kept are pickles, and to load a pickle is to run what it says. So nothing is loaded from a
-folder that another user may write to. And of several processes that need the same kernel at the
+What is kept is machine code, in pickles, and to load a pickle is to run what it says. So nothing is
+loaded from a folder or file that another user may write to, and no file that is not what was
+written for this kernel (:mod:`.sealed`). And of several processes that need the same kernel at the
 same time, one compiles it and the others wait for what it keeps.
 """
 
@@ -11,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import pickle
 import stat
 import sys
 import time
@@ -23,11 +25,13 @@ from . import settings  # noqa: F401 - looks at Numba's settings before it is im
 
 # isort: split
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
 from ...errors import DeviceError, message
-from ...files import foreign, make_private, open_own, others_may_write
+from ...files import foreign, make_private, open_own
 from ...forks import in_children
+from . import sealed
 
 PATIENCE = 120.0  # seconds that a process waits for another's kernel before it compiles its own
 _SILENCE = 2.0  # seconds until it says so
@@ -56,6 +60,7 @@ def cache_folder() -> Path:
     return Path(root) / f"minires-{_version()}-{LANES}-{_shared_hash()}"
 
 
+@functools.cache
 def _version() -> str:
     from importlib.metadata import version
 
@@ -71,10 +76,15 @@ def _shared_hash() -> str:
     return digest.hexdigest()[:12]
 
 
+def keeps(function: Any) -> bool:
+    """Whether this function can be kept: what was typed into a notebook has no file that would tell
+    whether it is still the same."""
+    return os.path.exists(function.__code__.co_filename) and is_usable()
+
+
 @functools.cache
 def is_usable() -> bool:
-    """Whether kernels can be kept, and what is kept can be trusted; warns if not. (Numba would
-    quietly take another folder, which knows nothing of the code that kernels share.)"""
+    """Whether kernels can be kept, and what is kept can be trusted; warns if not."""
     folder: Any = "a home directory: there is none"
     fix = "Set NUMBA_CACHE_DIR to a folder that can be written."
     try:
@@ -106,42 +116,49 @@ def _danger(folder: Path) -> str:
     """What makes it unsafe to load kernels from a folder; nothing if nothing does.
 
     The folder and those above it, up to minires' own or the one that the user named, must be closed
-    to other users' writing. What is in the folder is looked at where they can reach it; from then
-    on they cannot.
+    to other users' writing, and so must the folders in it. They are closed to others' reading, too.
+    The files are looked at when they are read.
     """
     if os.name != "posix":  # Windows: folders of a user's profile are the user's
         return ""
     above = [folder.parent]
     if not os.environ.get("NUMBA_CACHE_DIR"):
         above.append(folder.parent.parent)
-    for path in (*above, folder):
+    parts = [path for path in folder.iterdir() if path.is_dir()]
+    for path in (*above, folder, *parts):
         if problem := _open_to_others(path):
-            return problem
-    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
-        for path in folder.rglob("*"):
-            if problem := _open_to_others(path):
-                return problem
-        folder.chmod(0o700)
+            return f"{path}, which {problem}"
+    for path in (folder, *parts):
+        if stat.S_IMODE(path.lstat().st_mode) & 0o077 and not path.is_symlink():
+            path.chmod(0o700)
     return ""
 
 
 def _open_to_others(path: Path) -> str:
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
-        if foreign(status):
-            return f"{path} is a link of another user"
+        if foreign(status):  # a link's mode says nothing
+            return "is a link of another user"
         status = path.stat()
-    if foreign(status):
-        return f"{path} belongs to another user"
-    return f"other users may write to {path}" if others_may_write(status) else ""
+    return sealed.why_not(status)
 
 
-class Kept(FunctionCache):
-    """What Numba keeps of a kernel on disk. Damaged files are compiled anew, and replaced."""
+class Kept:
+    """What is kept of a kernel on disk. It takes the place of Numba's own cache, which runs
+    whatever it finds. Damaged files are compiled anew, and replaced."""
 
     def __init__(self, function: Any) -> None:
-        super().__init__(function)
+        code = function.__code__
+        source = Path(code.co_filename).absolute()
+        name = f"{source.stem}.{function.__qualname__}".replace("<", "").replace(">", "")
+        place = hashlib.sha256(os.fsencode(source.parent)).hexdigest()[:16]
+        self._folder = cache_folder() / f"{source.parent.name}-{place}"
+        self._name = f"{name}-{code.co_firstlineno}"
+        self._function = function
+        self._source = sealed.hash_of(source.read_bytes(), code.co_code)
+        self._damage = ""  # what was found instead of the file that is about to be compiled anew
         self._turn: int | None = None  # the descriptor of the lock that is held
+        make_private(self._folder)
 
     @contextlib.contextmanager
     def taking_turns(self) -> Iterator[None]:
@@ -153,33 +170,78 @@ class Kept(FunctionCache):
                 _unlock(self._turn)
                 self._turn = None
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
         """What was kept; if it is missing, what the process before us has just compiled."""
-        try:
-            found = super().load_overload(sig, target_context)
-        except OSError:
-            raise
-        except Exception:  # pickles of any bytes may raise anything: the second look tells
-            found = None
+        target_context.refresh()
+        path, purpose = self._place(signature, target_context.codegen())
+        found = self._load(path, purpose, target_context)
         if found is None:
-            self._turn = _lock(Path(self._cache_file._index_path), self._py_func.__name__)
-            found = self._look_again(sig, target_context)
+            self._turn = _lock(path, self._function.__name__)
+            found = self._load(path, purpose, target_context)
         return found
 
-    def _look_again(self, sig: Any, target_context: Any) -> Any:
+    def _load(self, path: Path, purpose: str, target_context: Any) -> Any:
+        self._damage = ""
         try:
-            return super().load_overload(sig, target_context)
-        except OSError:
-            raise
-        except Exception as error:
+            content = sealed.read(path, purpose, self._source)
+            if content is not None:
+                return CompileResult._rebuild(target_context, *pickle.loads(content))
+        except sealed.Damaged as error:
+            self._damage = str(error)
+        except Exception as error:  # what was written, but some other LLVM's or Python's
+            self._damage = f"one that cannot be loaded ({type(error).__name__})"
+        return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep what was compiled; but what holds addresses is of use to this process alone."""
+        name = self._function.__name__
+        if compiled.lifted or compiled.library.has_dynamic_globals:
             warnings.warn(
-                f"{self._py_func.__name__}: expected compiled kernels in {self.cache_path}, got "
-                f"files that cannot be read ({type(error).__name__}). They are compiled again.",
+                f"{name}: expected a kernel without addresses, got one with a pointer or a large "
+                "array among its globals, which is compiled anew in every process. Pass such as "
+                "arguments.",
                 UserWarning,
                 stacklevel=2,
             )
-            self.flush()
-            return None
+            return
+        path, purpose = self._place(signature, compiled.codegen)
+        make_private(self._folder)  # who tidied up may have removed it
+        try:
+            sealed.write(path, purpose, self._source, dumps(compiled._reduce()))
+        except PermissionError:
+            if os.name == "posix":
+                raise
+            return  # Windows: another process is reading it
+        if self._damage:
+            _say_replaced(name, path, self._damage)
+
+    def _place(self, signature: Any, codegen: Any) -> tuple[Path, str]:
+        """The file for a signature on this CPU, and all that it is for, in words."""
+        cells = self._function.__closure__ or ()
+        closure = dumps(tuple(cell.cell_contents for cell in cells)) if cells else b""
+        python = (sys.implementation.cache_tag, getattr(sys, "abiflags", ""), sys.flags.optimize)
+        key = (signature, codegen.magic_tuple(), python, sealed.hash_of(closure).hex())
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        path = self._folder / f"{self._name}-{digest}.nbc"
+        return path, f"{path.relative_to(cache_folder().parent)} {key!r}"
+
+
+_replaced = False
+
+
+def _say_replaced(name: str, path: Path, damage: str) -> None:
+    """Say, once in a process, that a file was damaged. (It is replaced already: where warnings are
+    errors, the next try finds the new one.)"""
+    global _replaced
+    if not _replaced:
+        _replaced = True
+        warnings.warn(
+            f"{name}: expected the compiled kernel that was kept in {path}, got {damage}. It was "
+            "compiled anew and replaced, as others will be. If that happens again, look after the "
+            "disk, or set NUMBA_CACHE_DIR to another.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 # -- turns
@@ -197,8 +259,8 @@ def _in_child() -> None:
 in_children(_in_child)
 
 
-def _lock(index: Path, name: str) -> int | None:
-    """Wait for the lock of a kernel, which a process that ends gives back however it ends.
+def _lock(path: Path, name: str) -> int | None:
+    """Wait for the lock of a kernel's file, which a process that ends gives back however it ends.
 
     Returns its descriptor; or None where there are no locks or the wait was in vain. Without one
     the kernel is compiled all the same: twice is better than never.
@@ -206,7 +268,7 @@ def _lock(index: Path, name: str) -> int | None:
     try:
         import fcntl
 
-        handle = open_own(index.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+        handle = open_own(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
     except (ImportError, OSError):  # Windows; a disk that is full or cannot be written
         return None
     _held.add(handle)

@@ -48,9 +48,7 @@ def own_settings(level: int = 3) -> Iterator[None]:
     """
     global _running
     with _setting:  # by one thread at a time, or they would restore each other's
-        own = {"OPT": type(config.OPT)(level), "LOOP_VECTORIZE": 0, "CACHE_LOCATOR_CLASSES": ""}
-        if cache.is_usable():
-            own["CACHE_DIR"] = str(cache_folder())
+        own = {"OPT": type(config.OPT)(level), "LOOP_VECTORIZE": 0}
         others = {name: getattr(config, name) for name in own if hasattr(config, name)}
         for name in others:
             setattr(config, name, own[name])
@@ -184,7 +182,7 @@ def lazily(function: Callable[..., Any], signature: Any) -> Any:
     def compile() -> Any:
         with own_settings(), teaching(function.__name__):
             dispatcher: Any = numba.njit(nogil=True)(function)
-            if cache.is_usable():
+            if cache.keeps(function):
                 dispatcher._cache = kept = cache.Kept(function)
                 with kept.taking_turns():
                     dispatcher.compile(signature)

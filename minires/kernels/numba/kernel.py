@@ -17,7 +17,6 @@ arguments like any others: two layers that differ in them share one compilation.
 from __future__ import annotations
 
 import functools
-import os
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -126,8 +125,7 @@ class Kernel:
 
         def compile() -> None:
             with compiler.own_settings(self.level), compiler.teaching(name):
-                # what was typed into a notebook has no file to tell whether it is still the same
-                if os.path.exists(self.function.__code__.co_filename) and cache.is_usable():
+                if cache.keeps(self.function):
                     compiled.enable_caching()
                 compiled.compile()
 
