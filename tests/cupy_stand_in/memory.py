@@ -50,9 +50,9 @@ class Memory:
         start = self._raw.ctypes.data + len(ZONE)
         self._start = len(ZONE) + -start % ALIGNMENT
         self.ptr = self._raw.ctypes.data + self._start
-        self._zones = memoryview(self._raw)
+        self._bytes = memoryview(self._raw)
         self.fill(FRESH)
-        live.add(self)
+        self.guard(size)
 
     @property
     def device(self):
@@ -62,16 +62,11 @@ class Memory:
         """Set its first bytes, all if no size is given."""
         self._raw[self._start : self._start + (self.size if size is None else size)] = value
 
-    def check(self, size=None):
-        """Raise where something was written outside of it, or behind its first ``size`` bytes."""
-        size = self.size if size is None else size
-        end = self._start + self.size
-        before = self._zones[self._start - len(ZONE) : self._start]
-        after = self._zones[self._start + size : end + len(ZONE)]
-        if bytes(before) != ZONE or bytes(after) != ZONE[:1] * len(after):
-            at = np.flatnonzero(self._raw != ZONE[0]) - self._start
-            at = at[(at < 0) | (at >= size)][0]
-            raise RedZoneError(f"write outside of an array: byte {at} of a block of {size} bytes")
+    def guard(self, size):
+        """From now on nothing but its first ``size`` bytes may be written."""
+        before = self._bytes[self._start - len(ZONE) : self._start]
+        after = self._bytes[self._start + size : self._start + self.size + len(ZONE)]
+        _guarded[id(self)] = before, after, ZONE[:1] * len(after), size, self._start
 
     def check_freed(self):
         """Raise if something was written to it since it was freed."""
@@ -79,7 +74,8 @@ class Memory:
             raise RedZoneError(f"write to a block of {self.size} bytes after it was freed")
 
     def __del__(self, ending=sys.is_finalizing):
-        if hasattr(self, "_zones") and not ending():
+        if hasattr(self, "_bytes") and not ending():
+            del _guarded[id(self)]
             self.fill(FREED)
             self.gone = True
             _taken[self.device_id] -= self.size
@@ -95,14 +91,13 @@ class PooledMemory:
         self._block, self._pool = block, pool
         block.fill(ZONE[0])
         block.fill(FRESH, size)
+        if block.watched:
+            block.guard(size)
         live.add(self)
 
     @property
     def device(self):
         return Device(self.device_id)
-
-    def check(self):
-        self._block.check(self.size if self._block.watched else None)
 
     def __del__(self, ending=sys.is_finalizing):
         if not ending():
@@ -122,15 +117,20 @@ class UnownedMemory:
         return Device(self.device_id)
 
 
-live = weakref.WeakSet()
+live = weakref.WeakSet()  # the blocks of pools that are in use
+_guarded = {}  # of each block of a device: the bytes that nobody may write, and what they are
 quarantine = []  # what was given back to a device: addresses stay readable
 _taken = [0] * DEVICES  # bytes of each device
 
 
 def check():
     """Raise if a kernel wrote outside of the arrays that there are."""
-    for memory in live:
-        memory.check()
+    for before, after, clean, size, start in [*_guarded.values()]:  # after every launch: be quick
+        if before.tobytes() != ZONE or after.tobytes() != clean:
+            raw = np.frombuffer(before.obj, np.uint8)
+            at = np.flatnonzero(raw != ZONE[0]) - start
+            at = at[(at < 0) | (at >= size)][0]
+            raise RedZoneError(f"write outside of an array: byte {at} of a block of {size} bytes")
 
 
 class MemoryPointer:
@@ -194,6 +194,7 @@ class MemoryPool:
         self._used[block.device_id] -= block.size
         if block.gone:  # the collector of cycles came to it first
             return
+        block.guard(block.size)
         self._free.setdefault(arena, []).append(block)
 
     def free_all_blocks(self, stream=None):

@@ -24,7 +24,6 @@ def _blocks():
     facts = [
         {"data": (block.ptr, False), "shape": (block.size,), "typestr": "|u1"}
         for block in memory.live
-        if isinstance(block, memory.PooledMemory)
     ]
     return [SimpleNamespace(__cuda_array_interface__=fact) for fact in facts]
 

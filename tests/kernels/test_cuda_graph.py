@@ -193,7 +193,7 @@ def test_workspaces_of_two_streams_are_not_the_same_memory(xp):
 
 
 HELD = (
-    r"GiB: arrays 0\.\d\d, idle \d+\.\d\d, graphs 0\.00, others \d+\.\d\d, free \d+\.\d\d, total "
+    r"GiB: arrays 0\.\d\d, idle \d+\.\d\d, graphs 0\.0\d, others \d+\.\d\d, free \d+\.\d\d, total "
     r"\d+\.\d\d"
 )
 
