@@ -93,6 +93,7 @@ class Layer(Held):
 
 Setting = ContextVar[Held]
 _settings: list[Setting] = []
+_unlisted: list[Setting] = []
 
 
 def setting(name: str, default: Any, listed: bool = True) -> Setting:
@@ -100,9 +101,20 @@ def setting(name: str, default: Any, listed: bool = True) -> Setting:
     :func:`settings` has it."""
     first = Held(default)
     made = ContextVar(f"minires_{name}", default=first)
-    if listed:
-        _settings.append(made)
+    (_settings if listed else _unlisted).append(made)
     return made
+
+
+def links() -> list[tuple[Setting, Held]]:
+    """All settings and their newest links here and now, for :func:`go_back`."""
+    return [(variable, variable.get()) for variable in (*_settings, *_unlisted)]
+
+
+def go_back(before: list[tuple[Setting, Held]]) -> None:
+    """Leave whatever was entered since :func:`links` and was not left, since Ctrl-C stopped what
+    would have left it."""
+    for variable, held in before:
+        variable.set(held)
 
 
 def install(setting: Setting, value: Any) -> None:
@@ -159,9 +171,14 @@ class Mode:
         return Held(self._value, _living(self._setting.get()), self)
 
     def __enter__(self) -> None:
-        held = self._held()
-        held.token = self._setting.set(held)
+        held, before = self._held(), self._setting.get()
         self._entered.append(held)
+        try:
+            held.token = self._setting.set(held)
+        except BaseException:  # Ctrl-C: nobody would leave what was not entered to the end
+            self._setting.set(before)
+            self._entered.remove(held)
+            raise
 
     def __exit__(self, *exc: object) -> None:
         top = self._setting.get()

@@ -24,6 +24,7 @@ STOREYS = [
         "forks",
         "arguments",
         "files",
+        "interrupts",
         "mode",
         "starting",
         "notebook",

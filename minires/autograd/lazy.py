@@ -29,7 +29,8 @@ new_lock_in_children(globals(), "computing")
 class Lazy:
     """The array of a tensor that is still to be computed.
 
-    Subclasses define :meth:`_compute`.
+    Subclasses define :meth:`_compute`. They set what it needs before they call ``__init__`` of this
+    class, from which on it may be asked for, even where Ctrl-C stops what makes it.
 
     Args:
         shape, dtype, device: of the array to come.

@@ -70,11 +70,15 @@ class Version:
 
     def flush_readers(self) -> None:
         """Realize every lazy tensor that is to read this memory: it is about to be written."""
-        readers, self._readers, self._most = self._readers, None, MANY
-        for reader in readers or ():
-            lazy = reader()
-            if lazy is not None:
-                lazy.realize()
+        readers, self._readers, self._most = self._readers or [], None, MANY
+        try:
+            for reader in readers:
+                lazy = reader()
+                if lazy is not None:
+                    lazy.realize()
+        except BaseException:  # the write will not be now: those that are left still wait for one
+            self._readers = [*readers, *(self._readers or ())]
+            raise
 
 
 def _waits(lazy: Lazy | None) -> bool:

@@ -39,7 +39,8 @@ from ..device import (
 )
 from ..errors import ArgumentError, CaptureError, message
 from ..forks import new_lock_in_children
-from ..mode import settings
+from ..interrupts import HeldBack
+from ..mode import go_back, links, settings
 from ..nn.module import Module
 from ..optim import Optimizer
 from ..tensor import Tensor
@@ -297,37 +298,31 @@ class _CapturedCall:
         Raises:
             CaptureError: names the first result that differs.
         """
-        start, modes = Snapshot(state), state.signature(gradients=False)[:2]
-        try:
-            result = _copy(function(*args))
-            if state.signature(gradients=False)[:2] != modes:
-                return None, result
-            if len(state.arrays()) != start.size:
-                return None, result
-            if start.lost():
-                state.adds_to_gradients = True
-                return None, result
-            expected = _outcome(result, state)
-            start.restore(change=0.875)
-            backend_of(device).release()  # idle memory, for the graph gets its own
-            captured = cls(function, others, state, device)
-        except BaseException:
-            start.restore()
-            raise
-        start.restore()
-        result = captured(args)
-        got = _outcome(result, state)
-        names = state.names()
-        for (what, first), (_, second) in zip(expected, got):
-            if first != second:
+        with HeldBack() as signals:  # while parameters have other values than their own
+            start, modes = Snapshot(state), state.signature(gradients=False)[:2]
+            entered = links()
+            try:
+                result = signals.let_through(lambda: _copy(function(*args)))
+                if state.signature(gradients=False)[:2] != modes:
+                    return None, result
+                if len(state.arrays()) != start.size:
+                    return None, result
+                if start.lost():
+                    state.adds_to_gradients = True
+                    return None, result
+                expected = _outcome(result, state)
+                start.restore(change=0.875)
+                backend_of(device).release()  # idle memory, for the graph gets its own
+                recorded = functools.partial(signals.let_through, function)
+                captured = cls(recorded, others, state, device)
                 start.restore()
-                raise CaptureError(
-                    f"capture: expected a recording that repeats the function to the last bit, got "
-                    f"another {names.get(what, what) if isinstance(what, int) else what}. The "
-                    "function may compute outside of minires' operations, keep something from one "
-                    "call to the next, or use modules or optimisers that were not passed as state."
-                )
-        return captured, result
+                result = signals.let_through(captured, args)
+                _demand_same(expected, _outcome(result, state), state.names())
+            except BaseException:
+                go_back(entered)
+                start.restore()
+                raise
+            return captured, result
 
     def fits(self, state: State) -> bool:
         """Whether the state is still in the memory that was recorded."""
@@ -356,6 +351,19 @@ class _CapturedCall:
             if gradient is not None:
                 gradient._version.advance(1)
         return _copy(self._result)
+
+
+def _demand_same(
+    expected: list[tuple[Any, Any]], got: list[tuple[Any, Any]], names: dict[int, str]
+) -> None:
+    for (what, first), (_, second) in zip(expected, got):
+        if first != second:
+            raise CaptureError(
+                f"capture: expected a recording that repeats the function to the last bit, got "
+                f"another {names.get(what, what) if isinstance(what, int) else what}. The "
+                "function may compute outside of minires' operations, keep something from one "
+                "call to the next, or use modules or optimisers that were not passed as state."
+            )
 
 
 def _outcome(result: Any, state: State) -> list[tuple[Any, Any]]:

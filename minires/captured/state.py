@@ -150,7 +150,9 @@ class Snapshot:
         kept = [g for g in gradients if (every or g._version.escaped) and writeable(g._array)]
         self._copies = [(g, g._array.copy()) for g in kept]
         self._uncopied = [
-            (g._version, g._version.count) for g in gradients if not (every or g._version.escaped)
+            (t, g._version, g._version.count)
+            for t, g in self._gradients
+            if g is not None and not (every or g._version.escaped)
         ]
         self._random = random.get_state()
         owners = [*state.tensors, *[gradient for gradient, _ in self._copies]]
@@ -159,12 +161,18 @@ class Snapshot:
     def lost(self) -> bool:
         """Whether a gradient without a copy was written since. (Most functions replace gradients,
         and copies would cost memory.)"""
-        return any(version.count != count for version, count in self._uncopied)
+        return any(version.count != count for _, version, count in self._uncopied)
 
     def restore(self, change: float = 1.0) -> None:
-        """Restore the state, with all floats multiplied by ``change``."""
-        for version, _ in self._counts:
-            version.flush_readers()
+        """Restore the state, with all floats multiplied by ``change``. Gradients that are lost are
+        none at all afterwards."""
+        try:
+            for version, _ in self._counts:
+                version.flush_readers()
+        finally:  # should one of them fail
+            self._restore(change)
+
+    def _restore(self, change: float) -> None:
         for array, copy in self._arrays:
             array[...] = copy * change if change != 1 and copy.dtype.kind == "f" else copy
         for kept in self._state.kept():
@@ -173,6 +181,9 @@ class Snapshot:
             kept.update(copy)
         for tensor, gradient in self._gradients:
             tensor._grad = gradient
+        for tensor, version, count in self._uncopied:
+            if version.count != count:
+                tensor._grad = None
         for gradient, copy in self._copies:
             gradient._array[...] = copy
         for version, count in self._counts:

@@ -30,8 +30,8 @@ class LazySum(Lazy):
     def __init__(self, a: Any, b: Any) -> None:
         if isinstance(a._lazy, LazySum):  # of three gradients, two are added now
             a._lazy.realize()
-        super().__init__(a.shape, a.dtype, a.device, (a, b))
         self.a, self.b = a, b
+        super().__init__(a.shape, a.dtype, a.device, (a, b))
 
     def _compute(self) -> Any:
         with no_grad():
@@ -48,8 +48,8 @@ class LazyReLUGradient(LazyImages):
     def __init__(self, gy: Variable, y: Variable, batch_norm: LazyBatchNorm) -> None:
         meeting = lazy_of(gy)
         self.parts = (meeting.a, meeting.b) if isinstance(meeting, LazySum) else (gy,)
-        super().__init__(y.shape, y.dtype, y.device, (*self.parts, y))
         self.y, self.batch_norm = y, batch_norm
+        super().__init__(y.shape, y.dtype, y.device, (*self.parts, y))
 
     def _compute(self) -> Any:
         y = buffer(self.y)
@@ -74,9 +74,9 @@ class LazyBatchNormGradient(LazyImages):
     def __init__(
         self, g: Variable, y: Variable, coefficients: Any, gated: bool, batch: bool
     ) -> None:
-        super().__init__(y.shape, y.dtype, y.device, (g, y))
         self.g, self.y, self.coefficients, self.gated = g, y, coefficients, gated
         self.batch = batch
+        super().__init__(y.shape, y.dtype, y.device, (g, y))
 
     def prologue(self) -> int:
         if self.gated:

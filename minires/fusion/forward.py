@@ -99,9 +99,9 @@ class LazyConv2d(LazyImages):
     def __init__(self, x: Variable, w: Variable, b: Variable | None, geometry: Conv2dGeometry):
         g = geometry
         reads = (x, w) if b is None else (x, w, b)
-        super().__init__((g.n, g.c_out, g.h_out, g.w_out), x.dtype, x.device, reads)
         self.x, self.w, self.b, self.geometry = x, w, b, geometry
         self.memoises = not is_grad_enabled() or packs_at_once(x.device)
+        super().__init__((g.n, g.c_out, g.h_out, g.w_out), x.dtype, x.device, reads)
 
     def _packed(self) -> PackedWeights:
         """The weights; memoised with their packed forms while they are not being trained."""
@@ -165,9 +165,9 @@ class LazyBatchNorm(LazyImages):
         self, y: Variable, affine: Any, residual: Variable | None = None, rectify: bool = False
     ):
         reads = (y,) if residual is None else (y, residual)
-        super().__init__(*y._meta, reads)
         self.y, self.affine, self.residual, self.rectify = y, affine, residual, rectify
         self.alone = residual is None
+        super().__init__(*y._meta, reads)
 
     def plus(self, other: Variable) -> LazyBatchNorm | None:
         """This plus another tensor; None where the addition cannot be taken over."""
