@@ -169,8 +169,7 @@ def flips(options: argparse.Namespace) -> None:
         got = f"{options.step} and {options.processes}"
         raise ArgumentError(message("flips", "--step from 1 and --processes from 0 on", got))
     with tempfile.TemporaryDirectory() as folder:
-        cache, copy, list_of = Path(folder, "cache"), Path(folder, "copy"), Path(folder, "seen")
-        told(step(options, cache))
+        cache, copy, list_of = made(folder, options), Path(folder, "copy"), Path(folder, "seen")
         expected = told(step(options, cache, RECORD, STEP, str(list_of)))[0]
         seen = json.loads(list_of.read_text())
         files = [(Path(path), purpose, bytes.fromhex(source)) for path, purpose, source in seen]
@@ -219,8 +218,7 @@ def cost(options: argparse.Namespace) -> None:
     if options.rounds < 1:
         raise ArgumentError(message("--rounds", "at least 1", options.rounds))
     with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder)
-        told(step(options, cache))
+        cache = made(folder, options)
         kept = [path.stat().st_size for path in cache.rglob("*.nbc")]
         with_it, without, spent = [], [], []
         for k in range(options.rounds):
@@ -246,6 +244,15 @@ def cost(options: argparse.Namespace) -> None:
     )
 
 
+def made(folder: str, options: argparse.Namespace) -> Path:
+    """A cache below ``folder`` with all that the step needs, a copy of ``--cache`` if given."""
+    cache = Path(folder, "cache")
+    if options.cache is not None:
+        shutil.copytree(options.cache, cache)
+    told(step(options, cache))
+    return cache
+
+
 def facts(options: argparse.Namespace, files: int, size: int) -> dict[str, Any]:
     from minires.kernels.numba.threads import get_num_threads
 
@@ -268,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=200, help="that take the step  [200]")
     parser.add_argument("--unchecked", action="store_true", help="ignore checksums in processes")
     parser.add_argument("--rounds", type=int, default=15, help="of cost  [15]")
+    parser.add_argument("--cache", type=Path, help="of a step before: spares compiling  [none]")
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help="folder for the CSV  [benchmarks/results]"
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
+import sys
 
 import pytest
 
-# a step of one kernel, which is compiled in a second
+# in place of the step of a network: one kernel
 SMALL = """
 import hashlib
-import numpy as np
-from minires.kernels.numba.kernel import kernel
 import minires as mr
 y = mr.arange(6, dtype="float32").relu().numpy()
 print(hashlib.sha256(y.tobytes()).hexdigest(), time.process_time(), spent)
@@ -31,14 +31,24 @@ def small(campaign, monkeypatch):
     return campaign
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("kernels") / "cache"
+    code = "import minires as mr; mr.arange(6, dtype='float32').relu().numpy()"
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=300)
+    return str(cache)
+
+
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
-def test_flips_are_refused_and_the_step_is_sound(small, tmp_path, capsys):
-    small.main(["flips", "--step", "5003", "--processes", "1", "--results", str(tmp_path)])
+def test_flips_are_refused_and_the_step_is_sound(small, compiled, tmp_path, capsys):
+    where = ["--cache", compiled, "--results", str(tmp_path)]
+    small.main(["flips", "--step", "5003", "--processes", "1", *where])
     (row,) = rows(tmp_path / "bit_flips.csv")
     assert int(row["files"]) >= 3  # relu, and what launches it
     assert int(row["flips"]) > 100
@@ -48,8 +58,8 @@ def test_flips_are_refused_and_the_step_is_sound(small, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_cost_is_that_of_the_checksum(small, tmp_path, capsys):
-    small.main(["cost", "--rounds", "1", "--results", str(tmp_path)])
+def test_the_cost_is_that_of_the_checksum(small, compiled, tmp_path, capsys):
+    small.main(["cost", "--rounds", "1", "--cache", compiled, "--results", str(tmp_path)])
     (row,) = rows(tmp_path / "warm_start.csv")
     assert 0 < float(row["checksum_seconds"]) < float(row["cpu_seconds"])
     assert float(row["unchecked_cpu_seconds"]) > 0
