@@ -142,11 +142,13 @@ def accepted(path: Path, purpose: str, source: bytes, bits: Iterator[int]) -> tu
     with open(path, "r+b", buffering=0) as file:
         for bit in bits:
             byte = bit // 8
-            os.pwrite(file.fileno(), bytes([whole[byte] ^ 1 << bit % 8]), byte)
+            file.seek(byte)
+            file.write(bytes([whole[byte] ^ 1 << bit % 8]))
             with contextlib.suppress(sealed.Damaged):
                 sealed.read(path, purpose, source)
                 taken += 1
-            os.pwrite(file.fileno(), whole[byte : byte + 1], byte)
+            file.seek(byte)
+            file.write(whole[byte : byte + 1])
             tried += 1
     if not is_sound(path, purpose, source):
         raise DeviceError(message("flips", "a sound file after the last flip", "none", str(path)))

@@ -314,7 +314,7 @@ def test_processes_that_start_at_once_compile_each_kernel_once(python_alone):
     # what launches kernels is not heard of: count what is kept
     count = (
         "from minires.kernels.numba import cache\nsaves = []\nsave = cache.Kept.save_overload\n"
-        "def counted(self, *a):\n    saves.append(self._py_func.__name__)\n    save(self, *a)\n"
+        "def counted(self, *a):\n    saves.append(self._function.__name__)\n    save(self, *a)\n"
         "cache.Kept.save_overload = counted\n"
     )
     processes = [
