@@ -11,7 +11,7 @@ import numpy as np
 from .arguments import as_integer, check_memory, integer, number
 from .device import CPU, Device, array_module, beside
 from .errors import ArgumentError, DTypeError, ShapeError, message, quoted
-from .tensor import Tensor, as_dtype, given, make
+from .tensor import Tensor, as_dtype, check_range, given, limits, make
 
 DIMS = 64  # as many as NumPy has
 MOST = 2**56  # entries: NumPy counts bytes in 63 bits
@@ -53,8 +53,8 @@ def shape_of(args: Sequence[Any], dtype: Any = np.float32) -> tuple[int, ...]:
     return shape
 
 
-def _value(op: str, value: Any, dtype: np.dtype[Any]) -> Any:
-    """A number to fill an array of this dtype with.
+def _value(op: str, value: Any, dtype: np.dtype[Any], name: str = "fill_value") -> Any:
+    """A number to fill an array of this dtype with; ``name`` is the argument's.
 
     Raises:
         ArgumentError: not a number.
@@ -64,19 +64,20 @@ def _value(op: str, value: Any, dtype: np.dtype[Any]) -> Any:
         value = value.item()
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    real = number(op, "fill_value", value, finite=False)
-    least, most = (-(10**308), 10**308) if dtype.kind != "i" else _range(dtype)
-    if dtype.kind == "u":
-        least, most = _range(dtype)
-    inside = least <= real <= most or (dtype.kind not in "iu" and isinstance(real, float))
-    if not inside:
-        raise DTypeError(message(op, f"a number that {dtype} has", quoted(real)))
+    real = number(op, name, value, finite=False)
+    if not has(dtype, real):
+        raise DTypeError(message(op, f"{name} a number that {dtype} has", quoted(real)))
     return real
 
 
-def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
-    limits = np.iinfo(dtype)
-    return int(limits.min), int(limits.max)
+def has(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a dtype has this number, but for its fraction or last digits: integers of a range,
+    floats up to a largest one and the infinities."""
+    if dtype.kind in "iu":
+        least, most = limits(dtype)
+        return (isinstance(value, int) or math.isfinite(value)) and least <= int(value) <= most
+    largest = np.finfo(dtype if dtype.kind in "fc" else np.float64).max
+    return abs(value) <= float(largest) or (isinstance(value, float) and not math.isfinite(value))
 
 
 def full(
@@ -86,11 +87,15 @@ def full(
     requires_grad: bool = False,
     device: str | Device = CPU,
 ) -> Tensor:
-    """A tensor of this shape with the same value everywhere."""
+    """A tensor of this shape with the same value everywhere.
+
+    Raises:
+        DTypeError: a value that the dtype does not have, as 300 in uint8 or 1e40 in float32.
+        ShapeError, OutOfMemory: no shape, or a larger one than there is memory for.
+    """
     kind = as_dtype(dtype)
     value = _value("full", fill_value, kind)
-    with np.errstate(over="ignore"):  # an infinity, as a float32 has it
-        return make(np.full(shape_of([shape], kind), value, kind), requires_grad, device)
+    return make(np.full(shape_of([shape], kind), value, kind), requires_grad, device)
 
 
 def zeros(
@@ -121,7 +126,9 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
     """``start, start + step, ...`` below ``end``; with one argument, from 0 up to it.
 
     Raises:
-        ArgumentError: not numbers, or a step of 0.
+        ArgumentError: not numbers, a step of 0, or one that leads away from ``end``.
+        DTypeError: bools or complex numbers; a number that the dtype does not have; a fraction in
+            ``start`` or ``step`` of integers.
         OutOfMemory: more numbers than this machine has memory for.
     """
     if end is None:
@@ -131,10 +138,20 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
     stride = number("arange", "step", step, least=-(2.0**63), below=2.0**63)
     if stride == 0:
         raise ArgumentError(message("arange", "step other than 0", step))
+    if (last - first) * math.copysign(1, stride) < 0:
+        expected, got = "a step that leads from start to end", f"{stride} from {first} to {last}"
+        raise ArgumentError(message("arange", expected, got))
     whole = all(isinstance(value, int) for value in (first, last, stride))
     kind = as_dtype(dtype if dtype is not None else np.int64 if whole else np.float32)
+    if kind.kind in "bc":
+        raise DTypeError(message("arange", "a dtype of real numbers", str(kind)))
+    if kind.kind in "iu" and (first != int(first) or stride != int(stride)):
+        expected, got = f"integers for start and step of {kind}", f"{first} and {stride}"
+        raise DTypeError(message("arange", expected, got))
     check_memory("arange", int(min(8 * (last - first) / stride, 1e30)), "as many numbers")
-    return make(np.arange(first, last, stride).astype(kind, copy=False), False)
+    values = np.arange(first, last, stride)
+    check_range("arange", values[[0, -1]] if values.size else values, kind)
+    return make(values.astype(kind, copy=False), False)
 
 
 def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> Tensor:
@@ -142,12 +159,17 @@ def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> T
 
     Raises:
         ArgumentError: not numbers, or ``steps`` no integer >= 0.
+        DTypeError: bools; ends that the dtype does not have.
     """
     first, last = number("linspace", "start", start), number("linspace", "end", end)
     (count,) = shape_of([integer("linspace", "steps", steps, 0)], np.float64)
     kind = as_dtype(dtype)
-    with np.errstate(all="ignore"):  # what a float32 has no number for is infinite
-        return make(np.linspace(first, last, count, dtype=kind), False)
+    if kind.kind == "b":
+        raise DTypeError(message("linspace", "a dtype of numbers", str(kind)))
+    first, last = _value("linspace", first, kind, "start"), _value("linspace", last, kind, "end")
+    scale = 1 if math.isfinite(last - first) else 2  # their distance may be beyond all floats
+    values = scale * np.linspace(first / scale, last / scale, count)
+    return make(values.astype(kind), False)
 
 
 def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
@@ -185,6 +207,6 @@ def full_like(other: Tensor, fill_value: float, dtype: Any = None) -> Tensor:
     """One value everywhere, with the shape, device and dtype of ``other``."""
     result = _like("empty_like", given("full_like", other), dtype)
     value = _value("full_like", fill_value, result.dtype)
-    with np.errstate(over="ignore"), beside((other,)):
+    with beside((other,)):
         result._array.fill(value)
     return result

@@ -339,7 +339,7 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
     """
     try:
         text = json.dumps(value, indent=1, allow_nan=False, default=_plain)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(
             message("write_json_atomic", "JSON values and finite numbers", error, f"for {path}")
         ) from error

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from minires.errors import CheckpointError, message
+from minires.errors import CheckpointError, message, quoted
 from minires.files import as_path, open_to_read, write_atomic
 from minires.interop.dtypes import HALVES, decode, itemsize
 
@@ -73,7 +73,7 @@ def read_safetensors(path: str | os.PathLike[str], op: str) -> Contents:
         found = dict(safetensors.deserialize(raw))
         # deserialize has checked the header; it drops the metadata and the order of names
         header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         fix = "Restore the file from a copy, or write it anew."
         got = f"a truncated or damaged file of {len(raw):,} bytes ({error})"
         if raw[:4] == b"PK\x03\x04":
@@ -81,7 +81,7 @@ def read_safetensors(path: str | os.PathLike[str], op: str) -> Contents:
             fix = "If PyTorch wrote it, name it .pth and load that."
         raise CheckpointError(message(op, f"a safetensors file at {file}", got, fix=fix)) from error
     del raw
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None) or {}  # null in some files
     arrays, widened = {}, set()
     for name in header:
         entry = found[name]
@@ -98,7 +98,15 @@ def read_safetensors(path: str | os.PathLike[str], op: str) -> Contents:
             )
         if dtype in HALVES:
             widened.add(dtype)
-        arrays[name] = decode(entry["data"], dtype).reshape(entry["shape"])
+        try:
+            arrays[name] = decode(entry["data"], dtype).reshape(entry["shape"])
+        except (
+            ValueError,
+            OverflowError,
+        ) as error:  # more than NumPy has
+            expected = "tensors of at most 64 dimensions, and of sizes that fit memory"
+            got = f"shape {quoted(tuple(entry['shape']))} in {quoted(name)}"
+            raise CheckpointError(message(op, expected, got, f"file {file}")) from error
     checksum = metadata.pop(CHECKSUM, None)
     if checksum is not None and checksum != f"{_checksum(arrays, metadata):08x}":
         raise damaged(file, op)

@@ -184,7 +184,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         for key in json.loads(metadata.pop(_JSON, "[]")):
             metadata[key] = json.loads(metadata[key])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             message("load_metadata", f"metadata that minires wrote in {file}", repr(error))
         ) from error

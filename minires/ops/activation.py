@@ -12,7 +12,7 @@ from ..arguments import choice, number
 from ..autograd import Context, Function
 from ..device import Device, array_module, device_of, move
 from ..tensor import Tensor, tensor_method
-from .checks import real
+from .checks import analytic, real
 from .elementwise import exp, where
 
 # erf by Taylor's series at the nearest point of a grid of this step. With |d| <= STEP / 2 the
@@ -276,13 +276,13 @@ class Softplus(Function):
 @tensor_method("tanh")
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
-    return Tanh.apply(real("tanh", x))
+    return Tanh.apply(analytic("tanh", x))
 
 
 @tensor_method("sigmoid")
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x)), to the last digits on both sides."""
-    return Sigmoid.apply(real("sigmoid", x))
+    return Sigmoid.apply(analytic("sigmoid", x))
 
 
 @tensor_method("erf")
@@ -331,4 +331,4 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """``x * sigmoid(x)`` (section 2 of arXiv:1606.08415)."""
-    return SiLU.apply(real("silu", x))
+    return SiLU.apply(analytic("silu", x))

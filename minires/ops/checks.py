@@ -212,11 +212,23 @@ def ordered(value: Any) -> Any:
 def real(name: str, x: Any) -> Tensor:
     """``x``, if it is a floating-point tensor; an error with advice if not."""
     given(name, x)
-    if x.dtype.kind not in "fc":
-        raise DTypeError(
-            message(name, "a floating-point tensor", str(x.dtype), fix="Use x.float().")
-        )
+    if x.dtype.kind != "f" and not (x.dtype.kind == "c" and in_complex_step()):
+        fix = "" if x.dtype.kind == "c" else "Use x.float()."
+        raise DTypeError(message(name, "a floating-point tensor", str(x.dtype), fix=fix))
     return x
+
+
+def analytic(name: str, x: Any) -> Tensor:
+    """The same for an operation that complex numbers have, too."""
+    given(name, x)
+    return x if x.dtype.kind == "c" else real(name, x)
+
+
+def comparable(name: str, *values: Any) -> None:
+    """Refuse complex tensors, whose entries have neither an order nor a sign."""
+    for x in values:
+        if isinstance(x, Variable) and x.dtype.kind == "c" and not in_complex_step():
+            raise DTypeError(message(name, "real numbers", str(x.dtype)))
 
 
 def numbers(name: str, x: Any, fix: str = "") -> Tensor:

@@ -16,7 +16,7 @@ from ..autograd import Variable, call, current, in_complex_step, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
-from .checks import binary_operands, given, numbers, ordered, plain
+from .checks import binary_operands, comparable, given, numbers, ordered, plain
 
 _KINDS = (Variable, np.ndarray, np.generic, bool, int, float)  # and arrays of CuPy
 
@@ -31,6 +31,8 @@ def _comparison(symbol: str, function: Any) -> Any:
             a, b = x, number  # comparing loses nothing, so an integer may meet a float
         else:
             a, b = binary_operands(symbol, x, y)
+        if symbol not in ("==", "!="):
+            comparable(symbol, x)
         left, right = (v._array if isinstance(v, Variable) else v for v in (a, b))
         result = call(function, ordered(left), ordered(right))
         if x._array.dtype.kind in "fc":
@@ -72,6 +74,7 @@ def _integer(name: str, function: Any) -> Any:
             )
         if name in "&|^" and like._array.dtype.kind in "fc":
             raise DTypeError(message(name, "a bool or integer tensor", str(like._array.dtype)))
+        comparable(name, like)
         x, y = binary_operands(name, x, y)
         left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
         if name in "//%" and like._array.dtype.kind in "iub" and not np.all(right):
@@ -122,6 +125,7 @@ def isfinite(x: Tensor) -> Tensor:
 @tensor_method("sign")
 def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1; no gradient flows through it (it is 0 wherever it exists)."""
+    comparable("sign", x)
     array = numbers("sign", x)._array
     result = call(array_module(array).sign, ordered(array))
     switch("sign", lambda: result)

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..arguments import flag
 from ..autograd import Context, Function, Variable, call, in_complex_step, replace
+from ..creation import has
 from ..device import Device, array_module, device_of, move
-from ..errors import ArgumentError, ShapeError, message
+from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, as_dtype, tensor_method
 from .checks import given, operand, ordered
 from .elementwise import Expand, clip
@@ -86,7 +87,7 @@ def fill_(x: Tensor, value: float) -> Tensor:
     """Set every entry to ``value`` (a number, or a tensor of one), in place.
 
     Raises:
-        DTypeError: a float into an integer tensor.
+        DTypeError: a float into an integer tensor, or a number that the dtype does not have.
         ShapeError: a tensor of several.
     """
     value = operand("fill_", value, x)
@@ -94,8 +95,9 @@ def fill_(x: Tensor, value: float) -> Tensor:
         if value._array.size != 1:
             raise ShapeError(message("fill_", "a number or a tensor of one", value.shape))
         return copy_(x, value.reshape(()))
-    with np.errstate(over="ignore"):  # an infinity, as a float32 has it
-        replace(x, Tensor(array_module(x._array).full(x.shape, value, x.dtype)))
+    if not isinstance(value, complex) and not has(x.dtype, value):
+        raise DTypeError(message("fill_", f"a number that {x.dtype} has", quoted(value)))
+    replace(x, Tensor(array_module(x._array).full(x.shape, value, x.dtype)))
     return x
 
 

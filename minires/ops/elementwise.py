@@ -23,7 +23,7 @@ from ..device import array_module, beside, device_of, move, zeros_on
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import large, sums
-from .checks import binary_operands, check_same, given, numbers, operand, real
+from .checks import analytic, binary_operands, check_same, comparable, given, numbers, operand
 
 
 class SumTo(Function):
@@ -446,13 +446,14 @@ def _pos(x: Tensor) -> Tensor:
 @tensor_method("__abs__", "abs")
 def abs_(x: Tensor) -> Tensor:
     """The absolute value; its derivative at 0 is taken as 0."""
+    comparable("abs", x)
     return Abs.apply(numbers("abs", x))
 
 
 @tensor_method("exp")
 def exp(x: Tensor) -> Tensor:
     """e to the power x."""
-    return Exp.apply(real("exp", x))
+    return Exp.apply(analytic("exp", x))
 
 
 def expm1(x: Tensor) -> Tensor:
@@ -463,13 +464,13 @@ def expm1(x: Tensor) -> Tensor:
 @tensor_method("log")
 def log(x: Tensor) -> Tensor:
     """The natural logarithm: -inf at 0, NaN below."""
-    return Log.apply(real("log", x))
+    return Log.apply(analytic("log", x))
 
 
 @tensor_method("sqrt")
 def sqrt(x: Tensor) -> Tensor:
     """The square root, NaN below 0."""
-    return Sqrt.apply(real("sqrt", x))
+    return Sqrt.apply(analytic("sqrt", x))
 
 
 @tensor_method("clip", "clamp")
@@ -477,7 +478,7 @@ def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tenso
     """Values below ``min`` raised to it, above ``max`` lowered to it; no gradient out there."""
     if min is None and max is None:
         raise ArgumentError("clip: expected min, max or both, got neither")
-    given("clip", x)
+    comparable("clip", given("clip", x))
     low, high = (None if bound is None else operand("clip", bound, x) for bound in (min, max))
     for bound in (low, high):
         if isinstance(bound, Variable):
@@ -493,12 +494,14 @@ clamp = clip
 def maximum(x: Any, y: Any) -> Tensor:
     """The larger of the two, entry by entry; where equal, the gradient goes to ``x``."""
     x, y = binary_operands("maximum", x, y)
+    comparable("maximum", x, y)
     return Maximum.apply(x, y, 1) if isinstance(x, Variable) else Maximum.apply(y, x, 1)
 
 
 def minimum(x: Any, y: Any) -> Tensor:
     """The smaller of the two, entry by entry; where equal, the gradient goes to ``x``."""
     x, y = binary_operands("minimum", x, y)
+    comparable("minimum", x, y)
     return Maximum.apply(x, y, -1) if isinstance(x, Variable) else Maximum.apply(y, x, -1)
 
 

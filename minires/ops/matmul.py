@@ -13,7 +13,7 @@ from ..autograd import Context, Function, call
 from ..errors import ShapeError, message
 from ..forks import new_lock_in_children
 from ..tensor import Tensor, tensor_method
-from .checks import check_same, operand, real
+from .checks import analytic, check_same, operand
 from .elementwise import add, sum_to
 
 TINY, LARGE = 2**13, 2**28  # multiply-adds between which a product gains little by several threads
@@ -98,8 +98,8 @@ def matmul(x: Any, y: Any) -> Tensor:
     Raises:
         ShapeError: inner sizes that differ, scalars, or leading sizes that do not broadcast.
     """
-    like = x if isinstance(x, Tensor) else real("matmul", y)
-    x, y = (real("matmul", operand("matmul", v, like)) for v in (x, y))
+    like = x if isinstance(x, Tensor) else analytic("matmul", y)
+    x, y = (analytic("matmul", operand("matmul", v, like)) for v in (x, y))
     check_same("matmul", x, y)
     a, b = x.shape, y.shape
     if not a or not b:
@@ -140,7 +140,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     Raises:
         ShapeError: sizes that do not fit.
     """
-    check_same("linear", real("linear", x), w, *(() if b is None else (b,)))
+    check_same("linear", analytic("linear", x), w, *(() if b is None else (b,)))
     if w.ndim != 2 or (b is not None and b.shape != w.shape[:1]):
         raise ShapeError(
             message(

@@ -17,7 +17,7 @@ from ..device import array_module, as_array
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from . import sums
-from .checks import given, ordered, real
+from .checks import analytic, comparable, given, ordered, real
 from .elementwise import Expand, Sqrt, only, where
 
 Dims = int | tuple[int, ...] | list[int] | None
@@ -258,7 +258,7 @@ def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
         DTypeError: not a floating-point tensor.
         ShapeError: there is nothing to average.
     """
-    real("mean", x)
+    analytic("mean", x)
     axes = dims("mean", x, dim)
     _nonempty("mean", x, axes)
     return Mean.apply(x, axes, keepdim)
@@ -338,6 +338,7 @@ def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
     NaN is larger than any number; entries that are NaN share the gradient.
     """
+    comparable("amax", x)
     axes = dims("amax", x, dim)
     _nonempty("amax", x, axes)
     return Extreme.apply(x, axes, keepdim, "max")
@@ -350,6 +351,7 @@ def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
     NaN is smaller than any number; entries that are NaN share the gradient.
     """
+    comparable("amin", x)
     axes = dims("amin", x, dim)
     _nonempty("amin", x, axes)
     return Extreme.apply(x, axes, keepdim, "min")
@@ -378,6 +380,7 @@ def _one(name: str, x: Tensor, dim: Any) -> int | None:
 
 
 def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
+    comparable(f"arg{name}", x)
     _nonempty(name, x, tuple(range(x.ndim)) if axis is None else (axis,))
     array = ordered(x._array)
     function = getattr(array_module(array), f"arg{name}")

@@ -12,7 +12,7 @@ from ..autograd import call, check, host_read, switch
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor, tensor_method
-from .checks import ordered, real
+from .checks import comparable, ordered, real
 from .elementwise import abs_, where
 from .reduce import Dims, TakeAlong, amax, amin, dimension, dims, numpy_names, sum
 
@@ -59,6 +59,7 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     if many is None or not 0 <= many <= x.shape[axis]:
         size = f"x {x.shape}, dim {axis}"
         raise ArgumentError(message("topk", f"k in 0..{x.shape[axis]}", quoted(k), size))
+    comparable("topk", x)
     array = ordered(x._array)
     index = call(_first, array, axis, many, largest)
     if array.dtype.kind == "f":
@@ -109,7 +110,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise ArgumentError(message("one_hot", "num_classes for no labels at all", -1))
         host_read("the largest label, for num_classes=-1,")
         many = int(labels.max()) + 1
-    check_memory("one_hot", 8 * labels.size * many, f"{many} classes")
+    check_memory("one_hot", 8 * max(labels.size, 1) * many, f"{many} classes")
     check(_check_classes, labels, many)
     return Tensor(call(_rows_of, labels, many))
 

@@ -85,7 +85,7 @@ def save_checkpoint(
         content["optimizer"] = {"param_groups": state["param_groups"], "numbers": numbers}
     try:
         text = json.dumps(content)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(
             message("save_checkpoint", "progress of plain JSON values", error)
         ) from error

@@ -74,6 +74,13 @@ def _deep() -> list[Any]:
     return deep
 
 
+def _deeper() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):  # more than Python recurses
+        deep = [deep]
+    return deep
+
+
 BAD: dict[str, Callable[[], Any]] = {
     # none, flags, integers
     "None": lambda: None,
@@ -119,6 +126,7 @@ BAD: dict[str, Callable[[], Any]] = {
     "nested": lambda: [[1, 2], [3]],
     "['a', None]": lambda: ["a", None],
     "200 levels": _deep,
+    "100,000 levels": _deeper,
     "in itself": _loop,
     "10,000 numbers": lambda: list(range(10_000)),
     "{1: 2}": lambda: {1: 2},
@@ -184,6 +192,9 @@ BAD: dict[str, Callable[[], Any]] = {
     "int tensor": lambda: mr.ones(2, 3, dtype="int64"),
     "uint8 tensor": lambda: mr.ones(2, 3, dtype="uint8"),
     "bool tensor": lambda: mr.ones(2, 3, dtype="bool"),
+    "complex tensor": lambda: mr.ones(2, 3, dtype="complex64"),
+    "complex images": lambda: mr.ones(2, 4, 6, 6, dtype="complex128"),
+    "int8 images": lambda: mr.ones(2, 4, 6, 6, dtype="int8"),
     "empty tensor": lambda: mr.zeros(0),
     "empty images": lambda: mr.zeros(0, 4, 6, 6),
     "images": lambda: mr.ones(2, 4, 6, 6, requires_grad=True),
