@@ -11,7 +11,8 @@ import numpy as np
 from .arguments import as_integer, check_memory, integer, number
 from .device import CPU, Device, array_module, beside
 from .errors import ArgumentError, DTypeError, ShapeError, message, quoted
-from .tensor import Tensor, as_dtype, check_range, given, limits, make
+from .ranges import check_range, has
+from .tensor import Tensor, as_dtype, given, make
 
 DIMS = 64  # as many as NumPy has
 MOST = 2**56  # entries: NumPy counts bytes in 63 bits
@@ -68,16 +69,6 @@ def _value(op: str, value: Any, dtype: np.dtype[Any], name: str = "fill_value") 
     if not has(dtype, real):
         raise DTypeError(message(op, f"{name} a number that {dtype} has", quoted(real)))
     return real
-
-
-def has(dtype: np.dtype[Any], value: float) -> bool:
-    """Whether a dtype has this number, but for its fraction or last digits: integers of a range,
-    floats up to a largest one and the infinities."""
-    if dtype.kind in "iu":
-        least, most = limits(dtype)
-        return (isinstance(value, int) or math.isfinite(value)) and least <= int(value) <= most
-    largest = np.finfo(dtype if dtype.kind in "fc" else np.float64).max
-    return abs(value) <= float(largest) or (isinstance(value, float) and not math.isfinite(value))
 
 
 def full(

@@ -8,8 +8,6 @@ are made in :mod:`minires.creation`.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +28,7 @@ from .errors import (
     message,
     quoted,
 )
+from .ranges import check_range, without_huge
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -336,7 +335,7 @@ def _as_array(data: Any, dtype: Any = None) -> Any:
         except (TypeError, RuntimeError, OverflowError, AttributeError) as error:
             what = f"{type(data).__name__}, which gives none: {error}"
             raise DTypeError(message("tensor", "numbers", what)) from error
-        array = _without_huge(data, array, dtype)
+        array = without_huge(data, array, dtype)
         if array.dtype == np.float64 and dtype is None:
             with np.errstate(over="ignore"):  # an infinity, as a float32 has it
                 array = array.astype(np.float32)  # a Python float carries no precision of its own
@@ -350,63 +349,6 @@ def _as_array(data: Any, dtype: Any = None) -> Any:
             )
         )
     return array
-
-
-def _without_huge(data: Any, array: Any, dtype: Any) -> Any:
-    """``array``, which NumPy made of ``data``, if there are no integers beyond 64 bits in it. NumPy
-    makes them uint64 or objects, or floats where smaller ones stand beside them. Where ``dtype`` is
-    a floating-point one they are the nearest floats.
-
-    Raises:
-        DTypeError: there are some, and floats were not asked for.
-    """
-    if array.dtype == np.float64 and dtype is None:
-        found = (np.abs(array) >= 2.0**63).any() and _integers(np.array(data, object))
-    elif array.dtype == np.uint64:
-        found = (array >= 2**63).any()
-    else:
-        found = array.dtype == object and array.size > 0 and _integers(array)
-    if not found:
-        return array
-    if dtype is not None and dtype.kind == "f":
-        with contextlib.suppress(OverflowError):
-            return array.astype(np.float64)
-    largest = max(np.array(data, object).flat, key=abs)
-    fix = "Pass dtype='float64' for the nearest float." if abs(largest) < 2**1023 else ""
-    raise DTypeError(message("tensor", "integers of 64 bits", quoted(int(largest)), fix=fix))
-
-
-def _integers(objects: Any) -> bool:
-    return all(isinstance(entry, int | np.integer) for entry in objects.flat)
-
-
-@functools.cache
-def limits(dtype: np.dtype[Any]) -> tuple[int, int]:
-    """The least and the largest integer of a dtype; of one that is none, those of int64."""
-    found = np.iinfo(dtype if dtype.kind in "iu" else np.int64)
-    return int(found.min), int(found.max)
-
-
-def check_range(op: str, numbers: Any, dtype: np.dtype[Any]) -> None:
-    """Refuse numbers that are no numbers of a dtype: NumPy would wrap integers around, make some
-    integer of a NaN, and leave out imaginary parts. Floats may lose their fraction.
-
-    Raises:
-        DTypeError: names the first of them.
-    """
-    array = np.asarray(numbers)
-    kind, inside = array.dtype.kind, np.ones(array.shape, bool)
-    least, most = limits(dtype)
-    if kind == "c":
-        inside[...] = dtype.kind in "bc"
-    elif dtype.kind in "iu" and kind == "f":  # most + 1 is a power of 2, which a float holds
-        inside = (np.trunc(array) >= least) & (array < float(most + 1))
-    elif dtype.kind in "iu" and kind in "iu":
-        inside = (array >= least) & (array <= most)
-    if not np.all(inside):
-        wrong = array[~inside].flat[0].item()
-        bounds = f", {least} to {most}" if dtype.kind in "iu" else ""
-        raise DTypeError(message(op, f"numbers that {dtype} has{bounds}", quoted(wrong)))
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:

@@ -31,6 +31,7 @@ STOREYS = [
         "version",
         "ieee",
         "texttable",
+        "ranges",
     },
     {"find_cupy"},
     {"device", "random", "precision", "cuda"},

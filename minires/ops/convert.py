@@ -8,9 +8,9 @@ import numpy as np
 
 from ..arguments import flag
 from ..autograd import Context, Function, Variable, call, in_complex_step, replace
-from ..creation import has
 from ..device import Device, array_module, device_of, move
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
+from ..ranges import has
 from ..tensor import Tensor, as_dtype, tensor_method
 from .checks import given, operand, ordered
 from .elementwise import Expand, clip

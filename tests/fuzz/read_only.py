@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fuzz.calls import ENTRIES, call, following
 from fuzz.judge import boxed, fault, used
+from fuzz.recipes import images
 from fuzz.surface import arguments
 
 import minires as mr
@@ -110,9 +111,9 @@ def attempt(name: str, options: dict[str, Any], freeze: Freezer) -> None:
         used(call(entry, options, freeze))
         return
     result = call(entry, options)
-    inputs = following(entry)
-    if isinstance(result, nn.Module) and inputs(result) is not None:
-        trained(result, inputs(result), freeze)
+    if isinstance(result, nn.Module) and type(result).forward is not nn.Module.forward:
+        # where the forward is a base class's, images: other shapes end in an error of ours
+        trained(result, following(entry)(result) or [images()], freeze)
     elif isinstance(result, optim.Optimizer):
         stepped(result, freeze)
     else:
