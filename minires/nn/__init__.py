@@ -39,6 +39,7 @@ from minires.nn.pooling import (
     MaxPool2d,
 )
 from minires.nn.summary import Summary, summary
+from minires.nn.upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
     "GELU",
@@ -86,6 +87,9 @@ __all__ = [
     "Tanh",
     "UninitializedBuffer",
     "UninitializedParameter",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad2d",
     "functional",
     "init",

@@ -136,7 +136,7 @@ class _BatchNorm(Module):
 
 def _statistic(make: Callable[..., Tensor], c: int) -> Tensor:
     """A running statistic of c channels; 0 channels are not known yet."""
-    return make(c) if c else UninitializedBuffer.of(0)
+    return make(c) if c else UninitializedBuffer._of(0)
 
 
 class BatchNorm2d(_BatchNorm):

@@ -30,7 +30,7 @@ def parameter(layer: str, make: Callable[..., Tensor], *shape: int) -> Parameter
         ArgumentError: the memory of this machine cannot hold it.
     """
     if 0 in shape:  # of a lazy layer: no other lets a size be 0
-        return UninitializedParameter.of(*shape)
+        return UninitializedParameter._of(*shape)
     arguments.check_memory(
         layer, math.prod(shape) * DRAWN, f"a parameter of shape {shape}, drawn in float64"
     )

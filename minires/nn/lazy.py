@@ -53,7 +53,7 @@ class _Lazy(Module):
         return [tensor for tensor in tensors if isinstance(tensor, Uninitialized)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        waiting = [(tensor, tensor.hidden(), type(tensor)) for tensor in self._uninitialized()]
+        waiting = [(tensor, tensor._values(), type(tensor)) for tensor in self._uninitialized()]
         lazy, before = type(self), getattr(self, self._inputs)
         try:
             for x in (*args, *kwargs.values())[:1]:
@@ -112,7 +112,7 @@ class LazyLinear(_Lazy, Linear):
     def __init__(self, out_features: int, bias: bool = True) -> None:
         super().__init__(0, out_features, bias)
         if self.bias is not None:
-            self.bias = UninitializedParameter.of(self.out_features)
+            self.bias = UninitializedParameter._of(self.out_features)
 
     def initialize_parameters(self, x: Tensor) -> None:
         if self.has_uninitialized_params():
@@ -131,7 +131,7 @@ class _LazyConv(_Lazy, _Conv):
     ) -> None:
         _Conv.__init__(self, 0, out_channels, *sizes, groups, bias)
         if self.bias is not None:
-            self.bias = UninitializedParameter.of(self.out_channels)
+            self.bias = UninitializedParameter._of(self.out_channels)
 
     def initialize_parameters(self, x: Tensor) -> None:
         if self.has_uninitialized_params():

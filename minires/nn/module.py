@@ -323,7 +323,7 @@ class Module:
         for module in self.modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if isinstance(tensor, Uninitialized):
-                    tensor.convert(convert)
+                    tensor._convert(convert)
                     continue
                 array = convert(tensor._array)  # first: this may fail, and then nothing is lost
                 grad = None if tensor.grad is None else Tensor(convert(tensor.grad._array))

@@ -71,7 +71,7 @@ class Uninitialized(Tensor):
         Variable.__init__(self, array, flag)
 
     @classmethod
-    def of(cls, *shape: int) -> Self:
+    def _of(cls, *shape: int) -> Self:
         """One of which only some sizes are known; the others are 0."""
         tensor = cls()
         _set_hidden(tensor, zeros(*shape)._array)
@@ -81,23 +81,28 @@ class Uninitialized(Tensor):
         """This tensor itself: there is no memory to share, and no history."""
         return self
 
-    def hidden(self) -> Any:
+    def _values(self) -> Any:
         """The array that nobody is shown."""
         return _hidden(self)
 
-    def fits(self, shape: tuple[int, ...]) -> bool:
+    def _fits(self, shape: tuple[int, ...]) -> bool:
         """Whether it may become a tensor of this shape: what is known of it must agree."""
         known = _hidden(self).shape
         return len(known) == len(shape) and all(n in (0, m) for n, m in zip(known, shape))
 
-    def convert(self, function: Callable[[Any], Any]) -> None:
+    def _convert(self, function: Callable[[Any], Any]) -> None:
         """Change dtype or device, by a function of arrays."""
         self._hold(function(_hidden(self)))
 
     def materialize(self, shape: tuple[int, ...]) -> None:
-        """Become a plain tensor of this shape, the same object, filled with zeros."""
+        """Become a plain tensor of this shape, the same object, filled with zeros.
+
+        Raises:
+            ArgumentError: no shape.
+        """
+        sizes = arguments.sizes(f"{type(self).__name__}.materialize", "shape", shape)
         like = _hidden(self)
-        values = zeros(*shape, dtype=like.dtype, device=self.device)
+        values = zeros(*sizes, dtype=like.dtype, device=self.device)
         self._version = Version()  # as that of a new tensor: nobody has written its values
         _set_hidden(self, values._array)
         self.__class__ = self._becomes  # type: ignore[assignment]

@@ -79,7 +79,7 @@ def fits(own: Tensor, given: Tensor) -> bool:
     """Whether a value may be written into a parameter or buffer: precision may differ."""
     if isinstance(given, Uninitialized):
         return isinstance(own, Uninitialized)
-    same = own.fits(given.shape) if isinstance(own, Uninitialized) else own.shape == given.shape
+    same = own._fits(given.shape) if isinstance(own, Uninitialized) else own.shape == given.shape
     return same and (own.dtype.kind == "f") == (given.dtype.kind == "f")
 
 

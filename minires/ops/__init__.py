@@ -26,6 +26,7 @@ from .elementwise import (
     sub,
     where,
 )
+from .interpolate import interpolate
 from .layout import channels_last, from_nhwc
 from .like import square
 from .lines import adaptive_avg_pool1d, avg_pool1d, conv1d, max_pool1d

@@ -34,6 +34,10 @@ def vector(*size: int) -> Make:
     return lambda: mr.ones(*size)
 
 
+def sequences() -> Any:
+    return mr.randn(2, 4, 6, requires_grad=True)
+
+
 def labels() -> Any:
     return mr.tensor([2, 0])
 
@@ -235,6 +239,11 @@ RECIPES: dict[str, dict[str, Make]] = {
     "mr.where": {"x": matrix},
     "mr.matmul": {"x": matrix, "y": lambda: mr.ones(3, 2)},
     "mr.linear": {"x": matrix, "w": vector(5, 3), "b": vector(5)},
+    "mr.conv1d": {"x": sequences, "w": vector(4, 4, 3)},
+    "mr.max_pool1d": {"x": sequences},
+    "mr.avg_pool1d": {"x": sequences},
+    "mr.adaptive_avg_pool1d": {"x": sequences},
+    "mr.interpolate": {"size": lambda: 3, "mode": lambda: "nearest"},
     "mr.backend": {"name": lambda: "numpy"},
     "mr.batch_norm": {**_by_running, **_count},
     "mr.binary_cross_entropy_with_logits": _same,
@@ -274,7 +283,11 @@ RECIPES: dict[str, dict[str, Make]] = {
     "mr.Tensor.zero_": {"self": lambda: mr.ones(2, 3)},
     "mr.Tensor.relu_": {"self": lambda: mr.ones(2, 3)},
     "mr.from_dlpack": {"source": lambda: np.ones(3, np.float32)},
+<<<<<<< HEAD
     "nn.functional.conv1d": {"input": vector(2, 4, 6), "weight": vector(4, 4, 3)},
+=======
+    "nn.functional.conv1d": {"input": sequences, "weight": vector(4, 4, 3)},
+>>>>>>> 7a3e589 (F.interpolate and nn.Upsample)
     "nn.functional.conv2d": {"weight": vector(4, 4, 3, 3)},
     "nn.functional.conv_transpose2d": {"weight": vector(4, 4, 3, 3)},
     "nn.functional.batch_norm": _by_running,
@@ -286,6 +299,12 @@ RECIPES: dict[str, dict[str, Make]] = {
     "nn.functional.pad": {"pad": lambda: (1, 0)},
     "nn.Identity": {},
     "nn.Linear.forward": {"x": lambda: mr.ones(2, 6)},
+    **{
+        f"nn.{name}.forward": {"x": sequences}
+        for name in ("AdaptiveAvgPool1d", "AvgPool1d", "BatchNorm1d", "Conv1d", "MaxPool1d")
+    },
+    "nn.LazyBatchNorm1d.initialize_parameters": {"x": sequences},
+    "nn.LazyConv1d.initialize_parameters": {"x": sequences},
     "nn.BCEWithLogitsLoss.forward": _same,
     "nn.MSELoss.forward": _same,
     "nn.CrossEntropyLoss.forward": _classes,
@@ -415,12 +434,18 @@ SKIPPED = {
     "optim.LRScheduler": "what subclasses implement; its methods are called on StepLR",
     "data.Dataset": "what subclasses implement",
     "mr.Function": "what subclasses implement; its methods are the engine's",
+    "nn.Upsample": "keeps what it is given; mr.interpolate, which is called, checks it",
+    "nn.UpsamplingBilinear2d": "keeps what it is given; mr.interpolate, which is called, checks it",
+    "nn.UpsamplingNearest2d": "keeps what it is given; mr.interpolate, which is called, checks it",
+    "nn.UninitializedBuffer": "has no values; tests/nn/test_lazy.py asks it for all there is",
+    "nn.UninitializedParameter": "has no values; tests/nn/test_lazy.py asks it for all there is",
+    "nn.LazyLinear.__call__": "takes whatever its forward does, as nn.Module.__call__",
     "nn.Summary": "a record that the library fills",
     "data.Source": "a record that the library fills",
     "data.ImageDataset": "a record that the library fills; data.load makes one",
     "train.Running": "a record that the library fills",
     "train.EpochResult": "a record that the library fills",
-    "optim.swa_utils.AveragedModel": "tests/optim/test_swa_utils.py calls it, its copy is a network",
+    "optim.swa_utils.AveragedModel": "tests/optim/test_swa_utils.py calls it",
     "optim.swa_utils.AveragedModel.forward": "gives what it is given to the network",
     "train.Run": "a record that the library fills",
     "train.Run.stop": "a record of any reason",

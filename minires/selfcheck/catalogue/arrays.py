@@ -156,6 +156,22 @@ def _moves() -> list[Case]:
     ]
 
 
+def _resizing() -> list[Case]:
+    x, size = normal(1, 2, 3, 4), (4, 3)
+
+    def to(**options: Any) -> Callable[[Tensor], Tensor]:
+        return lambda x: ops.interpolate(x, **options)
+
+    linear = {"size": size, "mode": "bilinear"}
+    return [
+        _op("interpolate", "nearest", to(scale_factor=2), each("x"), x=x),
+        _op("interpolate", "nearest, fewer", to(size=(2, 3)), each("x"), x=x),
+        _op("interpolate", "bilinear", to(**linear), each("x"), x=x),
+        _op("interpolate", "corners", to(**linear, align_corners=True), each("x"), x=x),
+        _op("interpolate", "linear", to(size=5, mode="linear"), each("x"), x=normal(2, 1, 3)),
+    ]
+
+
 def _products() -> list[Case]:
     return [
         _op("matmul", "matrices", ops.matmul, each("x", "y"), x=normal(2, 3), y=normal(3, 4)),
@@ -263,5 +279,6 @@ CASES = [
     *_norms(),
     *_losses(),
     *_moves(),
+    *_resizing(),
     *_products(),
 ]

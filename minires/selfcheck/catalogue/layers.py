@@ -116,6 +116,10 @@ CASES = [
     _array("SiLU", "", lambda: nn.SiLU(), normal(3, 4)),
     _array("Softmax", "", lambda: nn.Softmax(1), normal(3, 4)),
     _array("Tanh", "", lambda: nn.Tanh(), normal(3, 4)),
+    _array("Upsample", "nearest", lambda: nn.Upsample(scale_factor=2), IMAGES),
+    _array("Upsample", "linear", lambda: nn.Upsample(7, mode="linear"), LINES),
+    _array("UpsamplingBilinear2d", "", lambda: nn.UpsamplingBilinear2d((5, 3)), IMAGES),
+    _array("UpsamplingNearest2d", "", lambda: nn.UpsamplingNearest2d((2, 5)), IMAGES),
     _array("ZeroPad2d", "", lambda: nn.ZeroPad2d((1, 2, 0, -1)), IMAGES),
     *_losses(),
 ]
