@@ -50,7 +50,8 @@ from .derivatives import hessian, hvp, jacobian, jvp, vjp
 from .device import Device, backend, synchronize
 from .device import Device as device
 from .ops import *  # noqa: F403 - every operation is a public name, as in mr.conv2d
-from .ops.random import rand, randint, randn, randn_like, randperm
+from .ops.layout import contiguous_format, preserve_format
+from .ops.random import rand, rand_like, randint, randn, randn_like, randperm
 from .precision import get_float32_matmul_precision, set_float32_matmul_precision
 from .random import Generator, manual_seed
 from .tensor import Tensor, from_dlpack, from_numpy, tensor

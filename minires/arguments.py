@@ -175,6 +175,8 @@ def choice(kind: str, value: Any, known: Iterable[str]) -> str:
 def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
     """``value``, an integer or (rows, columns), as two ints from ``least`` on."""
     entries = value if isinstance(value, tuple | list) else (value, value)
+    if len(entries) == 1:  # as PyTorch takes it
+        entries = (*entries, *entries)
     whole = [entry for entry in map(as_integer, entries) if entry is not None and entry >= least]
     if len(whole) != 2 or len(entries) != 2:
         expected = f"{name} an integer >= {least} or a pair of them"

@@ -113,7 +113,14 @@ def empty(
     return make(np.empty(shape_of(shape, kind), kind), requires_grad, device)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
+) -> Tensor:
     """``start, start + step, ...`` below ``end``; with one argument, from 0 up to it.
 
     Raises:
@@ -142,17 +149,29 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
     check_memory("arange", int(min(8 * (last - first) / stride, 1e30)), "as many numbers")
     values = np.arange(first, last, stride)
     check_range("arange", values[[0, -1]] if values.size else values, kind)
-    return make(values.astype(kind, copy=False), False)
+    return make(values.astype(kind, copy=False), requires_grad, device)
 
 
-def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> Tensor:
+def linspace(
+    start: float | Tensor,
+    end: float | Tensor,
+    steps: int,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
+) -> Tensor:
     """``steps`` numbers at equal distances from ``start`` to ``end``, both included.
+
+    The ends may be tensors of one number; no gradient flows to them.
 
     Raises:
         ArgumentError: not numbers, or ``steps`` no integer >= 0.
         DTypeError: bools; ends that the dtype does not have.
     """
-    first, last = number("linspace", "start", start), number("linspace", "end", end)
+    first, last = (
+        number("linspace", name, value.item() if isinstance(value, Tensor) else value)
+        for name, value in (("start", start), ("end", end))
+    )
     (count,) = shape_of([integer("linspace", "steps", steps, 0)], np.float64)
     kind = as_dtype(dtype)
     if kind.kind == "b":
@@ -160,44 +179,71 @@ def linspace(start: float, end: float, steps: int, dtype: Any = np.float32) -> T
     first, last = _value("linspace", first, kind, "start"), _value("linspace", last, kind, "end")
     scale = 1 if math.isfinite(last - first) else 2  # their distance may be beyond all floats
     values = scale * np.linspace(first / scale, last / scale, count)
-    return make(values.astype(kind), False)
+    return make(values.astype(kind), requires_grad, device)
 
 
-def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
+def eye(
+    n: int,
+    m: int | None = None,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
+) -> Tensor:
     """The identity matrix, (n, m)."""
     kind = as_dtype(dtype)
-    return make(np.eye(*shape_of([n, n if m is None else m], kind), dtype=kind), False)
+    values = np.eye(*shape_of([n, n if m is None else m], kind), dtype=kind)
+    return make(values, requires_grad, device)
 
 
-def _like(op: str, other: Tensor, dtype: Any) -> Tensor:
+def _like(op: str, other: Tensor, dtype: Any, requires_grad: bool, device: Any) -> Tensor:
     given(op, other)
     xp = array_module(other._array)
     with beside((other,)):
         array = getattr(xp, op)(other._array, dtype=None if dtype is None else as_dtype(dtype))
-    result = Tensor(array)
-    result._version.escaped = False
-    return result
+    return make(array, requires_grad, other.device if device is None else device)
 
 
-def zeros_like(other: Tensor, dtype: Any = None) -> Tensor:
-    """Zeros with the shape, layout, device and (unless given) dtype of ``other``."""
-    return _like("zeros_like", other, dtype)
+def zeros_like(
+    other: Tensor,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: str | Device | None = None,
+) -> Tensor:
+    """Zeros with the shape, layout and (unless given) dtype and device of ``other``."""
+    return _like("zeros_like", other, dtype, requires_grad, device)
 
 
-def ones_like(other: Tensor, dtype: Any = None) -> Tensor:
-    """Ones with the shape, layout, device and (unless given) dtype of ``other``."""
-    return _like("ones_like", other, dtype)
+def ones_like(
+    other: Tensor,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: str | Device | None = None,
+) -> Tensor:
+    """Ones with the shape, layout and (unless given) dtype and device of ``other``."""
+    return _like("ones_like", other, dtype, requires_grad, device)
 
 
-def empty_like(other: Tensor, dtype: Any = None) -> Tensor:
-    """Unwritten memory with the shape, layout, device and dtype of ``other``."""
-    return _like("empty_like", other, dtype)
+def empty_like(
+    other: Tensor,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: str | Device | None = None,
+) -> Tensor:
+    """Unwritten memory with the shape, layout and (unless given) dtype and device of ``other``."""
+    return _like("empty_like", other, dtype, requires_grad, device)
 
 
-def full_like(other: Tensor, fill_value: float, dtype: Any = None) -> Tensor:
-    """One value everywhere, with the shape, device and dtype of ``other``."""
-    result = _like("empty_like", given("full_like", other), dtype)
+def full_like(
+    other: Tensor,
+    fill_value: float,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: str | Device | None = None,
+) -> Tensor:
+    """One value everywhere, with the shape, layout and (unless given) dtype and device of
+    ``other``."""
+    result = _like("empty_like", given("full_like", other), dtype, requires_grad, device)
     value = _value("full_like", fill_value, result.dtype)
-    with beside((other,)):
+    with beside((result,)):
         result._array.fill(value)
     return result

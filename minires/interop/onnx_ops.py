@@ -25,6 +25,7 @@ from minires.ops.batch_norm.op import BatchNorm
 from minires.ops.conv2d.op import Conv2d, Conv2dInput
 from minires.ops.matmul import MatMul
 from minires.ops.max_pool2d.op import MaxPool2d
+from minires.ops.pad import Pad
 from minires.ops.relu.op import ReLU
 from minires.ops.softmax import LogSoftmax, LogSumExp, Softmax
 from minires.tensor import Tensor
@@ -356,7 +357,7 @@ def concatenate(g: Graph, step: Step) -> str:
     return g.add("Concat", *step.inputs, axis=step.options["axis"])
 
 
-@emits(shape.Pad)
+@emits(Pad)
 def pad(g: Graph, step: Step) -> str:
     x, widths, value = step.inputs
     pads = g.integers(width[side] for side in (0, 1) for width in widths)

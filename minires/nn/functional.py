@@ -7,10 +7,10 @@ taken so that PyTorch code runs, and changes nothing: results always have memory
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from minires import ops
 from minires.arguments import flag
-from minires.errors import ArgumentError, message, quoted
 from minires.ops import (
     adaptive_avg_pool1d,
     avg_pool1d,
@@ -125,11 +125,10 @@ def max_pool2d(
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """Maximum over windows, see :func:`minires.ops.max_pool2d`."""
-    return ops.max_pool2d(
-        input, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
-    )
+    return ops.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def avg_pool2d(
@@ -139,15 +138,11 @@ def avg_pool2d(
     padding: Size = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Tensor:
     """Mean over windows, see :func:`minires.ops.avg_pool2d`."""
     return ops.avg_pool2d(
-        input,
-        kernel_size,
-        stride=stride,
-        padding=padding,
-        ceil_mode=ceil_mode,
-        count_include_pad=count_include_pad,
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
 
 
@@ -211,14 +206,8 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 def pad(
     input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Tensor:
-    """Widen with ``value`` (0 by default), see :func:`minires.ops.pad`.
-
-    Raises:
-        ArgumentError: a ``mode`` other than ``"constant"``.
-    """
-    if not isinstance(mode, str) or mode != "constant":
-        raise ArgumentError(message("pad", 'mode "constant"', quoted(mode)))
-    return ops.pad(input, pad, 0 if value is None else value)
+    """Widen with ``value`` (0 by default) or with what there is, see :func:`minires.ops.pad`."""
+    return ops.pad(input, pad, 0 if value is None else value, mode)
 
 
 def conv_transpose2d(

@@ -21,6 +21,7 @@ from minires.errors import ArgumentError, MiniresError, message, quoted
 from minires.nn.hooks import call_watched
 from minires.nn.parameter import Parameter, Uninitialized
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
+from minires.ops.layout import check_format
 from minires.tensor import Tensor, as_dtype
 
 changes = 0  # how often attributes or hooks of any module changed: captured graphs compare it
@@ -312,13 +313,21 @@ class Module:
             own[name].bump_version()
         return IncompatibleKeys(missing, unexpected)
 
-    def to(self, target: Any) -> Self:
+    def to(
+        self, target: Any = None, *, non_blocking: bool = False, memory_format: Any = None
+    ) -> Self:
         """Move to a device, or convert to a float dtype, in place; returns the module.
+
+        ``non_blocking`` and ``memory_format`` are taken so that PyTorch code runs, and change
+        nothing: a move ends before this returns, and operations lay their memory out themselves.
 
         The parameters stay the same objects, so an optimiser that holds them goes on working; but
         what it remembers of them is not converted: convert before the first step.
         Integer buffers (``num_batches_tracked``) keep their dtype.
         """
+        arguments.flag("Module.to", "non_blocking", non_blocking)
+        if check_format("Module.to", memory_format) is not None and target is None:
+            return self
         convert = _converter(target)
         for module in self.modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minires import arguments
 from minires.nn import functional as F
 from minires.nn.functional import Line, Size
 from minires.nn.module import Module
+from minires.ops.avg_pool2d.op import divisor
 from minires.tensor import Tensor
 
 
 class MaxPool2d(Module):
-    """Maximum over windows; padding counts as minus infinity. ``stride`` defaults to the kernel."""
+    """Maximum over windows; padding counts as minus infinity. ``stride`` defaults to the kernel.
+
+    With ``return_indices`` a pair of the maxima and of where they stood, as h * width + w.
+    """
 
     def __init__(
         self,
@@ -18,6 +24,7 @@ class MaxPool2d(Module):
         stride: Size | None = None,
         padding: Size = 0,
         dilation: Size = 1,
+        return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
@@ -26,12 +33,12 @@ class MaxPool2d(Module):
         self.stride = self.kernel_size if stride is None else size(name, "stride", stride, 1)
         self.padding = size(name, "padding", padding, 0)
         self.dilation = size(name, "dilation", dilation, 1)
+        self.return_indices = arguments.flag(name, "return_indices", return_indices)
         self.ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
-        )
+    def forward(self, x: Tensor) -> Any:
+        options = (self.padding, self.dilation, self.ceil_mode, self.return_indices)
+        return F.max_pool2d(x, self.kernel_size, self.stride, *options)
 
     def extra_repr(self) -> str:
         return (
@@ -41,7 +48,10 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """Mean over windows; zeros of the padding count unless ``count_include_pad=False``."""
+    """Mean over windows; zeros of the padding count unless ``count_include_pad=False``.
+
+    ``divisor_override``, if there is one, is divided by in place of the number of pixels.
+    """
 
     def __init__(
         self,
@@ -50,6 +60,7 @@ class AvgPool2d(Module):
         padding: Size = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        divisor_override: int | None = None,
     ) -> None:
         super().__init__()
         name, size = "AvgPool2d", arguments.size
@@ -58,16 +69,13 @@ class AvgPool2d(Module):
         self.padding = size(name, "padding", padding, 0)
         self.ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
         self.count_include_pad = arguments.flag(name, "count_include_pad", count_include_pad)
+        self.divisor_override = divisor_override
+        if divisor_override is not None:
+            self.divisor_override = divisor("AvgPool2d", divisor_override)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(
-            x,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-        )
+        options = (self.ceil_mode, self.count_include_pad, self.divisor_override)
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, *options)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

@@ -34,6 +34,7 @@ from .losses import binary_cross_entropy_with_logits, mse_loss, nll_loss
 from .matmul import linear, matmul
 from .max_pool2d import max_pool2d
 from .normalize import group_norm, layer_norm
+from .pad import pad
 from .reduce import (
     all,
     amax,
@@ -49,6 +50,7 @@ from .reduce import (
     var,
 )
 from .relu import relu
+from .remainder import remainder
 from .select import norm, topk
 from .shape import (
     broadcast_to,
@@ -57,7 +59,6 @@ from .shape import (
     concatenate,
     expand,
     flatten,
-    pad,
     permute,
     reshape,
     split,

@@ -11,6 +11,7 @@ import numpy as np
 from ..arguments import choice, number
 from ..autograd import Context, Function
 from ..device import Device, array_module, device_of, move
+from ..errors import ArgumentError, message
 from ..tensor import Tensor, tensor_method
 from .checks import analytic, real
 from .elementwise import exp, where
@@ -291,9 +292,26 @@ def erf(x: Tensor) -> Tensor:
     return Erf.apply(real("erf", x))
 
 
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)), without overflow: what losses of logits are made of."""
-    return Softplus.apply(real("softplus", x))
+def softplus(x: Tensor, beta: float = 1, threshold: float = math.inf) -> Tensor:
+    """log(1 + exp(beta * x)) / beta, without overflow: what losses of logits are made of.
+
+    Args:
+        x: any shape.
+        beta: how sharp the bend at 0 is; not 0.
+        threshold: where ``beta * x`` is above it, the result is ``x`` itself. There is none by
+            default: for large ``x`` the two are equal anyway (PyTorch's default is 20).
+
+    Raises:
+        ArgumentError: options that are no numbers, or a ``beta`` of 0.
+    """
+    real("softplus", x)
+    if beta == 1 and threshold == math.inf:
+        return Softplus.apply(x)
+    beta = number("softplus", "beta", beta)
+    if not beta:
+        raise ArgumentError(message("softplus", "beta other than 0", beta))
+    above = x * beta > number("softplus", "threshold", threshold, finite=False)
+    return where(above, x, Softplus.apply(where(above, 0, x) * beta) / beta)
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:

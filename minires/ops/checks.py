@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ..errors import DeviceError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, given
 
 Pair = tuple[int, int]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _key(option: Any) -> Any:
@@ -49,9 +50,23 @@ def memoised(make: Callable[..., Any], shapes: int, most: int = 4096) -> Callabl
 
 
 def images(op: str, shape: tuple[int, ...]) -> None:
-    """Require (n, c, h, w)."""
+    """Require (n, c, h, w); one image is a batch of one by now (:func:`takes_one_image`)."""
     if len(shape) != 4:
-        raise ShapeError(message(op, "x of shape (n, c, h, w)", shape))
+        raise ShapeError(message(op, "x of shape (n, c, h, w) or (c, h, w)", shape))
+
+
+def takes_one_image(op: F) -> F:
+    """Let an operation on images (n, c, h, w) take one image (c, h, w), too: it goes in as a batch
+    of one, and each result comes out as one."""
+
+    @functools.wraps(op)
+    def apply(x: Any, *args: Any, **options: Any) -> Any:
+        if not isinstance(x, Tensor) or len(x.shape) != 3:
+            return op(x, *args, **options)
+        y = op(x.unsqueeze(0), *args, **options)
+        return y.squeeze(0) if isinstance(y, Tensor) else type(y)(*[one.squeeze(0) for one in y])
+
+    return apply  # type: ignore[return-value]
 
 
 def nhwc(array: Any) -> Any:

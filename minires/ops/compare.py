@@ -1,4 +1,4 @@
-"""Comparisons, integer arithmetic and signs: functions of single entries without a derivative.
+"""Comparisons, whole quotients and signs: functions of single entries without a derivative.
 
 Their results step from one value to the next as their arguments move. Each step is a kink in
 whatever is computed from the result: the functions report their choices with ``switch``.
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..arguments import number
-from ..autograd import Variable, call, current, in_complex_step, switch
-from ..device import array_module
+from ..autograd import Variable, call, current, switch
+from ..device import array_module, as_array
 from ..errors import ArgumentError, DTypeError, message
 from ..tensor import Tensor, tensor_method
 from .checks import binary_operands, comparable, given, numbers, ordered, plain
@@ -77,8 +77,8 @@ def _integer(name: str, function: Any) -> Any:
         comparable(name, like)
         x, y = binary_operands(name, x, y)
         left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
-        if name in "//%" and like._array.dtype.kind in "iub" and not np.all(right):
-            raise ArgumentError(f"{name}: integer division by zero. Convert with .float() for inf.")
+        if name in "//%":
+            _check_divisor(name, like._array, right)
         with np.errstate(all="ignore"):
             if like._array.dtype.kind in "fc":
                 switch(name, lambda: ordered(left) // ordered(right))
@@ -87,8 +87,33 @@ def _integer(name: str, function: Any) -> Any:
     return compute
 
 
-def _remainder(x: Any, y: Any) -> Any:
-    return x - y * (x.real // y.real) if in_complex_step() else x % y
+def _check_divisor(name: str, x: Any, y: Any) -> None:
+    if x.dtype.kind in "iub" and not np.all(y):
+        raise ArgumentError(f"{name}: integer division by zero. Convert with .float() for inf.")
+
+
+def whole_quotient(x: Any, y: Any, down: bool) -> Tensor:
+    """``x / y``, rounded down or towards 0, of operands that were checked."""
+    left, right = (v._array if isinstance(v, Variable) else v for v in (x, y))
+    like = left if isinstance(x, Variable) else right
+    _check_divisor("div", like, right)
+    with np.errstate(all="ignore"):
+        found = call(_rounded_down if down else _rounded_to_zero, ordered(left), ordered(right))
+    if like.dtype.kind in "fc":
+        switch("div", lambda: found)
+    return Tensor(found)
+
+
+def _rounded_down(x: Any, y: Any) -> Any:
+    return as_array(x // y)
+
+
+def _rounded_to_zero(x: Any, y: Any) -> Any:
+    xp = array_module(x if hasattr(x, "dtype") else y)
+    quotient = x // y
+    if quotient.dtype.kind == "f":
+        return as_array(xp.trunc(x / y))
+    return as_array(quotient + ((x % y != 0) & ((x < 0) != (y < 0))))
 
 
 for _dunder, _symbol, _ufunc in (
@@ -96,11 +121,13 @@ for _dunder, _symbol, _ufunc in (
     ("or", "|", lambda x, y: x | y),
     ("xor", "^", lambda x, y: x ^ y),
     ("floordiv", "//", lambda x, y: ordered(x) // ordered(y)),
-    ("mod", "%", _remainder),
 ):
     _forward = _integer(_symbol, _ufunc)
     tensor_method(f"__{_dunder}__")(_forward)
     tensor_method(f"__r{_dunder}__")(lambda x, y, f=_forward: f(y, x))
+
+
+whole_remainder = _integer("%", operator.mod)
 
 
 @tensor_method("__invert__")

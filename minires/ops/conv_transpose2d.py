@@ -16,19 +16,19 @@ from __future__ import annotations
 from ..arguments import integer, pair
 from ..errors import ArgumentError, ShapeError, message
 from ..tensor import Tensor
-from .checks import Pair, check_same, real
+from .checks import Pair, check_same, real, takes_one_image
 from .conv2d.op import Conv2dInput, conv2d_geometry
 from .layout import channels_last
-from .shape import pad
+from .pad import pad
 
 NAME = "conv_transpose2d"
 
 
+@takes_one_image
 def conv_transpose2d(
     x: Tensor,
     w: Tensor,
     b: Tensor | None = None,
-    *,
     stride: int | Pair = 1,
     padding: int | Pair = 0,
     output_padding: int | Pair = 0,
@@ -45,7 +45,7 @@ def conv_transpose2d(
     arXiv:1603.07285, chapter 4.
 
     Args:
-        x: input, (n, c_in, h_in, w_in).
+        x: input, (n, c_in, h_in, w_in), or one image without n; so is the result then.
         w: weight, (c_in, c_out / groups, k_h, k_w): that of the convolution from y to x.
         b: bias, (c_out,), or None.
         stride: pixels of the output between two pixels of the input.

@@ -7,13 +7,22 @@ from typing import Any
 import numpy as np
 
 from ..arguments import flag
-from ..autograd import Context, Function, Variable, call, in_complex_step, replace
+from ..autograd import (
+    Context,
+    Function,
+    Variable,
+    call,
+    check_inplace,
+    in_complex_step,
+    replace,
+)
 from ..device import Device, array_module, device_of, move
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..ranges import has
 from ..tensor import Tensor, as_dtype, tensor_method
 from .checks import given, operand, ordered
 from .elementwise import Expand, clip
+from .layout import laid_out
 
 
 class Clone(Function):
@@ -41,9 +50,11 @@ class Cast(Function):
 
 
 @tensor_method("clone")
-def clone(x: Tensor) -> Tensor:
-    """A copy of the values in new memory; gradients flow through it."""
-    return Clone.apply(given("clone", x))
+def clone(x: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A copy of the values in new memory, in a memory format (x's own, or for instance
+    ``channels_last``); gradients flow through it."""
+    y = laid_out("clone", given("clone", x), memory_format)
+    return Clone.apply(x) if y is x else y
 
 
 @tensor_method("astype")
@@ -68,8 +79,11 @@ def _as_dtype(array: Any, dtype: Any) -> Any:
     return array.astype(dtype)
 
 
-def _cast_to(dtype: Any) -> Any:
-    return lambda x: astype(x, dtype)
+def _cast_to(name: str, dtype: Any) -> Any:
+    def cast(x: Tensor, memory_format: Any = None) -> Tensor:
+        return laid_out(name, astype(x, dtype), memory_format)
+
+    return cast
 
 
 for _method, _dtype in (
@@ -79,7 +93,7 @@ for _method, _dtype in (
     ("int", np.int32),
     ("bool", np.bool_),
 ):
-    tensor_method(_method)(_cast_to(_dtype))
+    tensor_method(_method)(_cast_to(_method, _dtype))
 
 
 @tensor_method("fill_")
@@ -129,8 +143,9 @@ def copy_(x: Tensor, source: Any) -> Tensor:
 
 
 @tensor_method("clip_", "clamp_")
-def clip_(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+def clip_(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """:func:`clip`, in place."""
+    check_inplace(x, *[bound for bound in (min, max) if isinstance(bound, Variable)])
     replace(x, clip(x, min, max))
     return x
 
@@ -150,37 +165,52 @@ class Move(Function):
 
 @tensor_method("to")
 def to(
-    x: Tensor, *targets: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False
+    x: Tensor,
+    *targets: Any,
+    device: Any = None,
+    dtype: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
-    """This tensor on a device and in a dtype; itself if it is so already.
+    """This tensor on a device, in a dtype and a memory format; itself if it is so already.
 
     Args:
         x: any tensor.
         targets: a device (``"cpu"``, ``"cuda"``, a Device), a dtype, one after the other, or a
-            tensor whose device and dtype are meant.
+            tensor whose device and dtype are meant; after it ``non_blocking`` and ``copy``.
         device, dtype: the same by name.
         non_blocking: taken so that PyTorch code runs; a move ends before this returns.
+        copy: whether the result has memory of its own in any case.
+        memory_format: ``channels_last``, ``contiguous_format``, or ``preserve_format`` for as it
+            is. Operations that work in another format convert by themselves.
 
     Raises:
         ArgumentError: no target.
         DeviceError: the device is not there; says what to install.
     """
+    while targets and isinstance(targets[-1], bool):  # by position: non_blocking, copy
+        flags = [target for target in targets if isinstance(target, bool)]
+        non_blocking, copy = (*flags, copy)[:2]
+        targets = targets[: -len(flags)]
     flag("to", "non_blocking", non_blocking)
     place = None if device is None else Device.parse(device)
     wanted = [target for target in (*targets, dtype, place) if target is not None]
-    if not wanted:
+    if not wanted and memory_format is None:
         raise ArgumentError(message("to", "a device or a dtype", "none"))
+    y = x
     for target in wanted:
         if isinstance(target, Variable):
-            x = to(x, target.dtype, target.device)
+            y = to(y, target.dtype, target.device)
         elif isinstance(target, Device) or (
             isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
         ):
             place = Device.parse(target)
-            x = x if x.device == place else Move.apply(x, place)
+            y = y if y.device == place else Move.apply(y, place)
         else:
-            x = astype(x, target)
-    return x
+            y = astype(y, target)
+    y = laid_out("to", y, memory_format)
+    return Clone.apply(y) if flag("to", "copy", copy) and y is x else y
 
 
 @tensor_method("cpu")

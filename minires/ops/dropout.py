@@ -16,7 +16,7 @@ from ..device import Device, move
 from ..memory import allocate
 from ..random import Generator, draws_on
 from ..tensor import Tensor
-from .checks import images, real
+from .checks import images, real, takes_one_image
 from .elementwise import mul
 from .random import source
 
@@ -43,6 +43,7 @@ def dropout(
     return _masked("dropout", x, real("dropout", x).shape, p, training, generator)
 
 
+@takes_one_image
 def dropout2d(
     x: Tensor,
     p: float = 0.5,
@@ -53,7 +54,7 @@ def dropout2d(
     """Zero whole channels of single images at random; ``x`` itself in evaluation.
 
     Args:
-        x: (n, c, h, w).
+        x: (n, c, h, w), or one image without n.
         p: the probability of a channel of an image to be zeroed, in 0..1.
         training: False returns ``x``.
         generator: where the mask is drawn from; the global generator by default. A generator of
@@ -61,7 +62,7 @@ def dropout2d(
 
     Raises:
         ArgumentError: p out of range.
-        ShapeError: x is not (n, c, h, w).
+        ShapeError: x is neither.
     """
     images("dropout2d", real("dropout2d", x).shape)
     return _masked("dropout2d", x, (*x.shape[:2], 1, 1), p, training, generator)

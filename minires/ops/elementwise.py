@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import choice
 from ..autograd import (
     Context,
     Function,
@@ -23,7 +24,17 @@ from ..device import array_module, beside, device_of, move, zeros_on
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError, message
 from ..tensor import Tensor, tensor_method
 from . import large, sums
-from .checks import analytic, binary_operands, check_same, comparable, given, numbers, operand
+from .checks import (
+    analytic,
+    binary_operands,
+    check_same,
+    comparable,
+    given,
+    numbers,
+    operand,
+    plain,
+)
+from .compare import whole_quotient
 
 
 class SumTo(Function):
@@ -364,15 +375,21 @@ class Clip(Function):
 
 
 @tensor_method("__add__", "add")
-def add(x: Any, y: Any) -> Tensor:
-    """``x + y``, broadcast."""
-    return Add.apply(*binary_operands("add", x, y))
+def add(x: Any, y: Any, *, alpha: float = 1) -> Tensor:
+    """``x + alpha * y``, broadcast."""
+    x, y = binary_operands("add", x, y if alpha == 1 else _times(y, alpha))
+    return Add.apply(x, y)
+
+
+def _times(y: Any, alpha: Any) -> Any:
+    """``alpha * y`` of a tensor or a number, alpha being a number."""
+    return y * plain("alpha", alpha)
 
 
 @tensor_method("__sub__", "sub")
-def sub(x: Any, y: Any) -> Tensor:
-    """``x - y``, broadcast."""
-    x, y = binary_operands("sub", x, y)
+def sub(x: Any, y: Any, *, alpha: float = 1) -> Tensor:
+    """``x - alpha * y``, broadcast."""
+    x, y = binary_operands("sub", x, y if alpha == 1 else _times(y, alpha))
     if all(isinstance(v, bool) or getattr(v, "dtype", None) == np.bool_ for v in (x, y)):
         raise DTypeError("sub: expected numbers, got two bools. Use x ^ y, or x.int() - y.int().")
     return Sub.apply(x, y)
@@ -391,9 +408,19 @@ def weigh(x: Any, y: Any) -> Tensor:
 
 
 @tensor_method("__truediv__", "div")
-def div(x: Any, y: Any) -> Tensor:
-    """``x / y``, broadcast; integers are divided as float32."""
+def div(x: Any, y: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """``x / y``, broadcast; integers are divided as float32.
+
+    With ``rounding_mode`` ``"floor"`` the quotient is rounded down, with ``"trunc"`` towards 0:
+    that of integers is an integer, and no gradient flows through it (it is 0 wherever it exists).
+
+    Raises:
+        ArgumentError: another ``rounding_mode``, or integers divided by 0 and rounded.
+    """
     x, y = binary_operands("div", x, y)
+    if rounding_mode is not None:
+        mode = choice("rounding_mode", rounding_mode, ("floor", "trunc"))
+        return whole_quotient(x, y, mode == "floor")
     x, y = (
         v.astype(np.float32) if isinstance(v, Tensor) and v.dtype.kind in "iub" else v
         for v in (x, y)
@@ -419,9 +446,9 @@ def _bind(name: str, function: Any) -> None:
     def reflected(self: Tensor, other: Any) -> Tensor:
         return function(other, self)
 
-    def inplace(self: Tensor, other: Any) -> Tensor:
+    def inplace(self: Tensor, other: Any, **options: Any) -> Tensor:
         check_inplace(self, other)
-        replace(self, function(self, other))
+        replace(self, function(self, other, **options))
         return self
 
     tensor_method(f"__r{name}__")(reflected)
@@ -474,15 +501,22 @@ def sqrt(x: Tensor) -> Tensor:
 
 
 @tensor_method("clip", "clamp")
-def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    """Values below ``min`` raised to it, above ``max`` lowered to it; no gradient out there."""
+def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Values below ``min`` raised to it, above ``max`` lowered to it; no gradient out there.
+
+    Bounds may be tensors, which are broadcast, and get the gradient where they are the result.
+    Where ``min`` exceeds ``max``, the result is ``max``.
+
+    Raises:
+        ArgumentError: neither bound; numbers of which ``min`` exceeds ``max``.
+    """
     if min is None and max is None:
         raise ArgumentError("clip: expected min, max or both, got neither")
     comparable("clip", given("clip", x))
     low, high = (None if bound is None else operand("clip", bound, x) for bound in (min, max))
-    for bound in (low, high):
-        if isinstance(bound, Variable):
-            raise DTypeError(message("clip", "numbers as bounds", "a tensor", fix="Use maximum()."))
+    if isinstance(low, Variable) or isinstance(high, Variable):
+        raised = x if low is None else maximum(x, low)
+        return raised if high is None else minimum(raised, high)
     if low is not None and high is not None and low > high:
         raise ArgumentError(message("clip", "min <= max", f"{low} and {high}"))
     return Clip.apply(x, low, high)

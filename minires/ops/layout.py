@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Context, Function
-from ..errors import DTypeError, ShapeError, message
+from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..memory import allocate
 from ..tensor import Tensor, from_numpy, given, tensor_method
 
@@ -47,12 +47,47 @@ class ChannelsLast(Function):
         return gy
 
 
+# Memory formats by PyTorch's names; that of (n, h, w, c) is the function channels_last itself.
+contiguous_format, preserve_format = "contiguous_format", "preserve_format"
+
+
 @tensor_method("contiguous")
-def contiguous(x: Tensor) -> Tensor:
-    """The same values in row-major memory; this tensor itself if it is so already."""
+def contiguous(x: Tensor, memory_format: Any = contiguous_format) -> Tensor:
+    """The same values in row-major memory, or in another memory format (see :func:`laid_out`);
+    this tensor itself if it is so already."""
+    if memory_format is not contiguous_format:
+        return laid_out("contiguous", x, memory_format)
     if x._array.flags.c_contiguous:
         return x
     return Contiguous.apply(x)
+
+
+def check_format(op: str, memory_format: Any) -> Any:
+    """A memory format, if it is one.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    known = memory_format is None or memory_format is channels_last
+    if isinstance(memory_format, str):
+        known = memory_format in (preserve_format, contiguous_format, "channels_last")
+    if not known:
+        names = "a memory format: channels_last, contiguous_format or preserve_format"
+        raise ArgumentError(message(op, names, quoted(memory_format)))
+    return memory_format
+
+
+def laid_out(op: str, x: Tensor, memory_format: Any) -> Tensor:
+    """x in a memory format: ``channels_last``, ``contiguous_format``, or as it is for
+    ``preserve_format`` and None. Operations that work in another format convert by themselves.
+
+    Raises:
+        ArgumentError: another format.
+        ShapeError: channels last, of what has not four dimensions.
+    """
+    if memory_format is None or check_format(op, memory_format) == preserve_format:
+        return x
+    return contiguous(x) if memory_format == contiguous_format else channels_last(x)
 
 
 def channels_last(x: Tensor) -> Tensor:

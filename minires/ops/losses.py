@@ -21,6 +21,7 @@ from .cross_entropy.op import (
     used_labels,
 )
 from .elementwise import weigh, where
+from .rows import as_rows
 
 
 def _targets(name: str, x: Tensor, target: Any) -> Tensor:
@@ -79,22 +80,26 @@ def nll_loss(
     """Minus the log-probability of each label; of ``log_softmax(x)`` it is ``cross_entropy(x)``.
 
     Args:
-        x: log-probabilities, (n, c).
-        target: labels, integers (n,) in 0..c-1.
+        x: log-probabilities, (n, c); also (n, c, d1, ...), or (c,) for one label.
+        target: labels, integers (n,) in 0..c-1; also (n, d1, ...), or of no dimension.
         weight: a factor for each class, (c,), where some matter more than others.
-        ignore_index: rows with this label have no loss and do not count in the mean.
-        reduction: ``"mean"`` over the rows (their weighted mean, if there are weights), ``"sum"``,
-            or ``"none"`` for one loss per row.
+        ignore_index: labels of this value have no loss and do not count in the mean.
+        reduction: ``"mean"`` over the labels (their weighted mean, if there are weights),
+            ``"sum"``, or ``"none"`` for one loss per label.
 
     Raises:
         ShapeError, DTypeError: x, labels or weights of another shape or kind.
-        ArgumentError: a label out of range, an unknown reduction, or a mean over rows that have
-            no weight. (In a replay on a GPU the loss is NaN then, as in :func:`cross_entropy`.)
+        ArgumentError: a label out of range, an unknown reduction, or a mean over labels whose
+            weights sum to 0. (In a replay on a GPU the loss is NaN then, as in
+            :func:`cross_entropy`.)
     """
     real("nll_loss", x)
-    if x.ndim != 2:
-        raise ShapeError(message("nll_loss", "log-probabilities of shape (n, c)", x.shape))
     target = target if isinstance(target, Tensor) else Tensor(target)
+    if x.ndim != 2:
+        rows, labels, places = as_rows("nll_loss", x, target)
+        options: Any = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction}
+        losses = nll_loss(rows, labels, **options)
+        return losses.reshape(places) if reduction == "none" else losses
     ignore_index = check_ignored("nll_loss", ignore_index)
     labels = check_labels("nll_loss", target, x, ignore_index)
     used, at = call(used_labels, labels, x.shape[1], ignore_index)

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..arguments import as_integer, flag, number
-from ..autograd import Context, Function, call, switch
+from ..autograd import Context, Function, Variable, call, switch
 from ..device import array_module, as_array
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from . import sums
 from .checks import analytic, comparable, given, ordered, real
-from .elementwise import Expand, Sqrt, only, where
+from .elementwise import Expand, Sqrt, maximum, minimum, only, where
 
 Dims = int | tuple[int, ...] | list[int] | None
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,18 +32,20 @@ def numpy_names(function: F) -> F:
     ``ddof``, which is ``correction`` here.
 
     Raises:
-        ArgumentError: an argument under both of its names; an ``out`` or ``dtype`` that is one.
+        ArgumentError: an argument under both of its names; an ``out`` that is one, or a ``dtype``
+            where the function has none.
     """
 
     parameters = list(inspect.signature(function).parameters)[1:]
     place = parameters.index("keepdim") if "keepdim" in parameters else None
+    refused = ("out",) if "dtype" in parameters else ("out", "dtype")
 
     @functools.wraps(function)
     def call(x: Any, *args: Any, **options: Any) -> Any:
         if isinstance(x, np.ndarray):
             x = Tensor(x)
         given(function.__name__, x)
-        for theirs in ("out", "dtype"):
+        for theirs in refused:
             if options.pop(theirs, None) is not None:
                 fix = "Convert with .astype(dtype)." if theirs == "dtype" else ""
                 expected = f"no {theirs}, as a result is always a new tensor of its own dtype"
@@ -237,11 +239,15 @@ class Extremum(NamedTuple):
 
 @tensor_method("sum")
 @numpy_names
-def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The sum over ``dim`` (all dimensions by default); bools and integers are counted as int64."""
+def sum(x: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The sum over ``dim`` (all dimensions by default); bools and integers are counted as int64.
+    With a ``dtype`` x is converted first, and the result has this dtype."""
+    if dtype is not None:
+        x = x.astype(dtype)
     axes = dims("sum", x, dim)
     if x.dtype.kind not in "fc":
-        return Tensor(call(_count, x._array, axes, keepdim))
+        total = Tensor(call(_count, x._array, axes, keepdim))
+        return total if dtype is None else total.astype(dtype)
     return Sum.apply(x, axes, keepdim)
 
 
@@ -251,14 +257,15 @@ def _count(array: Any, axes: tuple[int, ...], keepdim: bool) -> Any:
 
 @tensor_method("mean")
 @numpy_names
-def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The mean over ``dim`` (all dimensions by default).
+def mean(x: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean over ``dim`` (all dimensions by default), of x converted to ``dtype`` if one is
+    given.
 
     Raises:
         DTypeError: not a floating-point tensor.
         ShapeError: there is nothing to average.
     """
-    analytic("mean", x)
+    x = analytic("mean", x if dtype is None else x.astype(dtype))
     axes = dims("mean", x, dim)
     _nonempty("mean", x, axes)
     return Mean.apply(x, axes, keepdim)
@@ -357,7 +364,13 @@ def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return Extreme.apply(x, axes, keepdim, "min")
 
 
-def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
+def _extremum(name: str, x: Tensor, dim: Any, keepdim: bool, other: Any) -> Any:
+    if isinstance(dim, Variable) and other is None:
+        dim, other = None, dim
+    if other is not None:
+        if dim is not None:
+            raise ArgumentError(f"{name}: expected dim or another tensor, got both")
+        return (maximum if name == "max" else minimum)(x, given(name, other))
     if dim is None:
         return (amax if name == "max" else amin)(x)
     axis = _one(name, x, dim)
@@ -392,24 +405,26 @@ def _arg(name: str, x: Tensor, axis: int | None, keepdim: bool) -> Any:
 
 @tensor_method("max")
 @numpy_names
-def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The largest entry; with ``dim``, ``(values, indices)`` along it.
+def max(x: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    """The largest entry; with ``dim``, ``(values, indices)`` along it; with another tensor, by
+    itself or as ``other``, what :func:`maximum` gives.
 
     With ``dim`` the gradient goes to the entry at the index, the first of equal ones (or of NaN,
     which counts as the largest); without, equal ones share it, as in :func:`amax`.
     """
-    return _extremum("max", x, dim, keepdim)
+    return _extremum("max", x, dim, keepdim, other)
 
 
 @tensor_method("min")
 @numpy_names
-def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The smallest entry; with ``dim``, ``(values, indices)`` along it.
+def min(x: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    """The smallest entry; with ``dim``, ``(values, indices)`` along it; with another tensor, by
+    itself or as ``other``, what :func:`minimum` gives.
 
     With ``dim`` the gradient goes to the entry at the index, the first of equal ones (or of NaN,
     which counts as the smallest); without, equal ones share it, as in :func:`amin`.
     """
-    return _extremum("min", x, dim, keepdim)
+    return _extremum("min", x, dim, keepdim, other)
 
 
 @tensor_method("argmax")

@@ -14,7 +14,8 @@ from ..errors import ArgumentError, DTypeError, message, quoted
 from ..tensor import Tensor, tensor_method
 from .checks import comparable, ordered, real
 from .elementwise import abs_, where
-from .reduce import Dims, TakeAlong, amax, amin, dimension, dims, numpy_names, sum
+from .reduce import Dims, TakeAlong, _nonempty, amax, amin, dimension, dims, numpy_names, sum
+from .reduce import any as any_
 
 
 class TopK(NamedTuple):
@@ -130,26 +131,55 @@ def _rows_of(labels: Any, num_classes: int) -> Any:
 
 @tensor_method("norm")
 @numpy_names
-def norm(x: Tensor, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:
+def norm(
+    x: Tensor,
+    p: float | str = 2,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Tensor:
     """The p-norm over ``dim`` (all dimensions by default): ``sum(|x| ** p) ** (1 / p)``.
 
     ``p=2`` (also called ``"fro"``) is the Euclidean length, ``inf`` the largest and ``-inf`` the
-    smallest absolute value. At 0, where a norm has a kink, the gradient is taken as 0.
+    smallest absolute value, 0 the number of entries that are not 0. Below 0, one entry of 0 makes
+    the norm 0. At 0, where a norm has a kink, the gradient is taken as 0. With a ``dtype`` x is
+    converted first.
 
     Raises:
         ArgumentError: ``p`` is none of these.
         DTypeError: not a floating-point tensor.
+        ShapeError: ``p`` is negative, and there is no entry.
     """
-    real("norm", x)
+    x = real("norm", x if dtype is None else x.astype(dtype))
     power = 2 if isinstance(p, str) and p == "fro" else as_number(p)
-    if power is None or not (1 <= power < 1e300 or abs(power) == math.inf):
-        raise ArgumentError(message("norm", 'p >= 1, inf, -inf or "fro"', quoted(p)))
+    if power is None or not (abs(power) < 1e300 or abs(power) == math.inf):
+        raise ArgumentError(message("norm", 'p a number, inf, -inf or "fro"', quoted(p)))
     p = power
     if math.isinf(p):
         return (amax if p > 0 else amin)(abs_(x), dim, keepdim)
     if p == 1:
         return sum(abs_(x), dim, keepdim)
+    if p < 1:
+        return _norm_below_1(x, p, dim, keepdim)
     powers: Any = x * x if p == 2 else abs_(x) ** p
-    total = sum(powers, dim, keepdim)
+    return _root(sum(powers, dim, keepdim), p)
+
+
+def _root(total: Tensor, p: float) -> Tensor:
+    """``total ** (1 / p)``, and of 0 a gradient of 0."""
     zero = total == 0
     return where(zero, 0, where(zero, 1, total) ** (1 / p))
+
+
+def _norm_below_1(x: Tensor, p: float, dim: Dims, keepdim: bool) -> Tensor:
+    """The p-norm for p < 1, whose slope at 0 is infinite: entries of 0 are kept out of it."""
+    zero: Any = x == 0
+    if p == 0:
+        return sum((~zero).astype(x.dtype), dim, keepdim)
+    powers = where(zero, 0, where(zero, 1, abs_(x)) ** p)
+    if p > 0:
+        return _root(sum(powers, dim, keepdim), p)
+    _nonempty("norm", x, dims("norm", x, dim))
+    alone = any_(zero, dim, keepdim)  # such a sum has an infinite term, and its root is 0
+    return where(alone, 0, where(alone, 1, sum(powers, dim, keepdim)) ** (1 / p))

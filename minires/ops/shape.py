@@ -1,4 +1,4 @@
-"""Operations that move entries without changing them: views, joins, padding."""
+"""Operations that move entries without changing them: views, joins, cuts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_integer, check_memory, listed
+from ..arguments import as_integer, listed
 from ..autograd import Context, Function, Variable
 from ..creation import DIMS, MOST, sizes_of
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError, message, quoted
 from ..tensor import Tensor, tensor_method
-from .checks import check_same, full_laid_out, given, operand
+from .checks import check_same, given
 from .elementwise import Expand
 from .index import GetItem
 from .reduce import dimension, dims
@@ -65,22 +65,6 @@ class Concatenate(Function):
             parts.append(GetItem.apply(gy, part) if need else None)
             start += size
         return tuple(parts)
-
-
-class Pad(Function):
-    complex_safe = True
-
-    @staticmethod
-    def forward(ctx: Context, x: Any, widths: tuple[tuple[int, int], ...], value: float) -> Any:
-        shape = tuple(n + before + after for n, (before, after) in zip(x.shape, widths))
-        ctx.inside = tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, widths))
-        y = full_laid_out(x, shape, value)
-        y[ctx.inside] = x
-        return y
-
-    @staticmethod
-    def backward(ctx: Context, gy: Tensor) -> Any:
-        return GetItem.apply(gy, ctx.inside), None, None
 
 
 # **** views ****
@@ -225,8 +209,12 @@ def _several(name: str, tensors: Any) -> list[Tensor]:
 
 
 def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join tensors along an existing dimension; all other sizes must agree."""
+    """Join tensors along an existing dimension; all other sizes must agree.
+
+    Tensors of shape (0,), with which loops begin that join one result after the other, fit all.
+    """
     parts = _several("concatenate", tensors)
+    parts = [part for part in parts if part.shape != (0,)] or parts[:1]
     axis = dimension("concatenate", parts[0], dim)
     for part in parts[1:]:
         others = [s[:axis] + s[axis + 1 :] for s in (part.shape, parts[0].shape)]
@@ -277,7 +265,7 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
         sizes = [builtins.min(whole, total - start) for start in range(0, total, whole)]
         sizes = sizes or [0]
     else:
-        sizes = list(sizes_of("split", [_numbers("split", "a list of sizes", split_size)]))
+        sizes = list(sizes_of("split", [numbers_in("split", "a list of sizes", split_size)]))
         if builtins.sum(sizes) != total:
             raise ShapeError(message("split", f"sizes >= 0 that add up to {total}", quoted(sizes)))
     ends = np.cumsum(sizes)
@@ -287,7 +275,7 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
     )
 
 
-def _numbers(name: str, expected: str, values: Any) -> list[Any]:
+def numbers_in(name: str, expected: str, values: Any) -> list[Any]:
     """The numbers in a list, or in an array or a tensor of them, which gives all at once."""
     return listed(name, expected, values.tolist() if hasattr(values, "tolist") else values)
 
@@ -304,39 +292,3 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         raise ArgumentError(message("chunk", "whole chunks >= 1", quoted(chunks)))
     axis = dimension("chunk", x, dim)
     return split(x, builtins.max(1, -(-x.shape[axis] // many)), axis)
-
-
-def pad(x: Tensor, padding: Sequence[int], value: float = 0) -> Tensor:
-    """Widen with ``value``: ``padding`` is (before, after) of the last dimension, then of the one
-    before it, and so on, as in PyTorch; negative widths cut.
-
-    >>> import minires as mr
-    >>> mr.pad(mr.ones(1, 2), (1, 0)).tolist()
-    [[0.0, 1.0, 1.0]]
-    """
-    given("pad", x)
-    if as_integer(padding) is None:
-        padding = _numbers("pad", "pairs of widths", padding)
-    widths = sizes_of("pad", [padding], -(2**31))
-    if len(widths) % 2 or len(widths) // 2 > x.ndim:
-        raise ShapeError(
-            message("pad", f"pairs of widths for at most {x.ndim} dims", widths, f"x {x.shape}")
-        )
-    pairs = [(widths[2 * i], widths[2 * i + 1]) for i in range(len(widths) // 2)][::-1]
-    pairs = [(0, 0)] * (x.ndim - len(pairs)) + pairs
-    if builtins.any(
-        n + builtins.min(a, 0) + builtins.min(b, 0) < 0 for n, (a, b) in zip(x.shape, pairs)
-    ):
-        raise ShapeError(message("pad", "to leave sizes >= 0", widths, f"x {x.shape}"))
-    value = operand("pad", value, x)
-    if isinstance(value, Variable):
-        raise DTypeError(message("pad", "value a number", "a tensor", fix="Use value.item()."))
-    after = math.prod(n + a + b for n, (a, b) in zip(x.shape, pairs))
-    check_memory("pad", after * x.itemsize, f"widths {widths}")
-    cut = tuple(
-        slice(builtins.max(-a, 0), n - builtins.max(-b, 0)) for n, (a, b) in zip(x.shape, pairs)
-    )
-    if builtins.any(a < 0 or b < 0 for a, b in pairs):
-        x = GetItem.apply(x, cut)
-    grow = tuple((builtins.max(a, 0), builtins.max(b, 0)) for a, b in pairs)
-    return Pad.apply(x, grow, value)

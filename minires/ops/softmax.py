@@ -179,31 +179,33 @@ def _along(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
 
 @tensor_method("softmax")
 @numpy_names
-def softmax(x: Tensor, dim: int = -1) -> Tensor:
+def softmax(x: Tensor, dim: int = -1, *, dtype: Any = None) -> Tensor:
     """``exp(x)`` over its sum along ``dim``: probabilities in proportion to ``exp(x)``.
 
-    A row that holds NaN or +inf, or nothing but -inf, is NaN.
+    A row that holds NaN or +inf, or nothing but -inf, is NaN. With a ``dtype`` x is converted
+    first.
 
     Raises:
         DTypeError: not a floating-point tensor.
         ArgumentError: no ``dim``.
         ShapeError: a dimension that ``x`` does not have.
     """
-    real("softmax", x)
+    x = real("softmax", x if dtype is None else x.astype(dtype))
     return Softmax.apply(x, _along("softmax", x, dim), False)
 
 
 @tensor_method("log_softmax")
 @numpy_names
-def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+def log_softmax(x: Tensor, dim: int = -1, *, dtype: Any = None) -> Tensor:
     """The logarithm of :func:`softmax`, ``x - log(sum(exp(x)))`` along ``dim``, without overflow.
 
-    The maximum is subtracted first, so that no digit of the differences is lost beside it.
+    The maximum is subtracted first, so that no digit of the differences is lost beside it. With a
+    ``dtype`` x is converted before that.
 
     Raises:
         DTypeError: not a floating-point tensor.
         ArgumentError: no ``dim``.
         ShapeError: a dimension that ``x`` does not have.
     """
-    real("log_softmax", x)
+    x = real("log_softmax", x if dtype is None else x.astype(dtype))
     return LogSoftmax.apply(x, _along("log_softmax", x, dim))

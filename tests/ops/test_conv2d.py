@@ -207,7 +207,7 @@ ERRORS = {
     "groups": ((2, 6, 5, 5), (4, 2, 3, 3), {"groups": 2}, ShapeError, ["6 and 4"]),
     "groups_out": ((2, 6, 5, 5), (5, 3, 3, 3), {"groups": 2}, ShapeError, ["w.shape[0] divisible"]),
     "groups_0": (X, W, {"groups": 0}, ArgumentError, ["groups an integer >= 1, got 0"]),
-    "three_dims": ((3, 5, 5), W, {}, ShapeError, ["x (n, c, h, w)", "(3, 5, 5)"]),
+    "two_dims": ((5, 5), W, {}, ShapeError, ["x (n, c, h, w)", "(5, 5)"]),
     "too_small": ((2, 3, 2, 5), W, {}, ShapeError, ["no larger than the padded input", "(2, 5)"]),
     "stride_0": (X, W, {"stride": 0}, ArgumentError, ["stride an integer >= 1", "got 0"]),
     "padding": (X, W, {"padding": -1}, ArgumentError, ["padding an integer >= 0", "got -1"]),

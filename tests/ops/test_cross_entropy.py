@@ -293,7 +293,7 @@ ERRORS = {
     "float": (X, [0.0, 1.0, 2.0], {}, DTypeError, ["integer labels of shape (3,)", ".long()"]),
     "one_hot": (X, np.eye(4, dtype=int)[:3], {}, ShapeError, ["labels of shape (3,)", "argmax(1)"]),
     "length": (X, [0, 1], {}, ShapeError, ["labels of shape (3,)", "(2,)"]),
-    "dims": ((3,), [0, 1, 2], {}, ShapeError, ["logits of shape (n, c)", "(3,)"]),
+    "dims": ((3,), [0, 1, 2], {}, ShapeError, ["labels of shape ()", "(3,)"]),
     "reduction": (X, [0, 1, 2], {"reduction": "men"}, ArgumentError, ["did you mean mean"]),
     "smoothing": (
         X,

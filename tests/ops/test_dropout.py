@@ -93,5 +93,5 @@ def test_dropout2d_draws_from_its_generator(device):
 def test_dropout2d_errors():
     with pytest.raises(ArgumentError, match="dropout2d: expected p a finite number"):
         mr.dropout2d(mr.ones(1, 1, 1, 1), 2)
-    with pytest.raises(ShapeError, match=r"dropout2d: expected x of shape \(n, c, h, w\), got \(3"):
-        mr.dropout2d(mr.ones(3, 2, 2))
+    with pytest.raises(ShapeError, match=r"dropout2d: .* or \(c, h, w\), got \(3, 2\)"):
+        mr.dropout2d(mr.ones(3, 2))

@@ -84,7 +84,7 @@ def test_max_pool2d_of_minus_infinity_and_nan(anywhere):
 
 
 ERRORS = {
-    "dims": ((3, 4, 4), {"kernel_size": 2}, ShapeError, ["(n, c, h, w)", "(3, 4, 4)"]),
+    "dims": ((4, 4), {"kernel_size": 2}, ShapeError, ["(n, c, h, w) or (c, h, w)", "(4, 4)"]),
     "kernel": ((1, 1, 4, 4), {"kernel_size": 0}, ArgumentError, ["kernel_size", "got 0"]),
     "padding": ((1, 1, 4, 4), {"kernel_size": 2, "padding": 2}, ArgumentError, ["half the kernel"]),
     "too_large": ((1, 1, 3, 4), {"kernel_size": 4}, ShapeError, ["no larger than the padded"]),

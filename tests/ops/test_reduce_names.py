@@ -55,7 +55,7 @@ def test_numpys_functions_call_the_method(name, axis):
     [
         (lambda x: x.sum(True), "sum: expected dim an integer or a tuple of them, got True"),
         (lambda x: np.sum(x, out=np.ones(())), "sum: expected no out, as a result is always"),
-        (lambda x: np.sum(x, dtype=np.float64), r"no dtype, .* Convert with \.astype\(dtype\)"),
+        (lambda x: np.var(x, dtype=np.float64), r"no dtype, .* Convert with \.astype\(dtype\)"),
         (lambda x: x.var(unbiased=1), "var: expected unbiased True or False, got 1"),
         (lambda x: x.var(0, 2), "var: expected unbiased True or False, got 2"),
         (lambda x: x.var(unbiased=True, correction=1), "expected unbiased or correction, got both"),

@@ -112,9 +112,9 @@ def test_norm_gradients(p, device):
     check_gradients(lambda x: mr.norm(x, p, 1), distinct((3, 4)))
 
 
-@pytest.mark.parametrize("p", [0, 0.5, "nuc", True, None, float("nan")])
+@pytest.mark.parametrize("p", [1e300, "nuc", True, None, float("nan")])
 def test_norm_errors(p, device):
-    with raises(ArgumentError, 'norm: expected p >= 1, inf, -inf or "fro"'):
+    with raises(ArgumentError, 'norm: expected p a number, inf, -inf or "fro"'):
         ones(2).norm(p)
 
 

@@ -19,11 +19,14 @@ FAMILIES = {
     "test_conv": "convolution, transposed convolution, linear, matmul",
     "test_norm": "batch, layer and group normalisation",
     "test_pool": "pooling",
+    "test_lines": "convolution and pooling in one dimension",
     "test_loss": "losses, dropout",
+    "test_options": "single images, labels of pixels, options of arithmetic, new tensors",
     "test_layers": "layers, blocks and small networks, over three steps",
     "test_optim": "optimisers and schedules, over 50 steps",
 }
-OTHERS = {"test_optimizer_states", "test_schedules_together"}  # whole trainings, not single lines
+# whole trainings, and PyTorch's own sample inputs: not single lines
+OTHERS = {"test_optimizer_states", "test_schedules_together", "test_samples"}
 HEAD = "| operations | cases | runs | wrong calls, refused by both | refused by minires alone |\n"
 BEGIN, END = "<!-- counts -->\n\n", "\n<!-- end of counts -->"
 

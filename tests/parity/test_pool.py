@@ -214,9 +214,6 @@ WRONG = lines(
 # minires pools batches of float images, into images that have pixels.
 DIFFERENT = refusals(
     {
-        "F.max_pool2d(x[0], 2)": "expected x of shape (n, c, h, w)",
-        "F.avg_pool2d(x[0], 2)": "expected x of shape (n, c, h, w)",
-        "F.adaptive_avg_pool2d(x[0], 1)": "expected x of shape (n, c, h, w)",
         "F.max_pool2d(i, 2)": "expected a floating-point tensor, got int64. Use x.float().",
         "F.avg_pool2d(i, 2)": "expected a floating-point tensor, got int64. Use x.float().",
         "F.adaptive_avg_pool2d(x[..., :0], 1)": "expected an image with pixels",

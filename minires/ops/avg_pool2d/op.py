@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import flag, pair
+from ...arguments import MOST, as_integer, flag, pair
 from ...autograd import Context, Function
 from ...device import kernels
-from ...errors import ArgumentError, ShapeError, message
+from ...errors import ArgumentError, ShapeError, message, quoted
 from ...memory import allocate
 from ...tensor import Tensor
-from ..checks import Pair, images, memoised, nhwc, real
+from ..checks import Pair, images, memoised, nhwc, real, takes_one_image
 from ..layout import channels_last
 from ..max_pool2d.op import pooled_size
 
@@ -66,6 +66,7 @@ class AvgPool2dGeometry:
         padding: int | Pair,
         ceil_mode: bool,
         count_include_pad: bool,
+        divisor_override: int | None = None,
     ) -> AvgPool2dGeometry:
         """Windows of one size at regular steps.
 
@@ -104,8 +105,11 @@ class AvgPool2dGeometry:
             low, high = np.maximum(start, 0), np.minimum(start + k, size)
             bounds += [low, high]
             counts.append(counted if count_include_pad else high - low)
+        divisors = np.outer(*counts)
+        if divisor_override is not None:
+            divisors[...] = divisor("avg_pool2d", divisor_override)
         n, c, h, w = x
-        return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / np.outer(*counts))
+        return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / divisors)
 
     @classmethod
     def adaptive(cls, x: tuple[int, ...], output_size: Any) -> AvgPool2dGeometry:
@@ -132,6 +136,15 @@ class AvgPool2dGeometry:
         counts = np.outer(bounds[1] - bounds[0], bounds[3] - bounds[2])
         n, c, h, w = x
         return cls(n, c, h, w, bounds[0], bounds[1], bounds[2], bounds[3], 1.0 / counts)
+
+
+def divisor(op: str, value: Any) -> int:
+    """``divisor_override`` as an int other than 0."""
+    whole = as_integer(value)
+    if not whole or abs(whole) > MOST:
+        expected = "divisor_override an integer other than 0"
+        raise ArgumentError(message(op, expected, quoted(value)))
+    return whole
 
 
 _windows = memoised(AvgPool2dGeometry.from_windows, shapes=1, most=256)
@@ -174,14 +187,15 @@ class AvgPool2dInput(Function):
         return AvgPool2d.apply(channels_last(ggx), ctx.geometry), None
 
 
+@takes_one_image
 def avg_pool2d(
     x: Tensor,
     kernel_size: int | Pair,
-    *,
     stride: int | Pair | None = None,
     padding: int | Pair = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Tensor:
     """The mean of each window::
 
@@ -192,12 +206,13 @@ def avg_pool2d(
     recognition", section II.
 
     Args:
-        x: (n, c, h, w).
+        x: (n, c, h, w), or one image without n; so is the result then.
         kernel_size: the window, (k_h, k_w).
         stride: pixels between windows; None means ``kernel_size``.
         padding: zeros around the image, at most half the window.
         ceil_mode: also use windows that hang over the far edges.
         count_include_pad: divide by the window's size with its padding, not by the pixels alone.
+        divisor_override: divide by this number, whatever the window's size; not 0.
 
     Returns:
         (n, c, h_out, w_out).
@@ -206,15 +221,17 @@ def avg_pool2d(
         ShapeError, ArgumentError: sizes or options that do not fit.
     """
     real("avg_pool2d", x)
-    geometry = _windows(x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    options = (stride, padding, ceil_mode, count_include_pad, divisor_override)
+    geometry = _windows(x.shape, kernel_size, *options)
     return AvgPool2d.apply(channels_last(x), geometry)
 
 
+@takes_one_image
 def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
     """Means over as many windows as ``output_size`` asks for; 1 is global average pooling.
 
     Args:
-        x: (n, c, h, w).
+        x: (n, c, h, w), or one image without n; so is the result then.
         output_size: (h_out, w_out), or one integer for both; None keeps a size.
 
     Returns:

@@ -17,6 +17,7 @@ numbers, the running statistics, and gx = w * inv_std * gy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -198,7 +199,7 @@ def batch_norm(
     arXiv:1502.03167, algorithm 1.
 
     Args:
-        x: (n, c, h, w) or (n, c).
+        x: (n, c, h, w), (n, c) or any (n, c, d1, ...).
         running_mean, running_var: (c,), read in evaluation, updated in place in training by
             ``running = (1 - momentum) * running + momentum * batch``, with the unbiased variance.
             With None the batch's own statistics are used in both modes.
@@ -222,7 +223,20 @@ def batch_norm(
     >>> mr.ops.batch_norm(x, None, None, training=True, eps=1e-12).tolist()
     [[-1.0], [1.0]]
     """
-    real("batch_norm", x)
+    if len(real("batch_norm", x).shape) not in (2, 4) and len(x.shape) > 2:
+        n, c, *places = x.shape
+        y = batch_norm(
+            x.reshape(n, c, math.prod(places), 1),
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+            num_batches_tracked=num_batches_tracked,
+        )
+        return y.reshape(x.shape)
     training = flag("batch_norm", "training", training)
     momentum = number("batch_norm", "momentum", momentum, least=0, most=1)
     eps = number("batch_norm", "eps", eps, above=0)

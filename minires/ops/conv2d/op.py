@@ -32,10 +32,10 @@ from ...errors import ArgumentError, ShapeError, message, quoted
 from ...kernels.packed import PackedWeights
 from ...memory import allocate
 from ...tensor import Tensor
-from ..checks import Pair, check_same, memoised, nhwc, real
+from ..checks import Pair, check_same, memoised, nhwc, real, takes_one_image
 from ..layout import channels_last
+from ..pad import pad
 from ..reduce import sum
-from ..shape import pad
 
 
 @dataclass(frozen=True, eq=False)  # looked up by identity, which is quick
@@ -219,11 +219,11 @@ class Conv2dWeight(Function):
         )
 
 
+@takes_one_image
 def conv2d(
     x: Tensor,
     w: Tensor,
     b: Tensor | None = None,
-    *,
     stride: int | Pair = 1,
     padding: int | Pair | str = 0,
     dilation: int | Pair = 1,
@@ -240,7 +240,7 @@ def conv2d(
     Learning (2016), chapter 9, Eq. 9.6: a correlation, as everywhere in deep learning.
 
     Args:
-        x: input, (n, c_in, h_in, w_in).
+        x: input, (n, c_in, h_in, w_in), or one image without n; so is the result then.
         w: weight, (c_out, c_in / groups, k_h, k_w).
         b: bias, (c_out,), or None.
         stride: pixels between two positions of the kernel.

@@ -25,6 +25,7 @@ from ...tensor import Tensor
 from .. import sums
 from ..checks import check_reduction, check_same, real
 from ..elementwise import expm1, weigh, where
+from ..rows import as_rows
 from ..softmax import SoftmaxInput, log_softmax, log_softmax_of, softmax
 
 
@@ -277,15 +278,15 @@ def check_weight(name: str, weight: Any, x: Tensor) -> Tensor:
 def sum_of_weights(name: str, factors: Tensor) -> Tensor:
     """The sum of the factors of all labels, by which their mean is divided."""
     total = factors.sum()
-    check(_check_positive, name, total._array)
+    check(_check_nonzero, name, total._array)
     return total
 
 
-def _check_positive(name: str, total: Any) -> None:
-    if not total.item() > 0:
+def _check_nonzero(name: str, total: Any) -> None:
+    if not total.item():
         fix = "Their mean would be a division by 0: weigh the classes that occur."
-        got = f"{total.item():g} for the labels that are there"
-        raise ArgumentError(message(name, "weights with a sum > 0", got, fix=fix))
+        got = "0 for the labels that are there"
+        raise ArgumentError(message(name, "weights whose sum is not 0", got, fix=fix))
 
 
 def used_labels(labels: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
@@ -314,32 +315,42 @@ def cross_entropy(
     arXiv:1512.00567, section 7.
 
     Args:
-        x: logits, (n, c): any real numbers, not probabilities.
-        target: labels, integers (n,) in 0..c-1; or probabilities, (n, c), of x's dtype.
+        x: logits, (n, c): any real numbers, not probabilities. Also (n, c, d1, ...), such as a
+            score of each class for each pixel, or (c,) for one label.
+        target: labels, integers (n,) in 0..c-1; also (n, d1, ...), or of no dimension. Or
+            probabilities of x's shape and dtype.
         weight: a factor w for each class, (c,), where some matter more than others: the entries of
             the target q are multiplied by it, and the mean over labels is the weighted one,
             divided by the sum of their w.
         label_smoothing: s, the share of the uniform distribution in the target, in 0..1.
-        ignore_index: rows with this label have no loss and do not count in the mean.
-        reduction: ``"mean"`` over the rows, ``"sum"``, or ``"none"`` for one loss per row.
+        ignore_index: labels of this value have no loss and do not count in the mean.
+        reduction: ``"mean"`` over the labels, ``"sum"``, or ``"none"`` for one loss per label.
 
     Returns:
-        A scalar, or (n,) with ``reduction="none"``.
+        A scalar, or with ``reduction="none"`` the shape of the labels.
 
     Raises:
         ShapeError, DTypeError: logits or target of another shape or kind.
         ArgumentError: a label out of range (named with its index), an unknown reduction, or a mean
-            over labels that have no weight. (A captured function that is replayed on a GPU does not
-            wait to look at labels: the loss is NaN then, and so are the gradients of such rows.)
+            over labels whose weights sum to 0. (A captured function that is replayed on a GPU does
+            not wait to look at labels: the loss is NaN then, and so are the gradients of such
+            rows.)
 
     >>> import minires as mr
     >>> float(mr.cross_entropy(mr.zeros(2, 4), mr.tensor([0, 3])))  # log(4)
     1.3862943649291992
     """
     real("cross_entropy", x)
-    if x.ndim != 2 or x.shape[1] < 1:
-        raise ShapeError(message("cross_entropy", "logits of shape (n, c)", x.shape))
     check_reduction(reduction)
+    if x.ndim != 2:
+        target = target if isinstance(target, Tensor) else Tensor(target)
+        rows, of_rows, places = as_rows("cross_entropy", x, target)
+        options: Any = {"weight": weight, "label_smoothing": label_smoothing}
+        options |= {"ignore_index": ignore_index, "reduction": reduction}
+        losses = cross_entropy(rows, of_rows, **options)
+        return losses.reshape(places) if reduction == "none" else losses
+    if x.shape[1] < 1:
+        raise ShapeError(message("cross_entropy", "logits of at least one class", x.shape))
     smoothing = number("cross_entropy", "label_smoothing", label_smoothing, least=0, most=1)
     ignore_index = check_ignored("cross_entropy", ignore_index)
     if not isinstance(target, Tensor):

@@ -8,18 +8,18 @@ equal ones it is the first in row-major order, on every device. A NaN is chosen 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...arguments import flag, pair
-from ...autograd import Context, Function, switch
+from ...autograd import Context, Function, call, switch
 from ...device import array_module, kernels
 from ...errors import ArgumentError, ShapeError, message
 from ...kernels.operand import as_operand
 from ...memory import allocate
 from ...tensor import Tensor
-from ..checks import Pair, images, memoised, nhwc, real
+from ..checks import Pair, images, memoised, nhwc, real, takes_one_image
 from ..layout import channels_last
 
 
@@ -127,6 +127,33 @@ def pooled(ctx: Context, x: Any, geometry: MaxPool2dGeometry) -> Any:
     return y.transpose(0, 3, 1, 2)
 
 
+class MaxPool2dAndIndices(Function):
+    """x → y of :class:`MaxPool2d`, and where each maximum stood."""
+
+    complex_safe = True
+    launches = True
+
+    @staticmethod
+    def forward(ctx: Context, x: Any, geometry: MaxPool2dGeometry) -> Any:
+        y = pooled(ctx, nhwc(x), geometry)
+        return y, call(_as_indices, ctx.constants[0])
+
+    @staticmethod
+    def backward(ctx: Context, gy: Tensor, _: Any) -> Any:
+        return MaxPool2d.backward(ctx, gy)
+
+
+def _as_indices(index: Any) -> Any:
+    return index.transpose(0, 3, 1, 2).astype(np.int64)
+
+
+class MaxPooled(NamedTuple):
+    """The result of max pooling with ``return_indices``."""
+
+    values: Tensor
+    indices: Tensor
+
+
 class MaxPool2dInput(Function):
     """gy → gx with the choice fixed, hence linear; its adjoint takes at the same places."""
 
@@ -166,15 +193,16 @@ class MaxPool2dTake(Function):
         return gx, None, None
 
 
+@takes_one_image
 def max_pool2d(
     x: Tensor,
     kernel_size: int | Pair,
-    *,
     stride: int | Pair | None = None,
     padding: int | Pair = 0,
     dilation: int | Pair = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """The largest value under each window::
 
         y[n, c, i, j] = max over u, v of x[n, c, i * s_h + u * d_h - p_h, j * s_w + v * d_w - p_w]
@@ -183,15 +211,17 @@ def max_pool2d(
     gradient. Goodfellow, Bengio, Courville, Deep Learning (2016), section 9.3.
 
     Args:
-        x: (n, c, h, w).
+        x: (n, c, h, w), or one image without n; so is the result then.
         kernel_size: the window, (k_h, k_w).
         stride: pixels between windows; None means ``kernel_size``.
         padding: pixels of minus infinity around the image, at most half the window.
         dilation: pixels between two taps of the window.
         ceil_mode: also use windows that hang over the far edges.
+        return_indices: also return where each maximum stood, as h * w_in + w.
 
     Returns:
-        (n, c, h_out, w_out).
+        (n, c, h_out, w_out); with ``return_indices`` a pair of this and the int64 indices of the
+        same shape.
 
     Raises:
         ShapeError, ArgumentError: sizes or options that do not fit.
@@ -202,4 +232,6 @@ def max_pool2d(
     """
     real("max_pool2d", x)
     geometry = _geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    if flag("max_pool2d", "return_indices", return_indices):
+        return MaxPooled(*MaxPool2dAndIndices.apply(channels_last(x), geometry))
     return MaxPool2d.apply(channels_last(x), geometry)
