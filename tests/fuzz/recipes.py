@@ -283,11 +283,7 @@ RECIPES: dict[str, dict[str, Make]] = {
     "mr.Tensor.zero_": {"self": lambda: mr.ones(2, 3)},
     "mr.Tensor.relu_": {"self": lambda: mr.ones(2, 3)},
     "mr.from_dlpack": {"source": lambda: np.ones(3, np.float32)},
-<<<<<<< HEAD
-    "nn.functional.conv1d": {"input": vector(2, 4, 6), "weight": vector(4, 4, 3)},
-=======
     "nn.functional.conv1d": {"input": sequences, "weight": vector(4, 4, 3)},
->>>>>>> 7a3e589 (F.interpolate and nn.Upsample)
     "nn.functional.conv2d": {"weight": vector(4, 4, 3, 3)},
     "nn.functional.conv_transpose2d": {"weight": vector(4, 4, 3, 3)},
     "nn.functional.batch_norm": _by_running,
