@@ -304,12 +304,15 @@ def claimed(folder: Path, op: str, owned: Iterable[Path] = ()) -> Iterator[None]
         if status is not None and os.path.samestat(status, os.fstat(handle)):
             break
         os.close(handle)  # the process before removed the file between our two calls
+    owner = os.getpid()
     try:
         _remove_leftovers(owned)
         yield
         _remove_leftovers(owned)
     finally:
-        with contextlib.suppress(FileNotFoundError):  # the user may have removed the folder
+        status = _status(path)  # of none or another file, if the user removed the folder meanwhile
+        ours = status is not None and os.path.samestat(status, os.fstat(handle))
+        if ours and os.getpid() == owner:  # not a forked child: its parent still works here
             os.unlink(path)
         os.close(handle)
 

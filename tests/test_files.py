@@ -250,6 +250,69 @@ def test_a_lock_that_vanishes_between_opening_and_locking_is_made_anew(tmp_path,
     assert len(calls) == 3
 
 
+TURNS = """
+import contextlib, os, pathlib, sys, time
+from minires.errors import CheckpointError
+from minires.files import claimed
+folder, entered, refused, end = pathlib.Path(sys.argv[1]), 0, 0, time.time() + 60
+while entered < 100 and time.time() < end:
+    try:
+        with claimed(folder, "train"):
+            os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))  # is another there?
+            entered += 1
+            os.unlink(folder / "inside")
+    except CheckpointError as error:
+        assert "another process works" in str(error), error
+        refused += 1
+print(entered, refused)
+"""
+
+
+@posix
+def test_three_processes_take_turns(tmp_path):
+    """The file of the lock comes and goes with each of them: never are two of them inside."""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TURNS, tmp_path], stdout=-1, text=True)
+        for _ in range(3)
+    ]
+    found = [[*map(int, process.communicate(timeout=100)[0].split())] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert [entered for entered, _ in found] == [100, 100, 100]
+    assert sum(refused for _, refused in found) > 0  # they did meet
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_a_forked_child_that_leaves_does_not_give_the_claim_back(tmp_path):
+    code = (
+        "import os, sys, pathlib\nfrom minires.files import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1]), 'train'):\n"
+        "    child = os.fork()\n    if not child:\n        raise SystemExit\n"
+        "    os.waitpid(child, 0)\n    print(os.listdir(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("['.lock']\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_the_lock_of_another_who_came_after_the_folder_was_removed_stays(tmp_path):
+    with claimed(tmp_path, "train"):
+        (tmp_path / ".lock").unlink()  # by the user
+        (tmp_path / ".lock").write_text("of another")
+    assert (tmp_path / ".lock").read_text() == "of another"
+
+
+@posix
+def test_the_lock_is_not_handed_to_programs_that_are_started_inside(tmp_path):
+    with claimed(tmp_path, "train"):
+        program = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
+    with claimed(tmp_path, "train"):  # though the program is still there
+        program.communicate(b"\n")
+
+
 @posix
 def test_a_system_without_locks_is_mentioned(tmp_path, monkeypatch):
     import fcntl

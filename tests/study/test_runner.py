@@ -166,6 +166,20 @@ def test_a_finished_study_resumes_to_itself(finished, tmp_path):
     assert again == results
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_command_that_is_no_text_does_not_lose_the_report(finished, tmp_path):
+    """A folder's name may be bytes that are not UTF-8: Python writes each as a lone surrogate."""
+    folder = tmp_path / "run-\udcff" if sys.platform == "linux" else tmp_path / "run"
+    folder.mkdir()
+    results = json.loads((finished[1] / "results.json").read_text())
+    results["command"] = "minires depth --out run-\udcff"
+    store.save(results, folder)
+    again, _ = resume_study(folder)
+    assert again["command"] == results["command"]
+    assert "--out run-\\udcff" in (folder / "report.html").read_text(encoding="utf-8")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(OUTPUTS)
+
+
 def test_a_folder_with_a_study_is_not_overwritten(finished):
     _, folder = finished
     with raises(CheckpointError, "holds a study already", "--resume"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from fuzz.values import BAD
 from harness import raises
 
 import minires as mr
+from minires import cli
 from minires.errors import ArgumentError, CheckpointError
 from minires.files import claimed
 from minires.study import StudyConfig, run_study
@@ -44,6 +48,29 @@ def test_a_training_that_another_finished_meanwhile_is_not_overwritten(tmp_path)
     with raises(CheckpointError, "holds a run already", "--resume"):
         second.run()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
+def test_a_training_killed_in_its_first_epoch_goes_on_with_its_own_settings(tmp_path, capsys):
+    command = ["train", "cifar_plain8", "--limit", "8", "--batch-size", "1", "--epochs", "500"]
+    command += ["--out", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "minires", *command], stdout=-1, stderr=-1)
+    end = time.monotonic() + 60
+    while not (tmp_path / "job.json").exists() and time.monotonic() < end:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    if (tmp_path / "checkpoint.safetensors").exists():
+        (tmp_path / "checkpoint.safetensors").unlink()  # it was quick: as if killed an epoch before
+    assert process.returncode == -9
+    started = (tmp_path / "job.json").read_text()
+    for other in (["--lr", "0.3"], ["--seed", "5"], ["--augment"], ["--schedule", "steps"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*command, "--resume", *other])
+        assert stop.value.code == 1
+        assert "error: train: expected the settings that" in capsys.readouterr().err
+    assert (tmp_path / "job.json").read_text() == started
+    assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
