@@ -44,9 +44,11 @@ _UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 _DTYPES = {f"torch.{name}" for name in (*CODES, "uint64")}
 _NAMES = frozenset({*_STORAGES, *_UNTYPED, *_DTYPES})
 
-# Entries of a tensor that has more of them than its storage, which a stride of 0 allows: a few
-# bytes of a file could otherwise become more than any memory as soon as it is used.
+# Entries of all tensors together, beyond so many for each byte of the file: strides of 0 and
+# storages that are seen again and again could otherwise make a few bytes more than any memory as
+# soon as they are copied.
 _MOST_EXPANDED = 2**28
+_MOST_SEEN = 8
 
 # Bytes that conversions may make, for each byte of the file: 16-bit floats become twice as large.
 # But a storage could be viewed under every dtype there is, each view converted.
@@ -143,12 +145,15 @@ class _Checkpoint:
         self.size = size
         self.to_convert = _MOST_CONVERTED * size + _CONVERTED_FREELY  # bytes left to be made
         self.left = size  # records are not compressed: no honest file holds more than its size
+        self.to_see = _MOST_SEEN * size + _MOST_EXPANDED  # entries left
         self.widened: set[str] = set()
         self._records: dict[str, bytearray] = {}
         self._arrays: dict[_Storage, np.ndarray[Any, Any]] = {}
 
     def load(self) -> Any:
         names = set(self.archive.namelist())
+        if len(names) < len(self.archive.namelist()):  # programs differ in which one they read
+            raise _Damaged("two records of one name")
         if any(name.endswith("/constants.pkl") for name in names):
             raise _Unreadable(
                 "a TorchScript program",
@@ -189,6 +194,8 @@ class _Checkpoint:
             raise _Damaged(f"no record {name}") from None
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise _Damaged(f"record {name} is compressed or encrypted")
+        if info.file_size != info.compress_size:  # a record of one byte could be read as millions
+            raise _Damaged(f"record {name} has two sizes")
         self.left -= info.file_size
         if self.left < 0:
             raise _Damaged("its records claim to be larger than the file")
@@ -259,9 +266,15 @@ class _Checkpoint:
             raise _Damaged(
                 f"a tensor reaches entry {last} of storage {storage.key}, which has {array.size}"
             )
-        if math.prod(shape) > max(array.size, _MOST_EXPANDED):
+        if math.prod(shape) > array.size + _MOST_EXPANDED:
             raise _Damaged(
                 f"a tensor of shape {shape} repeats the {array.size} of storage {storage.key}"
+            )
+        self.to_see -= math.prod(shape)
+        if self.to_see < 0:
+            raise _Damaged(
+                f"its tensors see storage {storage.key} and others so often that they would be "
+                "many times as large as the file"
             )
         # the stride of an axis of one entry is never used, and may be anything
         inner = [array.itemsize * (step if n > 1 else 1) for n, step in zip(shape, steps)]

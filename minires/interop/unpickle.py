@@ -10,7 +10,8 @@ refused too.
 
 A byte of a pickle can make a set of 200 bytes, or call a function once more with arguments that
 stand there already. What is made is counted, so that memory and time stay in proportion to the size
-of the file.
+of the file. A container may also stand in another one twice, and that one twice in the next: then a
+few bytes are more than any program can walk through, so what is walked through is counted as well.
 
 The opcodes are documented in the standard library: :mod:`pickletools`, which also decodes them.
 """
@@ -21,7 +22,7 @@ import pickletools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from minires.errors import CheckpointError
+from minires.errors import CheckpointError, printable
 
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -86,18 +87,27 @@ def unpickle(
 
     Raises:
         Refused: a global, call or opcode beyond that.
-        Malformed: no pickle, a damaged one, or one that makes much more than its size.
+        Malformed: no pickle, a damaged one, one that makes much more than its size, or containers
+            too deep within each other.
     """
     allowance = _FREE + (len(data) if size is None else size) // _BYTES_EACH
     machine = _Machine(functions, names, persistent, allowance)
     try:
         for opcode, argument, _ in pickletools.genops(data):
             machine.step(opcode.name, argument)
-        return machine.stack.pop()
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        content = machine.stack.pop()
+        _check_walk(content, _WALKED * allowance)
+        return content
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, Warning) as error:
+        # Warning: about an odd escape in a text, where warnings are errors
         if isinstance(error, CheckpointError):
             raise
         raise Malformed(f"{type(error).__name__}: {error}") from error
+    except MemoryError:
+        del machine
+    # Raised anew when all that was made is free again: Python 3.11 leaves a "with" block by making
+    # a number, and if there is no memory for that, it tries again without end.
+    raise MemoryError
 
 
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
@@ -117,9 +127,13 @@ _IGNORED = ("PROTO", "FRAME", "STOP")
 
 # What opcodes make is counted in units of an empty tuple or list, some 60 bytes. Every opcode of a
 # pickle that Python writes has operands, a place in the memo, items: four bytes for each are few.
-_FREE, _BYTES_EACH = 1 << 16, 4
-_OF_A_SET, _OF_A_CALL = 4, 8
-_DEEPEST = 10_000  # marks within marks
+# A list of one item has 120 bytes, a dict of one entry 230, a set as many; each further entry of a
+# large one has up to 100.
+_FREE, _BYTES_EACH = 1 << 18, 4
+_OF_A_LIST, _OF_A_TABLE, _OF_A_CALL = 2, 4, 8
+_MOST_MARKS = 10_000  # within each other
+_DEEPEST = 200  # containers within each other: programs walk through them by calls within calls
+_WALKED = 8  # entries that such a walk may meet, for each unit
 _LARGEST_KEY = 2**61 - 1  # from here on, integers have the hashes of smaller ones
 
 
@@ -139,6 +153,7 @@ class _Machine:
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: list[Any] = []  # numbered from 0 on, as Python does it
         self.memo_beyond: dict[int, Any] = {}  # numbered in any other way
+        self.globals: dict[str, Global] = {}  # each name once
 
     def spend(self, units: int) -> None:
         """Count what is about to be made."""
@@ -155,11 +170,11 @@ class _Machine:
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
-            self.spend(_OF_A_SET if name == "EMPTY_SET" else 1)
+            self.spend(_OF_A_LIST if name == "EMPTY_LIST" else _OF_A_TABLE)
             self.stack.append(_EMPTY[name]())
         elif name in _COLLECT:
-            self.spend(_OF_A_SET if name == "FROZENSET" else 1)
             items = self.above_mark()
+            self.spend(1 if name in ("TUPLE", "LIST") else _OF_A_TABLE + len(items))
             self.stack.append(_COLLECT[name](items))
         elif name in _SHORT_TUPLES:
             self.spend(1)
@@ -182,8 +197,8 @@ class _Machine:
     # -- stack and memo
 
     def do_MARK(self, _: None) -> None:
-        if len(self.below) >= _DEEPEST:
-            raise Malformed(f"more than {_DEEPEST:,} containers within each other")
+        if len(self.below) >= _MOST_MARKS:
+            raise Malformed(f"more than {_MOST_MARKS:,} marks within each other")
         self.below.append(self.stack)
         self.stack = []
 
@@ -230,13 +245,16 @@ class _Machine:
 
     def do_ADDITEMS(self, _: None) -> None:
         items = self.above_mark()
+        self.spend(len(items))
         _expect(self.stack[-1], set).update(map(_key, items))
 
     def do_SETITEMS(self, _: None) -> None:
         items = self.above_mark()
+        self.spend(len(items) // 2)
         _expect(self.stack[-1], dict).update(_pairs(items))
 
     def do_SETITEM(self, _: None) -> None:
+        self.spend(1)
         value, key = self.stack.pop(), self.stack.pop()
         _expect(self.stack[-1], dict)[_key(key)] = value
 
@@ -260,20 +278,21 @@ class _Machine:
     def push_global(self, module: Any, name: Any) -> None:
         dotted = f"{_expect(module, str)}.{_expect(name, str)}"
         if dotted not in self.functions and dotted not in self.names:
-            raise Refused(_printable(dotted))
-        self.stack.append(Global(dotted))
+            raise Refused(printable(dotted, _SHOWN))
+        self.stack.append(self.globals.setdefault(dotted, Global(dotted)))
 
     def do_INST(self, argument: str) -> None:
-        raise Refused(_printable(".".join(argument.split(" ", 1))))
+        raise Refused(printable(".".join(argument.split(" ", 1)), _SHOWN))
 
     def do_REDUCE(self, _: None) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or function not in self.functions:
             what = function if isinstance(function, str) else f"a {type(function).__name__}"
-            raise Refused(f"a call of {_printable(what)}")
+            raise Refused(f"a call of {printable(what, _SHOWN)}")
         # an argument may be a large container that the pickle names once more: it will be copied
-        given = [a for a in _expect(arguments, tuple) if isinstance(a, dict | list | tuple | str)]
-        self.spend(_OF_A_CALL + sum(map(len, given)))
+        self.spend(_OF_A_CALL + len(_expect(arguments, tuple)))
+        given = [a for a in arguments if isinstance(a, dict | list | tuple | str)]
+        self.spend(sum(map(len, given)))
         self.stack.append(self.functions[function](*arguments))
 
     def do_BINPERSID(self, _: None) -> None:
@@ -303,7 +322,57 @@ def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip(map(_key, items[::2]), items[1::2]))
 
 
-def _printable(text: str) -> str:
-    """Text of a file, fit for a terminal and a line of an error."""
-    shown = text if text.isprintable() else ascii(text)
-    return shown if len(shown) <= 100 else f"{shown[:100]}..."
+def _check_walk(content: Any, most: int) -> None:
+    """Refuse what later programs could not walk through: too deep, endless, or shared so often that
+    there are more than ``most`` entries if each is counted wherever it stands.
+
+    The walk has a stack of its own. Containers without containers in them are not remembered but
+    looked through once more: ``most`` bounds that too, and they are nearly all that there are.
+    """
+    met = 0  # entries so far, each as often as it stands somewhere
+    known: dict[int, tuple[int, int]] = {}  # id -> depth, entries; of containers with containers
+    within: dict[int, list[Any]] = {}  # id -> what is left to do, entries before, depth: unfinished
+
+    def enter(value: Any) -> int:
+        """The depth of what is known; 0 for what has to be walked through first."""
+        nonlocal met
+        if id(value) in known:
+            depth, entries = known[id(value)]
+            met += entries
+        else:
+            items = value.values() if isinstance(value, dict) else value
+            met += len(items)
+            parts = [item for item in items if isinstance(item, dict | list | tuple)]
+            depth = 0 if parts else 1
+            if id(value) in within:
+                raise Malformed("a container that is within itself")
+            if parts:
+                within[id(value)] = [parts, met - len(items), 1]
+        if met > most:
+            raise Malformed(
+                f"containers that stand in others so often that there are over {most:,}"
+            )
+        if len(within) + depth > _DEEPEST:
+            raise Malformed(f"more than {_DEEPEST} containers within each other")
+        return depth
+
+    if isinstance(content, dict | list | tuple):
+        enter(content)
+    while within:
+        key, (parts, before, depth) = next(reversed(within.items()))
+        if parts:
+            depth = enter(parts[-1])
+            if not depth:
+                continue
+        else:
+            del within[key]
+            known[key] = depth, met - before
+            if not within:
+                return
+            key = next(reversed(within))  # the container that it stands in
+        outer = within[key]
+        outer[0].pop()
+        outer[2] = max(outer[2], depth + 1)
+
+
+_SHOWN = 100  # characters of a name

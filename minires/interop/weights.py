@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def load(
             arrays = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}
         content: Any = {name: from_numpy(array) for name, array in arrays.items()}
     elif file.suffix in _PYTORCH:
-        content, widened = read_pth(file, "load")
+        content, widened = _within_memory(file, "load", lambda: read_pth(file, "load"))
     else:
         raise ArgumentError(
             message(
@@ -154,18 +155,37 @@ def load(
             UserWarning,
             stacklevel=2,
         )
-    return content if device == CPU else _moved(content, device)
+    return content if device == CPU else _moved(content, device, {})
 
 
-def _moved(content: Any, device: Device) -> Any:
-    """Containers with their tensors on another device."""
+def _moved(content: Any, device: Device, done: dict[int, Any]) -> Any:
+    """Containers with their tensors on another device; ``done``: by id, what was moved before."""
+    if id(content) in done:
+        return done[id(content)]
+    moved = content
     if isinstance(content, Tensor):
-        return content.to(device)
-    if isinstance(content, dict):
-        return {name: _moved(value, device) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return type(content)(_moved(value, device) for value in content)
-    return content
+        moved = content.to(device)
+    elif isinstance(content, dict):
+        moved = {name: _moved(value, device, done) for name, value in content.items()}
+    elif isinstance(content, list | tuple):
+        moved = type(content)(_moved(value, device, done) for value in content)
+    done[id(content)] = moved
+    return moved
+
+
+def _within_memory(file: Path, op: str, read: Callable[[], Any]) -> Any:
+    """What ``read`` gives, or an error of ours where the system has no memory for it."""
+    with contextlib.suppress(MemoryError):
+        return read()
+    # Only here is everything free again that was read so far, so that there is room for a text.
+    raise CheckpointError(
+        message(
+            op,
+            f"memory for the {file.stat().st_size:,} bytes of {file}",
+            "too little",
+            fix="Close other programs, or raise the limit of this one (ulimit -v)",
+        )
+    )
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -193,7 +213,8 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read(file: Path, op: str) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     """Arrays, metadata and widened dtypes; of a file from here, only with the right checksum."""
-    arrays, metadata, widened, verified = read_safetensors(file, op)
+    read = _within_memory(file, op, lambda: read_safetensors(file, op))
+    arrays, metadata, widened, verified = read
     if _VERSION in metadata and not verified:
         raise damaged(file, op)
     return arrays, metadata, widened

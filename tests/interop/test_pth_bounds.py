@@ -52,12 +52,11 @@ def copied(opcodes):
 
 BOMBS = {
     "nested tuples": lambda p: b")" + b"\x85" * 600_000,
-    "nested lists": lambda p: b"]" * 300_000 + b"a" * 299_999,
+    "nested lists": lambda p: b"]" * 600_000 + b"a" * 599_999,
     "open marks": lambda p: b"(" * 600_000 + b"t" * 600_000,
     "empty sets": lambda p: b"(" + b"\x8f" * 200_000 + b"l",
-    "empty dicts": lambda p: b"(" + b"}" * 200_000 + b"l",
+    "empty dicts": lambda p: b"(" + b"}" * 300_000 + b"l",
     "frozen sets": lambda p: b"(" + b"(\x91" * 100_000 + b"l",
-    "far memo": lambda p: b"N" + b"".join(b"r" + i.to_bytes(4, "little") for i in range(9, 10**5)),
     "one tensor again": twice,
     "one dict again": copied,
 }  # fmt: skip
@@ -109,9 +108,9 @@ def test_what_python_writes_is_never_too_much(protocol):
 
 def test_the_size_of_the_file_counts(opcodes):
     body = opcodes.whole_pickle(b"(" + b"}" * 100_000 + b"l")
-    with pytest.raises(Malformed, match=r"more than 90,5\d\d containers and calls, too many for"):
+    with pytest.raises(Malformed, match=r"more than 287,1\d\d containers and calls, too many for"):
         unpickle(body, functions={})
-    assert len(unpickle(body, functions={}, size=len(body) + 200_000)) == 100_000
+    assert len(unpickle(body, functions={}, size=len(body) + 500_000)) == 100_000
 
 
 KINDS = {

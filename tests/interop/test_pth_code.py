@@ -171,8 +171,8 @@ def test_the_extension_registry_is_not_asked(make_pth):
         (b"(ctorch\nFloatStorage\no", "the opcode OBJ"),
         (b"(icollections\nOrderedDict\n", "collections.OrderedDict"),
         (b"ctorch._utils\n_rebuild_qtensor\n", "torch._utils._rebuild_qtensor"),
-        (b"ctorch\x1b[2J\nf\n", r"'torch\x1b[2J.f'"),
-        (b"c" + b"a" * 500 + b"\nf\n", "a" * 100 + "...;"),
+        (b"ctorch\x1b[2J\nf\n", r"got torch\x1b[2J.f; nothing"),
+        (b"c" + b"a" * 500 + b"\nf\n", "got " + "a" * 48 + " … " + "a" * 46 + ".f;"),
     ],
 )
 def test_what_else_is_refused(make_pth, body, words):
@@ -184,11 +184,13 @@ def test_what_else_is_refused(make_pth, body, words):
 def test_nested_lists_of_themselves_cost_nothing(make_pth):
     """Forty lists, each holding the one before twice: 2**40 leaves for who would copy them."""
     body = b"]" + b"".join(b"q\x00]q\x01(h\x00h\x00e" for _ in range(40))
-    depth, value = 0, mr.load(make_pth(body))
+    with pytest.raises(CheckpointError, match="stand in others so often that there are over"):
+        mr.load(make_pth(body))
+    depth, value = 0, mr.load(make_pth(body[: 1 + 10 * 11]))
     while value:
         assert value[0] is value[1]
         value, depth = value[0], depth + 1
-    assert depth == 40
+    assert depth == 10
     with pytest.raises(CheckpointError, match="a tuple in the wrong place"):  # as a key: hashed
         mr.load(make_pth(b"}" + b")" + b"q\x00h\x00\x86" * 40 + b"Ns"))
     with pytest.raises(CheckpointError, match="a tuple in the wrong place"):  # as a name: printed
