@@ -1,4 +1,4 @@
-"""``save`` and ``load``: weights as safetensors, and PyTorch's checkpoints read."""
+"""``save`` and ``load``: weights as safetensors, and PyTorch's checkpoints."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 from minires import arguments
 from minires.device import CPU, Device, move
 from minires.errors import ArgumentError, CheckpointError, DTypeError, message, quoted
-from minires.files import as_path
+from minires.files import as_path, write_atomic
 from minires.interop.pth import read_pth
+from minires.interop.pth_writer import write_pth
 from minires.interop.safetensors_ import (
     DTYPES,
     damaged,
@@ -32,20 +33,27 @@ _VERSION = "minires_version"
 
 
 def save(
-    state: Module | Mapping[str, Any],
+    state: Any,
     path: str | os.PathLike[str],
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights to a ``.safetensors`` file, which holds no code and which others can read.
+    """Write weights to a ``.safetensors`` file, or anything made of tensors to a ``.pth`` file.
 
-    The file is replaced in one step: whatever happens, the old or the new one is there, whole.
+    A ``.safetensors`` file is names, shapes and bytes: it holds no code, and others can read it. A
+    ``.pth`` file (``.pt``, ``.bin``, ``.ckpt``, ``.pth.tar``) is as ``torch.save`` writes it, and
+    PyTorch loads it with ``weights_only=True``. Either is replaced in one step: whatever happens,
+    the old or the new one is there, whole.
 
     Args:
-        state: a module, or a flat dict of names and tensors such as its ``state_dict()``; arrays
-            of NumPy, PyTorch and others will do. Tensors that share memory are written each.
-        path: ends in ``.safetensors``; folders are made if need be.
-        metadata: what else a reader has to know (the configuration of the model, classes, the
-            accuracy): values that JSON can hold. The version of minires is added.
+        state: a module, which stands for its ``state_dict()``; for ``.safetensors`` a flat dict of
+            names and tensors; for ``.pth`` tensors in dicts, lists and tuples, nested in any way,
+            with numbers, text, True, False and None. Arrays will do in place of tensors: NumPy's
+            and CuPy's, in ``.safetensors`` those of PyTorch and others too. Tensors that share
+            memory share it in a ``.pth`` file; in ``.safetensors`` they are written each.
+        path: folders are made if need be.
+        metadata: only for ``.safetensors``: what else a reader has to know (the configuration of
+            the model, classes, the accuracy), values that JSON can hold. The version of minires is
+            added.
 
     >>> import minires as mr
     >>> net = mr.nn.Linear(4, 2)
@@ -54,24 +62,34 @@ def save(
     IncompatibleKeys(missing_keys=[], unexpected_keys=[])
     >>> mr.load_metadata("linear.safetensors")["classes"]
     ['cat', 'dog']
+    >>> mr.save({"epoch": 3, "model": net.state_dict()}, "checkpoint.pth")
+    >>> mr.load("checkpoint.pth")["epoch"]
+    3
 
     Raises:
-        ArgumentError: another suffix, a value that is not a tensor, or metadata that JSON cannot
-            hold.
-        DTypeError: a tensor of a dtype that the format does not have (complex).
+        ArgumentError: another suffix, a value that the format cannot hold, or metadata that JSON
+            cannot.
+        DTypeError: a tensor of a dtype that the format does not have.
+        UninitializedError: a parameter of a lazy layer that has no values yet.
         CheckpointError: the file cannot be written.
     """
     if isinstance(path, Module | Mapping):  # as if it were a method of the path
         got = f"{type(path).__name__} as path"
         raise ArgumentError(message("save", "save(state, path)", got))
     file = as_path("save", path)
+    values = state.state_dict() if isinstance(state, Module) else state
+    if file.suffix in _PYTORCH:
+        if metadata is not None:
+            fix = 'Save it in the object: {"model": ..., "classes": ...}.'
+            raise ArgumentError(message("save", "metadata only in .safetensors", file, fix=fix))
+        write_atomic(file, write_pth(values))
+        return
     if file.suffix != ".safetensors":
         near = file if file.name else Path("weights")
-        fix = f"Save to {near.with_suffix('.safetensors').name}"
-        if file.suffix in _PYTORCH:
-            fix += "; PyTorch reads it with safetensors.torch.load_file"
-        raise ArgumentError(message("save", "a path that ends in .safetensors", file, fix=fix))
-    values = state.state_dict() if isinstance(state, Module) else state
+        names = [near.with_suffix(suffix).name for suffix in (".safetensors", ".pth")]
+        fix = f"Save to {names[0]}, or for PyTorch to {names[1]}"
+        expected = "a path that ends in .safetensors, .pth or .pt"
+        raise ArgumentError(message("save", expected, file, fix=fix))
     tensors = as_tensors("save", values)
     for name, tensor in tensors.items():
         if name == "__metadata__" or not _is_text(name):

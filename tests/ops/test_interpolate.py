@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires import nn
 from minires.errors import ArgumentError, DTypeError, MiniresError, ShapeError
 from minires.nn import functional as F
 
