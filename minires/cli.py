@@ -223,34 +223,68 @@ def _resume_command(folder: Path) -> list[str]:
     return ["minires", *arguments, "--resume", str(folder)]
 
 
-@app.command(epilog="Example: [bold]minires train resnet18 --dataset mnist --epochs 2[/bold]")
+@app.command(epilog="Example: [bold]minires train resnet18 --data my_pictures --epochs 20[/bold]")
 def train(
     model: Annotated[str, typer.Argument(help="A name from the zoo: see --list.")] = "",
     dataset: Annotated[
-        str, typer.Option(help="digits, mnist, fashion-mnist or cifar10.")
-    ] = "digits",
+        str | None, typer.Option(help="digits, mnist, fashion-mnist or cifar10 (default: digits).")
+    ] = None,
+    data: Annotated[
+        Path | None, _folder("Your own pictures: a folder with a folder for each class.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width of your pictures (default: at most 64).")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool | None, typer.Option("--skip-unreadable", help="Leave out pictures that are damaged.")
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Share of the training images held out to choose the best weights by."),
+    ] = None,
     epochs: Annotated[
-        int, typer.Option(help="Number of epochs, those before a resume included.")
-    ] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
-    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.1,
-    momentum: Annotated[float, typer.Option(help="Momentum of the optimizer sgd.")] = 0.9,
+        int | None, typer.Option(help="Number of epochs, those before a resume included.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw or rmsprop.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
     weight_decay: Annotated[
-        float, typer.Option(help="Weight decay; biases and batch norm have none.")
-    ] = 1e-4,
-    schedule: Annotated[str, typer.Option(help="cosine, steps or constant.")] = "cosine",
+        float | None, typer.Option(help="Weight decay; biases and batch norm have none.")
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="cosine, steps, constant, linear, exponential, one-cycle or plateau."),
+    ] = None,
     warmup_epochs: Annotated[
-        float, typer.Option(help="Epochs in which the rate rises to its peak.")
-    ] = 1.0,
+        float | None, typer.Option(help="Epochs in which the rate rises to its peak.")
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of the uniform distribution in the targets.")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of a moving average of the weights, such as 0.99.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without progress.")
+    ] = None,
     augment: Annotated[
-        bool, typer.Option(help="Augment the images: random crop (pad 4) and flip.")
-    ] = False,
+        str | None,
+        typer.Option(help="Of crop, flip, resized-crop, rotate, color, erase, with commas."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first N images.")] = None,
     seed: Annotated[
-        int, typer.Option(help="Seed of the weights, the order of images and the augmentation.")
-    ] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
+        int | None, typer.Option(help="Seed of weights, order, augmentation, and what is held out.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda:0.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings in a TOML file, such as a run's run.toml; options here come first.",
+            parser=_path,
+            metavar="FILE",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, _folder("Folder for the results (default: runs/<model>-<dataset>).")
     ] = None,
@@ -259,54 +293,66 @@ def train(
     ] = False,
     list_names: Annotated[bool, typer.Option("--list", help="List the zoo and stop.")] = False,
 ) -> None:
-    """Train one network, with a checkpoint after every epoch.
+    """Train one network, keep its best weights, and test them once.
 
-    Writes checkpoint.safetensors (weights, optimiser, progress) and history.csv.
-    After a stop at any moment the same command with --resume goes on, and ends
-    with the same numbers (up to rounding, if on another device). The running
-    training error is counted during an epoch, in training mode; the test error
-    after it, in evaluation mode.
+    Without options: 10 epochs of SGD on the embedded digits, learning rate 0.1
+    along a cosine, momentum 0.9, weight decay 1e-4, batches of 128; a tenth of
+    the training images is held out for validation. Writes best.safetensors, for
+    "minires predict" and "minires evaluate"; a checkpoint after every epoch,
+    history.csv, the settings (run.toml) and result.json. After a stop at any
+    moment the same command with --resume goes on, and ends with the same numbers
+    (up to rounding, if on another device).
     """
     from minires import models
-    from minires.console import TrainingDisplay
+    from minires.console import ReadingDisplay, TrainingDisplay
     from minires.kernels.numba import compiler
     from minires.train.job import TrainingJob
 
     if list_names:
         say("\n".join(models.list_models()))
         return
-    if not model:
+    options: dict[str, Any] = {
+        "model": model or None,
+        "dataset": dataset,
+        "data": None if data is None else str(data),
+        "image_size": image_size,
+        "skip_unreadable": skip_unreadable,
+        "validation": validation,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "warmup_epochs": warmup_epochs,
+        "label_smoothing": label_smoothing,
+        "ema": ema,
+        "patience": patience,
+        "augment": None if augment is None else tuple(augment.split(",")),
+        "limit": limit,
+        "seed": seed,
+        "device": device,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if config is not None:
+        job = TrainingJob.from_file(config, given)
+    elif model:
+        job = TrainingJob(**given)
+    else:
         raise ArgumentError("train: expected the name of a network, got none. See --list.")
-    job = TrainingJob(
-        model=model,
-        dataset=dataset,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        augment=augment,
-        limit=limit,
-        seed=seed,
-        device=device,
-    )
-    folder = out or Path("runs") / f"{model}-{dataset}"
-    prepared = job.prepare(folder, resume)
+    folder = out or Path("runs") / job.default_name()
+    with ReadingDisplay(console) as reading:
+        prepared = job.prepare(folder, resume, watch=reading.picture)
+    say(prepared.summary())
     try:
-        display = TrainingDisplay(console, model, epochs, prepared.batches)
+        display = TrainingDisplay(console, job.model, job.epochs, prepared.batches)
         with display, compiler.listening(display.kernel):
             display.skip(prepared.epochs_done)
-            history = prepared.run(on_epoch=display.epoch, watch=display.batch)
+            prepared.run(on_epoch=display.epoch, watch=display.batch)
     except KeyboardInterrupt:
         stopped("The same command with --resume goes on.")
-    last, best = history[-1], min(history, key=lambda row: row["test_error"])
-    say(
-        f"Final test error {100 * last['test_error']:.2f} %; the lowest on the way was "
-        f"{100 * best['test_error']:.2f} % (epoch {best['epoch']}). Results in {folder}"
-    )
+    say(prepared.outcome())
 
 
 @app.command(epilog="Example: [bold]minires warmup resnet50[/bold]")

@@ -206,7 +206,7 @@ class StudyDisplay(_Display):
 
 def _where(epoch: int, epochs: int, running: Running) -> str:
     """What is being done, and the loss and error of it so far."""
-    doing = "training" if running.training else "testing"
+    doing = "training" if running.training else "evaluating"
     return (
         f"epoch {epoch} of {epochs}, {doing}: loss {running.loss:.4f}, "
         f"error {_percent(running.error)} so far"
@@ -232,13 +232,27 @@ class TrainingDisplay(_Display):
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._done = row["epoch"]
+        key, held = ("val", "validation") if "val_loss" in row else ("test", "test")
         self._line(
             f"epoch {row['epoch']} of {self._epochs}: lr {row['lr']:.4f}, "
             f"running training loss {row['train_loss']:.4f} "
             f"error {100 * row['train_error']:.2f} %, "
-            f"test loss {row['test_loss']:.4f} error {100 * row['test_error']:.2f} %, "
+            f"{held} loss {row[f'{key}_loss']:.4f} error {100 * row[f'{key}_error']:.2f} %, "
             f"{row['seconds']:.1f} s"
         )
+
+
+class ReadingDisplay(_Display):
+    """One bar over the pictures of a folder that are being read."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._task: TaskID | None = None
+
+    def picture(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("reading pictures", total=total)
+        self._progress.update(self._task, completed=done)
 
 
 class WarmUpDisplay(_Display):

@@ -5,6 +5,7 @@ from minires.train.callbacks import Callback, EarlyStopping, ModelCheckpoint, Ru
 from minires.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from minires.train.fit import fit
 from minires.train.loop import EpochResult, Running, evaluate, train_epoch
+from minires.train.trained import Trained, load_run
 
 __all__ = [
     "Callback",
@@ -13,10 +14,12 @@ __all__ = [
     "ModelCheckpoint",
     "Run",
     "Running",
+    "Trained",
     "check_writable",
     "evaluate",
     "fit",
     "load_checkpoint",
+    "load_run",
     "read_progress",
     "save_checkpoint",
     "train_epoch",

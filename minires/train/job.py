@@ -1,39 +1,78 @@
-"""One training run by name: a network of the zoo on a data set, with checkpoints and resume."""
+"""One training run by name: a network of the zoo on a data set or a folder of pictures, with the
+best weights kept, checkpoints and resume."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minires import data, models, optim
+import numpy as np
+
+from minires import interop, models
 from minires.arguments import choice, flag, integer, number
+from minires.data import DataLoader, ImageDataset, Normalize, find_source, load
 from minires.data.transforms import MAX_SEED
 from minires.device import existing
 from minires.errors import ArgumentError, CheckpointError, message
 from minires.files import as_path, check_writable, claimed, write_atomic, write_json_atomic
 from minires.models.registry import options_of
-from minires.nn import Module
+from minires.nn import CrossEntropyLoss, Module
+from minires.optim import Optimizer
+from minires.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from minires.random import manual_seed
-from minires.train import schema
+from minires.train import recipe, schema, settings
+from minires.train.callbacks import Callback, EarlyStopping, ModelCheckpoint, Run, best_epoch
 from minires.train.fit import differing, fit, read_history
-from minires.train.loop import Running
+from minires.train.loop import Running, evaluate
+from minires.train.trained import BEST, Facts
+from minires.vision.folder import Watch, read_folder, split
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("cosine", "steps", "constant")
 CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.csv"
-STARTED = "job.json"  # what a run was asked to do; there from its start
+STARTED = "run.toml"  # what a run was asked to do; there from its start
+RESULT = "result.json"  # what came of it; there when it is done
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What ``minires train`` is asked to do; the fields are its options."""
+    """What ``minires train`` is asked to do; the fields are its options, and the lines of a file
+    for ``--config``.
+
+    Attributes:
+        model: a name from the zoo.
+        dataset: the name of a data set; or with ``data`` nothing.
+        data: a folder of pictures, see :func:`minires.vision.folder.read_folder`.
+        image_size: height and width that pictures of a folder are cut to; None is the median of
+            their shorter sides, at most 64.
+        skip_unreadable: leave out pictures of a folder that cannot be read.
+        validation: the share of the training images, of each class alike, that is held out: the
+            weights that do best on it are kept. With 0 the weights of the last epoch are.
+        epochs, batch_size, lr, weight_decay: as usual.
+        momentum: of ``sgd``.
+        optimizer, schedule: names, see :mod:`minires.train.recipe`.
+        warmup_epochs: in which the rate rises to its peak; None is 1, or 0 before ``plateau``.
+        label_smoothing: the share of the uniform distribution in the targets.
+        ema: the decay of an exponential moving average of the weights, which is then what is
+            evaluated and kept; 0 is none.
+        patience: epochs without progress on the validation images after which training ends; 0 is
+            never.
+        augment: names, see :mod:`minires.train.recipe`.
+        limit: train on the first so many images only.
+        seed: of weights, order, augmentation, and of what is held out.
+        device: ``cpu``, ``cuda:0``.
+    """
 
     model: str
-    dataset: str = "digits"
+    dataset: str | None = None
+    data: str | None = None
+    image_size: int | None = None
+    skip_unreadable: bool = False
+    validation: float = 0.1
     epochs: int = 10
     batch_size: int = 128
     optimizer: str = "sgd"
@@ -41,50 +80,94 @@ class TrainingJob:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: str = "cosine"
-    warmup_epochs: float = 1.0
-    augment: bool = False
+    warmup_epochs: float | None = None
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    patience: int = 0
+    augment: tuple[str, ...] = ()
     limit: int | None = None
     seed: int = 0
     device: str = "cpu"
 
-    def settings(self) -> dict[str, Any]:
-        """What a checkpoint must agree in: all but the device, so that a run may go on on another
-        one."""
-        settings = asdict(self)
-        del settings["device"]
-        return settings
+    @classmethod
+    def from_file(cls, path: Path, given: Mapping[str, Any]) -> TrainingJob:
+        """The job of a file of settings, with those in ``given`` in place of the file's.
 
-    def prepare(self, folder: Path, resume: bool = False) -> Prepared:
+        Raises:
+            CheckpointError: no such file, or a setting that is unknown or out of range.
+            ArgumentError: no model in either.
+        """
+        op = "train --config"
+        values = {**settings.read_settings(path, _FIELDS, op), **given}
+        if "data" in given or "dataset" in given:  # the one replaces the other
+            values.pop("dataset" if "data" in given else "data", None)
+        if "model" not in values:
+            fix = 'Such as model = "cifar_resnet20".'
+            raise ArgumentError(message(op, f"the setting model in {path}", "none", fix=fix))
+        return cls(**values)
+
+    def settings(self) -> dict[str, Any]:
+        """All that a run depends on but the device, so that it may go on on another one; as they
+        come back from a file."""
+        values = asdict(self)
+        del values["device"]
+        values["augment"] = list(self.augment)
+        return values
+
+    def default_name(self) -> str:
+        """What the folder of the run is called unless it is given."""
+        images = Path(self.data).name if self.data else self.dataset or "digits"
+        return f"{self.model}-{images or 'pictures'}"
+
+    def prepare(self, folder: Path, resume: bool = False, watch: Watch | None = None) -> Prepared:
         """Check everything and build network, loaders, optimiser and schedule.
+
+        Args:
+            folder: of the run.
+            resume: go on with the run in it.
+            watch: called with how many pictures of a folder are read, and how many there are.
 
         Raises:
             ArgumentError: an unknown name or an option out of range.
             DataError, DeviceError: the data set or the device is not there.
             CheckpointError: the folder cannot be written, or holds a run and ``resume`` is off.
         """
-        return self._checked()._prepare(as_path("train", folder), flag("train", "resume", resume))
+        resume = flag("train", "resume", resume)
+        return self._checked()._prepare(as_path("train", folder), resume, watch)
 
     def _checked(self) -> TrainingJob:
         """The same job, its fields plain Python values in range."""
         op = "train"
+        if self.data is not None and self.dataset is not None:
+            got = f"{self.dataset} and {self.data}"
+            raise ArgumentError(message(op, "either a data set or a folder of pictures", got))
+        plateau = self.schedule == "plateau"
+        warmup = (0.0 if plateau else 1.0) if self.warmup_epochs is None else self.warmup_epochs
         return TrainingJob(
             model=choice("network", self.model, models.list_models()),
-            dataset=self.dataset,  # data.load looks at it
+            dataset=None if self.data is not None else find_source(self.dataset or "digits").name,
+            data=None if self.data is None else os.path.abspath(as_path(op, self.data)),
+            image_size=_optional(op, "image_size", self.image_size, 8),
+            skip_unreadable=flag(op, "skip_unreadable", self.skip_unreadable),
+            validation=number(op, "validation", self.validation, least=0, most=0.5),
             epochs=integer(op, "epochs", self.epochs, 1),
             batch_size=integer(op, "batch_size", self.batch_size, 1),
-            optimizer=choice("optimizer", self.optimizer, OPTIMIZERS),
+            optimizer=choice("optimizer", self.optimizer, recipe.OPTIMIZERS),
             lr=number(op, "lr", self.lr, least=0),
             momentum=number(op, "momentum", self.momentum, least=0, below=1),
             weight_decay=number(op, "weight_decay", self.weight_decay, least=0),
-            schedule=choice("schedule", self.schedule, SCHEDULES),
-            warmup_epochs=number(op, "warmup_epochs", self.warmup_epochs, least=0),
-            augment=flag(op, "augment", self.augment),
-            limit=None if self.limit is None else integer(op, "limit", self.limit, 1),
+            schedule=choice("schedule", self.schedule, recipe.SCHEDULES),
+            warmup_epochs=number(op, "warmup_epochs", warmup, least=0),
+            label_smoothing=number(op, "label_smoothing", self.label_smoothing, least=0, below=1),
+            ema=number(op, "ema", self.ema, least=0, below=1),
+            patience=integer(op, "patience", self.patience, 0),
+            augment=recipe.augmentations(self.augment),
+            limit=_optional(op, "limit", self.limit, 1),
             seed=integer(op, "seed", self.seed, 0, MAX_SEED),
             device=str(existing(self.device)),
         )
 
-    def _prepare(self, folder: Path, resume: bool) -> Prepared:
+    def _prepare(self, folder: Path, resume: bool, watch: Watch | None) -> Prepared:
         manual_seed(self.seed)
         if "num_classes" not in options_of(self.model):
             c, h, w = models.create(self.model).image_shape
@@ -96,43 +179,78 @@ class TrainingJob:
                     fix=f"Train it from Python: minires.models.create({self.model!r}).",
                 )
             )
-        train, test = data.load(self.dataset), data.load(self.dataset, train=False)
-        if self.limit is not None:
-            train = train.limit(self.limit)
-        network = models.create(
-            self.model, num_classes=len(train.classes), in_channels=train.shape[0]
-        ).to(self.device)
-        checkpoint = folder / CHECKPOINT
         done = self._epochs_done(folder, resume)
-        normalize = data.Normalize(train.mean(), [s or 1.0 for s in train.std()])
-        augment: Any = normalize
-        if self.augment:
-            augment = data.Compose(
-                [normalize, data.RandomCrop(padding=4), data.RandomHorizontalFlip()]
-            )
-        loader = data.DataLoader(
+        images = self._images(watch)
+        train, held = images["train"], images["val" if "val" in images else "test"]
+        options = {"num_classes": len(train.classes), "in_channels": train.shape[0]}
+        network = models.create(self.model, **options).to(self.device)
+        mean, std = train.mean(), tuple(s or 1.0 for s in train.std())
+        normalize = Normalize(mean, std)
+        loader = recipe.training_loader(
             train,
-            self.batch_size,
-            shuffle=True,
-            transform=augment,
+            normalize,
+            self.augment,
+            batch_size=self.batch_size,
             seed=self.seed,
             device=self.device,
         )
-        test_loader = data.DataLoader(test, 500, transform=normalize, device=self.device)
-        optimizer = self._optimizer(network)
-        check_writable(checkpoint)
+        held_loader, test_loader = (
+            DataLoader(part, 500, transform=normalize, device=self.device)
+            for part in (held, images["test"])
+        )
+        optimizer = recipe.make_optimizer(
+            self.optimizer, network, self.lr, self.momentum, self.weight_decay
+        )
+        total = self.epochs * len(loader)
+        warmup = round(min((self.warmup_epochs or 0.0) * len(loader), total // 2))
+        check_writable(folder / CHECKPOINT)
+        averaged = None
+        if self.ema:
+            averaged = AveragedModel(network, get_ema_avg_fn(self.ema), use_buffers=True)
         return Prepared(
             job=self,
             folder=folder,
+            images=images,
             network=network,
+            facts=Facts(
+                model=self.model,
+                options=options,
+                classes=train.classes,
+                shape=train.shape,
+                mean=mean,
+                std=std,
+                trained_on=train.name,
+            ),
             train_loader=loader,
+            held_loader=held_loader,
             test_loader=test_loader,
             optimizer=optimizer,
-            schedule=self._schedule(optimizer, len(loader)),
-            batches=len(loader) + len(test_loader),
+            schedule=recipe.make_schedule(self.schedule, optimizer, total, warmup),
+            averaged=averaged,
+            batches=len(loader) + len(held_loader),
             epochs_done=min(done, self.epochs),
             resume=resume,
         )
+
+    def _images(self, watch: Watch | None) -> dict[str, ImageDataset]:
+        """Images to train with, to test with, and unless the share is 0 to validate with."""
+        if self.data is not None:
+            images = read_folder(
+                self.data, self.image_size, skip_unreadable=self.skip_unreadable, watch=watch
+            )
+            if "test" not in images:
+                share = self.validation or 0.1
+                images["train"], images["test"] = split(images["train"], share, self.seed, "test")
+        else:
+            name = self.dataset or "digits"
+            images = {"train": load(name), "test": load(name, train=False)}
+        if self.limit is not None:
+            images["train"] = images["train"].limit(self.limit)
+        if self.validation and "val" not in images:
+            # other images than a test part by the same seed would hold
+            parts = split(images["train"], self.validation, self.seed + 1, "val")
+            images["train"], images["val"] = parts
+        return images
 
     def _epochs_done(self, folder: Path, resume: bool) -> int:
         """How far the run in the folder is; refuses one that this job may not go on with."""
@@ -156,55 +274,55 @@ class TrainingJob:
     def _check_started(self, path: Path) -> None:
         """Refuse to go on with other settings than the run was started with."""
         fix = f"Remove {path.name} to go on without what it says."
-        started = schema.read_json(path, _SCHEMA, "train", fix)
-        difference = differing(started, self.settings())
+        try:
+            started = settings.read_settings(path, _FIELDS, "train")
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} {fix}") from error
+        wanted = self.settings()
+        difference = differing({**dict.fromkeys(wanted), **started}, wanted)
         if difference:
             fix = "Resume with the same settings, or choose another folder by --out."
             expected = f"the settings that {path.parent} was started with"
             raise CheckpointError(message("train", expected, difference, fix=fix))
 
-    def _optimizer(self, network: Module) -> optim.Optimizer:
-        groups = optim.no_decay_groups(network, self.weight_decay)
-        if self.optimizer == "sgd":
-            return optim.SGD(groups, lr=self.lr, momentum=self.momentum)
-        kind = optim.Adam if self.optimizer == "adam" else optim.AdamW
-        return kind(groups, lr=self.lr)
 
-    def _schedule(self, optimizer: optim.Optimizer, steps: int) -> optim.LRScheduler:
-        total = self.epochs * steps
-        warmup = round(min(self.warmup_epochs * steps, total // 2))
-        main: optim.LRScheduler
-        if self.schedule == "cosine":
-            main = optim.CosineAnnealingLR(optimizer, T_max=total - warmup)
-        elif self.schedule == "steps":
-            milestones = [m - warmup for m in (total // 2, total * 3 // 4) if m > warmup]
-            main = optim.MultiStepLR(optimizer, milestones=sorted(set(milestones)) or [total])
-        else:
-            main = optim.ConstantLR(optimizer, factor=1.0, total_iters=0)
-        if not warmup:
-            return main
-        rise = optim.LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup)
-        return optim.SequentialLR(optimizer, [rise, main], [warmup])
+def _optional(op: str, name: str, value: int | None, least: int) -> int | None:
+    return None if value is None else integer(op, name, value, least)
 
 
 _SIZE = schema.whole(1, 2**31 - 1)
-_SCHEMA = schema.record(  # of job.json
-    {
-        "model": schema.text,
-        "dataset": schema.text,
-        "epochs": _SIZE,
-        "batch_size": _SIZE,
-        "optimizer": schema.one_of(OPTIMIZERS),
-        "lr": schema.real(0),
-        "momentum": schema.real(0),
-        "weight_decay": schema.real(0),
-        "schedule": schema.one_of(SCHEDULES),
-        "warmup_epochs": schema.real(0),
-        "augment": schema.flag,
-        "limit": schema.optional(_SIZE),
-        "seed": schema.whole(0, 2**128 - 1),
-    }
-)
+_FIELDS = {  # of a file of settings
+    "model": schema.text,
+    "dataset": schema.text,
+    "data": schema.text,
+    "image_size": _SIZE,
+    "skip_unreadable": schema.flag,
+    "validation": schema.real(0, 0.5),
+    "epochs": _SIZE,
+    "batch_size": _SIZE,
+    "optimizer": schema.one_of(recipe.OPTIMIZERS),
+    "lr": schema.real(0),
+    "momentum": schema.real(0),
+    "weight_decay": schema.real(0),
+    "schedule": schema.one_of(recipe.SCHEDULES),
+    "warmup_epochs": schema.real(0),
+    "label_smoothing": schema.real(0, 1),
+    "ema": schema.real(0, 1),
+    "patience": schema.whole(0, 2**31 - 1),
+    "augment": schema.listing(schema.one_of(recipe.AUGMENTATIONS)),
+    "limit": _SIZE,
+    "seed": schema.whole(0, MAX_SEED),
+    "device": schema.text,
+}
+
+
+class _End(Callback):
+    """Remembers why training ended early, if it did."""
+
+    stopped = ""
+
+    def on_fit_end(self, run: Run) -> None:
+        self.stopped = run.stopped
 
 
 @dataclass
@@ -213,55 +331,101 @@ class Prepared:
 
     job: TrainingJob
     folder: Path
+    images: dict[str, ImageDataset]  # by part: train, val, test
     network: Module
-    train_loader: data.DataLoader
-    test_loader: data.DataLoader
-    optimizer: optim.Optimizer
-    schedule: optim.LRScheduler
-    batches: int  # of an epoch, to train and to test
+    facts: Facts
+    train_loader: DataLoader
+    held_loader: DataLoader  # of what is evaluated after each epoch
+    test_loader: DataLoader
+    optimizer: Optimizer
+    schedule: recipe.Schedule
+    averaged: AveragedModel | None
+    batches: int  # of an epoch, to train and to evaluate
     epochs_done: int
     resume: bool = False
+    result: dict[str, Any] = field(default_factory=dict)  # what :meth:`run` writes at its end
+    _end: _End = field(default_factory=_End)
+
+    def summary(self) -> str:
+        """What it is going to work with, in a line."""
+        train, shape = self.images["train"], " x ".join(map(str, self.facts.shape))
+        held = f"{len(self.images['val']):,} to validate, " if "val" in self.images else ""
+        return (
+            f"{self.facts.model} on {self.facts.trained_on}, {len(self.facts.classes)} classes, "
+            f"images {shape}: {len(train):,} to train, {held}{len(self.images['test']):,} to test"
+        )
+
+    def outcome(self) -> str:
+        """What came of it, in a few lines."""
+        result = self.result
+        stopped = f"Stopped early: {result['stopped']}.\n" if result["stopped"] else ""
+        return (
+            f"{stopped}Test error {100 * result['test_error']:.2f} % of {result['test_images']:,} "
+            f"images, with the weights of epoch {result['best_epoch']}. Results in {self.folder}"
+        )
 
     def run(
         self,
         on_step: Callable[[int, float], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
         watch: Callable[[Running], object] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> list[dict[str, Any]]:
-        """Train to the end; returns one row per epoch, and keeps them in ``history.csv``.
+        """Train to the end, and test the best weights once; returns one row per epoch.
+
+        Beside the checkpoint there are then ``best.safetensors`` (for :func:`load_run`), the rows
+        in ``history.csv``, and ``result.json``.
 
         Raises:
             CheckpointError: another process works in the folder, or has just trained there.
         """
-        owned = [self.folder / name for name in (CHECKPOINT, STARTED, HISTORY)]
+        names = (CHECKPOINT, STARTED, HISTORY, BEST, RESULT)
+        owned = [self.folder / name for name in names]
         with claimed(self.folder, "train", owned):
             self.job._epochs_done(self.folder, self.resume)  # once more, now that nobody else may
-            return self._run(on_step, on_epoch, watch)
+            history = self._train(on_step, on_epoch, watch, callbacks)
+            self._test(history)
+            return history
 
-    def _run(
+    def _train(
         self,
         on_step: Callable[[int, float], object] | None,
         on_epoch: Callable[[dict[str, Any]], object] | None,
         watch: Callable[[Running], object] | None,
+        callbacks: Sequence[Callback],
     ) -> list[dict[str, Any]]:
+        job = self.job
         history: list[dict[str, Any]] = []
-        write_json_atomic(self.folder / STARTED, self.job.settings())
+        settings.write_settings(self.folder / STARTED, job.settings())
 
         def after_epoch(row: dict[str, Any]) -> None:
             self._write_history(history)
             if on_epoch is not None:
                 on_epoch(row)
 
+        monitor, mode = self._kept_by()
+        heard: list[Callback] = [
+            ModelCheckpoint(
+                self.folder / BEST, monitor=monitor, mode=mode, metadata=self.facts.metadata()
+            )
+        ]
+        if job.patience:
+            heard.append(EarlyStopping(job.patience))
+        heard += [self._end, *callbacks]
         fit(
             self.network,
             self.train_loader,
-            self.test_loader,
+            self.held_loader,
             self.optimizer,
-            epochs=self.job.epochs,
+            epochs=job.epochs,
+            loss_fn=CrossEntropyLoss(label_smoothing=job.label_smoothing),
             schedule=self.schedule,
+            averaged=self.averaged,
+            callbacks=heard,
+            evaluated="val" if "val" in self.images else "test",
             checkpoint=self.folder / CHECKPOINT,
             resume=True,
-            config=self.job.settings(),
+            config={**job.settings(), "images": self._digest()},
             history=history,
             on_step=on_step,
             on_epoch=after_epoch,
@@ -270,6 +434,35 @@ class Prepared:
         )
         self._write_history(history)
         return history
+
+    def _kept_by(self) -> tuple[str, str]:
+        """The column of the history by which weights are kept, and which end of it is good."""
+        return ("val_loss", "min") if "val" in self.images else ("epoch", "max")
+
+    def _digest(self) -> str:
+        """Of all images and labels: a run goes on with those that it began with."""
+        digest = hashlib.sha256()
+        for part in self.images.values():
+            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(np.ascontiguousarray(part.labels).data)
+        return digest.hexdigest()[:16]
+
+    def _test(self, history: list[dict[str, Any]]) -> None:
+        """Test the weights that were kept, and write down what came of the run."""
+        best = models.create(self.facts.model, **self.facts.options)
+        best.load_state_dict(interop.load(self.folder / BEST))
+        tested = evaluate(best.to(self.job.device), self.test_loader)
+        row = history[best_epoch(history, *self._kept_by())]
+        self.result = {
+            "best_epoch": row["epoch"],
+            "epochs": len(history),
+            "stopped": self._end.stopped,
+            "test_loss": tested.loss,
+            "test_error": tested.error,
+            "test_images": tested.examples,
+            "seconds": sum(row["seconds"] for row in history),
+        }
+        write_json_atomic(self.folder / RESULT, self.result)
 
     def _write_history(self, history: list[dict[str, Any]]) -> None:
         text = io.StringIO()
