@@ -141,11 +141,14 @@ class TrainingJob:
         if self.data is not None and self.dataset is not None:
             got = f"{self.dataset} and {self.data}"
             raise ArgumentError(message(op, "either a data set or a folder of pictures", got))
-        plateau = self.schedule == "plateau"
-        warmup = (0.0 if plateau else 1.0) if self.warmup_epochs is None else self.warmup_epochs
+        schedule = choice("schedule", self.schedule, recipe.SCHEDULES)
+        warmup = self.warmup_epochs
+        if warmup is None:
+            warmup = 0.0 if schedule == "plateau" else 1.0
+        dataset = "digits" if self.dataset is None else self.dataset
         return TrainingJob(
             model=choice("network", self.model, models.list_models()),
-            dataset=None if self.data is not None else find_source(self.dataset or "digits").name,
+            dataset=find_source(dataset).name if self.data is None else None,
             data=None if self.data is None else os.path.abspath(as_path(op, self.data)),
             image_size=_optional(op, "image_size", self.image_size, 8),
             skip_unreadable=flag(op, "skip_unreadable", self.skip_unreadable),
@@ -156,7 +159,7 @@ class TrainingJob:
             lr=number(op, "lr", self.lr, least=0),
             momentum=number(op, "momentum", self.momentum, least=0, below=1),
             weight_decay=number(op, "weight_decay", self.weight_decay, least=0),
-            schedule=choice("schedule", self.schedule, recipe.SCHEDULES),
+            schedule=schedule,
             warmup_epochs=number(op, "warmup_epochs", warmup, least=0),
             label_smoothing=number(op, "label_smoothing", self.label_smoothing, least=0, below=1),
             ema=number(op, "ema", self.ema, least=0, below=1),

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minires import data, optim
-from minires.arguments import listed
-from minires.errors import ArgumentError, message, unknown
+from minires.errors import ArgumentError, message, quoted, unknown
 from minires.nn import Module
 from minires.vision import transforms
 
@@ -41,10 +40,13 @@ def augmentations(names: Any) -> tuple[str, ...]:
     Raises:
         ArgumentError: an unknown name, or no names.
     """
-    given = names.split(",") if isinstance(names, str) else listed("train", "augment", names)
+    given = names.split(",") if isinstance(names, str) else names
+    if not isinstance(given, list | tuple):
+        expected = f"augment names of {', '.join(AUGMENTATIONS)}"
+        raise ArgumentError(message("train", expected, quoted(names)))
     given = [name.strip() if isinstance(name, str) else name for name in given]
     for name in given:
-        if name not in AUGMENTATIONS:
+        if not isinstance(name, str) or name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS)
     return tuple(name for name in AUGMENTATIONS if name in given)
 

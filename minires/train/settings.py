@@ -37,7 +37,7 @@ def read_settings(path: Path, fields: Mapping[str, schema.Schema], op: str) -> d
         raise CheckpointError(message(op, f"TOML in {path}", error)) from error
     for name, value in values.items():
         if name not in fields:
-            raise CheckpointError(f"{op}: {path}: {unknown('setting', name, fields)}")
+            raise CheckpointError(f"{op}: in {path}, {unknown('setting', name, fields)}.")
         schema.check(fields[name], value, f"{op}: {path}: {name}")
     return values
 

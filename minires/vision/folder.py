@@ -146,11 +146,11 @@ def split(
 ) -> tuple[ImageDataset, ImageDataset]:
     """Hold out a share of the images of each class, at random by ``seed``: (the rest, held out).
 
-    At least one of each class is held out; a single one stays.
+    At least one of each class is held out, while a single one stays; but one of all is.
 
     Raises:
         ArgumentError: a share outside of 0..0.5.
-        DataError: nothing can be held out.
+        DataError: fewer than two images.
     """
     op = "split"
     share = arguments.number(op, "share", share, least=0, most=0.5)
@@ -160,9 +160,12 @@ def split(
         if len(places) > 1:
             order = np.random.default_rng([seed, label]).permutation(len(places))
             held.append(places[order[: round(share * len(places)) or 1]])
-    if not held:
+    if len(dataset) < 2:
         fix = "Set validation to 0, or take more images."
-        raise DataError(message(op, "a class of two images or more", len(dataset), fix=fix))
+        raise DataError(message(op, "two images or more", len(dataset), fix=fix))
+    if not held:  # each image is the only one of its class
+        order = np.random.default_rng(seed).permutation(len(dataset))
+        held.append(order[: round(share * len(dataset)) or 1])
     chosen = np.zeros(len(dataset), bool)
     chosen[np.concatenate(held)] = True
 

@@ -76,7 +76,7 @@ def workers():
 
 def resume(arguments, folder):
     """The command that goes on in a folder; the first one again if nothing was begun there."""
-    begun = [name for name in ("results.json", "job.json") if (folder / name).exists()]
+    begun = [name for name in ("results.json", "run.toml") if (folder / name).exists()]
     if not begun:
         return [*arguments, "--out", str(folder)]
     if arguments[0] == "depth":

@@ -187,10 +187,10 @@ def test_a_folder_with_a_study_is_not_overwritten(finished):
 
 
 def test_a_folder_with_a_training_run_is_not_written_to(tmp_path):
-    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "run.toml").write_text("")
     with raises(CheckpointError, "holds a training run. Choose another folder by --out"):
         run_study(SMALL, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_resume_with_other_settings_is_refused(finished):

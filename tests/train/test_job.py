@@ -21,6 +21,7 @@ from minires.study import StudyConfig, run_study
 from minires.train.job import TrainingJob
 
 JOB = TrainingJob("cifar_plain8", limit=8, batch_size=8, epochs=1)
+FILES = ["best.safetensors", "checkpoint.safetensors", "history.csv", "result.json", "run.toml"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def test_a_training_that_another_finished_meanwhile_is_not_overwritten(tmp_path)
     first, second = JOB.prepare(tmp_path), JOB.prepare(tmp_path)
     first.run()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert sorted(before) == ["checkpoint.safetensors", "history.csv", "job.json"]
+    assert sorted(before) == FILES
     with raises(CheckpointError, "holds a run already", "--resume"):
         second.run()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -79,7 +80,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
         (tmp_path / name).write_text("half")
     JOB.prepare(tmp_path).run()
     found = sorted(path.name for path in tmp_path.iterdir())
-    assert found == [".mine.0123abcd.tmp", "checkpoint.safetensors", "history.csv", "job.json"]
+    assert found == [".mine.0123abcd.tmp", *FILES]
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainingJob)])
@@ -100,7 +101,12 @@ def test_every_field_is_checked_before_anything_is_built(name, tmp_path):
         ("lr", float("nan"), "lr a finite number >= 0"),
         ("momentum", 1, "momentum a finite number >= 0 and < 1"),
         ("warmup_epochs", float("inf"), "warmup_epochs a finite number >= 0"),
-        ("augment", 1, "augment True or False"),
+        ("augment", 1, "augment names of resized-crop, rotate, color, erase, crop, flip, got 1"),
+        ("augment", ["flop"], "unknown augmentation 'flop': did you mean flip"),
+        ("ema", 1.0, "ema"),
+        ("validation", 0.6, "validation"),
+        ("patience", -1, "patience"),
+        ("data", "x", "either a data set or a folder of pictures"),
         ("limit", 0, "limit an integer >= 1"),
         ("seed", -1, "seed an integer"),
         ("optimizer", ["sgd"], "unknown optimizer"),
@@ -109,11 +115,13 @@ def test_every_field_is_checked_before_anything_is_built(name, tmp_path):
 )
 def test_fields_out_of_range(name, value, expected, tmp_path):
     with raises(ArgumentError, expected):
-        dataclasses.replace(JOB, **{name: value}).prepare(tmp_path)
+        dataclasses.replace(JOB, dataset="digits", **{name: value}).prepare(tmp_path)
 
 
 def test_fields_are_kept_as_plain_numbers(tmp_path):
-    job = dataclasses.replace(JOB, epochs=np.int64(1), lr=np.float32(0.5), augment=np.False_)
-    assert job.prepare(tmp_path).job == dataclasses.replace(JOB, lr=0.5)
+    job = dataclasses.replace(JOB, epochs=np.int64(1), lr=np.float32(0.5))
+    assert job.prepare(tmp_path).job == dataclasses.replace(
+        JOB, lr=0.5, dataset="digits", warmup_epochs=1.0
+    )
     job.prepare(tmp_path).run()
     job.prepare(tmp_path, resume=True)
