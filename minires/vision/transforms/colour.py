@@ -115,7 +115,8 @@ def _factors(name: str, value: Any) -> tuple[float, float] | None:
         amount = arguments.number("ColorJitter", name, value, least=0)
         ends = (float(max(0.0, 1 - amount)), float(1 + amount))
     else:
-        ends = interval("ColorJitter", name, value, least=0)
+        low, high = interval("ColorJitter", name, value, least=0)
+        ends = (float(low), float(high))
     return None if ends == (1, 1) else ends
 
 
@@ -124,7 +125,8 @@ def _turns(value: Any) -> tuple[float, float] | None:
         amount = float(arguments.number("ColorJitter", "hue", value, least=0, most=0.5))
         ends = (-amount, amount)
     else:
-        ends = interval("ColorJitter", "hue", value, least=-0.5)
+        low, high = interval("ColorJitter", "hue", value, least=-0.5)
+        ends = (float(low), float(high))
         if ends[1] > 0.5:
             raise ArgumentError(message("ColorJitter", "hue in -0.5..0.5", ends))
     return None if ends == (0, 0) else ends

@@ -39,7 +39,20 @@ def to_tensor(pic: Any) -> Tensor:
     >>> to_tensor(Image.new("L", (2, 1), 51)).tolist()
     [[[0.20000000298023224, 0.20000000298023224]]]
     """
-    pixels = _pixels("to_tensor", pic)
+    op, expected = "to_tensor", "a PIL image or an array (h, w, c)"
+    if isinstance(pic, np.ndarray):
+        if pic.ndim not in (2, 3):
+            raise ShapeError(message(op, "an array (h, w, c) or (h, w)", f"shape {pic.shape}"))
+        if pic.dtype.name not in (*_DTYPES, "uint16"):
+            raise DTypeError(message(op, f"an array of {', '.join(_DTYPES)}", pic.dtype))
+        pixels = _planes(pic)
+    elif isinstance(pic, Tensor):
+        raise DTypeError(message(op, expected, "a Tensor", fix="It is one already."))
+    else:
+        picture = checks.pil(op, pic, expected)
+        pixels = _planes(np.array(picture))
+        if picture.mode == "1":
+            pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype == np.uint8:
         return from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C"))
     return from_numpy(np.ascontiguousarray(pixels))
@@ -52,39 +65,22 @@ def pil_to_tensor(pic: Any) -> Tensor:
         DTypeError: no PIL image.
         DataError: a file that Pillow cannot read.
     """
-    op = "pil_to_tensor"
-    return from_numpy(np.ascontiguousarray(_pixels(op, checks.pil(op, pic))))
+    return from_numpy(np.ascontiguousarray(_planes(np.array(checks.pil("pil_to_tensor", pic)))))
 
 
-def _pixels(op: str, pic: Any) -> np.ndarray[Any, Any]:
-    """A picture or an array (h, w, c) as an array (c, h, w) that owns its memory or is a view."""
-    if isinstance(pic, np.ndarray):
-        if pic.ndim not in (2, 3):
-            raise ShapeError(message(op, "an array (h, w, c) or (h, w)", f"shape {pic.shape}"))
-        if pic.dtype.kind not in "fiu" or pic.dtype not in (*_DTYPES, "uint16"):
-            raise DTypeError(message(op, f"an array of {', '.join(_DTYPES)}", pic.dtype))
-        pixels = pic.astype(np.int32) if pic.dtype == np.uint16 else pic
-    else:
-        expected = "a PIL image" if op == "pil_to_tensor" else "a PIL image or an array (h, w, c)"
-        img = checks.pil(op, pic, expected) if not isinstance(pic, Tensor) else None
-        if img is None:
-            raise DTypeError(message(op, expected, "a Tensor", fix="It is one already."))
-        pixels = np.array(img)
-        if img.mode == "1":
-            pixels = pixels.astype(np.uint8) * np.uint8(255)
-        elif pixels.dtype == np.uint16:  # NumPy's name of mode I;16; no tensor has that dtype
-            pixels = pixels.astype(np.int32)
+def _planes(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(h, w, c) or (h, w) as (c, h, w). 16-bit pictures become int32: no tensor has uint16."""
+    pixels = pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels
     return (pixels if pixels.ndim == 3 else pixels[:, :, None]).transpose(2, 0, 1)
 
 
 def to_pil_image(pic: Any, mode: str | None = None) -> Image.Image:
     """A tensor (c, h, w) or (h, w), or an array (h, w, c) or (h, w), as a PIL image.
 
-    Floats of a tensor are multiplied by 255 and rounded down to bytes; an array of one channel of
-    float32 becomes a picture of floats (mode F).
+    Floats are multiplied by 255 and rounded down to bytes, unless mode F asks for floats.
 
     Args:
-        pic: 1 to 4 channels of bytes; or one of int16, int32 or float32.
+        pic: 1 to 4 channels of bytes, or of floats in 0..1; or one of int16, int32 or float32.
         mode: Pillow's name of what the channels are; by default L, LA, RGB or RGBA.
 
     Raises:
@@ -95,20 +91,19 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Image.Image:
     pil_mode(op, mode)
     if isinstance(pic, Tensor):
         pixels = pic.detach().cpu().numpy()
-        if pixels.ndim not in (2, 3):
-            raise ShapeError(message(op, "a tensor (c, h, w) or (h, w)", f"shape {pic.shape}"))
-        pixels = pixels[None] if pixels.ndim == 2 else pixels
-        if pixels.dtype.kind == "f" and mode != "F":
-            pixels = _as_bytes(op, pixels)
-        pixels = pixels.transpose(1, 2, 0)
+        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
     elif isinstance(pic, np.ndarray):
-        if pic.ndim not in (2, 3):
-            raise ShapeError(message(op, "an array (h, w, c) or (h, w)", f"shape {pic.shape}"))
-        pixels = pic if pic.ndim == 3 else pic[:, :, None]
+        pixels = pic
     else:
         raise DTypeError(message(op, "a tensor (c, h, w) or an array (h, w, c)", quoted(pic)))
+    if pixels.ndim not in (2, 3):
+        expected = "a tensor (c, h, w), an array (h, w, c), or (h, w)"
+        raise ShapeError(message(op, expected, f"shape {pic.shape}"))
     if not pixels.size:
         raise ShapeError(message(op, "a picture with pixels", f"shape {pic.shape}"))
+    pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    if pixels.dtype.kind == "f" and mode != "F":
+        pixels = _as_bytes(op, pixels)
     channels, dtype = pixels.shape[2], pixels.dtype.name
     one = channels == 1 and dtype in _OF_ONE
     if not one and not (channels in _OF_BYTES and dtype == "uint8"):
