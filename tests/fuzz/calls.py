@@ -113,7 +113,7 @@ def following(entry: Entry) -> Any:
 
     def inputs(module: nn.Module) -> Any:
         forward = ENTRIES.get(f"{entry.name}.forward")
-        if forward is None:
+        if forward is None or forward.name in SKIPPED:
             return None
         return [make() for make in recipe(forward).values()]
 

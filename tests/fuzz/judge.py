@@ -16,6 +16,7 @@ import numpy as np
 import minires as mr
 from minires import nn
 from minires.errors import MiniresError
+from minires.vision.transforms import Transform
 
 PROCESSOR_SECONDS = 5.0  # of a call: beyond them it hangs
 SECONDS = 120.0  # the same by the clock: a call that waits for ever (a loaded machine is slow)
@@ -107,7 +108,7 @@ def used(result: Any, again: Callable[[Any], Any] | None = None, depth: int = 0)
             repr(result)
         if result.requires_grad and result.numel() < 10**6:
             result.sum().backward()
-    elif isinstance(result, nn.Module):
+    elif isinstance(result, nn.Module | Transform):
         repr(result)
         if again is not None and again(result) is not None:
             used(result(*again(result)))

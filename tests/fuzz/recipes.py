@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz import vision
+from fuzz.vision import written
 
 import minires as mr
 from minires import data, models, nn, optim
@@ -97,18 +99,6 @@ def draws() -> Any:
 
 def pictures() -> Any:
     return np.ones((2, 3, 8, 8), np.float32)
-
-
-def written(name: str, write: Callable[[Path], Any]) -> Make:
-    """A file of this name in the current folder, which is the test's own."""
-
-    def make() -> Any:
-        path = Path.cwd() / name
-        if not path.exists():
-            write(path)
-        return path
-
-    return make
 
 
 def _weights(path: Path) -> None:
@@ -204,6 +194,7 @@ BY_NAME: dict[str, Make] = {
     "base_lr": lambda: 0.1,
     "lr": lambda: 0.1,
     "schedulers": lambda: [optim.StepLR(sgd(), 2)],
+    **vision.BY_NAME,
 }
 
 _by_running = {
@@ -389,6 +380,7 @@ RECIPES: dict[str, dict[str, Make]] = {
     "device.move": {"device": lambda: mr.Device("cpu")},
     "random.set_state": {"state": mr.random.get_state},
     "study.StudyConfig": {},
+    **vision.RECIPES,
     "y in mr.Tensor": {"y": lambda: 1.0},
     "mr.Tensor.requires_grad = y": {"y": lambda: True},
     "mr.Tensor @ y": {"y": lambda: mr.ones(3, 2)},
@@ -474,4 +466,5 @@ SKIPPED = {
     "mr.Tensor.cuda": "needs a GPU",
     "nn.Module.cuda": "needs a GPU",
     "data.get": "downloads",
+    **vision.SKIPPED,
 }

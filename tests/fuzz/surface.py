@@ -33,6 +33,9 @@ ROOMS = {
     "minires.device": "device",
     "minires.cuda": "cuda",
     "minires.study": "study",
+    "minires.vision.datasets": "vision.datasets",
+    "minires.vision.transforms": "vision.transforms",
+    "minires.vision.transforms.functional": "vision.transforms.functional",
 }
 
 # Special methods that are called with arguments of a user's.
@@ -122,7 +125,9 @@ def surface() -> list[Entry]:
         for method, function in _methods(name, cls):
             if id(function) not in seen:
                 seen.add(id(function))
-                entries.append(Entry(method, function, owner=name))
+                static = inspect.getattr_static(cls, method.rpartition(".")[2])
+                owner = "" if isinstance(static, staticmethod) else name
+                entries.append(Entry(method, function, owner))
     return entries + _protocols()
 
 

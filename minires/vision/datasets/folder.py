@@ -13,7 +13,7 @@ from typing import Any
 from minires import arguments
 from minires.errors import ArgumentError, DataError, message, quoted
 from minires.vision.datasets.pictures import FIX, open_picture
-from minires.vision.datasets.vision import Function, VisionDataset
+from minires.vision.datasets.vision import Function, VisionDataset, expanded, function
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -195,7 +195,7 @@ def find_classes(directory: str | os.PathLike[str]) -> tuple[list[str], dict[str
     Raises:
         DataError: no such folder, or none in it.
     """
-    folder = Path(directory)
+    folder = expanded("find_classes", directory)
     try:
         entries = sorted(_visible(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -226,23 +226,27 @@ def make_dataset(
         DataError: a class without files.
     """
     op = "make_dataset"
+    root = expanded(op, directory)
     if class_to_idx is None:
         _, class_to_idx = find_classes(directory)
-    if not isinstance(class_to_idx, dict) or not class_to_idx:
+    named = isinstance(class_to_idx, dict) and all(isinstance(name, str) for name in class_to_idx)
+    if not named or not class_to_idx:
         raise ArgumentError(message(op, "the number of each class", quoted(class_to_idx)))
     if (extensions is None) == (is_valid_file is None):
         got = "both" if extensions is not None else "none"
         raise ArgumentError(message(op, "extensions or is_valid_file", got))
-    arguments.callback(op, "is_valid_file", is_valid_file, "f(path)")
-    endings = (extensions,) if isinstance(extensions, str) else tuple(extensions or ())
-    if not all(isinstance(ending, str) for ending in endings):
-        raise ArgumentError(message(op, "extensions as text", quoted(extensions)))
-    endings = tuple(ending.lower() for ending in endings)
+    function(op, "is_valid_file", is_valid_file, "f(path)")
+    many = (extensions,) if isinstance(extensions, str) else extensions
+    many = () if many is None else many
+    if not isinstance(many, tuple | list) or not all(isinstance(e, str) for e in many):
+        expected = 'extensions as text, (".jpg", ".png")'
+        raise ArgumentError(message(op, expected, quoted(extensions)))
+    endings = tuple(ending.lower() for ending in many)
     samples: list[tuple[str, int]] = []
     empty, others = [], Counter[str]()
     for name in sorted(class_to_idx):
         before = len(samples)
-        for path in _files(Path(directory) / name):
+        for path in _files(root / name):
             valid = path.lower().endswith(endings) if is_valid_file is None else is_valid_file(path)
             if valid:
                 samples.append((path, class_to_idx[name]))
@@ -256,7 +260,7 @@ def make_dataset(
         expected = "files in each class" + (f", ending in {', '.join(endings)}" if endings else "")
         context = f"others there: {kinds}" if kinds else ""
         fix = "Remove the folder, convert its files, or pass allow_empty=True."
-        raise DataError(message(str(directory), expected, f"none in {shown}", context, fix))
+        raise DataError(message(str(root), expected, f"none in {shown}", context, fix))
     return samples
 
 
@@ -265,22 +269,24 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
         return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _files(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """The files of a folder and those below, in the order of their names; links are followed, but
-    not around."""
-    if not folder.is_dir():
-        return
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    entries = sorted(_visible(folder), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_file():
-            yield entry.path
-    for entry in entries:
-        if entry.is_dir():
-            yield from _files(Path(entry.path), (*above, here))
+def _files(folder: Path) -> Iterator[str]:
+    """The files of a folder and of those below, folder by folder in the order of their paths; links
+    are followed, but not around."""
+    found: list[tuple[str, list[str]]] = []
+    waiting: list[tuple[Path, tuple[tuple[int, int], ...]]] = [(folder, ())]
+    while waiting:
+        here, above = waiting.pop()
+        if not here.is_dir():
+            continue
+        status = here.stat()
+        key = (status.st_dev, status.st_ino)
+        if key in above:
+            continue
+        entries = _visible(here)
+        found.append((str(here), sorted(entry.name for entry in entries if entry.is_file())))
+        waiting += [(Path(entry.path), (*above, key)) for entry in entries if entry.is_dir()]
+    for path, names in sorted(found):
+        yield from (os.path.join(path, name) for name in names)
 
 
 def _warn_of_classes(op: str, root: Path, classes: list[str]) -> None:

@@ -37,12 +37,9 @@ class VisionDataset(Dataset):
         target_transform: Function | None = None,
     ) -> None:
         op = type(self).__name__
-        for name, value in (("transform", transform), ("target_transform", target_transform)):
-            arguments.callback(op, name, value, "f(picture)")
-            if isinstance(value, type):
-                fix = f"Make one: {value.__name__}(...)."
-                raise ArgumentError(message(op, f"{name} to call", quoted(value), fix=fix))
-        arguments.callback(op, "transforms", transforms, "f(picture, target)")
+        function(op, "transform", transform, "f(picture)")
+        function(op, "target_transform", target_transform, "f(target)")
+        function(op, "transforms", transforms, "f(picture, target)")
         if transforms is not None and (transform is not None or target_transform is not None):
             expected = "transforms, or transform and target_transform"
             raise ArgumentError(message(op, expected, "both"))
@@ -87,6 +84,18 @@ def _shown(head: str, transform: Any) -> list[str]:
         return []
     first, *others = repr(transform).splitlines()
     return [head + first, *(" " * len(head) + line for line in others)]
+
+
+def function(op: str, name: str, value: Any, like: str) -> None:
+    """Refuse what is no function, or a class where one of its objects is meant.
+
+    Raises:
+        ArgumentError: such a thing.
+    """
+    arguments.callback(op, name, value, like)
+    if isinstance(value, type):
+        fix = f"Make one: {value.__name__}(...)."
+        raise ArgumentError(message(op, f"{name} to be called as {like}", quoted(value), fix=fix))
 
 
 def expanded(op: str, root: str | os.PathLike[str]) -> Path:

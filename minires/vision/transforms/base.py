@@ -29,11 +29,9 @@ def functions(op: str, transforms: Any) -> list[Callable[[Any], Any]]:
     """A list of functions of a picture.
 
     Raises:
-        ArgumentError: anything else, an empty list among it.
+        ArgumentError: anything else.
     """
-    if not isinstance(transforms, Iterable) or isinstance(transforms, str | dict | set):
-        raise ArgumentError(message(op, "a list of transforms", quoted(transforms)))
-    listed = arguments.listed(op, "a list of transforms", transforms)
+    listed = list(arguments.iterator(op, "transforms", transforms))
     for transform in listed:
         if not callable(transform):
             raise ArgumentError(message(op, "transforms to call", quoted(transform)))

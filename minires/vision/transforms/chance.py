@@ -63,7 +63,7 @@ class RandomChoice(Transform):
         p: how often each is taken, relative to the others; equally often by default.
 
     Raises:
-        ArgumentError: no list of functions, or as many weights as there are functions.
+        ArgumentError: no list of functions, or not as many weights.
     """
 
     def __init__(self, transforms: Functions, p: Any = None) -> None:
@@ -73,10 +73,12 @@ class RandomChoice(Transform):
             raise ArgumentError(message(op, "at least one transform", "none"))
         self.p = None
         if p is not None:
-            weights = arguments.listed(op, "p a list of weights", p)
-            self.p = [arguments.number(op, "each of p", weight, least=0) for weight in weights]
-            if len(self.p) != len(self.transforms) or not sum(self.p):
-                expected = f"p as {len(self.transforms)} weights, not all 0"
+            expected = f"p as a list of {len(self.transforms)} weights, not all 0"
+            if not isinstance(p, list | tuple) or len(p) != len(self.transforms):
+                raise ArgumentError(message(op, expected, quoted(p)))
+            most = arguments.MOST
+            self.p = [arguments.number(op, "each of p", w, least=0, most=most) for w in p]
+            if not sum(self.p):
                 raise ArgumentError(message(op, expected, quoted(p)))
 
     def forward(self, img: Any) -> Any:

@@ -133,6 +133,15 @@ def check_room(op: str, img: Any, height: int, width: int) -> None:
         raise ArgumentError(message(op, f"at most {arguments.MOST} pixels", f"{height} x {width}"))
 
 
+def fill(op: str, value: Any, name: str = "fill") -> float:
+    """The value of a pixel in one band.
+
+    Raises:
+        ArgumentError: anything else.
+    """
+    return arguments.number(op, name, value, least=-arguments.MOST, most=arguments.MOST)
+
+
 def per_band(op: str, name: str, value: Any, bands: int) -> tuple[float, ...]:
     """A number for each band: one for all, or as many as there are.
 
@@ -140,7 +149,7 @@ def per_band(op: str, name: str, value: Any, bands: int) -> tuple[float, ...]:
         ArgumentError: anything else.
     """
     many: Sequence[Any] = value if isinstance(value, tuple | list) else [value] * bands
-    numbers = tuple(arguments.number(op, name, entry) for entry in many)
+    numbers = tuple(fill(op, entry, name) for entry in many)
     if len(numbers) == 1:
         numbers *= bands
     if len(numbers) != bands:

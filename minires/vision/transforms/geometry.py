@@ -309,10 +309,9 @@ class RandomRotation(Transform):
     ) -> None:
         op = "RandomRotation"
         if arguments.as_number(degrees) is not None:
-            most = float(arguments.number(op, "degrees", degrees, least=0))
-            self.degrees = [-most, most]
-        else:
-            self.degrees = [float(end) for end in interval(op, "degrees", degrees)]
+            most = arguments.number(op, "degrees", degrees, least=0)
+            degrees = (-most, most)
+        self.degrees = [float(end) for end in _angles(degrees)]
         self.interpolation, _ = rotate_arguments(op, interpolation, expand, center, fill)
         self.expand, self.center = expand, center
         self.fill = 0 if fill is None else fill
@@ -324,7 +323,7 @@ class RandomRotation(Transform):
         Raises:
             ArgumentError: no range.
         """
-        return float(random.generator().uniform(*interval("RandomRotation", "degrees", degrees)))
+        return float(random.generator().uniform(*_angles(degrees)))
 
     def forward(self, img: Any) -> Any:
         angle = self.get_params(self.degrees)
@@ -336,3 +335,9 @@ class RandomRotation(Transform):
             f"RandomRotation(degrees={self.degrees}, interpolation={self.interpolation.value}, "
             f"expand={self.expand}{center}, fill={self.fill})"
         )
+
+
+def _angles(degrees: Any) -> tuple[float, float]:
+    op, most = "RandomRotation", arguments.MOST
+    low, high = interval(op, "degrees", degrees, least=-most)
+    return low, arguments.number(op, "degrees", high, most=most)

@@ -81,7 +81,7 @@ def adjust_gamma(img: Any, gamma: float, gain: float = 1) -> Image.Image:
     """
     op = "adjust_gamma"
     power = arguments.number(op, "gamma", gamma, least=0)
-    factor = arguments.number(op, "gain", gain)
+    factor = arguments.number(op, "gain", gain, least=-arguments.MOST, most=arguments.MOST)
     picture = checks.pil(op, img)
     # as bytes, which Pillow makes of what is beyond them
     table = [(255 + 1 - 1e-3) * factor * (step / 255.0) ** power for step in range(256)]

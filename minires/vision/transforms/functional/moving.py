@@ -209,7 +209,7 @@ def pad_arguments(op: str, padding: Any, fill: Any, padding_mode: Any) -> tuple[
         raise ArgumentError(message(op, expected, quoted(padding)))
     arguments.choice(f"padding_mode of {op}", padding_mode, _MODES)
     for entry in fill if isinstance(fill, tuple | list) else (fill,):
-        arguments.number(op, "fill", entry)
+        checks.fill(op, entry)
     return widths * (4 // len(widths))
 
 
@@ -395,7 +395,7 @@ def rotate_arguments(
     arguments.flag(op, "expand", expand)
     if fill is not None:
         for entry in fill if isinstance(fill, tuple | list) else (fill,):
-            arguments.number(op, "fill", entry)
+            checks.fill(op, entry)
     if center is None:
         return mode, None
     if not isinstance(center, tuple | list) or len(center) != 2:

@@ -10,7 +10,7 @@ from PIL import Image
 import minires.ops as ops
 from minires import arguments
 from minires.errors import ArgumentError, DTypeError, ShapeError, message, quoted
-from minires.tensor import Tensor, from_numpy
+from minires.tensor import Tensor, as_dtype, from_numpy
 from minires.tensor import tensor as make_tensor
 from minires.vision.transforms import checks
 
@@ -146,11 +146,8 @@ def pixel_dtype(op: str, dtype: Any) -> np.dtype[Any]:
     Raises:
         DTypeError: anything else.
     """
-    try:
-        found = np.dtype(dtype)
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise DTypeError(message(op, f"one of {', '.join(_DTYPES)}", quoted(dtype))) from error
-    if dtype is None or found.name not in _DTYPES:
+    found = as_dtype(dtype)
+    if found.name not in _DTYPES:
         raise DTypeError(message(op, f"one of {', '.join(_DTYPES)}", quoted(dtype)))
     return found
 
