@@ -123,8 +123,8 @@ class Keyed(Generator):
 
     def __init__(self, *words: int) -> None:
         first, second, third = words
-        philox = np.random.Philox(key=[first, second], counter=[0, third, 0, 0])
-        np.random.Generator.__init__(self, philox)
+        key, counter = np.array([first, second], np.uint64), np.array([0, third, 0, 0], np.uint64)
+        np.random.Generator.__init__(self, np.random.Philox(key=key, counter=counter))
         self._key = _hash(str(words))
         self._calls, self._on = {}, {}
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data.conftest import idx_bytes
 from vision.cases import picture
-
-
-def idx(array: np.ndarray) -> bytes:
-    """An array of uint8 as the bytes of an IDX file."""
-    return (
-        bytes((0, 0, 8, array.ndim))
-        + struct.pack(f">{array.ndim}I", *array.shape)
-        + array.tobytes()
-    )
 
 
 @pytest.fixture
@@ -42,7 +33,7 @@ def digits() -> Callable[..., dict[str, np.ndarray]]:
             made[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (n, 28, 28), np.uint8)
             made[f"{part}-labels-idx1-ubyte"] = rng.integers(0, 10, n, np.uint8)
         for name, array in made.items():
-            (raw / f"{name}{ending}").write_bytes(pack(idx(array)))
+            (raw / f"{name}{ending}").write_bytes(pack(idx_bytes(array)))
         return made
 
     return write

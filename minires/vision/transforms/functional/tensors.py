@@ -123,7 +123,7 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Image.Image:
 
 def _as_bytes(op: str, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     scaled = pixels * pixels.dtype.type(255)
-    low, high = scaled.min(initial=0), scaled.max(initial=0)
+    low, high = scaled.min(), scaled.max()
     if not (low > -1 and high < 256):  # NaN, too
         got = f"{low / 255:.4g}..{high / 255:.4g}"
         fix = "Undo Normalize first: x * std + mean."
