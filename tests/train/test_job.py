@@ -57,20 +57,20 @@ def test_a_training_killed_in_its_first_epoch_goes_on_with_its_own_settings(tmp_
     command += ["--out", str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-m", "minires", *command], stdout=-1, stderr=-1)
     end = time.monotonic() + 60
-    while not (tmp_path / "job.json").exists() and time.monotonic() < end:
+    while not (tmp_path / "run.toml").exists() and time.monotonic() < end:
         time.sleep(0.005)
     process.kill()
     process.communicate()
     if (tmp_path / "checkpoint.safetensors").exists():
         (tmp_path / "checkpoint.safetensors").unlink()  # it was quick: as if killed an epoch before
     assert process.returncode == -9
-    started = (tmp_path / "job.json").read_text()
-    for other in (["--lr", "0.3"], ["--seed", "5"], ["--augment"], ["--schedule", "steps"]):
+    started = (tmp_path / "run.toml").read_text()
+    for other in (["--lr", "0.3"], ["--seed", "5"], ["--augment", "flip"], ["--schedule", "steps"]):
         with pytest.raises(SystemExit) as stop:
             cli.main([*command, "--resume", *other])
         assert stop.value.code == 1
         assert "error: train: expected the settings that" in capsys.readouterr().err
-    assert (tmp_path / "job.json").read_text() == started
+    assert (tmp_path / "run.toml").read_text() == started
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
