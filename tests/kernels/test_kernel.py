@@ -41,6 +41,13 @@ def test_the_cache_is_used_again(python_alone):
 
 
 @pytest.mark.slow
+def test_a_module_may_launch_its_kernel_while_it_is_imported(python):
+    with (python.folder / "doubling.py").open("a") as module:
+        module.write("\n\nRESULT = run()\n")
+    assert python.run("import doubling; print(doubling.RESULT[1])").stdout == "2.0\n"
+
+
+@pytest.mark.slow
 def test_a_changed_kernel_is_compiled_again(python):
     python.run(LISTEN)
     python.write(3)

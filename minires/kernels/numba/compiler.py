@@ -25,6 +25,7 @@ from numba.core.ccallback import CFunc
 
 from ...errors import DeviceError
 from ...forks import new_lock_in_children
+from ...interrupts import HeldBack
 from . import cache
 from .cache import cache_folder
 
@@ -72,9 +73,15 @@ def undisturbed(compile: Callable[[], Any]) -> Any:
     Python handles signals in the main thread, between any two instructions, and an exception out of
     a handler leaves LLVM's objects half made, or freed twice. So the main thread has another one
     compile. It waits, and this wait can be interrupted; the other one finishes what it does.
+
+    A module that launches a kernel while it is imported is the exception: its import holds a lock
+    that the other thread would wait for, and so on for ever. There, signals wait for the compiler.
     """
     if threading.get_ident() != threading.main_thread().ident:
         return compile()
+    if _importing():
+        with HeldBack():
+            return compile()
     outcome: list[Any] = []
     done = threading.Lock()
 
@@ -97,6 +104,12 @@ def undisturbed(compile: Callable[[], Any]) -> Any:
     if error is not None:
         raise error
     return result
+
+
+def _importing() -> bool:
+    """Whether the code of some module is running for the first time."""
+    specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
+    return any(getattr(spec, "_initializing", False) for spec in specs)
 
 
 def _finish() -> None:
