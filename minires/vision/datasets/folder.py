@@ -128,8 +128,11 @@ class DatasetFolder(VisionDataset):
                 return str(error) or type(error).__name__
             return ""
 
-        with ThreadPoolExecutor() as threads:
+        threads = ThreadPoolExecutor(thread_name_prefix="minires-pictures")
+        try:
             reasons = list(threads.map(reason, self.samples))
+        finally:
+            threads.shutdown(cancel_futures=True)  # after Ctrl-C the others need not be read
         bad = [(path, why) for (path, _), why in zip(self.samples, reasons) if why]
         if not bad:
             return
