@@ -120,6 +120,8 @@ def pytest_cmdline_main(config):
     """Folders of tests are shared out over the cores, four at most: compilers take most of the
     time, and have one thread each. Single files run here, as does what has one process by its
     nature: a debugger, a terminal, a GPU."""
+    # Tests start hundreds of interpreters: what one has compiled the others read.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in ("COLUMNS", "LINES"):  # readline gives the terminal's size to all processes
         os.environ.pop(name, None)
     option = config.option
