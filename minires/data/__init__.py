@@ -4,6 +4,7 @@
 shuffle=True)`` iterates over batches.
 """
 
+from minires.data.collate import default_collate
 from minires.data.dataset import (
     DATASETS,
     Dataset,
@@ -15,7 +16,15 @@ from minires.data.dataset import (
 )
 from minires.data.download import get
 from minires.data.loader import DataLoader, TensorDataset
-from minires.data.parts import Subset, random_split
+from minires.data.parts import ConcatDataset, Subset, random_split
+from minires.data.samplers import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from minires.data.transforms import (
     Compose,
     Draws,
@@ -26,7 +35,9 @@ from minires.data.transforms import (
 
 __all__ = [
     "DATASETS",
+    "BatchSampler",
     "Compose",
+    "ConcatDataset",
     "DataLoader",
     "Dataset",
     "Draws",
@@ -34,10 +45,16 @@ __all__ = [
     "Normalize",
     "RandomCrop",
     "RandomHorizontalFlip",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
     "Source",
     "Subset",
+    "SubsetRandomSampler",
     "TensorDataset",
+    "WeightedRandomSampler",
     "data_root",
+    "default_collate",
     "find_source",
     "get",
     "load",

@@ -7,9 +7,10 @@ in order. So neither the number of threads nor their luck with the scheduler sho
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import count, islice
+from threading import local
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,15 +19,33 @@ from numpy.typing import NDArray
 from minires import arguments
 from minires.autograd import Variable
 from minires.data.checks import length, many_places, places
+from minires.data.collate import (
+    as_array,
+    as_targets,
+    check_samples,
+    collate,
+    mapped,
+    tuple_like,
+)
 from minires.data.dataset import Dataset
-from minires.data.sample import of_epoch, sample
-from minires.data.transforms import MAX_SEED, Draws, Transform, augmentation, permutation
+from minires.data.sample import drawn_for, of_epoch, pairs_of, sample
+from minires.data.samplers import (
+    BatchSampler,
+    RandomSampler,
+    SequentialSampler,
+    checked_generator,
+    checked_sampler,
+    epoch_of,
+)
+from minires.data.transforms import MAX_SEED, Draws, Transform, augmentation
 from minires.data.upload import Sent, Upload
 from minires.device import CPU, Device, array_module, existing
-from minires.errors import ArgumentError, DTypeError, NaNError, ShapeError, message, quoted
+from minires.errors import ArgumentError, DataError, DTypeError, ShapeError, message, quoted
 from minires.tensor import Tensor, from_numpy
 
 MAX_WORKERS = 1024  # threads
+MAX_TIMEOUT = 86_400  # seconds
+BATCHES = 1 << 62  # keys of batches begin here, those of samples at 0
 
 
 @runtime_checkable
@@ -57,12 +76,12 @@ class TensorDataset(Dataset):
 
     def __init__(self, x: Any, *others: Any) -> None:
         op = "TensorDataset"
-        first, *rest = (_array(op, value) for value in (x, *others))
+        first, *rest = (as_array(op, value) for value in (x, *others))
         if any(not array.ndim or len(array) != len(first) for array in (first, *rest)):
             got = " and ".join(str(array.shape) for array in (first, *rest))
             raise ShapeError(message(op, "arrays of equal length", got))
-        _check_samples(op, first)
-        self.arrays = (first, *(_as_targets(op, array) for array in rest))
+        check_samples(op, first)
+        self.arrays = (first, *(as_targets(op, array) for array in rest))
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -101,15 +120,28 @@ class DataLoader:
             its ``__getitem__`` is called by several threads at the same time.
         batch_size: images per batch; the last batch may have fewer.
         shuffle: visit the images in an order drawn from (seed, epoch).
+        sampler: gives the indices of an epoch in place of ``shuffle``: one of
+            :mod:`minires.data.samplers`, which draw from (seed, epoch) too, a list of indices, or
+            a sampler of your own.
+        batch_sampler: gives lists of indices, one for each batch, in place of ``batch_size``,
+            ``shuffle``, ``sampler`` and ``drop_last``.
+        collate_fn: called with a list of samples, as the data set gives them; what it returns is
+            the batch. It may call :func:`~minires.data.default_collate`.
+        timeout: seconds to wait for a batch of a worker; 0 waits as long as it takes.
+        worker_init_fn: called in each worker, with its number, before its first batch.
+        multiprocessing_context: None, since workers are threads.
+        generator: draws the order in place of (seed, epoch); a resumed run then is the same only if
+            the generator is in the same state.
         transform: called as ``transform(x, draws)`` on the float batch (n, h, w, c); see
             :mod:`minires.data.transforms`.
         seed: of the order and of the augmentation.
         drop_last: leave out a last batch with fewer images.
         num_workers: background threads that prepare batches; 0 prepares them in the calling
             thread.
-        prefetch: batches prepared ahead, per worker.
-        pin_memory: taken so that PyTorch code runs, and changes nothing: what goes to a GPU goes
-            through pinned memory.
+        prefetch, prefetch_factor: batches prepared ahead, per worker; the second is PyTorch's name.
+        pin_memory, pin_memory_device, persistent_workers, in_order: taken so that PyTorch code
+            runs, and change nothing: what goes to a GPU goes through pinned memory, threads start
+            at once, and batches come in their order.
         device: where batches are to be. To a GPU they are copied while it computes with the batch
             before (:mod:`minires.data.upload`); of an :class:`~minires.data.ImageDataset` it is the
             bytes that are copied, and the transform, if it can, works on the GPU. The values are
@@ -128,48 +160,113 @@ class DataLoader:
         self,
         dataset: Any,
         batch_size: int = 1,
-        shuffle: bool = False,
+        shuffle: bool | None = False,
+        sampler: Iterable[Any] | None = None,
+        batch_sampler: Iterable[Any] | None = None,
+        num_workers: int = 1,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], Any] | None = None,
+        multiprocessing_context: None = None,
+        generator: np.random.Generator | None = None,
         *,
         transform: Transform | None = None,
         seed: int = 0,
-        drop_last: bool = False,
-        num_workers: int = 1,
         prefetch: int = 2,
-        pin_memory: bool = False,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
         device: str | Device = CPU,
     ) -> None:
         op = "DataLoader"
         samples = length(op, dataset)
         self.dataset = dataset
         self.batch_size = arguments.integer(op, "batch_size", batch_size, 1)
-        self.shuffle = arguments.flag(op, "shuffle", shuffle)
+        self.shuffle = arguments.flag(op, "shuffle", False if shuffle is None else shuffle)
+        self.drop_last = arguments.flag(op, "drop_last", drop_last)
         if transform is not None:
             arguments.takes(op, "transform(x, draws)", transform, 2)
         self.transform = transform
+        if collate_fn is not None:
+            arguments.takes(op, "collate_fn(samples)", collate_fn, 1)
+        self.collate_fn = collate_fn
+        if collate_fn is not None and transform is not None:
+            expected = "a transform of whole batches or a collate_fn"
+            fix = "Transform the batch in collate_fn."
+            raise ArgumentError(message(op, expected, "both", fix=fix))
         self.seed = arguments.integer(op, "seed", seed, 0, MAX_SEED)
-        self.drop_last = arguments.flag(op, "drop_last", drop_last)
         self.num_workers = arguments.integer(op, "num_workers", num_workers, 0, MAX_WORKERS)
-        self.prefetch = arguments.integer(op, "prefetch", prefetch, 1)
-        arguments.flag(op, "pin_memory", pin_memory)
+        ahead = prefetch if prefetch_factor is None else prefetch_factor
+        self.prefetch = arguments.integer(op, "prefetch", ahead, 1)
+        self.timeout = arguments.number(op, "timeout", timeout, least=0, most=MAX_TIMEOUT)
+        if timeout and not self.num_workers:
+            raise ArgumentError(message(op, "num_workers >= 1 with a timeout", 0))
+        if worker_init_fn is not None:
+            arguments.takes(op, "worker_init_fn(number)", worker_init_fn, 1)
+        self.worker_init_fn = worker_init_fn
+        if multiprocessing_context is not None:
+            expected, got = "multiprocessing_context None", quoted(multiprocessing_context)
+            raise ArgumentError(message(op, expected, got, "workers are threads"))
+        flags = {"pin_memory": pin_memory, "persistent_workers": persistent_workers}
+        for name, value in flags.items():
+            arguments.flag(op, name, value)
+        if in_order is not True or not isinstance(pin_memory_device, str):
+            got = f"{quoted(in_order)} and {quoted(pin_memory_device)}"
+            raise ArgumentError(message(op, "in_order True and pin_memory_device a name", got))
         self.device = existing(device)
         self._epoch = 0
         if samples == 0:
             raise ArgumentError(message("DataLoader", "a data set with samples", "an empty one"))
-        if len(self) == 0:
+        self._custom = sampler is not None or batch_sampler is not None or generator is not None
+        self._choose(sampler, batch_sampler, checked_generator(op, generator))
+        if isinstance(self.sampler, Sized) and not len(self):
             expected = f"at least batch_size = {self.batch_size} samples, with drop_last"
             fix = "Use a smaller batch_size, or drop_last=False"
-            raise ArgumentError(message("DataLoader", expected, len(dataset), fix=fix))
+            raise ArgumentError(message("DataLoader", expected, self._samples(), fix=fix))
+
+    def _choose(self, sampler: Any, batch_sampler: Any, generator: Any) -> None:
+        """Settle who chooses the samples."""
+        op = "DataLoader"
+        if sampler is not None and self.shuffle:
+            raise ArgumentError(message(op, "a sampler or shuffle=True", "both"))
+        if batch_sampler is not None:
+            if self.batch_size != 1 or self.shuffle or sampler is not None or self.drop_last:
+                expected = "batch_sampler without batch_size, shuffle, sampler and drop_last"
+                raise ArgumentError(message(op, expected, "one of them, too"))
+            self.batch_sampler = checked_sampler(op, "batch_sampler", batch_sampler)
+            self.sampler = getattr(batch_sampler, "sampler", batch_sampler)
+            return
+        if sampler is None:
+            source = self.dataset
+            random = RandomSampler(source, generator=generator) if self.shuffle else None
+            sampler = SequentialSampler(source) if random is None else random
+        self.sampler = checked_sampler(op, "sampler", sampler)
+        self.batch_sampler = BatchSampler(self.sampler, self.batch_size, self.drop_last)
+
+    def _samples(self) -> Any:
+        return len(self.sampler) if isinstance(self.sampler, Sized) else "none"
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        full, rest = divmod(len(self.dataset), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        """Batches per epoch.
+
+        Raises:
+            DTypeError: a sampler of yours has no ``__len__``.
+        """
+        try:
+            return len(self.batch_sampler)
+        except TypeError as error:
+            expected = "a sampler with a length"
+            raise DTypeError(message("len(DataLoader)", expected, error)) from error
 
     def __repr__(self) -> str:
         return (
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"transform={self.transform!r}, seed={self.seed}, drop_last={self.drop_last}, "
             f"num_workers={self.num_workers}, prefetch={self.prefetch}"
+            + (f", sampler={type(self.sampler).__name__}" if self._custom else "")
             + (f", device={str(self.device)!r})" if self.device.type == "cuda" else ")")
         )
 
@@ -191,9 +288,11 @@ class DataLoader:
         epoch = self._epoch
         self._epoch += 1
         batches = self._in_background(epoch) if self.num_workers else self._in_caller(epoch)
+        if self.collate_fn is not None:
+            return (_moved(batch, self.device) for batch in batches)
         if self.device.type == "cuda":
             return self._on_gpu(batches)
-        return (_mapped(batch.fields, from_numpy) for batch in batches)
+        return (mapped(batch.fields, from_numpy) for batch in batches)
 
     def _on_gpu(self, batches: Iterator[_Batch]) -> Iterator[Any]:
         """Batches as tensors of the GPU. Each is sent before the one before it is handed out."""
@@ -231,45 +330,73 @@ class DataLoader:
             return made
 
         arrays = iter(ring.receive(sent, make))
-        return _mapped(batch.fields, lambda _: Variable._wrap(next(arrays)))
+        return mapped(batch.fields, lambda _: Variable._wrap(next(arrays)))
 
     def _in_caller(self, epoch: int) -> Iterator[Any]:
-        for indices in self._index_batches(epoch):
-            yield self._prepare(indices, epoch)
+        for chosen in self._chosen(epoch):
+            yield self._prepare(chosen, epoch)
 
     def _in_background(self, epoch: int) -> Iterator[Any]:
-        batches = self._index_batches(epoch)
+        batches = self._chosen(epoch)
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="minires-loader")
+        workers = _Workers(self.worker_init_fn)
         try:
             ahead: deque[Future[Any]] = deque(
-                pool.submit(self._prepare, indices, epoch)
-                for indices in islice(batches, self.num_workers * self.prefetch)
+                pool.submit(workers.run, self._prepare, chosen, epoch)
+                for chosen in islice(batches, self.num_workers * self.prefetch)
             )
             while ahead:
-                ready = ahead.popleft().result()
-                for indices in islice(batches, 1):
-                    ahead.append(pool.submit(self._prepare, indices, epoch))
+                ready = self._result(ahead.popleft())
+                for chosen in islice(batches, 1):
+                    ahead.append(pool.submit(workers.run, self._prepare, chosen, epoch))
                 yield ready
         finally:
             # Reached on exhaustion, error, close() and garbage collection. Not waiting for the
             # threads (they finish their batch and end): the collector may run this in one of them.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _index_batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
-        n = len(self.dataset)
-        order = permutation(n, self.seed, epoch) if self.shuffle else None
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            end = min(start + self.batch_size, n)
-            yield np.arange(start, end) if order is None else order[start:end]
+    def _result(self, future: Future[Any]) -> Any:
+        if not self.timeout:
+            return future.result()
+        done, _ = wait([future], self.timeout)
+        if not done:
+            expected, fix = f"a batch within {self.timeout:g} s", "Give it more time by timeout=."
+            raise DataError(message("DataLoader", expected, "none", fix=fix))
+        return future.result()
 
-    def _prepare(self, indices: NDArray[np.int64], epoch: int) -> _Batch:
+    def _chosen(self, epoch: int) -> Iterator[_Chosen]:
+        """The samples of each batch."""
+        n = len(self.dataset)
+        if not self._custom:
+            order = self.sampler._order(self.seed, epoch) if self.shuffle else None
+            for number, start in enumerate(range(0, len(self) * self.batch_size, self.batch_size)):
+                end = min(start + self.batch_size, n)
+                indices = np.arange(start, end) if order is None else order[start:end]
+                yield _Chosen(number, indices)
+            return
+        times: dict[int, int] = {}  # that a sample came in this epoch
+        for number, batch in enumerate(epoch_of(self.batch_sampler, self.seed, epoch)):
+            indices = many_places("DataLoader", _listed(batch), n)
+            keys = indices.copy()
+            for k, index in enumerate(indices.tolist()):
+                keys[k] += n * times.get(index, 0)
+                times[index] = times.get(index, 0) + 1
+            yield _Chosen(number, indices, None if (keys == indices).all() else keys)
+
+    def _prepare(self, chosen: _Chosen, epoch: int) -> Any:
         """A batch of arrays; images (n, c, h, w) have channels-last memory, and are transformed, if
-        that is not for the GPU to do."""
-        draws = augmentation(self.seed, epoch, indices)
+        that is not for the GPU to do. With a ``collate_fn``, what that returns."""
+        indices, keys = chosen.indices, chosen.keys
+        if self.collate_fn is not None:
+            with of_epoch(self.seed, epoch, keys):
+                samples = [sample(self.dataset, *pair) for pair in pairs_of(indices)]
+                with drawn_for(BATCHES + chosen.number):
+                    return self.collate_fn(samples)
+        draws = augmentation(self.seed, epoch, indices if keys is None else keys)
         there = self.transform is None or getattr(self.transform, "on_device", False)
         if there and self.device.type == "cuda" and hasattr(self.dataset, "pixels"):
             return _Batch(self.dataset.pixels(indices), draws, pixels=True)
-        with of_epoch(self.seed, epoch):
+        with of_epoch(self.seed, epoch, keys):
             if isinstance(self.dataset, BatchSource):
                 fields = self.dataset.batch(indices)
             else:
@@ -283,7 +410,7 @@ class DataLoader:
             return _Batch(fields, draws)
         x = self._transformed(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), draws)
         x = x.transpose(0, 3, 1, 2)
-        fields = _tuple_like(fields, (x, *fields[1:])) if isinstance(fields, tuple) else x
+        fields = tuple_like(fields, (x, *fields[1:])) if isinstance(fields, tuple) else x
         return _Batch(fields, draws, images=True)
 
     def _transformed(self, given: Any, draws: Draws) -> Any:
@@ -293,6 +420,50 @@ class DataLoader:
         x = self.transform(given, draws)
         _check_transformed(self.transform, given, x)
         return array_module(x).ascontiguousarray(x)
+
+
+class _Chosen(NamedTuple):
+    """The number of a batch in its epoch, the indices of its samples, (k,), and what their draws
+    depend on in place of the indices, (k,), if some were in the epoch before."""
+
+    number: int
+    indices: NDArray[np.int64]
+    keys: NDArray[np.int64] | None = None
+
+
+class _Workers:
+    """Numbers the threads of an epoch, and prepares each before its first batch."""
+
+    def __init__(self, prepare: Callable[[int], Any] | None) -> None:
+        self.prepare, self.numbers, self.of_thread = prepare, count(), local()
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        if self.prepare is not None and not hasattr(self.of_thread, "number"):
+            self.of_thread.number = next(self.numbers)
+            self.prepare(self.of_thread.number)
+        return function(*args)
+
+
+def _listed(batch: Any) -> Any:
+    """The indices of a batch as a list of integers or an array."""
+    if isinstance(batch, list | tuple):
+        return [
+            each.item() if isinstance(each, Tensor) and not each.shape else each for each in batch
+        ]
+    return batch
+
+
+def _moved(content: Any, device: Device) -> Any:
+    """What a ``collate_fn`` returned, with its tensors on a device."""
+    if isinstance(content, Tensor):
+        return content.to(device)
+    if isinstance(content, list):
+        return [_moved(each, device) for each in content]
+    if isinstance(content, tuple):
+        return tuple_like(content, [_moved(each, device) for each in content])
+    if isinstance(content, dict):
+        return {key: _moved(each, device) for key, each in content.items()}
+    return content
 
 
 class _Batch(NamedTuple):
@@ -313,123 +484,10 @@ class _Batch(NamedTuple):
     def arrays(self) -> list[NDArray[Any]]:
         """All arrays, images (n, h, w, c)."""
         found: list[NDArray[Any]] = []
-        _mapped(self.fields, found.append)
+        mapped(self.fields, found.append)
         if self.images:
             found[0] = found[0].transpose(0, 2, 3, 1)
         return found
-
-
-def collate(dataset: Any, indices: NDArray[np.int64]) -> Any:
-    """The samples at ``indices`` (k,) as one batch, field by field; nothing is left out.
-
-    Tuples and dicts stay what they are, of batches; a list of fields becomes a tuple. Numbers and
-    arrays (...) become arrays (k, ...), text a list.
-
-    Raises:
-        ArgumentError: no index at all.
-        ShapeError: samples that differ in their fields or shapes.
-        DTypeError: the first field is not of floats, or another is no array of numbers.
-        NaNError: the first field holds a NaN or infinity.
-    """
-    if not len(indices):
-        raise ArgumentError(message("batch", "at least one sample", "none"))
-    samples = [sample(dataset, int(index)) for index in indices]
-    if isinstance(samples[0], list):
-        samples = [tuple(sample) if isinstance(sample, list) else sample for sample in samples]
-    return _stacked(samples, indices, first=not isinstance(samples[0], Mapping))
-
-
-def _stacked(values: list[Any], indices: NDArray[np.int64], first: bool) -> Any:
-    """One field of all samples; ``first`` says that it is what a network sees."""
-    like = values[0]
-    if isinstance(like, str | bytes):
-        return values
-    if isinstance(like, tuple | Mapping):
-        if not like:
-            expected = "samples of at least one field"
-            raise ShapeError(message("DataLoader", expected, f"{like!r} (sample {indices[0]})"))
-        keys = like.keys() if isinstance(like, Mapping) else range(len(like))
-        for index, value in zip(indices, values):
-            same = isinstance(value, type(like)) and len(value) == len(like)
-            if not same or (isinstance(like, Mapping) and value.keys() != like.keys()):
-                expected = f"samples alike, as sample {indices[0]}, {_kind(like)}"
-                got = f"sample {index}, {_kind(value)}"
-                raise ShapeError(message("DataLoader", expected, got))
-        parts = {
-            key: _stacked([value[key] for value in values], indices, first and key == 0)
-            for key in keys
-        }
-        return parts if isinstance(like, Mapping) else _tuple_like(like, parts.values())
-    arrays = [_array("DataLoader", value) for value in values]
-    for index, array in zip(indices, arrays):
-        if array.shape != arrays[0].shape or (first and array.dtype != arrays[0].dtype):
-            alike = f"{arrays[0].shape} {arrays[0].dtype} (sample {indices[0]})"
-            got = f"{array.shape} {array.dtype} (sample {index})"
-            raise ShapeError(message("DataLoader", f"samples alike, as {alike}", got))
-    whole = np.stack(arrays)
-    if not first:
-        return _as_targets("DataLoader", whole)
-    _check_samples("DataLoader", whole, indices)
-    return whole
-
-
-def _kind(sample: Any) -> str:
-    """What a sample is, in one line."""
-    if isinstance(sample, Mapping):
-        return f"a dict of {quoted(list(sample))}"
-    if isinstance(sample, tuple):
-        return f"a tuple of {len(sample)} fields"
-    return f"a {type(sample).__name__}"
-
-
-def _tuple_like(like: Any, fields: Iterable[Any]) -> Any:
-    """A tuple of these fields, with the names that ``like`` has if it is a named one."""
-    return type(like)(*fields) if hasattr(like, "_fields") else tuple(fields)
-
-
-def _mapped(fields: Any, function: Callable[[NDArray[Any]], Any]) -> Any:
-    """The same batch with ``function(array)`` in place of each array."""
-    if isinstance(fields, np.ndarray):
-        return function(fields)
-    if isinstance(fields, tuple):
-        return _tuple_like(fields, [_mapped(field, function) for field in fields])
-    if isinstance(fields, Mapping):
-        return {key: _mapped(field, function) for key, field in fields.items()}
-    return fields
-
-
-def _array(op: str, value: Any) -> NDArray[Any]:
-    if isinstance(value, Tensor):
-        return value.detach().numpy()
-    if type(value).__module__.startswith("PIL."):
-        fix = "Give the data set transform=transforms.ToTensor() of minires.vision."
-        raise DTypeError(message(op, "numbers, arrays or Tensors", "a PIL image", fix=fix))
-    try:
-        return np.asarray(value)
-    except Exception as error:  # rows of unequal length, or a broken __array__
-        got = f"{quoted(value)} ({type(error).__name__})"
-        raise DTypeError(message(op, "numbers, arrays or Tensors", got)) from error
-
-
-def _as_targets(op: str, y: NDArray[Any]) -> NDArray[Any]:
-    """Labels as int64, floats and bools as they are."""
-    if y.dtype.kind in "iu":
-        return y.astype(np.int64)
-    if y.dtype not in (np.float32, np.float64, np.bool_):
-        raise DTypeError(message(op, "integer labels or float targets", y.dtype))
-    return y
-
-
-def _check_samples(op: str, x: NDArray[Any], indices: NDArray[np.int64] | None = None) -> None:
-    if x.dtype not in (np.float32, np.float64):
-        fix = "Scale images to 0..1 first: x.astype('float32') / 255"
-        raise DTypeError(message(op, "samples of float32 or float64", x.dtype, fix=fix))
-    finite = np.isfinite(x)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        sample = where[0] if indices is None else int(indices[where[0]])
-        context = f"sample {sample}, position {where[1:]}"
-        raise NaNError(message(op, "finite numbers", str(x[where]), context))
 
 
 def _check_transformed(transform: Transform, given: Any, x: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from minires import arguments, random
 from minires.data.checks import length, many_places, places
+from minires.data.collate import collate
 from minires.data.dataset import Dataset
-from minires.data.loader import BatchSource, collate
+from minires.data.loader import BatchSource
+from minires.data.samplers import checked_generator
 from minires.errors import ArgumentError, message, quoted
 
 
@@ -69,6 +72,48 @@ class Subset(Dataset):
         return collate(self.dataset, chosen)
 
 
+class ConcatDataset(Dataset):
+    """Several data sets one after the other, as one; nothing is copied.
+
+    ``both[i]`` is one sample; a slice or a list of indices in place of i gives a batch.
+
+    Attributes:
+        datasets: the parts.
+        cumulative_sizes: how many samples the first part has, the first two, and so on.
+
+    Raises:
+        ArgumentError: no list of data sets, or an empty one.
+
+    >>> from minires.data import load
+    >>> len(ConcatDataset([load("digits"), load("digits", train=False)]))
+    1797
+    """
+
+    def __init__(self, datasets: Sequence[Any]) -> None:
+        op = "ConcatDataset"
+        parts = [*arguments.iterator(op, "data sets", datasets)]
+        if not parts:
+            raise ArgumentError(message(op, "at least one data set", "none"))
+        self.datasets = parts
+        self.cumulative_sizes = np.cumsum([length(op, part) for part in parts]).tolist()
+
+    def __len__(self) -> int:
+        return int(self.cumulative_sizes[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        where = places("ConcatDataset", index, len(self))
+        if not isinstance(where, int):
+            return collate(self, where)
+        number = bisect_right(self.cumulative_sizes, where)
+        return self.datasets[number][where - self._start(number)]
+
+    def __repr__(self) -> str:
+        return f"ConcatDataset({', '.join(map(repr, self.datasets))})"
+
+    def _start(self, number: int) -> int:
+        return int(self.cumulative_sizes[number - 1]) if number else 0
+
+
 def random_split(
     dataset: Any, lengths: Sequence[float], generator: np.random.Generator | None = None
 ) -> list[Subset]:
@@ -89,8 +134,7 @@ def random_split(
 Subset(150 of ImageDataset(digits, train: 1500 images of (1, 8, 8), 10 classes))]
     """
     op, total = "random_split", length("random_split", dataset)
-    if generator is not None and not isinstance(generator, np.random.Generator):
-        raise ArgumentError(message(op, "generator a minires.Generator", quoted(generator)))
+    generator = checked_generator(op, generator)
     expected = f"sizes that add up to {total}, or shares >= 0 that add up to 1"
     if not isinstance(lengths, list | tuple) or not lengths:
         raise ArgumentError(message(op, expected, quoted(lengths)))

@@ -17,7 +17,6 @@ from minires.nn.module import Module
 from minires.nn.parameter import UninitializedBuffer
 from minires.ops.batch_norm import batch_norm
 from minires.ops.checks import given
-from minires.ops.shape import reshape
 from minires.tensor import Tensor, tensor
 
 
@@ -79,8 +78,8 @@ class _BatchNorm(Module):
         if momentum is None:
             host_read("the count of batches, as momentum=None asks for,")
             momentum = 0.0 if count is None else 1.0 / (int(count.item()) + 1)
-        y = batch_norm(
-            reshape(x, *shape[:2], 1, shape[2]) if len(shape) == 3 else x,
+        return batch_norm(
+            x,
             self.running_mean,
             self.running_var,
             self.weight,
@@ -90,7 +89,6 @@ class _BatchNorm(Module):
             eps=self.eps,
             num_batches_tracked=count,
         )
-        return reshape(y, *shape) if len(shape) == 3 else y
 
     def _checked_shape(self, x: Tensor) -> tuple[int, ...]:
         """The shape of x, if it has one of the numbers of dimensions that the layer takes."""
