@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import Counter
+from collections import Counter, namedtuple
 
 import numpy as np
 import pytest
@@ -425,3 +425,32 @@ def test_training_with_rare_classes_sees_them_as_often():
     ones = sum(y.sum().item() for _, y in loader)
     assert 430 < ones < 570
     assert len(list(itertools.islice(loader, 3))) == 3
+
+
+def test_what_a_collate_fn_returns_goes_to_the_device(on_gpu):
+    Pair = namedtuple("Pair", "x y")
+
+    def make(samples):
+        x, y = default_collate(samples)
+        return {"pair": Pair(x, [y]), "text": "a", "array": np.ones(2)}
+
+    loader = DataLoader(numbers(), 4, shuffle=True, collate_fn=make, device="cuda")
+    batches = list(loader)
+    assert sorted(index for b in batches for index in b["pair"].y[0].tolist()) == [*range(N)]
+    assert {b["pair"].x.device.type for b in batches} == {"cuda"}
+    assert {b["pair"].y[0].device.type for b in batches} == {"cuda"}
+    assert isinstance(batches[0]["array"], np.ndarray)
+    assert batches[0]["text"] == "a"
+
+
+def test_a_custom_sampler_and_a_gpu(on_gpu):
+    images = data.load("digits").limit(20)
+    sampler = WeightedRandomSampler(np.arange(20), 30)
+    both = []
+    for device in ("cpu", "cuda"):
+        transform = data.Compose([data.Normalize([0.5], [0.5]), data.RandomCrop(1)])
+        loader = DataLoader(images, 8, sampler=sampler, transform=transform, device=device)
+        both.append([(x.cpu().numpy(), y.cpu().numpy()) for x, y in loader])
+    for (x, y), (x2, y2) in zip(*both, strict=True):
+        np.testing.assert_array_equal(y, y2)
+        np.testing.assert_allclose(x, x2, rtol=1e-6, atol=1e-6)

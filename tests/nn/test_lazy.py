@@ -432,3 +432,25 @@ def test_summary_and_draw_leave_the_network_waiting(tmp_path):
 def test_export_does_not_make_weights_up():
     with pytest.raises(UninitializedError, match="Call the network once"):
         mr.export_onnx(residual(), mr.zeros(1, 3, 8, 8), "net.onnx")
+
+
+def test_on_a_gpu_before_the_first_call(on_gpu, tmp_path):
+    """Moved while it waits, it becomes a layer of the GPU; its values are those of the CPU."""
+    x, results = mr.randn(2, 3, 5, 5), []
+    for device in ("cpu", "cuda"):
+        mr.manual_seed(0)
+        net = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten())
+        net.append(nn.LazyLinear(2)).to(device)
+        waiting = [p.device.type for p in (*net.parameters(), *net.buffers())]
+        assert waiting == [device] * len(waiting)
+        summary = mr.summary(net, (2, 3, 5, 5))
+        net(x.to(device)).sum().backward()
+        assert {p.device.type for p in (*net.parameters(), *net.buffers())} == {device}
+        optim.SGD(net.parameters(), lr=0.1).step()
+        mr.save({"net": net.state_dict(), "tied": [net[0].weight] * 2}, tmp_path / "net.pth")
+        results.append((str(summary), mr.load(tmp_path / "net.pth")))
+    assert results[0][0] == results[1][0]
+    for name, value in results[0][1]["net"].items():
+        found = results[1][1]["net"][name].numpy()
+        np.testing.assert_allclose(found, value.numpy(), rtol=1e-4, atol=1e-5)
+    assert results[1][1]["tied"][0] is results[1][1]["tied"][1]
