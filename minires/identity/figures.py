@@ -28,7 +28,8 @@ from minires.identity.spectra import Spectra
 from minires.identity.spectra import singular_values as compute_spectra
 from minires.models import cifar_resnet
 from minires.report.figures import (
-    DASHES,
+    DASHED,
+    FORMATS,
     GREY,
     INK,
     KIND_COLOURS,
@@ -143,7 +144,13 @@ def singular_values(spectra: Spectra, *, narrow: bool = False) -> Figure:
             line = values[:, rank - 1]
             seen = np.where(line > floor, line, np.nan)
             axis.plot(
-                spectra.depths, seen, color=colours[rank], ls=DASHES[kind], lw=2, marker="o", ms=4
+                spectra.depths,
+                seen,
+                color=colours[rank],
+                ls=DASHED if kind == "plain" else "-",
+                lw=2,
+                marker="o",
+                ms=4,
             )
         axis.set_yscale("log")
         axis.set_title(f"{kind.capitalize()} stacks", color=KIND_COLOURS[kind])
@@ -218,7 +225,7 @@ def path_lengths(
     figure = Figure(figsize=size, layout=layout())
     left, right = figure.subplots(*shape, squeeze=False).reshape(-1)
     left.bar(k, norms, width=0.82, color=BLUE, zorder=2)
-    left.plot(k, counts / counts.max() * norms.max(), color=INK, lw=1.8, ls=DASHES["plain"])
+    left.plot(k, counts / counts.max() * norms.max(), color=INK, lw=1.8, ls=DASHED)
     left.set_title("All paths of length k together")
     left.set_ylabel("gradient norm")
     left.yaxis.set_major_formatter(plain_number)
@@ -237,7 +244,7 @@ def path_lengths(
         figure,
         [
             key("gradient norm", color=BLUE, lw=4),
-            key("number of paths (scaled)", color=INK, lw=1.8, ls=DASHES["plain"]),
+            key("number of paths (scaled)", color=INK, lw=1.8, ls=DASHED),
         ],
         per_row=2,
     )
@@ -278,7 +285,7 @@ def example_split(
 
 
 def draw_all(folder: str | Path) -> list[Path]:
-    """Compute and write every figure into ``folder``, as PNG and SVG; returns the paths.
+    """Compute and write every figure into ``folder``, as PNG, SVG and PDF; returns the paths.
 
     ``jacobian_<block>`` for each residual kind, ``singular_values`` and ``path_lengths``.
     """
@@ -291,7 +298,7 @@ def draw_all(folder: str | Path) -> list[Path]:
     figures["path_lengths"] = functools.partial(path_lengths, *split)
     written = []
     for name, draw in figures.items():
-        for file_format in ("png", "svg"):
+        for file_format in FORMATS:
             written.append(Path(folder) / f"{name}.{file_format}")
             # a figure of its own for each file: the automatic layout depends on what came before
             write_atomic(written[-1], to_bytes(draw(), file_format))

@@ -1,10 +1,10 @@
 """What all figures of minires share: one style, a heading, a legend, and how they become files.
 
-The same visual code everywhere: dashed is plain and solid is residual, vermillion is plain and blue
-is residual. Figures are built on ``matplotlib.figure.Figure`` without pyplot, so that drawing
-neither needs a display nor touches the figures or settings of a notebook that calls this;
-Matplotlib is imported on first use. The same figure gives the same bytes (no dates, fixed SVG
-identifiers).
+The same visual code everywhere: vermillion is plain and blue is residual; and as in He et al. 2015
+(arXiv:1512.03385, Fig. 6) dashed is the training error and solid the test error. Figures are built
+on ``matplotlib.figure.Figure`` without pyplot, so that drawing neither needs a display nor touches
+the figures or settings of a notebook that calls this; Matplotlib is imported on first use. The same
+figure gives the same bytes (no dates, fixed SVG identifiers).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_DPI = 160
-DASHES = {"plain": (0, (4, 1.6)), "residual": "-"}
+FORMATS = ("png", "svg", "pdf")
+DASHED: Any = (0, (4, 1.6))
 # Vermillion and blue of the Okabe-Ito palette: told apart with every common colour blindness.
 KIND_COLOURS = {"plain": "#d55e00", "residual": "#0072b2"}
 INK, GREY, RULE = "#1f2328", "#59636e", "#dfe3e8"
@@ -95,9 +96,14 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def to_bytes(figure: Figure, file_format: str) -> bytes:
-    """The figure as ``"png"`` or ``"svg"``."""
-    # Without these two, Matplotlib stamps the time and its own version into the file.
-    metadata: Any = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[file_format]
+    """The figure in one of :data:`FORMATS`."""
+    # Without these, Matplotlib stamps the time and its own version into the file.
+    stamps = {
+        "png": ("Software",),
+        "svg": ("Date", "Creator"),
+        "pdf": ("CreationDate", "Creator", "Producer"),
+    }
+    metadata: Any = dict.fromkeys(stamps[file_format])
     buffer = io.BytesIO()
     with matplotlib().rc_context(STYLE), _undated():
         figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=metadata)
@@ -148,10 +154,29 @@ def key(label: str, **line: Any) -> Any:
     return Line2D([], [], label=label, **line)
 
 
+def shades(colour: str, n: int) -> list[tuple[float, float, float]]:
+    """``n`` shades of a colour, from the darkest to a light one, told apart in grey as well."""
+    from matplotlib.colors import to_rgb
+
+    base = to_rgb(colour)
+    if n == 1:
+        return [base]
+    mixed = []
+    for step in range(n):
+        share = 1.35 - 0.9 * step / (n - 1)  # above 1: mixed with black, below: with white
+        towards, weight = (1.0, share) if share < 1 else (0.0, 2 - share)
+        mixed.append(tuple(weight * part + (1 - weight) * towards for part in base))
+    return mixed  # type: ignore[return-value]
+
+
 def legend(figure: Figure, keys: list[Any], per_row: int) -> None:
-    """A legend below all panels."""
+    """A legend below all panels. A key of several lines, a tuple, shows them side by side."""
+    from matplotlib.legend_handler import HandlerTuple
+
     figure.legend(
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
         handles=keys,
+        labels=[(part[0] if isinstance(part, tuple) else part).get_label() for part in keys],
         loc="outside lower center",
         ncols=min(per_row, len(keys)),
         handlelength=2.4,

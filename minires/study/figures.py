@@ -5,10 +5,11 @@
 * :func:`error_by_depth`: final error against depth;
 * :func:`gradient_norms`: gradient norm of each layer at the start and at the end of training.
 
-The same visual code in all of them: dashed is plain and solid is residual, colour is depth (dark to
-light, so that it also reads in grey) or, where depth is on an axis, kind. Over several seeds a line
-is the mean of the finished runs and the band around it their range. The style is that of
-:mod:`minires.report.figures`; the same results give the same bytes.
+The same visual code in all of them, that of the paper's Fig. 6: dashed is training error and solid
+is test error. Colour is the kind of network, in shades from dark to light by depth, so that it also
+reads in grey. Over several seeds a line is the mean of the finished runs and the band around it
+their range. The style is that of :mod:`minires.report.figures`; the same results give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy as np
 
 from minires.files import write_atomic
 from minires.report.figures import (
-    DASHES,
+    DASHED,
+    FORMATS,
     GREY,
     INK,
     KIND_COLOURS,
@@ -31,6 +33,7 @@ from minires.report.figures import (
     layout,
     legend,
     plain_number,
+    shades,
     styled,
     to_bytes,
 )
@@ -46,10 +49,15 @@ MARKERS: dict[str, dict[str, Any]] = {
     "residual": {"marker": "o", "ms": 5.5, "zorder": 2.5},
 }
 
+MEASURES: dict[str, dict[str, Any]] = {
+    "train_error": {"ls": DASHED, "lw": 1.3},
+    "test_error": {"ls": "-", "lw": 2.0},
+}
+
 
 @styled
 def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
-    """Running training error (thin) and test error (bold) by epoch, one panel per kind, one y axis.
+    """Running training error (dashed) and test error (solid) by epoch; a panel per kind.
 
     The running error is counted during the epoch, in training mode; the final error of the other
     figure and of the table is measured after it, in evaluation mode.
@@ -70,8 +78,8 @@ def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
                 continue
             for part in _drawn_together(runs):
                 stopped |= not part[0]["finished"]
-                for measure, width in (("train_error", 1.1), ("test_error", 2.4)):
-                    _curve(axis, part, measure, colours[depth], DASHES[kind], width)
+                for measure in MEASURES:
+                    _curve(axis, part, measure, colours[kind][depth])
         axis.set_title(f"{kind.capitalize()} networks")
         axis.set_xlabel("epoch")
         axis.set_ylim(-0.012 * top, top)  # a line at 0 % stays clear of the axis
@@ -79,8 +87,11 @@ def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
         _whole_epochs(axis, results)
     for axis in axes[0] if narrow else axes[0][:1]:
         axis.set_ylabel("running training error, test error (%)")
-    keys = [key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
-    keys += [key("training (running)", color=INK, lw=1.1), key("test", color=INK, lw=2.4)]
+    keys = _depth_keys(colours)
+    keys += [
+        key("training (running)", color=INK, **MEASURES["train_error"]),
+        key("test", color=INK, **MEASURES["test_error"]),
+    ]
     if stopped:
         keys.append(key("run cut short", color=INK, lw=0, marker="x"))
     legend(figure, keys, per_row=3 if narrow else 8)
@@ -114,7 +125,7 @@ def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
                 y,
                 yerr=(low, high) if any(high) else None,
                 color=KIND_COLOURS[kind],
-                ls=DASHES[kind],
+                ls=MEASURES[measure]["ls"],
                 lw=2,
                 elinewidth=1.2,
                 capsize=3,
@@ -128,10 +139,7 @@ def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
     for axis in axes[0] if narrow else axes[0][:1]:
         axis.set_ylabel("final error (%), log scale above 1%")
     kinds = _kinds(results)
-    keys = [
-        key(kind, color=KIND_COLOURS[kind], ls=DASHES[kind], lw=2, **MARKERS[kind])
-        for kind in kinds
-    ]
+    keys = [key(kind, color=KIND_COLOURS[kind], lw=2, **MARKERS[kind]) for kind in kinds]
     legend(figure, keys, per_row=2)
     _heading(figure, results, "Final error against depth", narrow)
     return figure
@@ -160,7 +168,7 @@ def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
                 ]
                 if measured:
                     drawn = True
-                    _profile(axis, np.array(measured, float), colours[depth], DASHES[kind])
+                    _profile(axis, np.array(measured, float), colours[kind][depth])
             if not drawn:
                 axis.text(
                     0.5, 0.5, "no run measured", transform=axis.transAxes, ha="center", color=GREY
@@ -175,7 +183,7 @@ def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
     for row in axes:
         for axis in row if narrow else row[:1]:
             axis.set_ylabel("‖∂loss/∂weight‖, log scale")
-    keys = [key(f"depth {depth}", color=colour, lw=4) for depth, colour in colours.items()]
+    keys = _depth_keys(colours)
     legend(figure, keys, per_row=4 if narrow else 8)
     _heading(figure, results, "Gradient norm of every layer", narrow)
     return figure
@@ -189,18 +197,18 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 
 
 def render(results: Mapping[str, Any], name: str, file_format: str, narrow: bool = False) -> bytes:
-    """The bytes of figure ``name`` (a key of :data:`FIGURES`) as ``"png"`` or ``"svg"``."""
+    """The bytes of figure ``name`` (a key of :data:`FIGURES`) in one of :data:`FORMATS`."""
     return to_bytes(FIGURES[name](results, narrow=narrow), file_format)
 
 
 def draw_all(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
-    """Write every figure into ``folder`` as ``<name>.png`` and ``<name>.svg``; returns the paths.
+    """Write every figure into ``folder`` as PNG, SVG and PDF, ``<name>.png``; returns the paths.
 
     The folder must exist; files of the same name are replaced atomically.
     """
     paths = []
     for name in FIGURES:
-        for file_format in ("png", "svg"):
+        for file_format in FORMATS:
             path = Path(folder) / f"{name}.{file_format}"
             write_atomic(path, render(results, name, file_format))
             paths.append(path)
@@ -215,13 +223,22 @@ def _kinds(results: Mapping[str, Any]) -> list[str]:
     return [kind for kind in KINDS if kind in results["config"]["kinds"]]
 
 
-def _depth_colours(results: Mapping[str, Any]) -> dict[int, Any]:
-    """A colour per depth, ordered in lightness; the pale end of the map is left out on white."""
-    import matplotlib
-
+def _depth_colours(results: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
+    """A colour per kind and depth: shades of the kind's colour, the deepest network the darkest."""
     depths = sorted({*results["config"]["depths"], *(run["depth"] for run in results["runs"])})
-    positions = np.linspace(0.04, 0.80, len(depths))
-    return dict(zip(depths, matplotlib.colormaps["plasma"](positions)))
+    return {
+        kind: dict(zip(depths, reversed(shades(KIND_COLOURS[kind], len(depths)))))
+        for kind in _kinds(results)
+    }
+
+
+def _depth_keys(colours: Mapping[str, Mapping[int, Any]]) -> list[Any]:
+    """An entry per depth with the colours of all kinds."""
+    depths = next(iter(colours.values()))
+    return [
+        tuple(key(f"depth {depth}", color=colours[kind][depth], lw=4) for kind in colours)
+        for depth in depths
+    ]
 
 
 def _panels(
@@ -292,16 +309,13 @@ def _curve(
     runs: list[Mapping[str, Any]],
     measure: str,
     colour: Any,
-    dashes: Any,
-    width: float,
 ) -> None:
     """One line with its band: the mean over ``runs``, which have the same epochs."""
     epochs = [epoch["epoch"] for epoch in runs[0]["epochs"]]
     values = 100 * np.array([[epoch[measure] for epoch in run["epochs"]] for run in runs])
     alone = "o" if len(epochs) == 1 else None  # a line of one point is invisible
-    axis.plot(
-        epochs, values.mean(0), color=colour, ls=dashes, lw=width, marker=alone, ms=2.5 * width
-    )
+    line = MEASURES[measure]
+    axis.plot(epochs, values.mean(0), color=colour, marker=alone, ms=2.5 * line["lw"], **line)
     if len(runs) > 1:
         axis.fill_between(
             epochs, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0
@@ -401,14 +415,14 @@ def _label_ends(axis: Axes, table: list[dict[str, Any]], measure: str) -> None:
 # -- gradient norm by layer --------------------------------------------------------------------
 
 
-def _profile(axis: Axes, norms: np.ndarray, colour: Any, dashes: Any) -> None:
+def _profile(axis: Axes, norms: np.ndarray, colour: Any) -> None:
     """One line over layers from ``norms`` (seeds, layers): geometric mean, band of the range."""
     n_layers = norms.shape[1]
     position = np.arange(n_layers) / max(n_layers - 1, 1)
     drawable = np.isfinite(norms).all(0) & (norms > 0).all(0)
     logs = np.log10(np.where(drawable, norms, 1.0))
     middle = np.where(drawable, 10 ** logs.mean(0), np.nan)
-    axis.plot(position, middle, color=colour, ls=dashes, lw=1.8)
+    axis.plot(position, middle, color=colour, lw=1.8)
     if len(norms) > 1:
         low = np.where(drawable, norms.min(0), np.nan)
         high = np.where(drawable, norms.max(0), np.nan)

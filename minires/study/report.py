@@ -94,8 +94,8 @@ def _figure(results: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _curves_caption(results: Mapping[str, Any]) -> str:
     text = (
-        "Running training error (thin) and test error (bold) by epoch; plain networks dashed, "
-        "residual networks solid, colour is depth. The running training error is counted during "
+        "Running training error (dashed) and test error (solid) by epoch, as in the paper's Fig. "
+        "6; the deeper the network, the darker its line. The running training error is counted in "
         "the epoch, in training mode, each batch before its own step. It can end far from the "
         "final training error of the table and of Figure 2, which is measured in evaluation mode. "
         "Test errors are measured after each epoch, in evaluation mode."

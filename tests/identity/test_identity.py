@@ -26,7 +26,7 @@ from minires.models import (
     cifar_plain,
     cifar_resnet,
 )
-from minires.report.figures import to_bytes
+from minires.report.figures import FORMATS, to_bytes
 
 RESIDUAL = [BasicBlock, Bottleneck, PreActBlock, PreActBottleneck]
 ALL = [*RESIDUAL, PlainBlock, PreActPlainBlock]
@@ -593,20 +593,23 @@ def test_the_path_lengths_are_drawn():
 
 
 @pytest.mark.slow
-def test_draw_all_writes_png_and_svg(tmp_path, spectra, monkeypatch):
+def test_draw_all_writes_png_svg_and_pdf(tmp_path, spectra, monkeypatch):
     small = figures.example_split(8, images=4, samples=2)
     monkeypatch.setattr(figures, "compute_spectra", lambda: spectra)
     monkeypatch.setattr(figures, "example_split", lambda: small)
     paths = figures.draw_all(tmp_path)
     names = [*(f"jacobian_{kind.__name__}" for kind in RESIDUAL), "singular_values", "path_lengths"]
-    assert [path.name for path in paths] == [f"{n}.{e}" for n in names for e in ("png", "svg")]
+    assert [path.name for path in paths] == [f"{n}.{e}" for n in names for e in FORMATS]
     for path in paths:
         if path.suffix == ".png":
             with Image.open(path) as image:
                 assert image.width >= 1200
-        else:
+        elif path.suffix == ".svg":
             ET.parse(path)
-    assert to_bytes(figures.singular_values(spectra), "svg") == paths[-3].read_bytes()
+        else:
+            assert path.read_bytes().startswith(b"%PDF")
+    at = names.index("singular_values") * len(FORMATS) + FORMATS.index("svg")
+    assert to_bytes(figures.singular_values(spectra), "svg") == paths[at].read_bytes()
 
 
 def test_narrow_figures_fit_a_phone(spectra):

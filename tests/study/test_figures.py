@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from PIL import Image
 
 from minires.study import figures
@@ -31,16 +31,20 @@ def _long(axis):
 
 
 @pytest.mark.slow
-def test_draw_all_writes_png_and_svg(make_results, tmp_path):
+def test_draw_all_writes_png_svg_and_pdf(make_results, tmp_path):
     paths = figures.draw_all(make_results(), tmp_path)
     names = ["curves", "error_by_depth", "gradient_norms"]
-    assert [path.name for path in paths] == [f"{n}.{e}" for n in names for e in ("png", "svg")]
+    assert [path.name for path in paths] == [
+        f"{n}.{e}" for n in names for e in ("png", "svg", "pdf")
+    ]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
     for path in paths:
         if path.suffix == ".png":
             with Image.open(path) as image:
                 assert min(image.info["dpi"]) >= 149
                 assert image.width >= 1200
+        elif path.suffix == ".pdf":
+            assert path.read_bytes().startswith(b"%PDF")
         else:
             root = ET.parse(path).getroot()
             texts = {"".join(node.itertext()).strip() for node in root.iter() if "text" in node.tag}
@@ -51,6 +55,7 @@ def test_draw_all_writes_png_and_svg(make_results, tmp_path):
 def test_same_results_same_bytes_and_no_date(make_results):
     results = make_results(depths=(8, 20), seeds=(0, 1), epochs=3)
     for name in figures.FIGURES:
+        assert len({figures.render(results, name, "pdf") for _ in range(2)}) == 1
         first, second = (figures.render(results, name, "svg") for _ in range(2))
         assert first == second
         assert b"<dc:date>" not in first
@@ -75,8 +80,10 @@ def test_curves_hold_the_data_in_percent(make_results):
         for line, measure in ((train, "train_error"), (test, "test_error")):
             expected = [100 * epoch[measure] for epoch in run["epochs"]]
             np.testing.assert_allclose(line.get_ydata(), expected)
-        assert test.get_linewidth() > 2 * train.get_linewidth()
-        assert {line.get_linestyle() for line in lines} == {"--" if kind == "plain" else "-"}
+        assert [line.get_linestyle() for line in lines] == ["--", "-"] * 4  # He et al., Fig. 6
+        hues = [rgb_to_hsv(to_rgb(line.get_color())) for line in lines]
+        assert np.ptp([hue for hue, _, _ in hues]) < 0.03  # shades of the kind's colour
+        assert [v for _, _, v in hues[::2]] == sorted((v for _, _, v in hues[::2]), reverse=True)
     assert _labels(figure) == [
         "depth 8",
         "depth 20",
@@ -144,7 +151,7 @@ def test_error_by_depth_holds_final_errors(make_results):
             np.testing.assert_array_equal(line.get_xdata(), [8, 20, 32, 56])
             expected = [100 * _run(results, kind, d)[measure] for d in (8, 20, 32, 56)]
             np.testing.assert_allclose(line.get_ydata().astype(float), expected)
-            assert line.get_linestyle() == ("--" if kind == "plain" else "-")
+            assert line.get_linestyle() == ("--" if measure == "train_error" else "-")
             label = f"{expected[-1]:.1f}%"
             assert label in [text.get_text() for text in axis.texts]
         assert axis.get_yscale() == "symlog"
@@ -279,13 +286,15 @@ def test_no_text_leaves_the_figure_or_crosses_a_panel_title(make_results, name, 
     assert not any(legend.overlaps(axis.get_window_extent()) for axis in figure.axes)
 
 
-def test_depth_colours_get_lighter_and_stay_apart(make_results):
+def test_colours_get_darker_with_depth_and_stay_apart(make_results):
     colours = figures._depth_colours(make_results(depths=(8, 20, 32, 44, 56, 110), epochs=1))
     weights = np.array([0.2126, 0.7152, 0.0722])
-    lightness = [float(np.array(colour[:3]) @ weights) for colour in colours.values()]
-    assert lightness == sorted(lightness)
-    assert lightness[-1] < 0.8  # still dark enough for a thin line on white
-    assert len({to_hex(colour) for colour in colours.values()}) == 6
+    for of_depths in colours.values():
+        lightness = [float(np.array(colour[:3]) @ weights) for colour in of_depths.values()]
+        assert lightness == sorted(lightness, reverse=True)
+        assert lightness[0] < 0.8  # still dark enough for a thin line on white
+        assert min(np.diff(lightness[::-1])) > 0.02
+    assert len({to_hex(c) for of_depths in colours.values() for c in of_depths.values()}) == 12
 
 
 @pytest.mark.slow

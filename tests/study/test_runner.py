@@ -21,7 +21,14 @@ import minires as mr
 from minires.errors import ArgumentError, CheckpointError, NaNError
 from minires.files import claimed
 from minires.models import cifar_plain
-from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, runner, store
+from minires.study import (
+    PROTOCOLS,
+    StudyConfig,
+    resume_study,
+    run_study,
+    runner,
+    store,
+)
 from minires.study.measures import conv_names, gradient_norms
 from minires.train import fit
 
@@ -30,7 +37,11 @@ OUTPUTS = [
     "results.json",
     "results.csv",
     "report.html",
-    *(f"{n}.{e}" for n in ("curves", "error_by_depth", "gradient_norms") for e in ("png", "svg")),
+    *(
+        f"{n}.{e}"
+        for n in ("curves", "error_by_depth", "gradient_norms")
+        for e in ("png", "svg", "pdf")
+    ),
 ]
 
 
@@ -151,7 +162,9 @@ def test_resume_after_kill_9(finished, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     for name in OUTPUTS:
-        start = {"png": b"\x89PNG", "svg": b"<?xml"}.get(name.rpartition(".")[2], b"")
+        start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}.get(
+            name.rpartition(".")[2], b""
+        )
         assert (run / name).read_bytes().startswith(start), name
     stored = json.loads((run / "results.json").read_text())
     assert final_numbers(stored) == final_numbers(results)
