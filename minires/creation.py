@@ -143,8 +143,8 @@ def arange(
     kind = as_dtype(dtype if dtype is not None else np.int64 if whole else np.float32)
     if kind.kind in "bc":
         raise DTypeError(message("arange", "a dtype of real numbers", str(kind)))
-    if kind.kind in "iu" and (first != int(first) or stride != int(stride)):
-        expected, got = f"integers for start and step of {kind}", f"{first} and {stride}"
+    if kind.kind in "iu" and any(value != int(value) for value in (first, last, stride)):
+        expected, got = f"integers for start, end and step of {kind}", f"{first}, {last}, {stride}"
         raise DTypeError(message("arange", expected, got))
     check_memory("arange", int(min(8 * (last - first) / stride, 1e30)), "as many numbers")
     values = np.arange(first, last, stride)
@@ -177,9 +177,19 @@ def linspace(
     if kind.kind == "b":
         raise DTypeError(message("linspace", "a dtype of numbers", str(kind)))
     first, last = _value("linspace", first, kind, "start"), _value("linspace", last, kind, "end")
-    scale = 1 if math.isfinite(last - first) else 2  # their distance may be beyond all floats
-    values = scale * np.linspace(first / scale, last / scale, count)
+    if kind.kind in "iu":
+        values = _whole_linspace(int(first), int(last), count)
+    else:
+        scale = 1 if math.isfinite(last - first) else 2  # their distance may be beyond all floats
+        values = scale * np.linspace(first / scale, last / scale, count)
     return make(values.astype(kind), requires_grad, device)
+
+
+def _whole_linspace(first: int, last: int, count: int) -> Any:
+    """From one integer to another, for an integer dtype, which drops the fractions: the second half
+    is counted from its end, as in PyTorch."""
+    step, i = (last - first) / max(count - 1, 1), np.arange(count)
+    return np.where(i < -(-count // 2), first + step * i, last - step * (count - 1 - i))
 
 
 def eye(

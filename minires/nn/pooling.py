@@ -109,7 +109,8 @@ class AdaptiveAvgPool2d(Module):
 class MaxPool1d(Module):
     """Maximum over windows of ``x (n, c, l)``; padding counts as minus infinity.
 
-    ``stride`` defaults to the kernel.
+    ``stride`` defaults to the kernel. With ``return_indices`` a pair of the maxima and of where
+    they stood.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class MaxPool1d(Module):
         stride: Line | None = None,
         padding: Line = 0,
         dilation: Line = 1,
+        return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
@@ -126,12 +128,12 @@ class MaxPool1d(Module):
         self.stride = self.kernel_size if stride is None else _one(name, "stride", stride, 1)
         self.padding = _one(name, "padding", padding, 0)
         self.dilation = _one(name, "dilation", dilation, 1)
+        self.return_indices = arguments.flag(name, "return_indices", return_indices)
         self.ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool1d(
-            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
-        )
+    def forward(self, x: Tensor) -> Any:
+        options = (self.padding, self.dilation, self.ceil_mode, self.return_indices)
+        return F.max_pool1d(x, self.kernel_size, self.stride, *options)
 
     extra_repr = MaxPool2d.extra_repr
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..errors import ShapeError, message
 from ..tensor import Tensor, tensor_method
 from .checks import given
@@ -42,8 +44,9 @@ def t(x: Tensor) -> Tensor:
 
 @tensor_method("square")
 def square(x: Tensor) -> Tensor:
-    """``x * x``."""
-    given("square", x)
+    """``x * x``; of bools in int64."""
+    if given("square", x).dtype == np.bool_:
+        x = astype(x, np.int64)
     return x * x
 
 

@@ -77,7 +77,8 @@ def max_pool1d(
     padding: Line = 0,
     dilation: Line = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """The largest of each ``kernel_size`` values; see :func:`minires.ops.max_pool2d`.
 
     Args:
@@ -87,9 +88,10 @@ def max_pool1d(
         padding: minus infinities on both sides, at most half the window.
         dilation: values between two of a window.
         ceil_mode: also use windows that hang over the end.
+        return_indices: also return where each maximum stood.
 
     Returns:
-        (n, c, l_out) or (c, l_out).
+        (n, c, l_out) or (c, l_out); with ``return_indices`` a pair of this and the int64 indices.
 
     Raises:
         ShapeError, ArgumentError: sizes or options that do not fit.
@@ -99,6 +101,7 @@ def max_pool1d(
     steps = kernel if stride is None else _wide(op, "stride", stride, 1)
     pad, gaps = _wide(op, "padding", padding, 0), _wide(op, "dilation", dilation, 1)
     options: dict[str, Any] = {"padding": pad, "dilation": gaps, "ceil_mode": ceil_mode}
+    options["return_indices"] = return_indices
     return _in_rows(op, x, lambda rows: max_pool2d(rows, kernel, stride=steps, **options))
 
 
@@ -157,10 +160,14 @@ def _row(x: Tensor) -> Tensor:
     return reshape(x, *x.shape[:-1], 1, x.shape[-1])
 
 
-def _in_rows(op: str, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of the sequences ``x`` as images one pixel high, its result as sequences."""
+def _in_rows(op: str, x: Tensor, function: Callable[[Tensor], Any]) -> Any:
+    """``function`` of the sequences ``x`` as images one pixel high, its results as sequences."""
     shape = given(op, x).shape
     if len(shape) not in (2, 3):
         raise ShapeError(message(op, "x of shape (n, c, l) or (c, l)", shape))
     y = function(_row(x if len(shape) == 3 else reshape(x, 1, *shape)))
-    return reshape(y, *y.shape[3 - len(shape) : 2], y.shape[3])
+
+    def as_sequences(images: Tensor) -> Tensor:
+        return reshape(images, *images.shape[3 - len(shape) : 2], images.shape[3])
+
+    return as_sequences(y) if isinstance(y, Tensor) else type(y)(*map(as_sequences, y))

@@ -23,6 +23,11 @@ REFUSED = {  # on purpose: how many at most
     "norm_nuc": 2,  # there is no singular value decomposition
     "nn_functional_avg_pool2d": 1,  # stride=()
     "arange": 1,  # of bools
+    "nn_functional_interpolate_bicubic": 24,  # modes and dimensions that there are not
+    "nn_functional_interpolate_trilinear": 24,
+    "nn_functional_interpolate_nearest-exact": 23,
+    "nn_functional_interpolate_area": 22,
+    "nn_functional_interpolate_nearest": 9,
 }
 
 
@@ -46,6 +51,15 @@ def counts(samples):
 def test_no_sample_gives_a_wrong_value_or_gradient(counts, samples):
     wrong = [found for found in counts.values() if found.wrong]
     assert not wrong, samples.table(wrong, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["int64", "bool"])
+def test_no_sample_of_integers_gives_a_wrong_value(samples, dtype):
+    counts = samples.count_all(most=50, dtype=dtype)
+    wrong = [found for found in counts if found.wrong]
+    assert not wrong, samples.table(wrong, None)
+    assert sum(found.taken for found in counts) > 600
 
 
 @pytest.mark.slow
