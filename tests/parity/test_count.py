@@ -20,6 +20,7 @@ FAMILIES = {
     "test_norm": "batch, layer and group normalisation",
     "test_pool": "pooling",
     "test_lines": "convolution and pooling in one dimension",
+    "test_interpolate": "resizing",
     "test_loss": "losses, dropout",
     "test_options": "single images, labels of pixels, options of arithmetic, new tensors",
     "test_layers": "layers, blocks and small networks, over three steps",
