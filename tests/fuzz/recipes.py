@@ -225,6 +225,7 @@ RECIPES: dict[str, dict[str, Make]] = {
     "mr.div": {"x": matrix},
     "mr.pow": {"x": matrix},
     "mr.maximum": {"x": matrix},
+    "mr.remainder": {"x": matrix},
     "mr.minimum": {"x": matrix},
     "mr.allclose": {"x": matrix},
     "mr.where": {"x": matrix},

@@ -92,4 +92,5 @@ def test_every_function_and_layer_has_a_case(tables):
         | {"functional", "init", "utils"},
         mr.optim: {"LRScheduler", "Optimizer", "no_decay_groups", "lr_scheduler"},
     }.items():
-        assert set(module.__all__) - others <= found, module.__name__
+        names = {name for name in module.__all__ if not name.startswith(("Lazy", "Uninitialized"))}
+        assert names - others <= found, module.__name__  # what is lazy: tests/nn/test_lazy.py

@@ -184,6 +184,13 @@ def _pools() -> list[Case]:
     return [
         *cases,
         *_lines(),
+        _op("max_pool2d", "one image", lambda x: ops.max_pool2d(x, 2), x=apart(2, 4, 5)),
+        _op(
+            "max_pool2d",
+            "beside indices",
+            lambda x: ops.max_pool2d(x, 3, 2, 1, return_indices=True)[0],
+            x=apart(1, 2, 4, 5),
+        ),
         _op(
             "max_pool2d",
             "dilation",
