@@ -23,8 +23,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,33 +109,12 @@ def run_page(text: str, name: str, folder: Path) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the chosen pages end with, as futures: as many run at once as there are cores."""
-    pages = [
-        item.callspec.params["page"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.originalname == "test_python_blocks_run"
-    ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
-            page: pool.submit(
-                run_page,
-                page.read_text(encoding="utf-8"),
-                name_of(page),
-                tmp_path_factory.mktemp(page.stem),
-            )
-            for page in pages
-            if all(find_spec(package) for package in NEEDS.get(name_of(page), ()))
-        }
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_python_blocks_run(page: Path, runs: Any) -> None:
+def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     for package in NEEDS.get(name_of(page), ()):
         pytest.importorskip(package)
-    done = runs[page].result()
+    done = run_page(page.read_text(encoding="utf-8"), name_of(page), tmp_path)
     assert done.returncode == 0, done.stderr
 
 
