@@ -5,6 +5,6 @@ import changed: ``from minires.vision import datasets, transforms``. Pillow deco
 and colours.
 """
 
-from minires.vision import datasets, transforms
+from minires.vision import datasets, transforms, utils
 
-__all__ = ["datasets", "transforms"]
+__all__ = ["datasets", "transforms", "utils"]

@@ -36,6 +36,7 @@ ROOMS = {
     "minires.vision.datasets": "vision.datasets",
     "minires.vision.transforms": "vision.transforms",
     "minires.vision.transforms.functional": "vision.transforms.functional",
+    "minires.vision.utils": "vision.utils",
 }
 
 # Special methods that are called with arguments of a user's.

@@ -131,6 +131,8 @@ RECIPES: dict[str, dict[str, Make]] = {
     "vision.datasets.VisionDataset": {"root": lambda: None, "transforms": lambda: None},
     "vision.datasets.VisionDataset.transformed": {"picture": photo, "target": lambda: 1},
     "vision.datasets.open_picture": {"path": written("a.png", _a_photo)},
+    "vision.utils.make_grid": {"tensor": lambda: mr.full((2, 3, 4, 5), 0.5)},
+    "vision.utils.save_image": {"tensor": plane, "fp": lambda: "new.png"},
 }
 
 SKIPPED = {

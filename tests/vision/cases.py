@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +19,11 @@ from PIL import Image
 
 
 class Side(NamedTuple):
-    """One of the two libraries."""
+    """One of the two libraries: its transforms, their functions, its utils."""
 
     T: Any
     F: Any
+    U: Any
     tensor: Callable[[np.ndarray], Any]
     dtype: Callable[[str], Any]
 
@@ -40,6 +43,7 @@ FUNCTIONS = (
     *("pil_to_tensor", "resize", "resized_crop", "rgb_to_grayscale", "rotate", "ten_crop"),
     *("to_grayscale", "to_pil_image", "to_tensor", "vflip"),
 )
+UTILS = ("make_grid", "save_image")
 DATASETS = (
     *("CIFAR10", "CIFAR100", "DatasetFolder", "FakeData", "FashionMNIST", "ImageFolder"),
     *("MNIST", "VisionDataset"),
@@ -296,6 +300,42 @@ for _from in (*_DTYPES, "float32", "float64"):
                 s.tensor((floats() if a[0] == "f" else pixels(5, 4, 3) // 2).astype(a)), s.dtype(b)
             ),
         )
+
+_GRIDS: dict[str, dict[str, Any]] = {
+    "": {},
+    "two in a row": {"nrow": 2, "padding": 3, "pad_value": 0.5},
+    "without gaps": {"nrow": 9, "padding": 0},
+    "normalized": {"normalize": True},
+    "each normalized": {"normalize": True, "scale_each": True, "nrow": 3},
+    "of a range": {"normalize": True, "value_range": (0.2, 0.7)},
+}
+for _name, _options in _GRIDS.items():
+    for _c in (1, 3):
+        case(
+            f"make_grid {_c} {_name}",
+            lambda s, c=_c, o=_options: s.U.make_grid(s.tensor(several(c)), **o),
+        )
+case("make_grid of a list", lambda s: s.U.make_grid([s.tensor(one) for one in several(3)], 2))
+case("make_grid of one", lambda s: s.U.make_grid(s.tensor(floats(1))))
+case("make_grid of a plane", lambda s: s.U.make_grid(s.tensor(floats()[0]), normalize=True))
+case("make_grid of bytes", lambda s: s.U.make_grid(s.tensor((several(3) * 255).astype("u1"))))
+case("save_image", lambda s: saved(s, s.tensor(several(3)), nrow=2, padding=1))
+case("save_image of one", lambda s: saved(s, s.tensor(floats(1) * 3 - 1)))
+
+
+def several(c: int) -> np.ndarray:
+    """Five different pictures (5, c, 4, 6)."""
+    return pixels(20, 6, c).reshape(5, 4, 6, c).transpose(0, 3, 1, 2) / np.float32(255)
+
+
+def saved(side: Side, tensor: Any, **options: Any) -> Image.Image:
+    """What is in the file that ``save_image`` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.png"
+        side.U.save_image(tensor, path, **options)
+        with Image.open(path) as image:
+            return image.copy()
+
 
 # Random transforms that leave nothing to chance.
 case("flip for sure", lambda s: s.T.RandomHorizontalFlip(1.0)(picture()))

@@ -15,12 +15,14 @@ from pathlib import Path
 import PIL
 import torch
 import torchvision
-from vision.cases import CASES, CLASSES, DATASETS, FUNCTIONS, Side, facts, shown
+import torchvision.utils
+from vision.cases import CASES, CLASSES, DATASETS, FUNCTIONS, UTILS, Side, facts, shown
 
 PATH = Path(__file__).with_suffix(".json")
 THEIRS = Side(
     torchvision.transforms,
     torchvision.transforms.functional,
+    torchvision.utils,
     torch.from_numpy,
     lambda name: getattr(torch, name),
 )
@@ -31,6 +33,7 @@ def signatures() -> dict[str, str]:
     places = {
         torchvision.transforms: CLASSES,
         torchvision.transforms.functional: FUNCTIONS,
+        torchvision.utils: UTILS,
         torchvision.datasets: DATASETS,
     }
     return {
