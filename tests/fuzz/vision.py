@@ -82,6 +82,12 @@ def _functional() -> dict[str, dict[str, Make]]:
         **dict.fromkeys(("resize", "five_crop", "ten_crop"), _SIZE),
         "adjust_gamma": {"gamma": lambda: 2.0},
         "adjust_hue": {"hue_factor": lambda: 0.2},
+        "affine": {
+            "angle": lambda: 30,
+            "translate": lambda: (1, 2),
+            "scale": lambda: 1.5,
+            "shear": lambda: 5,
+        },
         "center_crop": {"output_size": lambda: 4},
         "convert_image_dtype": {"image": plane},
         "crop": _WINDOW,
@@ -108,6 +114,14 @@ def _classes() -> dict[str, dict[str, Make]]:
         "RandomCrop.get_params": {"output_size": lambda: 4},
         "RandomErasing.get_params": {"img": plane, **_SHARES},
         "RandomResizedCrop.get_params": _SHARES,
+        "RandomAffine": {"degrees": lambda: 30},
+        "RandomAffine.get_params": {
+            "degrees": lambda: (-5, 5),
+            "translate": lambda: (0.1, 0.2),
+            "scale_ranges": lambda: (0.5, 2),
+            "shears": lambda: (-3, 3),
+            "img_size": lambda: (7, 9),
+        },
         "RandomRotation": {"degrees": lambda: 30},
         "RandomRotation.get_params": {"degrees": lambda: (-5, 5)},
     }

@@ -31,14 +31,23 @@ class Side(NamedTuple):
 # What both have, by module.
 CLASSES = (
     *("CenterCrop", "ColorJitter", "Compose", "ConvertImageDtype", "FiveCrop", "Grayscale"),
-    *("Lambda", "Normalize", "PILToTensor", "Pad", "RandomApply", "RandomChoice", "RandomCrop"),
+    *("Lambda", "Normalize", "PILToTensor", "Pad", "RandomAffine", "RandomApply", "RandomChoice"),
+    *("RandomCrop",),
     *("RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomOrder"),
     *("RandomResizedCrop", "RandomRotation", "RandomVerticalFlip", "Resize", "TenCrop"),
     *("ToPILImage", "ToTensor"),
 )
 FUNCTIONS = (
     *("adjust_brightness", "adjust_contrast", "adjust_gamma", "adjust_hue", "adjust_saturation"),
-    *("center_crop", "convert_image_dtype", "crop", "erase", "five_crop", "get_dimensions"),
+    *(
+        "affine",
+        "center_crop",
+        "convert_image_dtype",
+        "crop",
+        "erase",
+        "five_crop",
+        "get_dimensions",
+    ),
     *("get_image_num_channels", "get_image_size", "hflip", "invert", "normalize", "pad"),
     *("pil_to_tensor", "resize", "resized_crop", "rgb_to_grayscale", "rotate", "ten_crop"),
     *("to_grayscale", "to_pil_image", "to_tensor", "vflip"),
@@ -237,6 +246,24 @@ for _gamma, _gain in ((0.5, 1), (2.2, 1), (1, 1.4), (0, 1)):
 for _mode in ("RGB", "L"):
     case(f"invert {_mode}", lambda s, m=_mode: s.F.invert(picture(m)))
 
+_AFFINES: dict[str, tuple[Any, ...]] = {
+    "turned": (30, (0, 0), 1, 0),
+    "moved": (0, (3, -4), 1.0, [0, 0]),
+    "larger": (0, [0, 0], 1.7, 0.0),
+    "sheared": (0, (0, 0), 1, 20),
+    "sheared both ways": (0, (0, 0), 1, (10, -15)),
+    "sheared by one": (0, (0, 0), 1, [12]),
+    "all at once": (-17.5, (2, 1), 0.8, (5, 8)),
+}
+for _name, _given in _AFFINES.items():
+    case(f"affine {_name}", lambda s, g=_given: s.F.affine(picture(), *g))
+    case(f"affine {_name} L", lambda s, g=_given: s.F.affine(picture("L"), *g, fill=7))
+case(
+    "affine with options",
+    lambda s: s.F.affine(
+        picture(), 20, (1, 2), 1.1, 3, s.T.InterpolationMode.BICUBIC, [1, 2, 3], [4, 5.5]
+    ),
+)
 case("five_crop", lambda s: s.F.five_crop(picture(), 10))
 case("five_crop tensor", lambda s: s.F.five_crop(s.tensor(floats()), (9, 12)))
 case("ten_crop", lambda s: s.F.ten_crop(picture(), (9, 12)))
@@ -348,6 +375,14 @@ case("rotation of grey", lambda s: s.T.RandomRotation([5, 5], expand=True)(pictu
 case("jitter of brightness", lambda s: s.T.ColorJitter(brightness=(1.3, 1.3))(picture()))
 case("jitter of hue", lambda s: s.T.ColorJitter(hue=(0.2, 0.2))(picture()))
 case("no jitter", lambda s: s.T.ColorJitter()(picture()))
+case(
+    "affine by one value",
+    lambda s: s.T.RandomAffine((30, 30), (0, 0), (1.2, 1.2), (5, 5), fill=3)(picture()),
+)
+case(
+    "affine sheared twice",
+    lambda s: s.T.RandomAffine([0, 0], shear=(5, 5, -8, -8), center=(3, 4))(picture()),
+)
 case("grey for sure", lambda s: s.T.RandomGrayscale(1.0)(picture()))
 case("grey L for sure", lambda s: s.T.RandomGrayscale(1.0)(picture("L")))
 case("whole window", lambda s: s.T.RandomResizedCrop(8, (1, 1), (1, 1))(picture("RGB", 16, 16)))
@@ -403,6 +438,9 @@ for _line in (
     "ColorJitter(brightness=(0.5, 2), hue=2e-1)",
     "RandomRotation(10)",
     "RandomRotation((1, 2), fill=3, center=(1, 2), expand=True)",
+    "RandomAffine(10)",
+    "RandomAffine((1, 2), (0.1, 0.2), (0.5, 2), 3, fill=4, center=(5, 6))",
+    "RandomAffine(0, shear=(1, 2, 3, 4), interpolation=T.InterpolationMode.BILINEAR)",
     "Grayscale()",
     "Grayscale(3)",
     "RandomGrayscale(0.2)",

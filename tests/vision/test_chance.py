@@ -83,6 +83,25 @@ def test_angles_are_uniform():
     assert T.RandomRotation(30).degrees == [-30.0, 30.0]
 
 
+def test_affine_amounts_are_as_told():
+    drawn = [
+        T.RandomAffine.get_params((-9, 3), (0.1, 0.5), (0.5, 2), (-4, 4, 1, 2), (100, 40))
+        for _ in range(N)
+    ]
+    angle, move, scale, shear = (np.array(column) for column in zip(*drawn))
+    values = np.column_stack([angle, move, scale, shear])
+    low, high = (-9, -10, -20, 0.5, -4, 1), (3, 10, 20, 2, 4, 2)
+    assert (values >= low).all()
+    assert (values <= high).all()
+    span = np.subtract(high, low)
+    assert (np.abs(values.min(axis=0) - low) < 0.02 * span).all()
+    assert (np.abs(values.max(axis=0) - high) < 0.02 * span).all()
+    assert (np.abs(values.mean(axis=0) - np.add(low, high) / 2) < 0.04 * span).all()
+    assert T.RandomAffine.get_params((2, 2), None, None, None, (3, 3)) == (2, (0, 0), 1, (0, 0))
+    assert T.RandomAffine.get_params((0, 0), None, None, (3, 3), (3, 3))[3] == (3, 0)
+    assert T.RandomAffine(0, shear=5).shear == [-5, 5]
+
+
 def test_colours_change_as_far_as_told_in_every_order():
     ranges = T.ColorJitter(0.4, (0.5, 3), 2, (-0.1, 0.3))
     assert ranges.brightness == (0.6, 1.4)
@@ -186,6 +205,11 @@ CASES = {
         lambda: T.RandomRotation.get_params([-40.0, 40.0]),
         lambda drawn: F.rotate(picture(), drawn, T.InterpolationMode.BILINEAR, True, fill=9),
     ),
+    "affine": (
+        T.RandomAffine(30, (0.2, 0.2), (0.7, 1.3), 10, fill=5, center=(3, 4)),
+        lambda: T.RandomAffine.get_params((-30, 30), (0.2, 0.2), (0.7, 1.3), (-10, 10), (37, 23)),
+        lambda drawn: F.affine(picture(), *drawn, fill=5, center=(3, 4)),
+    ),
     "jitter": (
         T.ColorJitter(0.4, 0.4, 0.4, 0.1),
         lambda: T.ColorJitter.get_params((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1)),
@@ -267,6 +291,12 @@ def test_gradients_pass_through_what_takes_tensors():
         (lambda: T.RandomRotation(-3), "expected degrees a finite number >= 0"),
         (lambda: T.RandomRotation(3, T.InterpolationMode.BOX), r"\{NEAREST, BILINEAR, BICUBIC\}"),
         (lambda: T.RandomRotation(3, center=3), r"expected center as \(x, y\)"),
+        (lambda: T.RandomAffine(3, 0.1), r"expected translate as \(x, y\) in 0\.\.1, got 0\.1"),
+        (lambda: T.RandomAffine(3, (0.1, 2)), "expected translate a finite number >= 0 and <= 1"),
+        (lambda: T.RandomAffine(3, scale=(0, 1)), "expected scale a finite number >= 1e-06"),
+        (lambda: T.RandomAffine(3, shear=(1, 2, 3)), r"expected shear as \(lowest, highest\)"),
+        (lambda: F.affine(picture(), 0, (0, 0), 1, 90), "expected shear of less than 90 degrees"),
+        (lambda: F.affine(picture(), 0, 3, 1, 0), r"expected translate as \(x, y\), got 3"),
         (lambda: T.ColorJitter(-1), "expected brightness a finite number >= 0, got -1"),
         (lambda: T.ColorJitter(hue=0.7), "expected hue a finite number >= 0 and <= 0.5, got 0.7"),
         (lambda: T.ColorJitter(hue=(-0.1, 0.7)), r"expected hue in -0\.5\.\.0\.5"),

@@ -26,12 +26,12 @@ from minires.vision.transforms.geometry import (
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
-    RandomRotation,
     RandomVerticalFlip,
     Resize,
     TenCrop,
 )
 from minires.vision.transforms.interpolation import InterpolationMode
+from minires.vision.transforms.turning import RandomAffine, RandomRotation
 
 __all__ = [
     "CenterCrop",
@@ -45,6 +45,7 @@ __all__ = [
     "Normalize",
     "PILToTensor",
     "Pad",
+    "RandomAffine",
     "RandomApply",
     "RandomChoice",
     "RandomCrop",

@@ -156,3 +156,15 @@ def per_band(op: str, name: str, value: Any, bands: int) -> tuple[float, ...]:
         expected = f"{name} a number, or one for each of {bands} bands"
         raise ArgumentError(message(op, expected, quoted(value)))
     return numbers
+
+
+def colour(op: str, value: Any, picture: Image.Image) -> Any:
+    """A fill as Pillow takes it: of one band a number, of several a tuple; whole, but for floats.
+
+    Raises:
+        ArgumentError: as :func:`per_band`.
+    """
+    values = per_band(op, "fill", value, len(picture.getbands()))
+    if picture.mode != "F":
+        values = tuple(int(number) for number in values)
+    return values if len(values) > 1 else values[0]

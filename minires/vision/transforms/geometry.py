@@ -1,4 +1,4 @@
-"""Pictures resized, padded, cut, mirrored and turned, as told or at random."""
+"""Pictures resized, padded, cut and mirrored, as told or at random."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from minires.errors import ShapeError, message
 from minires.vision.transforms import functional as F
 from minires.vision.transforms.base import Transform
 from minires.vision.transforms.checks import both, dimensions, interval, picture, probability
-from minires.vision.transforms.functional.moving import (
-    pad_arguments,
-    resize_arguments,
-    rotate_arguments,
-)
+from minires.vision.transforms.functional.moving import pad_arguments, resize_arguments
 from minires.vision.transforms.interpolation import InterpolationMode, as_mode
 
-BILINEAR, NEAREST = InterpolationMode.BILINEAR, InterpolationMode.NEAREST
+BILINEAR = InterpolationMode.BILINEAR
 _TRIES = 10  # windows that may be too large before the middle is taken
 
 
@@ -285,59 +281,3 @@ class RandomResizedCrop(Transform):
             f"RandomResizedCrop(size={self.size}, scale={scale}, ratio={ratio}, "
             f"interpolation={self.interpolation.value}, antialias={self.antialias})"
         )
-
-
-class RandomRotation(Transform):
-    """A turn by a random angle.
-
-    Args:
-        degrees: ``x`` for angles in -x..x, or (lowest, highest).
-        interpolation, expand, center, fill: see
-            :func:`~minires.vision.transforms.functional.rotate`.
-
-    Raises:
-        ArgumentError: an argument that is none of those.
-    """
-
-    def __init__(
-        self,
-        degrees: Any,
-        interpolation: Any = NEAREST,
-        expand: bool = False,
-        center: Any = None,
-        fill: Any = 0,
-    ) -> None:
-        op = "RandomRotation"
-        if arguments.as_number(degrees) is not None:
-            most = arguments.number(op, "degrees", degrees, least=0)
-            degrees = (-most, most)
-        self.degrees = [float(end) for end in _angles(degrees)]
-        self.interpolation, _ = rotate_arguments(op, interpolation, expand, center, fill)
-        self.expand, self.center = expand, center
-        self.fill = 0 if fill is None else fill
-
-    @staticmethod
-    def get_params(degrees: Any) -> float:
-        """An angle of this range.
-
-        Raises:
-            ArgumentError: no range.
-        """
-        return float(random.generator().uniform(*_angles(degrees)))
-
-    def forward(self, img: Any) -> Any:
-        angle = self.get_params(self.degrees)
-        return F.rotate(img, angle, self.interpolation, self.expand, self.center, self.fill)
-
-    def __repr__(self) -> str:
-        center = "" if self.center is None else f", center={self.center}"
-        return (
-            f"RandomRotation(degrees={self.degrees}, interpolation={self.interpolation.value}, "
-            f"expand={self.expand}{center}, fill={self.fill})"
-        )
-
-
-def _angles(degrees: Any) -> tuple[float, float]:
-    op, most = "RandomRotation", arguments.MOST
-    low, high = interval(op, "degrees", degrees, least=-most)
-    return low, arguments.number(op, "degrees", high, most=most)

@@ -5,6 +5,7 @@ that only move pixels take PIL images and tensors (..., h, w); those that comput
 PIL images, except for :func:`normalize`, :func:`erase` and :func:`convert_image_dtype`.
 """
 
+from minires.vision.transforms.functional.affine import affine
 from minires.vision.transforms.functional.colours import (
     adjust_brightness,
     adjust_contrast,
@@ -50,6 +51,7 @@ __all__ = [
     "adjust_gamma",
     "adjust_hue",
     "adjust_saturation",
+    "affine",
     "center_crop",
     "convert_image_dtype",
     "crop",

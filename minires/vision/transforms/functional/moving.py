@@ -239,12 +239,17 @@ def pad(img: Any, padding: Any, fill: Any = 0, padding_mode: str = "constant") -
         raise ArgumentError(message(op, "a border that leaves pixels", got))
     checks.check_room(op, picture, height, width)
     if padding_mode == "constant":
-        values = checks.per_band(op, "fill", fill, bands)
         if isinstance(picture, Tensor):
+            values = checks.per_band(op, "fill", fill, bands)
             if len(set(values)) > 1:
                 raise ArgumentError(message(op, "one fill for a tensor", quoted(fill)))
             return ops.pad(picture, (left, right, top, bottom), values[0])
-        return _framed(picture, (left, top, right, bottom), values)
+        framed = ImageOps.expand(
+            picture, (left, top, right, bottom), checks.colour(op, fill, picture)
+        )
+        if picture.mode == "P":
+            framed.putpalette(*_palette(picture))
+        return framed
     rows = _places(op, h, top, bottom, padding_mode)
     columns = _places(op, w, left, right, padding_mode)
     if isinstance(picture, Tensor):
@@ -265,18 +270,6 @@ def _bytes(picture: Image.Image, pixels: np.ndarray[Any, Any]) -> bytes:
 def _palette(picture: Image.Image) -> tuple[Any, str]:
     mode = picture.palette.mode if picture.palette is not None else "RGB"
     return picture.getpalette(mode), mode
-
-
-def _framed(
-    picture: Image.Image, widths: tuple[int, int, int, int], values: tuple[float, ...]
-) -> Image.Image:
-    whole = picture.mode != "F"
-    fill = tuple(int(value) if whole else value for value in values)
-    one: Any = fill if len(fill) > 1 else fill[0]
-    framed = ImageOps.expand(picture, widths, one)
-    if picture.mode == "P":
-        framed.putpalette(*_palette(picture))
-    return framed
 
 
 def _places(op: str, n: int, before: int, after: int, mode: str) -> np.ndarray[Any, Any]:
@@ -376,10 +369,7 @@ def rotate(
     angle = arguments.number(op, "angle", angle)
     mode, middle = rotate_arguments(op, interpolation, expand, center, fill)
     picture = checks.pil(op, img)
-    values = checks.per_band(op, "fill", 0 if fill is None else fill, len(picture.getbands()))
-    if picture.mode != "F":
-        values = tuple(int(value) for value in values)
-    colour: Any = values if len(values) > 1 else values[0]
+    colour = checks.colour(op, 0 if fill is None else fill, picture)
     return picture.rotate(angle, filter_of(mode), expand, middle, fillcolor=colour)
 
 
