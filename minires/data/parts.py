@@ -114,6 +114,14 @@ class ConcatDataset(Dataset):
         return int(self.cumulative_sizes[number - 1]) if number else 0
 
 
+def _joined(first: Dataset, second: Any) -> ConcatDataset:
+    """``first + second``: one after the other."""
+    return ConcatDataset([first, second])
+
+
+Dataset.__add__ = _joined  # type: ignore[operator]  # here, where ConcatDataset is known
+
+
 def random_split(
     dataset: Any, lengths: Sequence[float], generator: np.random.Generator | None = None
 ) -> list[Subset]:

@@ -11,15 +11,12 @@ from typing import Any
 
 from minires import ops
 from minires.arguments import flag
+from minires.errors import ArgumentError, message
 from minires.ops import (
-    adaptive_avg_pool1d,
-    avg_pool1d,
     flatten,
     gelu,
-    interpolate,
     linear,
     log_softmax,
-    max_pool1d,
     sigmoid,
     softmax,
     softplus,
@@ -116,6 +113,56 @@ def batch_norm(
         momentum=momentum,
         eps=eps,
     )
+
+
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Line,
+    stride: Line | None = None,
+    padding: Line = 0,
+    dilation: Line = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Maximum over windows, see :func:`minires.ops.max_pool1d`."""
+    return ops.max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Line,
+    stride: Line | None = None,
+    padding: Line = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Mean over windows, see :func:`minires.ops.avg_pool1d`."""
+    return ops.avg_pool1d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: Line) -> Tensor:
+    """Mean over windows chosen for a given output size."""
+    return ops.adaptive_avg_pool1d(input, output_size)
+
+
+def interpolate(
+    input: Tensor,
+    size: int | tuple[int, ...] | None = None,
+    scale_factor: float | tuple[float, ...] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor:
+    """Resize images or sequences, see :func:`minires.ops.interpolate`.
+
+    Raises:
+        ArgumentError: ``antialias=True``, which minires does not have.
+    """
+    if flag("interpolate", "antialias", antialias):
+        raise ArgumentError(message("interpolate", "antialias=False", antialias))
+    options = mode, align_corners, recompute_scale_factor
+    return ops.interpolate(input, size, scale_factor, *options)
 
 
 def max_pool2d(

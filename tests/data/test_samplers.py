@@ -274,6 +274,9 @@ def test_data_sets_one_after_the_other():
     assert flat(visited(DataLoader(both, 4))) == [0, 1, 2, 7, 5, 0]
     assert sorted(flat(visited(DataLoader(both, 4, shuffle=True)))) == [0, 0, 1, 2, 5, 7]
     assert flat(visited(DataLoader(ConcatDataset([both, both]), 5)))[6:] == [0, 1, 2, 7, 5, 0]
+    joined = numbers(3) + numbers(2)
+    assert isinstance(joined, ConcatDataset)
+    assert [int(joined[i][1]) for i in range(5)] == [0, 1, 2, 0, 1]
     part, _ = data.random_split(both, [4, 2])
     assert len(part) == 4
     images = ConcatDataset([data.load("digits"), data.load("digits", train=False)])

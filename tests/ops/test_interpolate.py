@@ -117,6 +117,8 @@ WRONG = [
     ((IMAGES[:, :, :0], 2), {}, ShapeError, "an image with pixels"),
     ((IMAGES.long(), 2), {}, DTypeError, r"floating-point tensor, got int64\. Use x\.float"),
     (("x", 2), {}, DTypeError, "a tensor, got str"),
+    ((IMAGES, 2), {"antialias": True}, ArgumentError, "antialias=False, got True"),
+    ((IMAGES, 2), {"antialias": 1}, ArgumentError, "antialias True or False, got 1"),
 ]
 
 

@@ -31,6 +31,7 @@ CASES = [
         F.interpolate(x.transpose(2, 3), (3, 8), mode="bilinear")
         F.interpolate(x[..., ::2, 1:], scale_factor=3)
         F.interpolate(x[:0], 3)
+        F.interpolate(input=x, scale_factor=2, mode="nearest", antialias=False)
         F.interpolate(x[..., :1, :1], 3, mode="bilinear")
         nn.Upsample(scale_factor=2)(x)
         nn.Upsample((3, 7), mode="bilinear", align_corners=True)(x)
