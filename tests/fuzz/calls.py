@@ -61,7 +61,7 @@ def call(entry: Entry, replaced: dict[str, Any], changed: Callable[[Any], Any] =
         values = {key: make() for key, make in recipe(entry).items() if key not in replaced}
         values |= replaced
     first: list[Any] = []
-    if entry.owner:
+    if entry.owner and not entry.static:
         owner = instance(entry)
         static = inspect.getattr_static(owner, entry.name.rpartition(".")[2], None)
         first.append(type(owner) if isinstance(static, classmethod) else owner)

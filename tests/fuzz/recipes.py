@@ -209,6 +209,7 @@ _module_like = {"self": network}
 # Beside those: what one function is given. ``*name`` is a tuple for ``*name`` of the signature.
 RECIPES: dict[str, dict[str, Make]] = {
     "mr.Device": {"type": lambda: "cpu"},
+    "mr.Device.gpu": {"number": lambda: 0},
     "mr.Device.parse": {"name": lambda: "cpu"},
     "mr.Generator.manual_seed": {"self": mr.Generator},
     "mr.Tensor.backward": {"self": lambda: matrix().sum()},
@@ -329,6 +330,9 @@ RECIPES: dict[str, dict[str, Make]] = {
     "optim.ChainedScheduler.load_state_dict": {"state_dict": chained_state},
     "optim.ChainedScheduler.check_state_dict": {"state_dict": chained_state},
     "optim.ReduceLROnPlateau.load_state_dict": {
+        "state_dict": lambda: optim.ReduceLROnPlateau(sgd()).state_dict()
+    },
+    "optim.ReduceLROnPlateau.check_state_dict": {
         "state_dict": lambda: optim.ReduceLROnPlateau(sgd()).state_dict()
     },
     "optim.Optimizer.load_state_dict": {"state_dict": lambda: sgd().state_dict()},

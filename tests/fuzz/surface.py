@@ -66,11 +66,13 @@ BINARY = {
 
 
 class Entry(NamedTuple):
-    """One thing to call: its name, the function, and the class it is a method of, if it is."""
+    """One thing to call: its name, the function, the class it is a method of, if it is, and
+    whether it is called without an object of that class."""
 
     name: str
     function: Callable[..., Any]
     owner: str = ""
+    static: bool = False
 
 
 def _public(module: Any) -> list[str]:
@@ -126,9 +128,8 @@ def surface() -> list[Entry]:
         for method, function in _methods(name, cls):
             if id(function) not in seen:
                 seen.add(id(function))
-                static = inspect.getattr_static(cls, method.rpartition(".")[2])
-                owner = "" if isinstance(static, staticmethod) else name
-                entries.append(Entry(method, function, owner))
+                found = inspect.getattr_static(cls, method.rpartition(".")[2])
+                entries.append(Entry(method, function, name, isinstance(found, staticmethod)))
     return entries + _protocols()
 
 
@@ -156,4 +157,5 @@ def _setter(key: str) -> Any:
 def arguments(entry: Entry) -> list[inspect.Parameter]:
     """The parameters that a user gives, without ``self``."""
     parameters = list(inspect.signature(entry.function).parameters.values())
-    return parameters[1:] if entry.owner and not inspect.isclass(entry.function) else parameters
+    bound = entry.owner and not entry.static and not inspect.isclass(entry.function)
+    return parameters[1:] if bound else parameters
