@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import identity
+from ..files import write_atomic
 from ..identity import PathLengths, Proof, Spectra, figures
 from ..identity.proof import PLAIN, RESIDUAL
 from ..nn import Module
-from ..report.figures import to_bytes
+from ..report.figures import FORMATS, to_bytes
 
 BLOCKS = {kind.__name__: kind for kind in (*PLAIN, *RESIDUAL)}
 IMAGES = 2  # whose Jacobians the singular values of deep stacks are averaged over
@@ -18,12 +20,23 @@ IMAGES = 2  # whose Jacobians the singular values of deep stacks are averaged ov
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure in two layouts, as SVG: side by side for a desk, stacked for a phone."""
+    """One figure in two layouts, as SVG: side by side for a desk, stacked for a phone.
 
+    ``draw(narrow)`` draws it anew; ``name`` is that of its files.
+    """
+
+    name: str
     title: str
     caption: str
     wide: bytes
     narrow: bytes
+    draw: Callable[[bool], Any]
+
+    def save(self, folder: Path) -> None:
+        """Write it as PNG, SVG and PDF."""
+        for file_format in FORMATS:
+            content = to_bytes(self.draw(False), file_format)
+            write_atomic(folder / f"{self.name}.{file_format}", content)
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,8 @@ def hang(names: Collection[str], seed: int = 0) -> Gallery:
         maps,
         (
             spectra,
-            _picture(
+            picture(
+                "singular_values",
                 "Singular values of deep stacks",
                 f"The same weights with and without the additions, {spectra.depths[0]} to "
                 f"{spectra.depths[-1]} blocks, at initialisation.",
@@ -89,7 +103,8 @@ def hang(names: Collection[str], seed: int = 0) -> Gallery:
         ),
         (
             split,
-            _picture(
+            picture(
+                "path_lengths",
                 "The gradient by path length",
                 "Entry k of the left panel is the exact sum over all paths through k residual "
                 "branches (Veit et al. 2016, arXiv:1605.06431).",
@@ -101,7 +116,8 @@ def hang(names: Collection[str], seed: int = 0) -> Gallery:
 
 def _heat_map(kind: type[Module], seed: int) -> Picture:
     name, found = kind.__name__, identity.jacobians(*identity.example(kind, seed=seed))
-    return _picture(
+    return picture(
+        f"jacobian_{name}",
         f"The Jacobian of {name}",
         "Every entry of ∂F/∂x, of the identity, and of their sum, for a block in training with two "
         "images: batch norm couples the images in F, never in I.",
@@ -109,5 +125,7 @@ def _heat_map(kind: type[Module], seed: int) -> Picture:
     )
 
 
-def _picture(title: str, caption: str, draw: Callable[[bool], Any]) -> Picture:
-    return Picture(title, caption, to_bytes(draw(False), "svg"), to_bytes(draw(True), "svg"))
+def picture(name: str, title: str, caption: str, draw: Callable[[bool], Any]) -> Picture:
+    """A figure that ``draw(narrow)`` draws."""
+    wide, narrow = (to_bytes(draw(stacked), "svg") for stacked in (False, True))
+    return Picture(name, title, caption, wide, narrow, draw)

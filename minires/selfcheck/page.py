@@ -17,7 +17,8 @@ from ..errors import ArgumentError, message
 from ..files import check_writable, write_atomic
 from ..gradcheck.report import MOST_SKIPPED, ROUNDING_LIMIT
 from ..report.page import render
-from .gallery import Gallery
+from . import figures
+from .gallery import Gallery, Picture, picture
 from .results import Result
 
 Line = TypeVar("Line")
@@ -36,7 +37,8 @@ def check_path(path: Path) -> None:
 
 
 def write(path: Path, result: Result, command: str, gallery: Gallery | None = None) -> None:
-    """Write the report in the format that the suffix names.
+    """Write the report in the format that the suffix names. Beside a page, the folder
+    ``<page>_figures`` gets its figures as PNG, SVG and PDF.
 
     Args:
         gallery: of the identity path, where blocks were checked.
@@ -46,7 +48,17 @@ def write(path: Path, result: Result, command: str, gallery: Gallery | None = No
         data["identity"] = gallery.as_dict()
         data["ok"] = data["ok"] and gallery.ok
     if path.suffix == ".html":
-        write_atomic(path, html(result, data, gallery))
+        errors = picture(
+            "errors",
+            "How large the errors are",
+            "The largest relative error of each argument, from the smallest to the largest. "
+            "float64 has about 1e-16 of rounding in each operation; what is compared with central "
+            "differences loses more.",
+            lambda narrow: figures.errors(result.rows(), narrow=narrow),
+        )
+        write_atomic(path, html(result, data, gallery, errors))
+        for shown in [errors, *(gallery.pictures if gallery is not None else [])]:
+            shown.save(path.with_name(f"{path.stem}_figures"))
     else:
         write_atomic(path, json.dumps(_strict(data), indent=1, allow_nan=False) + "\n")
 
@@ -69,7 +81,7 @@ def _strict(value: Any) -> Any:
     return value
 
 
-def html(result: Result, data: dict[str, Any], gallery: Gallery | None = None) -> str:
+def html(result: Result, data: dict[str, Any], gallery: Gallery | None, errors: Picture) -> str:
     """The page; ``data`` is what the JSON report holds."""
     proofs = gallery.proofs if gallery is not None else []
     rows_by_kind = _grouped(result.rows(), lambda row: row.kind)
@@ -79,6 +91,7 @@ def html(result: Result, data: dict[str, Any], gallery: Gallery | None = None) -
         summary=result.summary(),
         failures=result.failures() + (gallery.failures() if gallery is not None else []),
         gallery=gallery,
+        errors=errors,
         proofs_by_block=_grouped(proofs, lambda proof: proof.block),
         rows_by_kind={
             kind: _grouped(rows, lambda row: row.name) for kind, rows in rows_by_kind.items()

@@ -116,7 +116,7 @@ def test_identity_path_on_the_page(result, small_gallery, tmp_path):
     assert rows[0][:6] == ["train", "A", "1", "identity", rows[0][4], "yes"]
     assert {row[-1] for row in rows} == {"ok"}
     pictures = [a for a in parsed.attributes if a[1] in ("src", "srcset")]
-    assert len(pictures) == 2 * 3
+    assert len(pictures) == 2 * (3 + 1)  # and the errors
 
 
 @pytest.mark.slow
