@@ -86,7 +86,7 @@ def stopped(advice: str = "") -> NoReturn:
 
 def say(text: str) -> None:
     """One line of text, as it is."""
-    console.print(escape(text), highlight=False, soft_wrap=True)
+    console.print(escape(text), highlight=False, soft_wrap=True, emoji=False)
 
 
 class _Bars(Progress):
@@ -243,16 +243,17 @@ class TrainingDisplay(_Display):
 
 
 class ReadingDisplay(_Display):
-    """One bar over the pictures of a folder that are being read."""
+    """One bar over pictures that are being read, or looked at by a network."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
 
-    def picture(self, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task("reading pictures", total=total)
-        self._progress.update(self._task, completed=done)
+    def picture(self, done: int, total: int, words: str = "reading pictures") -> None:
+        if words not in self._tasks:
+            self._tasks[words] = self._progress.add_task(words, total=total)
+        self._progress.update(self._tasks[words], completed=done)
+        self._progress.words = ""
 
 
 class WarmUpDisplay(_Display):

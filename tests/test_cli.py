@@ -35,6 +35,8 @@ def run(capsys, *arguments):
 COMMANDS = [
     ["depth"],
     ["train"],
+    ["predict"],
+    ["evaluate"],
     ["warmup"],
     ["gradcheck"],
     ["info"],
@@ -52,7 +54,7 @@ def test_help_shows_an_example(capsys, command):
 
 def test_no_arguments_shows_the_commands(capsys):
     _, out, err = run(capsys)
-    for name in ("depth", "train", "warmup", "gradcheck", "data", "info"):
+    for name in ("depth", "train", "predict", "evaluate", "warmup", "gradcheck", "data", "info"):
         assert name in out + err
 
 

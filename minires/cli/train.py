@@ -43,8 +43,13 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw or rmsprop.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate (default: 0.1 for sgd, 0.001 for others)."),
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Of sgd (default: 0.9) or rmsprop (default: 0).")
+    ] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="Weight decay; biases and batch norm have none.")
     ] = None,

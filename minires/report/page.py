@@ -38,9 +38,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["svg_uri"] = svg_uri
+    environment.filters["png_uri"] = png_uri
     return environment
 
 
 def svg_uri(svg: bytes) -> str:
     """A picture as an address that holds it."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
+def png_uri(png: bytes) -> str:
+    """A picture as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

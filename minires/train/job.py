@@ -4,26 +4,23 @@ best weights kept, checkpoints and resume."""
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from minires import interop, models
 from minires.arguments import choice, flag, integer, number
 from minires.data import DataLoader, ImageDataset, Normalize, find_source, load
 from minires.data.transforms import MAX_SEED
 from minires.device import existing
-from minires.errors import ArgumentError, CheckpointError, message
+from minires.errors import ArgumentError, CheckpointError, DataError, message
 from minires.files import as_path, check_writable, claimed, write_atomic, write_json_atomic
 from minires.models.registry import options_of
 from minires.nn import CrossEntropyLoss, Module
-from minires.optim import Optimizer
+from minires.optim import Optimizer, no_decay_groups
 from minires.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from minires.random import manual_seed
 from minires.train import recipe, schema, settings
@@ -31,7 +28,7 @@ from minires.train.callbacks import Callback, EarlyStopping, ModelCheckpoint, Ru
 from minires.train.fit import differing, fit, read_history
 from minires.train.loop import Running, evaluate
 from minires.train.trained import BEST, Facts
-from minires.vision.folder import Watch, read_folder, split
+from minires.vision.folder import Watch, digest, read_folder, split
 
 CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.csv"
 STARTED = "run.toml"  # what a run was asked to do; there from its start
@@ -52,9 +49,10 @@ class TrainingJob:
         skip_unreadable: leave out pictures of a folder that cannot be read.
         validation: the share of the training images, of each class alike, that is held out: the
             weights that do best on it are kept. With 0 the weights of the last epoch are.
-        epochs, batch_size, lr, weight_decay: as usual.
-        momentum: of ``sgd``.
+        epochs, batch_size, weight_decay: as usual.
         optimizer, schedule: names, see :mod:`minires.train.recipe`.
+        lr: the highest learning rate; None is 0.1 for ``sgd`` and 0.001 for the others.
+        momentum: of ``sgd`` (None is 0.9) and ``rmsprop`` (None is 0).
         warmup_epochs: in which the rate rises to its peak; None is 1, or 0 before ``plateau``.
         label_smoothing: the share of the uniform distribution in the targets.
         ema: the decay of an exponential moving average of the weights, which is then what is
@@ -76,8 +74,8 @@ class TrainingJob:
     epochs: int = 10
     batch_size: int = 128
     optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
+    lr: float | None = None
+    momentum: float | None = None
     weight_decay: float = 1e-4
     schedule: str = "cosine"
     warmup_epochs: float | None = None
@@ -101,6 +99,8 @@ class TrainingJob:
         values = {**settings.read_settings(path, _FIELDS, op), **given}
         if "data" in given or "dataset" in given:  # the one replaces the other
             values.pop("dataset" if "data" in given else "data", None)
+        if "momentum" not in given and given.get("optimizer", "sgd") not in recipe.MOMENTA:
+            values.pop("momentum", None)  # the file's was another optimiser's
         if "model" not in values:
             fix = 'Such as model = "cifar_resnet20".'
             raise ArgumentError(message(op, f"the setting model in {path}", "none", fix=fix))
@@ -142,6 +142,8 @@ class TrainingJob:
             got = f"{self.dataset} and {self.data}"
             raise ArgumentError(message(op, "either a data set or a folder of pictures", got))
         schedule = choice("schedule", self.schedule, recipe.SCHEDULES)
+        optimizer = choice("optimizer", self.optimizer, recipe.OPTIMIZERS)
+        lr = recipe.RATES[optimizer] if self.lr is None else self.lr
         warmup = self.warmup_epochs
         if warmup is None:
             warmup = 0.0 if schedule == "plateau" else 1.0
@@ -155,9 +157,9 @@ class TrainingJob:
             validation=number(op, "validation", self.validation, least=0, most=0.5),
             epochs=integer(op, "epochs", self.epochs, 1),
             batch_size=integer(op, "batch_size", self.batch_size, 1),
-            optimizer=choice("optimizer", self.optimizer, recipe.OPTIMIZERS),
-            lr=number(op, "lr", self.lr, least=0),
-            momentum=number(op, "momentum", self.momentum, least=0, below=1),
+            optimizer=optimizer,
+            lr=number(op, "lr", lr, least=0),
+            momentum=recipe.momentum_of(optimizer, self.momentum),
             weight_decay=number(op, "weight_decay", self.weight_decay, least=0),
             schedule=schedule,
             warmup_epochs=number(op, "warmup_epochs", warmup, least=0),
@@ -202,7 +204,11 @@ class TrainingJob:
             for part in (held, images["test"])
         )
         optimizer = recipe.make_optimizer(
-            self.optimizer, network, self.lr, self.momentum, self.weight_decay
+            self.optimizer,
+            no_decay_groups(network, self.weight_decay),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
         )
         total = self.epochs * len(loader)
         warmup = round(min((self.warmup_epochs or 0.0) * len(loader), total // 2))
@@ -223,6 +229,7 @@ class TrainingJob:
                 mean=mean,
                 std=std,
                 trained_on=train.name,
+                images=digest(images),
             ),
             train_loader=loader,
             held_loader=held_loader,
@@ -234,6 +241,21 @@ class TrainingJob:
             epochs_done=min(done, self.epochs),
             resume=resume,
         )
+
+    def test_images(self, facts: Facts, watch: Watch | None = None) -> ImageDataset:
+        """The images that a run of this job was tested with.
+
+        Raises:
+            DataError: the images of the run are not there, or others than those it began with.
+        """
+        # a size that was the usual one may be another by now
+        images = replace(self._checked(), image_size=facts.shape[1])._images(watch)
+        if digest(images) != facts.images:
+            fix = "Name pictures that it has not seen: --data FOLDER."
+            expected = f"the images that {facts.model} was trained and tested with"
+            got = f"others in {self.data or self.dataset}: some were added, removed or changed"
+            raise DataError(message("evaluate", expected, got, fix=fix))
+        return images["test"]
 
     def _images(self, watch: Watch | None) -> dict[str, ImageDataset]:
         """Images to train with, to test with, and unless the share is 0 to validate with."""
@@ -302,17 +324,9 @@ _FIELDS = {  # of a file of settings
     "skip_unreadable": schema.flag,
     "validation": schema.real(0, 0.5),
     "epochs": _SIZE,
-    "batch_size": _SIZE,
-    "optimizer": schema.one_of(recipe.OPTIMIZERS),
-    "lr": schema.real(0),
-    "momentum": schema.real(0),
-    "weight_decay": schema.real(0),
-    "schedule": schema.one_of(recipe.SCHEDULES),
-    "warmup_epochs": schema.real(0),
-    "label_smoothing": schema.real(0, 1),
+    **recipe.SETTINGS,
     "ema": schema.real(0, 1),
     "patience": schema.whole(0, 2**31 - 1),
-    "augment": schema.listing(schema.one_of(recipe.AUGMENTATIONS)),
     "limit": _SIZE,
     "seed": schema.whole(0, MAX_SEED),
     "device": schema.text,
@@ -428,7 +442,7 @@ class Prepared:
             evaluated="val" if "val" in self.images else "test",
             checkpoint=self.folder / CHECKPOINT,
             resume=True,
-            config={**job.settings(), "images": self._digest()},
+            config={**job.settings(), "images": self.facts.images},
             history=history,
             on_step=on_step,
             on_epoch=after_epoch,
@@ -441,14 +455,6 @@ class Prepared:
     def _kept_by(self) -> tuple[str, str]:
         """The column of the history by which weights are kept, and which end of it is good."""
         return ("val_loss", "min") if "val" in self.images else ("epoch", "max")
-
-    def _digest(self) -> str:
-        """Of all images and labels: a run goes on with those that it began with."""
-        digest = hashlib.sha256()
-        for part in self.images.values():
-            digest.update(np.ascontiguousarray(part.images).data)
-            digest.update(np.ascontiguousarray(part.labels).data)
-        return digest.hexdigest()[:16]
 
     def _test(self, history: list[dict[str, Any]]) -> None:
         """Test the weights that were kept, and write down what came of the run."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minires import data, optim
+from minires import arguments, data, optim
 from minires.errors import ArgumentError, message, quoted, unknown
-from minires.nn import Module
+from minires.train import schema
 from minires.vision import transforms
 
 Schedule = optim.LRScheduler | optim.ReduceLROnPlateau
@@ -16,8 +16,10 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "sgd": optim.SGD,
     "adam": optim.Adam,
     "adamw": optim.AdamW,
+    "rmsprop": optim.RMSprop,
 }
-WITH_MOMENTUM = ("sgd",)
+RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001, "rmsprop": 0.001}  # unless one is asked for
+MOMENTA = {"sgd": 0.9, "rmsprop": 0.0}  # of those that have momentum
 SCHEDULES = ("cosine", "steps", "constant", "linear", "exponential", "one-cycle", "plateau")
 
 # By name: what is done to single pictures, and then to whole batches, always in this order.
@@ -32,6 +34,18 @@ BATCHES: dict[str, Callable[[], Any]] = {
     "flip": data.RandomHorizontalFlip,
 }
 AUGMENTATIONS = (*PICTURES, *BATCHES)
+
+SETTINGS: dict[str, schema.Schema] = {  # of a recipe, in a file
+    "batch_size": schema.whole(1, 2**31 - 1),
+    "optimizer": schema.one_of(OPTIMIZERS),
+    "lr": schema.real(0),
+    "momentum": schema.real(0, 1),
+    "weight_decay": schema.real(0),
+    "schedule": schema.one_of(SCHEDULES),
+    "warmup_epochs": schema.real(0),
+    "label_smoothing": schema.real(0, 1),
+    "augment": schema.listing(schema.one_of(AUGMENTATIONS)),
+}
 
 
 def augmentations(names: Any) -> tuple[str, ...]:
@@ -87,13 +101,33 @@ def training_loader(
     )
 
 
+def momentum_of(optimizer: str, momentum: float | None) -> float | None:
+    """The momentum of an optimiser: the one that is given, or its usual one; None if it has none.
+
+    Raises:
+        ArgumentError: a momentum out of range, or for an optimiser that has none.
+    """
+    if momentum is None:
+        return MOMENTA.get(optimizer)
+    if optimizer not in MOMENTA:
+        fix = f"Leave momentum out, or choose {' or '.join(MOMENTA)}."
+        raise ArgumentError(message("train", f"no momentum for {optimizer}", momentum, fix=fix))
+    return arguments.number("train", "momentum", momentum, least=0, below=1)
+
+
 def make_optimizer(
-    name: str, network: Module, lr: float, momentum: float, weight_decay: float
+    name: str,
+    parameters: Any,
+    *,
+    lr: float | None,
+    momentum: float | None,
+    weight_decay: float,
 ) -> optim.Optimizer:
-    """An optimiser of all weights; biases and batch norms have no weight decay."""
-    groups = optim.no_decay_groups(network, weight_decay)
-    options = {"momentum": momentum} if name in WITH_MOMENTUM else {}
-    return OPTIMIZERS[name](groups, lr=lr, **options)
+    """An optimiser by name, of parameters or groups of them; None is its usual value."""
+    usual = momentum_of(name, momentum)
+    options = {} if usual is None else {"momentum": usual}
+    lr = RATES[name] if lr is None else lr
+    return OPTIMIZERS[name](parameters, lr=lr, weight_decay=weight_decay, **options)
 
 
 def make_schedule(name: str, optimizer: optim.Optimizer, total: int, warmup: int) -> Schedule:

@@ -13,7 +13,14 @@ from PIL import Image
 from minires import interop, models
 from minires.autograd import no_grad
 from minires.device import Device, existing
-from minires.errors import ArgumentError, CheckpointError, MiniresError, message, quoted
+from minires.errors import (
+    ArgumentError,
+    CheckpointError,
+    MiniresError,
+    NaNError,
+    message,
+    quoted,
+)
 from minires.files import as_path
 from minires.nn import Module
 from minires.ops import softmax
@@ -36,6 +43,7 @@ class Facts:
         shape: (c, h, w) of an image.
         mean, std: of each channel, in units of 0..1.
         trained_on: the name of the data set, or of the folder.
+        images: a digest of the images of the run, see :func:`minires.vision.folder.digest`.
     """
 
     model: str
@@ -45,6 +53,7 @@ class Facts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     trained_on: str
+    images: str
 
     def metadata(self) -> dict[str, Any]:
         """For the metadata of a file of weights."""
@@ -63,6 +72,7 @@ _SCHEMA = schema.record(
         "mean": _CHANNELS,
         "std": _CHANNELS,
         "trained_on": schema.text,
+        "images": schema.text,
     }
 )
 
@@ -105,12 +115,21 @@ class Trained:
         return np.concatenate(results)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """The probability of each class for images float32 (n, h, w, c) in 0..1."""
+        """The probability of each class for images float32 (n, h, w, c) in 0..1.
+
+        Raises:
+            NaNError: the network gives a NaN or infinity.
+        """
         mean, std = (np.array(v, np.float32) for v in (self.facts.mean, self.facts.std))
         x = from_numpy(np.ascontiguousarray(((images - mean) / std).transpose(0, 3, 1, 2)))
         with no_grad():
             logits = self.network(x.to(next(self.network.parameters()).device))
-            return softmax(logits, 1).cpu().numpy()
+            found = softmax(logits, 1).cpu().numpy()
+        if not np.isfinite(found).all():
+            fix = "Train it anew, with a lower learning rate."
+            got = f"NaN or infinity of {self.facts.model}"
+            raise NaNError(message("predict", "finite probabilities", got, fix=fix))
+        return found
 
     @staticmethod
     def _opened(picture: Any) -> Image.Image:
@@ -134,8 +153,9 @@ def load_run(run: str | os.PathLike[str], device: str | Device = "cpu") -> Train
     path = as_path("load_run", run)
     if path.is_dir():
         if not (path / BEST).exists():
-            fix = f"Train one: minires train NET --out {path}."
-            got = f"a folder without {BEST}"
+            fix, got = f"Train one: minires train NET --out {path}.", f"a folder without {BEST}"
+            if (path / "run.toml").exists():
+                fix, got = "Go on with it: minires train --resume.", "one without weights as yet"
             raise CheckpointError(message("load_run", f"a run in {path}", got, fix=fix))
         path = path / BEST
     weights = interop.load(path)
@@ -153,6 +173,7 @@ def load_run(run: str | os.PathLike[str], device: str | Device = "cpu") -> Train
         tuple(said["mean"]),
         tuple(said["std"]),
         said["trained_on"],
+        said["images"],
     )
     c = facts.shape[0]
     if len(facts.mean) != c or len(facts.std) != c or min(facts.std) <= 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -14,7 +16,7 @@ from PIL import Image
 
 from minires import arguments
 from minires.data import ImageDataset
-from minires.errors import DataError, message, quoted
+from minires.errors import ArgumentError, DataError, message, quoted
 from minires.files import as_path
 from minires.vision import transforms
 from minires.vision.datasets import ImageFolder, open_picture
@@ -28,6 +30,22 @@ PARTS = {
 LARGEST = 64  # pixels; the size that is taken unless one is asked for, or the pictures are smaller
 ROOM = 8 * 2**30  # bytes of arrays that are held in memory at most
 Watch = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pictures(ImageDataset):
+    """Pictures of a folder.
+
+    Attributes:
+        files: where each of them is.
+    """
+
+    files: tuple[str, ...] = ()
+
+    def limit(self, n: int) -> Pictures:
+        """The first ``n`` pictures, sharing memory."""
+        first = super().limit(n)
+        return replace(self, images=first.images, labels=first.labels, files=self.files[:n])
 
 
 def cut_to(picture: Image.Image, height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -53,6 +71,7 @@ def read_folder(
     root: str | os.PathLike[str],
     size: int | None = None,
     *,
+    channels: int = 3,
     skip_unreadable: bool = False,
     watch: Watch | None = None,
 ) -> dict[str, ImageDataset]:
@@ -65,6 +84,7 @@ def read_folder(
         root: the folder.
         size: height and width to cut pictures to (:func:`cut_to`); None is the median of their
             shorter sides, at most 64.
+        channels: 3, or 1 for levels of grey.
         skip_unreadable: leave out pictures that cannot be read, with a warning that names them.
         watch: called with how many pictures are read, and how many there are.
 
@@ -82,6 +102,8 @@ def read_folder(
     if size is not None:
         size = arguments.integer(op, "size", size, 8, 4096)
     arguments.callback(op, "watch", watch, "watch(done, total)")
+    if channels not in (1, 3):
+        raise ArgumentError(message(op, "1 or 3 channels", quoted(channels)))
     folders = {part: _part(root, names) for part, names in PARTS.items()}
     if folders["train"] is None:
         folders = {"train": root}
@@ -101,16 +123,16 @@ def read_folder(
             raise DataError(message(op, f"the same classes in all parts of {root}", got))
     total, done = sum(map(len, parts.values())), 0
     size = size or _usual_size(parts["train"])
-    if total * size * size * 3 > ROOM:
+    if total * size * size * channels > ROOM:
         got = f"{total:,} pictures of {size}x{size}"
         fix = "Take a smaller size, or load them batch by batch: vision.datasets.ImageFolder."
         raise DataError(message(op, f"at most {ROOM // 2**30} GiB of pictures", got, fix=fix))
     read: dict[str, ImageDataset] = {}
     for part, found in parts.items():
-        images = np.empty((len(found), size, size, 3), np.uint8)
+        images = np.empty((len(found), size, size, channels), np.uint8)
         with ThreadPoolExecutor() as threads:
             pictures = threads.map(
-                lambda sample: cut_to(open_picture(sample[0]), size, size), found.samples
+                lambda sample: cut_to(open_picture(sample[0]), size, size, channels), found.samples
             )
             for place, pixels in enumerate(pictures):
                 images[place] = pixels
@@ -118,9 +140,9 @@ def read_folder(
                 if watch is not None:
                     watch(done, total)
         labels = np.array(found.targets, np.int64)
-        read[part] = ImageDataset(
-            root.name or "pictures", part, images, labels, tuple(classes), 255
-        )
+        files = tuple(path for path, _ in found.samples)
+        name = root.name or "pictures"
+        read[part] = Pictures(name, part, images, labels, tuple(classes), 255, files)
     return read
 
 
@@ -170,7 +192,19 @@ def split(
     chosen[np.concatenate(held)] = True
 
     def part(mask: Any, split: str) -> ImageDataset:
-        images, labels = dataset.images[mask], dataset.labels[mask]
-        return ImageDataset(dataset.name, split, images, labels, dataset.classes, dataset.scale)
+        changed: dict[str, Any] = {"split": split}
+        changed |= {"images": dataset.images[mask], "labels": dataset.labels[mask]}
+        if isinstance(dataset, Pictures):
+            changed["files"] = tuple(dataset.files[place] for place in np.flatnonzero(mask))
+        return replace(dataset, **changed)
 
     return part(~chosen, dataset.split), part(chosen, name)
+
+
+def digest(parts: Mapping[str, ImageDataset]) -> str:
+    """Of all images and labels, by part: another one if any of them changes."""
+    found = hashlib.sha256()
+    for part in parts.values():
+        found.update(np.ascontiguousarray(part.images).data)
+        found.update(np.ascontiguousarray(part.labels).data)
+    return found.hexdigest()[:16]

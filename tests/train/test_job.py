@@ -121,7 +121,7 @@ def test_fields_out_of_range(name, value, expected, tmp_path):
 def test_fields_are_kept_as_plain_numbers(tmp_path):
     job = dataclasses.replace(JOB, epochs=np.int64(1), lr=np.float32(0.5))
     assert job.prepare(tmp_path).job == dataclasses.replace(
-        JOB, lr=0.5, dataset="digits", warmup_epochs=1.0
+        JOB, lr=0.5, momentum=0.9, dataset="digits", warmup_epochs=1.0
     )
     job.prepare(tmp_path).run()
     job.prepare(tmp_path, resume=True)
