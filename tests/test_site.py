@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +102,19 @@ def test_a_file_of_the_repository_is_a_page_with_its_own_links(site):
         assert moved(link(before), "benchmarks") == after
 
 
+def test_tutorials_lead_to_their_notebooks(site):
+    def links(url):
+        config = SimpleNamespace(repo_url=url)
+        return site("hooks").on_page_markdown(
+            "# T\n\nx", page("tutorials/d2l_way.md"), config, None
+        )
+
+    assert "# T\n\n[This page as a notebook](d2l_way.ipynb)" in links("")
+    assert "colab" not in links("")
+    address = "https://colab.research.google.com/github/a/b/blob/main/docs/tutorials/d2l_way.ipynb"
+    assert f"[open it in Colab]({address})" in links("https://github.com/a/b")
+
+
 def test_equations_are_mathml(site):
     html = r'<p><span class="arithmatex">\(x^2\)</span></p><div class="arithmatex">\[y\]</div>'
     made = site("hooks").on_page_content(html, None, None, None)
@@ -124,3 +141,47 @@ def test_every_page_is_in_the_navigation():
     navigation = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8")
     for path in DOCS.rglob("*.md"):
         assert path.relative_to(DOCS).as_posix() in navigation, path
+
+
+# -- notebooks
+
+
+TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_notebooks_are_their_pages(site, name):
+    pytest.importorskip("jupytext")
+    written = (DOCS / "tutorials" / f"{name}.ipynb").read_text(encoding="utf-8")
+    again = "python docs/site/notebooks.py writes it anew"
+    assert json.loads(site("notebooks").text(name)) == json.loads(written), again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_notebooks_run(site, name, tmp_path, monkeypatch):
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(DOCS / "tutorials"), str(ROOT)]))
+    monkeypatch.setenv("MINIRES_DATA", str(tmp_path))  # generated images
+    done = subprocess.run(
+        [sys.executable, "-c", EXECUTE, str(DOCS / "tutorials" / f"{name}.ipynb"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "generated images instead" in done.stdout
+
+
+# in a process of its own: the client's loop and sockets warn when pytest takes them down
+EXECUTE = """
+import sys
+import nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+where = {"metadata": {"path": sys.argv[2]}}
+nbclient.NotebookClient(notebook, timeout=240, resources=where).execute()
+cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+print("".join(output.get("text", "") for cell in cells for output in cell.outputs))
+"""

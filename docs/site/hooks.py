@@ -26,14 +26,27 @@ _TEX = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """A page that stands for a file gets its text, with links that lead from here; a page of the
-    reference gets its names."""
+    reference gets its names, a tutorial its notebook."""
     if page.file.src_uri.startswith("reference/"):
         return reference.expand(markdown)
+    if page.file.src_uri.startswith("tutorials/"):
+        title, _, rest = markdown.partition("\n")
+        return f"{title}\n\n{_as_notebook(Path(page.file.src_uri).stem, config)}\n{rest}"
     shown = SHOWN.get(page.file.src_uri)
     if shown is None:
         return markdown
     text = (ROOT / shown).read_text(encoding="utf-8")
     return _LINK.sub(lambda match: _moved(match, Path(shown).parent.as_posix()), text)
+
+
+def _as_notebook(name: str, config: Any) -> str:
+    """Where a tutorial is to be had as a notebook; in Colab, if the repository has an address."""
+    links = f"[This page as a notebook]({name}.ipynb){{ download }}"
+    if config.repo_url:
+        place = config.repo_url.removeprefix("https://").removesuffix("/").removesuffix(".git")
+        path = f"{place.replace('.com', '', 1)}/blob/main/docs/tutorials/{name}.ipynb"
+        links += f" · [open it in Colab](https://colab.research.google.com/{path})"
+    return links + "\n"
 
 
 def _moved(match: re.Match[str], folder: str) -> str:

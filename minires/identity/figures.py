@@ -143,15 +143,7 @@ def singular_values(spectra: Spectra, *, narrow: bool = False) -> Figure:
         for rank in ranks:
             line = values[:, rank - 1]
             seen = np.where(line > floor, line, np.nan)
-            axis.plot(
-                spectra.depths,
-                seen,
-                color=colours[rank],
-                ls=DASHED if kind == "plain" else "-",
-                lw=2,
-                marker="o",
-                ms=4,
-            )
+            axis.plot(spectra.depths, seen, color=colours[rank], lw=2, marker="o", ms=4)
         axis.set_yscale("log")
         axis.set_title(f"{kind.capitalize()} stacks", color=KIND_COLOURS[kind])
         axis.set_xticks(spectra.depths)
