@@ -20,13 +20,8 @@ from minires.errors import ArgumentError, DataError, message, quoted
 from minires.files import as_path
 from minires.vision import transforms
 from minires.vision.datasets import ImageFolder, open_picture
+from minires.vision.datasets.folder import PARTS
 
-# Folders that hold parts of a collection, each with the same classes, rather than classes.
-PARTS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 LARGEST = 64  # pixels; the size that is taken unless one is asked for, or the pictures are smaller
 ROOM = 8 * 2**30  # bytes of arrays that are held in memory at most
 Watch = Callable[[int, int], object]

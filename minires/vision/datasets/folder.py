@@ -16,7 +16,12 @@ from minires.vision.datasets.pictures import FIX, open_picture
 from minires.vision.datasets.vision import Function, VisionDataset, expanded, function
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+# Folders that hold parts of a collection, each with the same classes, rather than classes.
+PARTS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 _NAMED = 5  # files that a warning lists
 
 default_loader = open_picture  # torchvision's name of it
@@ -294,7 +299,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _warn_of_classes(op: str, root: Path, classes: list[str]) -> None:
     """What a folder of classes is mostly not meant to be."""
-    if {name.lower() for name in classes} <= _PARTS:
+    if {name.lower() for name in classes} <= {name for names in PARTS.values() for name in names}:
         told = f"the classes of {root} are {', '.join(classes)}"
         fix = f"Is {root / classes[0]} meant? Each part is a data set of its own."
     elif len(classes) == 1:
