@@ -70,6 +70,10 @@ def depth(
     out: Annotated[
         Path | None, folder_option("Folder for the results (default: runs/depth-<date>).")
     ] = None,
+    lang: Annotated[
+        str | None,
+        typer.Option(help="Language of table, figures and report: en or vi (default: en)."),
+    ] = None,
     resume: Annotated[Path | None, folder_option("Continue the study in this folder.")] = None,
 ) -> None:
     """Train plain and residual networks of several depths with one recipe, and compare them.
@@ -82,7 +86,7 @@ def depth(
     """
     from minires.console import StudyDisplay
     from minires.kernels.numba import compiler
-    from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study
+    from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, words
     from minires.study.tables import print_table
 
     given: dict[str, Any] = {
@@ -112,13 +116,18 @@ def depth(
                 if epochs is not None:
                     expect["epochs"] = epochs
                 results, folder = resume_study(
-                    resume, expect=expect, progress=display, device=device
+                    resume, expect=expect, progress=display, device=device, lang=lang
                 )
             else:
                 recipe = PROTOCOLS[protocol or "quick"].with_epochs(epochs)
                 config = StudyConfig(**given, protocol=recipe)
                 results, folder = run_study(
-                    config, out, command=command_line(), progress=display, device=device or "cpu"
+                    config,
+                    out,
+                    command=command_line(),
+                    progress=display,
+                    device=device or "cpu",
+                    lang=lang or "en",
                 )
     except KeyboardInterrupt:
         begun = display.folder
@@ -128,7 +137,7 @@ def depth(
             advice = "Nothing was saved yet: run the same command again."
         stopped(advice)
     print_table(results, console)
-    say(f"\nReport: {folder / 'report.html'}")
+    say("\n" + words.of(results)("report", path=folder / "report.html"))
     if any("diverged" in run for run in results["runs"]):
         fail("not every network could be trained to the end; see the notes above.")
 

@@ -37,7 +37,9 @@ from minires.report.figures import (
     styled,
     to_bytes,
 )
+from minires.study import words
 from minires.study.tables import KINDS, groups, rows
+from minires.study.words import Words, sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +70,7 @@ def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
     """
     from matplotlib.ticker import MaxNLocator
 
-    kinds, colours = _kinds(results), _depth_colours(results)
+    kinds, colours, say = _kinds(results), _depth_colours(results), words.of(results)
     figure, axes = _panels(1, kinds, narrow, width=9.6, height=4.7, narrow_height=3.3)
     top, cut = _axis_top(results)
     stopped = False
@@ -80,23 +82,23 @@ def curves(results: Mapping[str, Any], *, narrow: bool = False) -> Figure:
                 stopped |= not part[0]["finished"]
                 for measure in MEASURES:
                     _curve(axis, part, measure, colours[kind][depth])
-        axis.set_title(f"{kind.capitalize()} networks")
-        axis.set_xlabel("epoch")
+        axis.set_title(sentence(say("plot.networks", kind=say.kind(kind))))
+        axis.set_xlabel(say("plot.epoch"))
         axis.set_ylim(-0.012 * top, top)  # a line at 0 % stays clear of the axis
         axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         _whole_epochs(axis, results)
     for axis in axes[0] if narrow else axes[0][:1]:
-        axis.set_ylabel("running training error, test error (%)")
-    keys = _depth_keys(colours)
+        axis.set_ylabel(say("curves.y"))
+    keys = _depth_keys(say, colours)
     keys += [
-        key("training (running)", color=INK, **MEASURES["train_error"]),
-        key("test", color=INK, **MEASURES["test_error"]),
+        key(say("curves.train"), color=INK, **MEASURES["train_error"]),
+        key(say("curves.test"), color=INK, **MEASURES["test_error"]),
     ]
     if stopped:
-        keys.append(key("run cut short", color=INK, lw=0, marker="x"))
+        keys.append(key(say("curves.stopped"), color=INK, lw=0, marker="x"))
     legend(figure, keys, per_row=3 if narrow else 8)
-    notes = [f"axis cut at {top:g}%"] if cut else []
-    _heading(figure, results, "Running training error and test error by epoch", narrow, notes)
+    notes = [say("curves.cut", top=top)] if cut else []
+    _heading(figure, results, say("curves.title"), narrow, notes)
     return figure
 
 
@@ -108,7 +110,7 @@ def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
     legible. Bars span the range over seeds. Runs without a final result are left out.
     """
     table = [row for row in rows(results) if row["seeds"]]
-    panels = ("train_error", "test_error")
+    panels, say = ("train_error", "test_error"), words.of(results)
     figure, axes = _panels(1, panels, narrow, width=9.6, height=4.4, narrow_height=3.2)
     depths = sorted({row["depth"] for row in table})
     for axis, measure in zip(axes[0], panels):
@@ -131,17 +133,17 @@ def error_by_depth(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
                 capsize=3,
                 **MARKERS[kind],
             )
-        axis.set_title("Final training error" if measure == "train_error" else "Final test error")
-        axis.set_xlabel("depth (layers with weights)")
+        axis.set_title(say("depth.train" if measure == "train_error" else "depth.test"))
+        axis.set_xlabel(say("depth.x"))
         _percent_symlog(axis, table)
         _depth_ticks(axis, depths)
         _label_ends(axis, table, measure)
     for axis in axes[0] if narrow else axes[0][:1]:
-        axis.set_ylabel("final error (%), log scale above 1%")
+        axis.set_ylabel(say("depth.y"))
     kinds = _kinds(results)
-    keys = [key(kind, color=KIND_COLOURS[kind], lw=2, **MARKERS[kind]) for kind in kinds]
+    keys = [key(say.kind(kind), color=KIND_COLOURS[kind], lw=2, **MARKERS[kind]) for kind in kinds]
     legend(figure, keys, per_row=2)
-    _heading(figure, results, "Final error against depth", narrow)
+    _heading(figure, results, say("depth.title"), narrow)
     return figure
 
 
@@ -154,7 +156,7 @@ def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
     seeds are geometric. A norm that is zero or not finite has no place on a logarithmic axis: it
     is marked by a triangle at the foot of the panel instead of being left out.
     """
-    kinds, colours = _kinds(results), _depth_colours(results)
+    kinds, colours, say = _kinds(results), _depth_colours(results), words.of(results)
     moments = ("start", "end")
     figure, axes = _panels(2, kinds, narrow, width=9.6, height=6.6, narrow_height=2.6)
     for row, moment in zip(axes, moments):
@@ -170,22 +172,20 @@ def gradient_norms(results: Mapping[str, Any], *, narrow: bool = False) -> Figur
                     drawn = True
                     _profile(axis, np.array(measured, float), colours[kind][depth])
             if not drawn:
-                axis.text(
-                    0.5, 0.5, "no run measured", transform=axis.transAxes, ha="center", color=GREY
-                )
+                none = say("norms.none")
+                axis.text(0.5, 0.5, none, transform=axis.transAxes, ha="center", color=GREY)
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter(plain_number)
             axis.set_xlim(-0.02, 1.02)
-            axis.set_title(f"{kind.capitalize()} networks, {moment} of training")
+            axis.set_title(sentence(say(f"norms.{moment}", kind=say.kind(kind))))
     _at_least_a_decade(axes[0][0])
     for axis in axes[-1] if not narrow else [axes[-1][-1]]:
-        axis.set_xlabel("position of the layer: 0 = first convolution, 1 = last")
+        axis.set_xlabel(say("norms.x"))
     for row in axes:
         for axis in row if narrow else row[:1]:
-            axis.set_ylabel("‖∂loss/∂weight‖, log scale")
-    keys = _depth_keys(colours)
-    legend(figure, keys, per_row=4 if narrow else 8)
-    _heading(figure, results, "Gradient norm of every layer", narrow)
+            axis.set_ylabel(say("norms.y"))
+    legend(figure, _depth_keys(say, colours), per_row=4 if narrow else 8)
+    _heading(figure, results, say("norms.title"), narrow)
     return figure
 
 
@@ -232,11 +232,14 @@ def _depth_colours(results: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
     }
 
 
-def _depth_keys(colours: Mapping[str, Mapping[int, Any]]) -> list[Any]:
+def _depth_keys(say: Words, colours: Mapping[str, Mapping[int, Any]]) -> list[Any]:
     """An entry per depth with the colours of all kinds."""
     depths = next(iter(colours.values()))
     return [
-        tuple(key(f"depth {depth}", color=colours[kind][depth], lw=4) for kind in colours)
+        tuple(
+            key(say("plot.depth", depth=depth), color=colours[kind][depth], lw=4)
+            for kind in colours
+        )
         for depth in depths
     ]
 
@@ -278,13 +281,13 @@ def _heading(
     notes: Sequence[str] = (),
 ) -> None:
     """The title: what is shown, and under it the data, the recipe and any notes."""
-    config = results["config"]
-    protocol, seeds = config["protocol"], len(config["seeds"])
+    config, say = results["config"], words.of(results)
+    protocol, count = config["protocol"], len(config["seeds"])
+    seeds = say("seeds.one") if count == 1 else say("plot.seeds", count=count)
+    epochs = say.epochs(protocol["epochs"])
     parts = [
-        f"{config['dataset']}, {config['train_size']:,} training images",
-        f"{protocol['name']} protocol, {protocol['epochs']} epoch"
-        + ("s, " if protocol["epochs"] > 1 else ", ")
-        + ("one seed" if seeds == 1 else f"{seeds} seeds (mean and range)"),
+        say("plot.images", dataset=config["dataset"], count=config["train_size"]),
+        say("plot.protocol", name=protocol["name"], epochs=epochs, seeds=seeds),
         *notes,
     ]
     heading(figure, what, parts if narrow else [" · ".join(parts)])

@@ -20,6 +20,7 @@ from minires.optim import (
     Optimizer,
     SequentialLR,
 )
+from minires.study.words import ENGLISH
 
 Transform = Callable[[Any, Draws], Any]
 
@@ -83,10 +84,7 @@ PROTOCOLS = {
         warmup_rule="linear",
         normalize="channel",
         augment="none",
-        description=(
-            "SGD with momentum; the learning rate rises linearly during the warm-up and then "
-            "falls to zero along a cosine; no augmentation."
-        ),
+        description=ENGLISH["about.quick"],
     ),
     "paper": Protocol(
         name="paper",
@@ -100,12 +98,7 @@ PROTOCOLS = {
         warmup_rule="80%",
         normalize="pixel",
         augment="crop-flip",
-        description=(
-            "He et al. 2015, Sec. 4.2: SGD with momentum, learning rate 0.1 divided by 10 at 1/2 "
-            "and 3/4 of the training (32k and 48k of 64k iterations on CIFAR-10), 4 pixels of "
-            "padding with random crops and flips; from 110 layers on 0.01 until the training "
-            "error is below 80 %."
-        ),
+        description=ENGLISH["about.paper"],
     ),
 }
 

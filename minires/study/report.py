@@ -1,7 +1,8 @@
 """The study's report: one HTML file that carries its figures, numbers, recipe and versions.
 
-The words and the markup are in ``report/templates/study.html``; all numbers in the prose are
-computed here. Every figure is embedded twice, side by side for a desk and stacked for a phone.
+The markup is in ``report/templates/study.html``, the words are in ``study/words``; all numbers in
+the prose are computed here. Every figure is embedded twice, side by side for a desk and stacked for
+a phone.
 """
 
 from __future__ import annotations
@@ -12,19 +13,12 @@ from typing import Any
 
 from minires.files import write_atomic
 from minires.report.page import render
-from minires.study import figures, tables
+from minires.study import figures, tables, words
 
 # Points of training error from which the prose speaks of degradation rather than of chance.
 CLEAR = 1.0
 
-RECIPE_NAMES = {
-    "name": "protocol",
-    "lr": "learning rate",
-    "batch_size": "batch size",
-    "weight_decay": "weight decay",
-    "warmup_epochs": "warm-up epochs",
-    "augment": "augmentation",
-}
+COLUMNS = ("depth", "kind", "parameters", *tables.MEASURES, "multiply_adds")
 
 
 def write_report(results: Mapping[str, Any], folder: str | Path) -> Path:
@@ -40,25 +34,35 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> Path:
 
 def html(results: Mapping[str, Any]) -> str:
     """The whole report as one self-contained HTML document."""
-    config = results["config"]
+    from markupsafe import Markup  # comes with Jinja
+
+    config, spoken = results["config"], words.of(results)
+
+    def say(key: str, **values: Any) -> Markup:
+        """Words that may hold markup, with values that may not."""
+        return Markup(spoken.table[key]).format(**values)
+
     headline, *more = tables.findings(results)
     return render(
         "study.html",
+        lang=spoken.lang,
+        say=say,
+        columns=COLUMNS,
         title=tables.title(results),
         headline=headline,
         more=" ".join(more),
         unfinished=tables.unfinished(results),
         rows_by_depth=_rows_by_depth(results),
         seeds=len(config["seeds"]),
-        epochs=config["protocol"]["epochs"],
+        epochs=spoken.epochs(config["protocol"]["epochs"]),
         train_size=config["train_size"],
         test_size=config["test_size"],
         train_image=_points(1 / config["train_size"]),
         test_image=_points(1 / config["test_size"]),
         figures=[_figure(results, name) for name in figures.FIGURES],
         degradation=_degradation(results),
-        description=config["protocol"].get("description", ""),
-        recipe=_recipe(config),
+        description=_description(results),
+        recipe=_recipe(results),
         command=results["command"],
         environment=_environment(results),
     )
@@ -67,9 +71,10 @@ def html(results: Mapping[str, Any]) -> str:
 def _rows_by_depth(results: Mapping[str, Any]) -> dict[int, list[dict[str, str]]]:
     """The table of final numbers: for each depth, one row for each kind."""
     grouped: dict[int, list[dict[str, str]]] = {}
+    say = words.of(results)
     for row in tables.rows(results):
         shown = {
-            "kind": row["kind"],
+            "kind": say.kind(row["kind"]),
             "parameters": f"{row['parameters']:,}",
             "train_error": tables.percent(row["train_error"], row["seeds"]),
             "test_error": tables.percent(row["test_error"], row["seeds"]),
@@ -87,49 +92,33 @@ def _figure(results: Mapping[str, Any], name: str) -> dict[str, Any]:
         "name": name,
         "wide": figures.render(results, name, "svg"),
         "narrow": figures.render(results, name, "svg", narrow=True),
-        "alternative": ALTERNATIVES[name],
+        "alternative": words.of(results)(f"alternative.{name}"),
         "caption": CAPTIONS[name](results),
     }
 
 
 def _curves_caption(results: Mapping[str, Any]) -> str:
-    text = (
-        "Running training error (dashed) and test error (solid) by epoch, as in the paper's Fig. "
-        "6; the deeper the network, the darker its line. The running training error is counted in "
-        "the epoch, in training mode, each batch before its own step. It can end far from the "
-        "final training error of the table and of Figure 2, which is measured in evaluation mode. "
-        "Test errors are measured after each epoch, in evaluation mode."
-    )
-    if (seeds := len(results["config"]["seeds"])) > 1:
-        text += f" Lines are means over {seeds} seeds, bands their range."
-    return text
+    say, seeds = words.of(results), len(results["config"]["seeds"])
+    text = say("caption.curves")
+    return text if seeds == 1 else f"{text} {say('caption.seeds', count=seeds)}"
 
 
 def _depth_caption(results: Mapping[str, Any]) -> str:
-    text = (
-        "Final training and test error against depth. The scale is linear up to 1% and "
-        "logarithmic above, so that both 0% and 90% can be read."
-    )
+    say = words.of(results)
+    sentences = [say("caption.depth")]
     for kind in results["config"]["kinds"]:
         points = tables.degradation(results, kind)
         if points is None:
             continue
-        size = f"{abs(points):.1f} points"
-        if round(points, 1) > 0:
-            text += f" The deepest {kind} network trains {size} worse than the best shallower one."
-        elif round(points, 1) < 0:
-            text += f" The deepest {kind} network trains {size} better than the best shallower one."
-        else:
-            text += f" The deepest {kind} network trains as well as the best shallower one."
-    return text
+        rounded = round(points, 1)
+        key = "worse" if rounded > 0 else "better" if rounded < 0 else "equal"
+        sentences.append(say(f"caption.{key}", kind=say.kind(kind), points=abs(points)))
+    return " ".join(sentences)
 
 
 def _gradient_caption(results: Mapping[str, Any]) -> str:
-    text = (
-        "Norm of the loss gradient with respect to the weight of each convolution, from the first "
-        "to the last, at the start and at the end of training."
-    )
-    ratios = []
+    say = words.of(results)
+    text, ratios = say("caption.norms"), []
     for kind in results["config"]["kinds"]:
         runs = [
             run
@@ -143,13 +132,11 @@ def _gradient_caption(results: Mapping[str, Any]) -> str:
         if first > 0 and last > 0:
             ratio = first / last
             shown = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}"
-            ratios.append(f"{shown} in {kind}-{run['depth']}")
+            ratios.append(
+                say("caption.ratio", ratio=shown, network=say.network(kind, run["depth"]))
+            )
     if ratios:
-        text += (
-            f" At the start, the norm of the first layer over that of the last is "
-            f"{' and '.join(ratios)}: above 1, gradients grow on their way back; far below 1, "
-            f"they vanish."
-        )
+        text += " " + say("caption.ratios", ratios=say("and").join(ratios))
     return text
 
 
@@ -158,53 +145,50 @@ CAPTIONS = {
     "error_by_depth": _depth_caption,
     "gradient_norms": _gradient_caption,
 }
-ALTERNATIVES = {
-    "curves": "Line charts of running training error and test error by epoch, one panel per kind",
-    "error_by_depth": "Line charts of final training and test error against depth",
-    "gradient_norms": "Line charts of the gradient norm of each layer at start and end of training",
-}
 
 
 def _degradation(results: Mapping[str, Any]) -> str:
     """Whether deeper plain networks train worse in these results, in one sentence."""
-    points = tables.degradation(results, "plain")
+    say, points = words.of(results), tables.degradation(results, "plain")
     if points is None:
-        return "This study has too few finished plain networks to show it."
+        return say("degraded.unknown")
     if points >= CLEAR:
-        return (
-            f"It is in these results: the deepest plain network ends {points:.1f} points of "
-            f"final training error above the best shallower one."
-        )
+        return say("degraded.clear", points=points)
     if round(points, 1) > 0:
-        return (
-            f"These results hardly show it: the deepest plain network ends {points:.1f} points of "
-            f"final training error above the best shallower one, which may be chance."
-        )
-    return (
-        "It is not in these results: the deepest plain network trains no worse than the best "
-        "shallower one. Deeper networks or harder data would be needed."
-    )
+        return say("degraded.hardly", points=points)
+    return say("degraded.no")
 
 
-def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _description(results: Mapping[str, Any]) -> str:
+    """The protocol in a sentence: ours in the study's language, any other as it was stored."""
+    protocol = results["config"]["protocol"]
+    key, text = f"about.{protocol['name']}", protocol.get("description", "")
+    return words.of(results)(key) if text == words.ENGLISH.get(key) else text
+
+
+def _recipe(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The data and every setting of the protocol, as names and values."""
+    config, say = results["config"], words.of(results)
+    sizes = say("recipe.sizes", train=config["train_size"], test=config["test_size"])
     facts = [
-        ("data set", config["dataset"]),
-        ("images", f"{config['train_size']:,} for training, {config['test_size']:,} for testing"),
-        ("image shape", " × ".join(str(size) for size in config["image_shape"])),
-        ("depths", ", ".join(map(str, config["depths"]))),
-        ("shortcut", f"option {config['shortcut']} (residual networks only)"),
-        ("seeds", ", ".join(map(str, config["seeds"]))),
+        (say("recipe.dataset"), config["dataset"]),
+        (say("recipe.images"), sizes),
+        (say("recipe.shape"), " × ".join(str(size) for size in config["image_shape"])),
+        (say("recipe.depths"), ", ".join(map(str, config["depths"]))),
+        (say("recipe.shortcut"), say("recipe.option", option=config["shortcut"])),
+        (say("recipe.seeds"), ", ".join(map(str, config["seeds"]))),
     ]
     for key, value in config["protocol"].items():
         if key != "description":
-            facts.append((RECIPE_NAMES.get(key, key.replace("_", " ")), _value(value)))
+            facts.append((say.name(f"recipe.{key}"), _value(value)))
     return facts
 
 
 def _environment(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("created", results["created"]), *results["environment"].items()]
-    return [(k.replace("_", " "), "unknown" if v is None else _value(v)) for k, v in facts]
+    say = words.of(results)
+    unknown = say("unknown")
+    return [(say.name(f"environment.{k}"), unknown if v is None else _value(v)) for k, v in facts]
 
 
 def _value(value: object) -> str:

@@ -24,7 +24,7 @@ from minires.models.cifar import blocks_per_stage
 from minires.nn import Module, summary
 from minires.random import manual_seed
 from minires.report.figures import matplotlib
-from minires.study import figures, measures, protocols, report, store, tables
+from minires.study import figures, measures, protocols, report, store, tables, words
 from minires.study.store import Results
 from minires.study.tables import KINDS
 from minires.train import Running, evaluate, fit
@@ -122,6 +122,7 @@ def run_study(
     command: str = "minires.study.run_study",
     progress: Progress | None = None,
     device: str | Device = CPU,
+    lang: str = "en",
 ) -> tuple[Results, Path]:
     """Train every network of a study in a new folder and write its results there.
 
@@ -131,16 +132,18 @@ def run_study(
         command: how the study was started, for the report.
         progress: told how it goes on.
         device: where the networks are trained.
+        lang: the language of report, table and figures, ``"en"`` or ``"vi"``.
 
     Returns:
         The results (the content of ``results.json``) and the folder.
 
     Raises:
-        ArgumentError, DataError, DeviceError: a study that cannot be run; before anything is
-            written.
+        ArgumentError, DataError, DeviceError: a study that cannot be run, or an unknown language;
+            before anything is written.
         CheckpointError: the folder cannot be written, or holds a study already.
     """
     config.check()
+    lang = words.language(lang)
     place = existing(device)
     train, test = _load(config)
     created = datetime.now()
@@ -149,6 +152,7 @@ def run_study(
         "format": store.FORMAT,
         "created": f"{created:%Y-%m-%dT%H:%M:%S}",
         "command": command,
+        "lang": lang,
         "config": {
             **asdict(config),
             "depths": list(config.depths),
@@ -181,6 +185,7 @@ def resume_study(
     expect: dict[str, Any] | None = None,
     progress: Progress | None = None,
     device: str | Device | None = None,
+    lang: str | None = None,
 ) -> tuple[Results, Path]:
     """Go on with a study from the last finished epoch of the network that was in training.
 
@@ -192,12 +197,15 @@ def resume_study(
         expect: settings that the stored configuration must have, by name.
         progress: told how it goes on.
         device: where the networks are trained; by default where they were before.
+        lang: the language of report, table and figures; by default the one before.
 
     Raises:
+        ArgumentError: the language is not there.
         DeviceError: the device is not there.
         CheckpointError: no study there, a damaged file, or settings that differ.
     """
     path = Path(folder)
+    lang = None if lang is None else words.language(lang)
     results = store.load(path)
     config = _config(results)
     last = [results["environment"], *results.get("resumed_with", [])][-1]
@@ -222,6 +230,9 @@ def resume_study(
     _check_data(results["config"], train, test, path)
     with claimed(path, "study", _owned(config, path)):
         results = store.load(path)  # once more: another process may just have finished it
+        if lang is not None and lang != results.get("lang", "en"):
+            results["lang"] = lang
+            store.save(results, path)
         _note_other_versions(results, place)
         return _go_on(config, results, path, train, test, progress or _Silent(), place), path
 

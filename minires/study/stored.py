@@ -6,6 +6,7 @@ from typing import Any
 
 from minires.study.protocols import PROTOCOLS
 from minires.study.tables import KINDS
+from minires.study.words import LANGUAGES
 from minires.train.schema import (
     anything,
     demand,
@@ -95,7 +96,7 @@ _RESULTS = record(
         "runs": listing(_RUN),
         "checksum": anything,  # compared by who reads the file
     },
-    {"resumed_with": listing(_ENVIRONMENT)},
+    {"resumed_with": listing(_ENVIRONMENT), "lang": one_of(tuple(LANGUAGES))},
 )
 
 

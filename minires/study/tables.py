@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minires.files import write_atomic
+from minires.study import words
+from minires.study.words import Words, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,7 +102,7 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def unfinished(results: Mapping[str, Any]) -> list[str]:
     """The planned runs without a final result, in words, e.g. ``plain-56 (7 of 12 epochs)``."""
-    config = results["config"]
+    config, say = results["config"], words.of(results)
     epochs = config["protocol"]["epochs"]
     by_name = {(run["depth"], run["kind"], run["seed"]): run for run in results["runs"]}
     planned = {
@@ -115,8 +117,13 @@ def unfinished(results: Mapping[str, Any]) -> list[str]:
         if run is not None and run["finished"]:
             continue
         done = len(run["epochs"]) if run is not None else 0
-        which = f"{kind}-{depth}" + (f" seed {seed}" if len(config["seeds"]) > 1 else "")
-        names.append(f"{which} ({done} of {epochs} epochs)" if done else f"{which} (not started)")
+        which = say.network(kind, depth)
+        if len(config["seeds"]) > 1:
+            which = say("network.seed", network=which, seed=seed)
+        if done:
+            names.append(say("cut short", network=which, done=done, epochs=epochs))
+        else:
+            names.append(say("not started", network=which))
     return names
 
 
@@ -126,22 +133,27 @@ def findings(results: Mapping[str, Any]) -> list[str]:
     Errors are rounded to a tenth of a percent before they are subtracted, so that the difference
     a reader works out from the sentence is the one it states.
     """
+    say = words.of(results)
     finished = {(row["depth"], row["kind"]): row for row in rows(results) if row["seeds"]}
     if not finished:
-        return ["No run has finished yet, so there is nothing to compare."]
+        return [say("nothing")]
     by_kind = {k: {d: row for (d, kind), row in finished.items() if kind == k} for k in KINDS}
     both = sorted(by_kind["plain"].keys() & by_kind["residual"].keys())
     sentences = []
     if both:
-        sentences.append(_comparison(by_kind["plain"][both[-1]], by_kind["residual"][both[-1]]))
+        plain, residual = by_kind["plain"][both[-1]], by_kind["residual"][both[-1]]
+        sentences.append(_comparison(say, plain, residual))
     else:
         row = finished[max(finished)]
-        sentences.append(
-            f"{row['kind'].capitalize()}-{row['depth']} ends with "
-            f"{_tenth(row['train_error'])}% final training error and "
-            f"{_tenth(row['test_error'])}% final test error ({_seeds([row])})."
+        text = say(
+            "alone",
+            network=say.network(row["kind"], row["depth"]),
+            train=_tenth(row["train_error"]),
+            test=_tenth(row["test_error"]),
+            seeds=_seeds(say, [row]),
         )
-    if trends := _trends(by_kind):
+        sentences.append(sentence(text))
+    if trends := _trends(say, by_kind):
         sentences.append(trends)
     return sentences
 
@@ -190,7 +202,7 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
     from rich.text import Text
 
     console = console or Console()
-    config = results["config"]
+    config, say = results["config"], words.of(results)
     table = Table(
         title=Text(title(results)),
         title_justify="left",
@@ -200,23 +212,18 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
         show_edge=False,
         pad_edge=False,
     )
-    table.add_column("depth", justify="right")
-    table.add_column("kind")
-    table.add_column("parameters", justify="right")
-    for heading in (
-        "final\ntraining\nerror %",
-        "final\ntest\nerror %",
-        "final\ntraining\nloss",
-        "seconds",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(say("column.depth"), justify="right")
+    table.add_column(say("column.kind"))
+    table.add_column(say("column.parameters"), justify="right")
+    for measure in MEASURES:
+        table.add_column(say(f"column.{measure}"), justify="right", no_wrap=True)
     previous = None
     for row in rows(results):
         if previous not in (None, row["depth"]):
             table.add_section()
         table.add_row(
             str(row["depth"]) if row["depth"] != previous else "",
-            row["kind"],
+            say.kind(row["kind"]),
             f"{row['parameters']:,}",
             percent(row["train_error"], row["seeds"]),
             percent(row["test_error"], row["seeds"]),
@@ -225,15 +232,11 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
         )
         previous = row["depth"]
     console.print(table)
-    lines = [
-        "Final: measured after the last epoch, in evaluation mode. The running errors of the "
-        "epochs are counted in training mode.",
-        *findings(results),
-    ]
+    lines = [say("table.final"), *findings(results)]
     if len(config["seeds"]) > 1:
-        lines.append("Errors: mean ± standard deviation over the finished seeds; the rest: means.")
+        lines.append(say("table.spread"))
     if names := unfinished(results):
-        lines.append(f"Without a final result: {', '.join(names)}.")
+        lines.append(say("table.unfinished", names=", ".join(names)))
     for line in lines:
         console.print(line, markup=False, highlight=False)
 
@@ -241,8 +244,9 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
 def title(results: Mapping[str, Any]) -> str:
     """The heading of the table and the report, e.g. ``Plain versus residual networks: digits``."""
     config = results["config"]
-    kinds = [kind for kind in KINDS if kind in config["kinds"]]
-    return f"{' versus '.join(kinds).capitalize()} networks: {config['dataset']}"
+    kinds = set(config["kinds"])
+    which = "both" if len(kinds) > 1 else kinds.pop()
+    return words.of(results)(f"title.{which}", dataset=config["dataset"])
 
 
 def write_csv(results: Mapping[str, Any], path: str | Path) -> None:
@@ -291,48 +295,36 @@ def _tenth(spread: Mapping[str, float]) -> float:
     return round(100 * spread["mean"], 1)
 
 
-def _seeds(some: Iterable[Mapping[str, Any]]) -> str:
+def _seeds(say: Words, some: Iterable[Mapping[str, Any]]) -> str:
     counts = sorted({row["seeds"] for row in some})
     if counts == [1]:
-        return "one seed"
-    return f"mean of {' and '.join(map(str, counts))} seeds"
+        return say("seeds.one")
+    return say("seeds.mean", counts=say("and").join(map(str, counts)))
 
 
-def _comparison(plain: Mapping[str, Any], residual: Mapping[str, Any]) -> str:
+def _comparison(say: Words, plain: Mapping[str, Any], residual: Mapping[str, Any]) -> str:
     """The headline: the two kinds at the deepest depth where both have finished."""
     depth, p, r = plain["depth"], _tenth(plain["train_error"]), _tenth(residual["train_error"])
     gap = round(p - r, 1)
-    if gap > 0:
-        verdict = f"with the same recipe, the plain network trains {gap} points worse"
-    elif gap < 0:
-        verdict = f"with the same recipe, the plain network trains {-gap} points better"
-    else:
-        verdict = "with the same recipe, both train equally well to a tenth of a point"
-    note = _seeds([plain, residual])
+    verdict = say("worse" if gap > 0 else "better" if gap < 0 else "equal", gap=abs(gap))
+    note = _seeds(say, [plain, residual])
     if plain["seeds"] > 1 and residual["seeds"] > 1 and gap:
         low, high = (plain, residual) if gap < 0 else (residual, plain)
         apart = low["train_error"]["max"] < high["train_error"]["min"]
-        note += ", no overlap between the kinds" if apart else ", the kinds' ranges overlap"
-    return (
-        f"Plain-{depth} ends with {p}% final training error and residual-{depth} with {r}%: "
-        f"{verdict} ({note})."
-    )
+        note += ", " + say("apart" if apart else "overlap")
+    return say("comparison", depth=depth, plain=p, residual=r, verdict=verdict, note=note)
 
 
-def _trends(by_kind: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
+def _trends(say: Words, by_kind: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
     """How the final training error of each kind moves from the shallowest to the deepest."""
-    clauses = []
+    clauses: list[str] = []
     for kind, by_depth in by_kind.items():
         if len(by_depth) < 2:
             continue
         first, last = min(by_depth), max(by_depth)
         before, after = (_tenth(by_depth[depth]["train_error"]) for depth in (first, last))
-        if before == after:
-            moves = f"is {after}% both at depth {first} and at depth {last}"
-        else:
-            verb = "rises" if after > before else "falls"
-            moves = f"{verb} from {before}% at depth {first} to {after}% at depth {last}"
-        clauses.append(f"that of {kind} networks {moves}")
-    return (
-        "; ".join(clauses).replace("that", "The final training error", 1) + "." if clauses else ""
-    )
+        way = "same" if before == after else "rises" if after > before else "falls"
+        moves = say(f"trend.{way}", first=first, last=last, before=before, after=after)
+        place = "next" if clauses else "first"
+        clauses.append(say(f"trend.{place}", kind=say.kind(kind), moves=moves))
+    return "; ".join(clauses) + "." if clauses else ""
