@@ -96,7 +96,7 @@ VIETNAMESE = {
     ),
     "caption.curves": (
         "Lỗi huấn luyện tích lũy (nét đứt) và lỗi kiểm tra (nét liền) theo epoch, như Hình 6 của "
-        "bài báo; mạng càng sâu thì đường càng đậm màu. Lỗi huấn luyện tích lũy được đếm ngay trong "
+        "bài báo; mạng càng sâu, đường càng đậm màu. Lỗi huấn luyện tích lũy được đếm ngay trong "
         "epoch, ở chế độ huấn luyện, mỗi batch trước bước cập nhật của chính nó. Nó có thể kết "
         "thúc rất xa lỗi huấn luyện cuối của bảng và của Hình 2, vốn được đo ở chế độ đánh giá. "
         "Lỗi kiểm tra được đo sau mỗi epoch, ở chế độ đánh giá."
