@@ -7,23 +7,16 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.box import HORIZONTALS
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
+from minires.bars import Bars
 from minires.errors import MiniresError
 from minires.starting import STOPPED
 
@@ -89,66 +82,11 @@ def say(text: str) -> None:
     console.print(escape(text), highlight=False, soft_wrap=True, emoji=False)
 
 
-class _Bars(Progress):
-    """Progress bars with a line of words below, which says what is being done."""
-
-    words = ""
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        yield from super().get_renderables()
-        if self.words:
-            yield Text(self.words, no_wrap=True, overflow="ellipsis")
-
-
-class _Display:
-    """Progress bars that are on screen while the ``with`` block runs."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._compiled = False  # whether any kernel was
-        self._progress = _Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None if console.width < 60 else 30),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("remaining"),
-            console=console,
-            transient=True,
-        )
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def kernel(self, name: str) -> None:
-        """A kernel is being compiled: the reason why nothing moves."""
-        if not self._compiled:
-            self._line("Compiling kernels for this CPU, once. `minires warmup` does it ahead.")
-        self._compiled = True
-        self._progress.words = f"compiling {name.lstrip('_')}"
-
-    def ready(self, name: str, done: int, asked: int) -> None:
-        """A CUDA kernel is compiled, or was and is loaded; so many are, of those known by now."""
-        self._progress.words = f"kernels for the GPU: {done} of {asked} ready, {name}"
-
-    def _line(self, text: str) -> None:
-        """A line that stays, on a terminal and in a file."""
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
-
-
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-class StudyDisplay(_Display):
+class StudyDisplay(Bars):
     """Two bars, the whole study and the network in training, and a line for each epoch.
 
     The bars count multiply-adds, so that their time remaining knows that deep networks take longer.
@@ -213,36 +151,7 @@ def _where(epoch: int, epochs: int, running: Running) -> str:
     )
 
 
-class TrainingDisplay(_Display):
-    """One bar over the batches of a training run, and a line for each epoch."""
-
-    def __init__(self, console: Console, name: str, epochs: int, batches: int) -> None:
-        super().__init__(console)
-        self._epochs, self._batches, self._done = epochs, batches, 0
-        self._task = self._progress.add_task(name, total=epochs * batches)
-
-    def skip(self, epochs: int) -> None:
-        """Count epochs that were done before."""
-        self._done = epochs
-        self._progress.update(self._task, completed=epochs * self._batches)
-
-    def batch(self, running: Running) -> None:
-        self._progress.advance(self._task)
-        self._progress.words = _where(self._done + 1, self._epochs, running)
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        self._done = row["epoch"]
-        key, held = ("val", "validation") if "val_loss" in row else ("test", "test")
-        self._line(
-            f"epoch {row['epoch']} of {self._epochs}: lr {row['lr']:.4f}, "
-            f"running training loss {row['train_loss']:.4f} "
-            f"error {100 * row['train_error']:.2f} %, "
-            f"{held} loss {row[f'{key}_loss']:.4f} error {100 * row[f'{key}_error']:.2f} %, "
-            f"{row['seconds']:.1f} s"
-        )
-
-
-class ReadingDisplay(_Display):
+class ReadingDisplay(Bars):
     """One bar over pictures that are being read, or looked at by a network."""
 
     def __init__(self, console: Console) -> None:
@@ -256,7 +165,7 @@ class ReadingDisplay(_Display):
         self._progress.words = ""
 
 
-class WarmUpDisplay(_Display):
+class WarmUpDisplay(Bars):
     """One bar over the passes, with the name of the kernel that is being compiled."""
 
     def __init__(self, console: Console, passes: int) -> None:
@@ -285,7 +194,7 @@ def facts(title: str, rows: dict[str, Any]) -> Table:
     return table
 
 
-class GradcheckDisplay(_Display):
+class GradcheckDisplay(Bars):
     """One bar over the checks, with the name of what is being checked."""
 
     def __init__(self, console: Console, width: int) -> None:

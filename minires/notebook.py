@@ -1,4 +1,6 @@
-"""In a notebook or IPython, an error shows the reader's own lines, and not the inside of minires.
+"""Notebooks: whether this is one, and how errors look there.
+
+In a notebook or IPython, an error shows the reader's own lines, and not the inside of minires.
 
 IPython prints ten lines for each frame. A wrong shape deep in a network, or an interrupted
 training, would fill pages with code that the reader did not write. The message of an error says
@@ -50,10 +52,18 @@ def _show(
     shell.showtraceback((kind, short, short.__traceback__), tb_offset=tb_offset)
 
 
+def _shell() -> Any:
+    """IPython, where this code runs in it, or None."""
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+
+
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, which shows HTML, and not IPython on a terminal."""
+    return getattr(_shell(), "kernel", None) is not None
+
+
 def shorten_tracebacks() -> None:
     """Shorten what IPython shows, if this is IPython and nobody else has a say in it."""
-    if "IPython" not in sys.modules:
-        return
-    shell = sys.modules["IPython"].get_ipython()
+    shell = _shell()
     if shell is not None and not shell.custom_exceptions:
         shell.set_custom_exc((MiniresError, KeyboardInterrupt), _show)

@@ -105,9 +105,10 @@ def train(
     (up to rounding, if on another device).
     """
     from minires import models
-    from minires.console import ReadingDisplay, TrainingDisplay
+    from minires.console import ReadingDisplay
     from minires.kernels.numba import compiler
     from minires.train.job import TrainingJob
+    from minires.train.terminal import TerminalDisplay
 
     if list_names:
         say("\n".join(models.list_models()))
@@ -147,10 +148,9 @@ def train(
         prepared = job.prepare(folder, resume, watch=reading.picture)
     say(prepared.summary())
     try:
-        display = TrainingDisplay(console, job.model, job.epochs, prepared.batches)
+        display = TerminalDisplay(console, prepared.batches)
         with display, compiler.listening(display.kernel):
-            display.skip(prepared.epochs_done)
-            prepared.run(on_epoch=display.epoch, watch=display.batch)
+            prepared.run(on_epoch=display.epoch, watch=display.batch, callbacks=[display])
     except KeyboardInterrupt:
         stopped("The same command with --resume goes on.")
     say(prepared.outcome())

@@ -486,6 +486,7 @@ def _train_one(
         on_epoch=after_epoch,
         watch=after_batch,
         capture=True,
+        progress=False,  # the study has a display of its own
     )
     start = time.perf_counter()
     progress.evaluating()

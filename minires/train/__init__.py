@@ -6,14 +6,17 @@ from minires.train.checkpoint import load_checkpoint, read_progress, save_checkp
 from minires.train.fit import fit
 from minires.train.loop import EpochResult, Running, evaluate, train_epoch
 from minires.train.trained import Trained, load_run
+from minires.train.writers import CSVLogger, TensorBoard
 
 __all__ = [
+    "CSVLogger",
     "Callback",
     "EarlyStopping",
     "EpochResult",
     "ModelCheckpoint",
     "Run",
     "Running",
+    "TensorBoard",
     "Trained",
     "check_writable",
     "evaluate",

@@ -19,7 +19,16 @@ from minires.train import schema
 from minires.train.callbacks import Callback, Row, Run, check_callbacks
 from minires.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from minires.train.checks import check_loader, check_optimizer, check_parts
-from minires.train.loop import Loss, Model, Watch, Work, run_epoch, run_evaluation
+from minires.train.loop import (
+    Loss,
+    Model,
+    Running,
+    Watch,
+    Work,
+    run_epoch,
+    run_evaluation,
+)
+from minires.train.shown import shown
 
 
 def fit(
@@ -42,6 +51,7 @@ def fit(
     on_step: Callable[[int, float], object] | None = None,
     watch: Watch | None = None,
     capture: bool = False,
+    progress: bool = True,
 ) -> list[Row]:
     """Train until ``epochs`` epochs are done, evaluating after each.
 
@@ -78,6 +88,9 @@ def fit(
             list, so that they are at hand after an interrupt.
         on_epoch: called with each new row.
         watch: called with a :class:`Running` after every batch, of training and of testing.
+        progress: show loss, accuracy, rate, images per second and the time that remains: bars on a
+            terminal, in a notebook one table; elsewhere a line for each epoch in the log
+            ``minires.train``, at level INFO.
 
     Returns:
         The history: one row per epoch, those before a resume included.
@@ -110,6 +123,7 @@ def fit(
     if checkpoint is not None:
         checkpoint = as_path(op, checkpoint)
     resume = arguments.flag(op, "resume", resume)
+    progress = arguments.flag(op, "progress", progress)
     if resume and checkpoint is None:
         raise ArgumentError(
             message("fit", "a checkpoint to resume from", None, fix="Pass checkpoint=path.")
@@ -120,16 +134,15 @@ def fit(
         check_writable(checkpoint)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         _check_same_run(checkpoint, config)
-        progress = load_checkpoint(
+        there = load_checkpoint(
             checkpoint, model=model, optimizer=optimizer, schedule=schedule, averaged=averaged
         )
-        rows[:] = progress["history"]
+        rows[:] = there["history"]
 
     work = Work(op, model, loss_fn, optimizer, capture)
     judged = work if averaged is None else Work(op, averaged.module, loss_fn, optimizer, capture)
     run = Run(model, judged.model, optimizer, epochs, rows)
-    for callback in heard:
-        callback.on_fit_start(run)
+    per_step = None if isinstance(schedule, ReduceLROnPlateau) else schedule
 
     def after_step(step: int, loss: float) -> None:
         if averaged is not None and isinstance(model, Module):
@@ -139,43 +152,55 @@ def fit(
         if on_step is not None:
             on_step(step, loss)
 
-    per_step = None if isinstance(schedule, ReduceLROnPlateau) else schedule
-    while len(rows) < epochs and not run.stopped:
-        epoch, lr = len(rows), optimizer.param_groups[0]["lr"]
-        try:
-            _set_epoch(train_loader, epoch)
-            trained = run_epoch(work, train_loader, optimizer, per_step, after_step, watch)
-            _set_epoch(test_loader, epoch)
-            tested = run_evaluation(judged, test_loader, None, watch)
-        except NaNError as error:
-            raise NaNError(f"epoch {epoch + 1}: {error}") from error
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(tested.loss)
-        row = {
-            "epoch": epoch + 1,
-            "lr": lr,
-            "train_loss": trained.loss,
-            "train_error": trained.error,
-            f"{evaluated}_loss": tested.loss,
-            f"{evaluated}_error": tested.error,
-            "seconds": trained.seconds + tested.seconds,
-        }
-        rows.append(row)
+    with shown(progress, train_loader, test_loader) as display:
+
+        def after_batch(running: Running) -> None:
+            display.batch(running)
+            if watch is not None:
+                watch(running)
+
+        for callback in [display, *heard]:
+            callback.on_fit_start(run)
+        while len(rows) < epochs and not run.stopped:
+            epoch, lr = len(rows), optimizer.param_groups[0]["lr"]
+            try:
+                _set_epoch(train_loader, epoch)
+                trained = run_epoch(
+                    work, train_loader, optimizer, per_step, after_step, after_batch
+                )
+                _set_epoch(test_loader, epoch)
+                tested = run_evaluation(judged, test_loader, None, after_batch)
+            except NaNError as error:
+                raise NaNError(f"epoch {epoch + 1}: {error}") from error
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(tested.loss)
+            row = {
+                "epoch": epoch + 1,
+                "lr": lr,
+                "train_loss": trained.loss,
+                "train_error": trained.error,
+                f"{evaluated}_loss": tested.loss,
+                f"{evaluated}_error": tested.error,
+                "seconds": trained.seconds + tested.seconds,
+            }
+            rows.append(row)
+            for callback in heard:
+                callback.on_epoch_end(run, row)
+            if checkpoint is not None:
+                save_checkpoint(
+                    checkpoint,
+                    model=model,
+                    optimizer=optimizer,
+                    schedule=schedule,
+                    averaged=averaged,
+                    progress={"history": rows, "config": config},
+                )
+            display.epoch(row)
+            if on_epoch is not None:
+                on_epoch(row)
+        display.end()
         for callback in heard:
-            callback.on_epoch_end(run, row)
-        if checkpoint is not None:
-            save_checkpoint(
-                checkpoint,
-                model=model,
-                optimizer=optimizer,
-                schedule=schedule,
-                averaged=averaged,
-                progress={"history": rows, "config": config},
-            )
-        if on_epoch is not None:
-            on_epoch(row)
-    for callback in heard:
-        callback.on_fit_end(run)
+            callback.on_fit_end(run)
     return rows
 
 

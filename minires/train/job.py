@@ -3,8 +3,6 @@ best weights kept, checkpoints and resume."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +15,7 @@ from minires.data import DataLoader, ImageDataset, Normalize, find_source, load
 from minires.data.transforms import MAX_SEED
 from minires.device import existing
 from minires.errors import ArgumentError, CheckpointError, DataError, message
-from minires.files import as_path, check_writable, claimed, write_atomic, write_json_atomic
+from minires.files import as_path, check_writable, claimed, write_json_atomic
 from minires.models.registry import options_of
 from minires.nn import CrossEntropyLoss, Module
 from minires.optim import Optimizer, no_decay_groups
@@ -28,6 +26,7 @@ from minires.train.callbacks import Callback, EarlyStopping, ModelCheckpoint, Ru
 from minires.train.fit import differing, fit, read_history
 from minires.train.loop import Running, evaluate
 from minires.train.trained import BEST, Facts
+from minires.train.writers import CSVLogger
 from minires.vision.folder import Watch, digest, read_folder, split
 
 CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.csv"
@@ -184,7 +183,7 @@ class TrainingJob:
                     fix=f"Train it from Python: minires.models.create({self.model!r}).",
                 )
             )
-        done = self._epochs_done(folder, resume)
+        self._check_folder(folder, resume)
         images = self._images(watch)
         train, held = images["train"], images["val" if "val" in images else "test"]
         options = {"num_classes": len(train.classes), "in_channels": train.shape[0]}
@@ -237,8 +236,7 @@ class TrainingJob:
             optimizer=optimizer,
             schedule=recipe.make_schedule(self.schedule, optimizer, total, warmup),
             averaged=averaged,
-            batches=len(loader) + len(held_loader),
-            epochs_done=min(done, self.epochs),
+            batches=(len(loader), len(held_loader)),
             resume=resume,
         )
 
@@ -277,8 +275,8 @@ class TrainingJob:
             images["train"], images["val"] = parts
         return images
 
-    def _epochs_done(self, folder: Path, resume: bool) -> int:
-        """How far the run in the folder is; refuses one that this job may not go on with."""
+    def _check_folder(self, folder: Path, resume: bool) -> None:
+        """Refuse a folder with a run that this job may not go on with."""
         checkpoint = folder / CHECKPOINT
         if not resume and checkpoint.exists():
             raise CheckpointError(
@@ -286,7 +284,7 @@ class TrainingJob:
                 "another folder by --out."
             )
         if not resume:
-            return 0
+            return
         if not checkpoint.exists() and not (folder / STARTED).exists():
             raise CheckpointError(
                 f"train: expected a run to resume in {folder}, got none. Leave out --resume to "
@@ -294,7 +292,8 @@ class TrainingJob:
             )
         if (folder / STARTED).exists():
             self._check_started(folder / STARTED)
-        return len(read_history(checkpoint)) if checkpoint.exists() else 0
+        if checkpoint.exists():
+            read_history(checkpoint)  # it is one of fit's
 
     def _check_started(self, path: Path) -> None:
         """Refuse to go on with other settings than the run was started with."""
@@ -357,8 +356,7 @@ class Prepared:
     optimizer: Optimizer
     schedule: recipe.Schedule
     averaged: AveragedModel | None
-    batches: int  # of an epoch, to train and to evaluate
-    epochs_done: int
+    batches: tuple[int, int]  # of an epoch, to train and to evaluate
     resume: bool = False
     result: dict[str, Any] = field(default_factory=dict)  # what :meth:`run` writes at its end
     _end: _End = field(default_factory=_End)
@@ -399,7 +397,7 @@ class Prepared:
         names = (CHECKPOINT, STARTED, HISTORY, BEST, RESULT)
         owned = [self.folder / name for name in names]
         with claimed(self.folder, "train", owned):
-            self.job._epochs_done(self.folder, self.resume)  # once more, now that nobody else may
+            self.job._check_folder(self.folder, self.resume)  # once more, now that nobody else may
             history = self._train(on_step, on_epoch, watch, callbacks)
             self._test(history)
             return history
@@ -415,16 +413,12 @@ class Prepared:
         history: list[dict[str, Any]] = []
         settings.write_settings(self.folder / STARTED, job.settings())
 
-        def after_epoch(row: dict[str, Any]) -> None:
-            self._write_history(history)
-            if on_epoch is not None:
-                on_epoch(row)
-
         monitor, mode = self._kept_by()
         heard: list[Callback] = [
             ModelCheckpoint(
                 self.folder / BEST, monitor=monitor, mode=mode, metadata=self.facts.metadata()
-            )
+            ),
+            CSVLogger(self.folder / HISTORY),
         ]
         if job.patience:
             heard.append(EarlyStopping(job.patience))
@@ -445,11 +439,11 @@ class Prepared:
             config={**job.settings(), "images": self.facts.images},
             history=history,
             on_step=on_step,
-            on_epoch=after_epoch,
+            on_epoch=on_epoch,
             watch=watch,
             capture=True,
+            progress=False,  # the command line has a display of its own
         )
-        self._write_history(history)
         return history
 
     def _kept_by(self) -> tuple[str, str]:
@@ -472,10 +466,3 @@ class Prepared:
             "seconds": sum(row["seconds"] for row in history),
         }
         write_json_atomic(self.folder / RESULT, self.result)
-
-    def _write_history(self, history: list[dict[str, Any]]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_atomic(self.folder / HISTORY, text.getvalue())

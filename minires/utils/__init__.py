@@ -1,6 +1,6 @@
-"""PyTorch's path to data sets and loaders, ``utils.data``; what is there lives in
-:mod:`minires.data`."""
+"""PyTorch's paths: to data sets and loaders, ``utils.data``, which live in :mod:`minires.data`; and
+to TensorBoard, ``utils.tensorboard``."""
 
-from minires.utils import data
+from minires.utils import data, tensorboard
 
-__all__ = ["data"]
+__all__ = ["data", "tensorboard"]
