@@ -462,8 +462,7 @@ def _train_one(
     progress.network(name, protocol.epochs, len(history), total, one * len(history))
 
     def after_batch(running: Running) -> None:
-        passes = PASSES if running.training else 1
-        progress.batch(cost * running.batch * passes, running)
+        progress.batch(cost * running.batch * (PASSES if running.training else 1), running)
 
     def after_epoch(row: dict[str, Any]) -> None:
         if rule is not None:

@@ -79,7 +79,10 @@ class TensorBoard(Callback):
         from minires.utils.tensorboard import SummaryWriter
 
         done = len(run.history)
-        self._writer = SummaryWriter(self.log_dir, purge_step=done + 1 if done else None)
+        # the name of a file has its second: one that is resumed at once needs another name
+        self._writer = SummaryWriter(
+            self.log_dir, purge_step=done + 1 if done else None, filename_suffix=f".{done}"
+        )
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
         writer, epoch = self._writer, row["epoch"]
