@@ -58,7 +58,20 @@ from .tensor import Tensor, from_dlpack, from_numpy, tensor
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import cuda, data, gradcheck, interop, models, nn, optim, study, train, utils, vision
+    from . import (
+        cuda,
+        data,
+        gradcheck,
+        interop,
+        models,
+        nn,
+        optim,
+        show,
+        study,
+        train,
+        utils,
+        vision,
+    )
     from .captured import capture
     from .fusion.explain import explain
     from .interop import export_onnx, load, load_metadata, save
@@ -87,6 +100,7 @@ _LAZY = {
     "models": ".models",
     "nn": ".nn",
     "optim": ".optim",
+    "show": ".show",
     "study": ".study",
     "train": ".train",
     "utils": ".utils",

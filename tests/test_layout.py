@@ -46,7 +46,7 @@ STOREYS = [
     {"models", "interop"},
     {"vision", "utils"},
     {"train"},
-    {"gradcheck"},
+    {"gradcheck", "show"},
     {"identity"},
     {"selfcheck"},
     {"study", "console", "facts"},

@@ -120,7 +120,7 @@ def trace(name: str, net: Module, inputs: Sequence[Tensor], grad: bool = False) 
     given = [x.detach().clone() for x in inputs]
     recorder = _Recorder(net, given)
     with (
-        _evaluating(net),
+        unchanged(net),
         enable_grad() if grad else no_grad(),
         recorder.following(net),
         observed_by(recorder),
@@ -216,8 +216,9 @@ def _is_given(x: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _evaluating(net: Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards modes, buffers and the random state as before."""
+def unchanged(net: Module, evaluation: bool = True) -> Iterator[None]:
+    """Evaluation mode inside, or else the mode that the network is in; afterwards modes, buffers
+    and the random state as before."""
     modes = [(module, module.training) for module in net.modules()]
     buffers = [
         (module, name, buffer, copied(buffer._array))
@@ -225,7 +226,8 @@ def _evaluating(net: Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
     ]
     state = get_state()
-    net.eval()
+    if evaluation:
+        net.eval()
     try:
         yield
     finally:

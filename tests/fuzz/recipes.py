@@ -64,6 +64,20 @@ def network() -> Any:
     return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten())
 
 
+def seen() -> Any:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
+
+
+def after_backward() -> Any:
+    net = seen()
+    net(one_picture()).sum().backward()
+    return net
+
+
+def one_picture() -> Any:
+    return mr.ones(1, 3, 6, 8)
+
+
 def classifier() -> Any:
     return nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
 
@@ -208,6 +222,12 @@ _module_like = {"self": network}
 
 # Beside those: what one function is given. ``*name`` is a tuple for ``*name`` of the signature.
 RECIPES: dict[str, dict[str, Make]] = {
+    "show.filters": {"net": seen},
+    "show.gradient_flow": {"net": after_backward},
+    **{
+        f"show.{name}": {"net": seen, "x": one_picture}
+        for name in ("activations", "feature_maps", "grad_cam", "saliency")
+    },
     "mr.Device": {"type": lambda: "cpu"},
     "mr.Device.gpu": {"number": lambda: 0},
     "mr.Device.parse": {"name": lambda: "cpu"},
@@ -476,6 +496,10 @@ SKIPPED = {
     "gradcheck.Report": "a record that the library fills",
     "gradcheck.TaylorReport": "a record that the library fills",
     "study.Protocol": "a record that the library fills",
+    **{
+        f"show.{name}": "a record that the library fills"
+        for name in ("Activations", "FeatureMaps", "Filters", "Flow", "GradCAM", "Saliency")
+    },
     "study.run_study": "trains for half a minute; its settings are StudyConfig's",
     "study.resume_study": "needs a run; tests/study has its own",
     "device.cupy": "needs a GPU",

@@ -33,6 +33,7 @@ ROOMS = {
     "minires.device": "device",
     "minires.cuda": "cuda",
     "minires.study": "study",
+    "minires.show": "show",
     "minires.vision.datasets": "vision.datasets",
     "minires.vision.transforms": "vision.transforms",
     "minires.vision.transforms.functional": "vision.transforms.functional",
