@@ -140,7 +140,7 @@ def _flow(layers: dict[str, tuple[str, ...]], norms: Norms, missing: int) -> Fig
         odd = ~drawable
         if odd.any():
             bottom = axis.get_xaxis_transform()
-            look = {"marker": "v", "ls": "", "color": colours[name]}
+            look: dict[str, Any] = {"marker": "v", "ls": "", "color": colours[name]}
             axis.plot(at[odd], np.full(odd.sum(), 0.03), transform=bottom, **look)
             kind = "0" if np.isfinite(values[odd]).all() else "0, NaN or infinity"
             notes.append(f"{name}: {many(int(odd.sum()), 'gradient')} of {kind} (triangles)")
