@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from minires import interop, models
+from minires.arguments import integer
 from minires.autograd import no_grad
 from minires.device import Device, existing
 from minires.errors import (
@@ -18,6 +19,7 @@ from minires.errors import (
     CheckpointError,
     MiniresError,
     NaNError,
+    ShapeError,
     message,
     quoted,
 )
@@ -104,8 +106,9 @@ class Trained:
         """
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
-        if not isinstance(pictures, Sequence):
+        if not isinstance(pictures, list | tuple):
             raise ArgumentError(message("predict", "a list of pictures", quoted(pictures)))
+        batch_size = integer("predict", "batch_size", batch_size, 1)
         c, h, w = self.facts.shape
         results = [np.zeros((0, len(self.facts.classes)), np.float32)]
         for start in range(0, len(pictures), batch_size):
@@ -118,8 +121,13 @@ class Trained:
         """The probability of each class for images float32 (n, h, w, c) in 0..1.
 
         Raises:
+            ShapeError: no array of such images.
             NaNError: the network gives a NaN or infinity.
         """
+        c, h, w = self.facts.shape
+        if not isinstance(images, np.ndarray) or images.shape[1:] != (h, w, c):
+            expected = f"an array of images (n, {h}, {w}, {c})"
+            raise ShapeError(message("probabilities", expected, quoted(images)))
         mean, std = (np.array(v, np.float32) for v in (self.facts.mean, self.facts.std))
         x = from_numpy(np.ascontiguousarray(((images - mean) / std).transpose(0, 3, 1, 2)))
         with no_grad():
