@@ -59,6 +59,8 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0, mode: str = "consta
     """
     widths = _widths(given("pad", x), padding)
     mode = choice("mode", mode, MODES)
+    if isinstance(value, float) and value.is_integer() and x.dtype.kind in "iub":
+        value = int(value)
     value = operand("pad", value, x)
     if isinstance(value, Variable):
         raise DTypeError(message("pad", "value a number", "a tensor", fix="Use value.item()."))

@@ -61,6 +61,13 @@ def test_negative_widths_cut():
     assert mr.pad(x, (-2, -2), mode="circular").shape == (0,)
 
 
+def test_integers_and_bools_take_whole_values():
+    assert mr.pad(mr.tensor([1, 2]), (1, 0), 7.0).tolist() == [7, 1, 2]
+    assert mr.pad(mr.tensor([False]), (1, 0), 1.0).tolist() == [True, False]
+    with raises(DTypeError, "pad: a int64 tensor and the float 0.5 do not mix"):
+        mr.pad(mr.tensor([1, 2]), (1, 0), 0.5)
+
+
 def test_widest():
     x = mr.tensor([1, 2, 3])
     assert mr.pad(x, (2, 2), mode="reflect").tolist() == [3, 2, 1, 2, 3, 2, 1]
