@@ -159,6 +159,8 @@ def load_run(run: str | os.PathLike[str], device: str | Device = "cpu") -> Train
             nothing of classes and images.
     """
     path = as_path("load_run", run)
+    if not path.exists():
+        raise CheckpointError(message("load_run", f"a run at {path}", "no such folder"))
     if path.is_dir():
         if not (path / BEST).exists():
             fix, got = f"Train one: minires train NET --out {path}.", f"a folder without {BEST}"
