@@ -1,4 +1,4 @@
-"""``draw``: the graph of a forward pass as a picture, laid out by Graphviz."""
+"""``draw``: the graph of a forward pass as a picture, laid out by Graphviz, or by ourselves."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minires import arguments
 from minires.errors import ArgumentError, ExportError, message
 from minires.files import as_path, write_atomic
+from minires.nn.graph_layout import Box, Colours, Edge, svg
+from minires.nn.graph_layout import Node as Placed
 from minires.nn.module import Module
 from minires.nn.trace import Step, Trace, Value, check_module, initialized, tensors_or_zeros, trace
 from minires.ops import convert, elementwise, layout
@@ -35,16 +38,35 @@ Node = Any  # a Step, or a Value that is an input
 
 @dataclass(frozen=True)
 class Drawing:
-    """A graph in Graphviz's language, and as SVG if Graphviz was run. Notebooks show it."""
+    """A graph in Graphviz's language, and as SVG. Notebooks show it.
+
+    Attributes:
+        dot: the text that Graphviz reads.
+        svg: the picture; None if only the text was asked for.
+        layout: who laid it out, "graphviz" or "minires".
+    """
 
     dot: str
     svg: str | None = None
+    layout: str = ""
+
+    def __repr__(self) -> str:
+        name = self.dot.split('"')[1]
+        if self.svg is None:
+            return f"Drawing of {name}: .dot is what Graphviz reads"
+        return f"Drawing of {name}: .svg is the picture, laid out by {self.layout}"
 
     def _repr_svg_(self) -> str | None:
         return self.svg
 
 
-def draw(net: Module, x: Any, path: str | os.PathLike[str] | None = None) -> Drawing:
+def draw(
+    net: Module,
+    x: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    layout: str | None = None,
+) -> Drawing:
     """The graph of one forward pass of ``net`` on ``x``, in evaluation mode.
 
     Operations are nodes, modules the boxes around them, and edges carry the shapes of the tensors
@@ -57,24 +79,38 @@ def draw(net: Module, x: Any, path: str | os.PathLike[str] | None = None) -> Dra
         x: a tensor, a tuple of tensors, or a shape, which stands for zeros.
         path: a file ``.svg`` to write; or ``.dot`` (``.gv``) for the text that Graphviz reads,
             which needs no Graphviz.
+        layout: ``"graphviz"`` or ``"minires"``. By default Graphviz's, if its program ``dot`` is
+            on the PATH, else our own: it shows the same, nodes in rows and shortcuts as curves
+            beside them.
 
     Raises:
-        ExportError: Graphviz is not installed, or fails.
-        ArgumentError: ``net`` is no module, ``x`` no input, or ``path`` has another ending.
+        ExportError: Graphviz was asked for and is not installed, or it fails.
+        ArgumentError: ``net`` is no module, ``x`` no input, ``path`` has another ending, or
+            ``layout`` another name.
         CheckpointError: ``path`` cannot be written.
     """
     suffix = ".svg" if path is None else as_path("draw", path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ArgumentError(message("draw", "a path that ends in .svg or .dot", repr(str(path))))
-    program = _graphviz() if suffix == ".svg" else None
+    if layout is not None:
+        arguments.choice("layout", layout, ("graphviz", "minires"))
+    program = None
+    if suffix == ".svg" and layout != "minires":
+        program = _graphviz() if layout == "graphviz" else shutil.which("dot")
     check_module("draw", net)
     inputs = tensors_or_zeros("draw", net, x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that statistics or maps are odd is no matter here
         net = initialized(net, inputs)
         seen = trace("draw", net, inputs)
-    text = _Text(net, seen).whole()
-    drawing = Drawing(text, _run(program, text) if program else None)
+    graph = _Text(net, seen)
+    text = graph.whole()
+    if suffix != ".svg":
+        drawing = Drawing(text)
+    elif program is not None:
+        drawing = Drawing(text, _run(program, text), "graphviz")
+    else:
+        drawing = Drawing(text, graph.svg(), "minires")
     if path is not None:
         write_atomic(path, drawing.dot if drawing.svg is None else drawing.svg)
     return drawing
@@ -89,8 +125,7 @@ def _graphviz() -> str:
                 "Graphviz, the program dot",
                 "none on the PATH",
                 fix="Install it (apt install graphviz, brew install graphviz, or "
-                "https://graphviz.org/download), or write what it reads: draw(net, x, "
-                'path="net.dot").',
+                'https://graphviz.org/download), or leave it to us: layout="minires".',
             )
         )
     return program
@@ -198,16 +233,65 @@ class _Text:
         has_parts = bool(self.modules[module]._modules)
         return not has_parts and self.sizes[module] <= self.calls[module]
 
-    def look(self, step: Step) -> str:
-        """The attributes of a node."""
+    def svg(self) -> str:
+        """The picture, by our own layout."""
+        inputs, outputs = self.seen.inputs, self.seen.outputs
+        nodes = [
+            Placed(self.ids[value], (f"input {i}" if len(inputs) > 1 else "input",), "text", 0)
+            for i, value in enumerate(inputs)
+        ]
+        nodes += [Placed(self.ids[s], *self.shown(s), self.depth[s]) for s in self.steps]
+        bold = set(self.shortcuts())
+        edges = [
+            Edge(self.ids[source], self.ids[node], str(value.shape), (source, node) in bold)
+            for node in self.steps
+            for source, value in self.sources(node)
+        ]
+        for i, value in enumerate(outputs):
+            name = f"output {i}" if len(outputs) > 1 else "output"
+            known = value in self.origin
+            row = self.depth[self.origin[value]] + 1 if known else 0
+            nodes.append(Placed(f"out{i}", (name,), "text", row))
+            if known:
+                edges.append(Edge(self.ids[self.origin[value]], f"out{i}", str(value.shape), False))
+        look = Colours(INK, GREY, RULE, TINT, KIND_COLOURS["residual"])
+        return svg(nodes, edges, self.boxes(), look, FONT)
+
+    def boxes(self) -> list[Box]:
+        """The modules that have more than one operation, from the outer to the inner ones."""
+        inside: dict[str, set[str]] = {}
+        for step in self.steps:
+            path: str | None = self.child("", step.module)
+            while path is not None:
+                inside.setdefault(path, set()).add(self.ids[step])
+                path = self.child(path, step.module)
+        return [
+            Box(
+                f"{path.rpartition('.')[2]} ({type(self.modules[path]).__name__})",
+                frozenset(names),
+                path.count("."),
+            )
+            for path, names in inside.items()
+        ]
+
+    def shown(self, step: Step) -> tuple[tuple[str, ...], str]:
+        """The lines that stand on a node, and its kind."""
         if step.function is elementwise.Add and len(self.sources(step)) > 1:
-            return 'label="+", shape=circle, style=filled, fontsize=14, margin="0,0"'
+            return ("+",), "plus"
         name = step.function.__name__
         if step.module and self.is_one_node(step.module):
             name = f"{step.module.rpartition('.')[2]}: {name}"
         facts = FACTS.get(step.function, lambda _: "")(step)
-        tint = f', fillcolor="{TINT}"' if step.function in WEIGHTED else ""
-        return f"label={_quoted(name + (chr(10) + facts if facts else ''))}{tint}"
+        kind = "weighted" if step.function in WEIGHTED else "operation"
+        return (name, facts) if facts else (name,), kind
+
+    def look(self, step: Step) -> str:
+        """The attributes of a node."""
+        lines, kind = self.shown(step)
+        if kind == "plus":
+            return 'label="+", shape=circle, style=filled, fontsize=14, margin="0,0"'
+        tint = f', fillcolor="{TINT}"' if kind == "weighted" else ""
+        return f"label={_quoted(chr(10).join(lines))}{tint}"
 
     def shortcuts(self) -> Iterator[tuple[Node, Node]]:
         """The edges of every shortcut: of the shorter way to an addition, from the fork on."""

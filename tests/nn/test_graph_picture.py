@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -224,12 +225,91 @@ def test_graphviz_fails(tmp_path, graphviz):
 
 def test_without_graphviz(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    drawing = mr.draw(nn.ReLU(), (1, 3), tmp_path / "net.svg")
+    assert drawing.layout == "minires"
+    assert drawing.svg == (tmp_path / "net.svg").read_text(encoding="utf-8")
+    assert repr(drawing) == "Drawing of ReLU: .svg is the picture, laid out by minires"
+    dot = mr.draw(nn.ReLU(), (1, 3), tmp_path / "net.dot")
+    assert dot.svg is None
+    assert repr(dot) == "Drawing of ReLU: .dot is what Graphviz reads"
     with pytest.raises(ExportError) as caught:
-        mr.draw(nn.ReLU(), (1, 3))
+        mr.draw(nn.ReLU(), (1, 3), layout="graphviz")
     text = str(caught.value)
-    for word in ("expected Graphviz", "none on the PATH", "apt install graphviz", 'path="net.dot"'):
+    for word in ("expected Graphviz", "none on the PATH", "apt install graphviz", "minires"):
         assert word in text
-    assert mr.draw(nn.ReLU(), (1, 3), tmp_path / "net.dot").svg is None
+    with pytest.raises(ArgumentError, match="unknown layout 'dot'"):
+        mr.draw(nn.ReLU(), (1, 3), layout="dot")
+
+
+# -- our own layout ----------------------------------------------------------------------------
+
+
+def laid_out(net, x):
+    """The picture as XML, and the texts in it."""
+    svg = mr.draw(net, x, layout="minires").svg
+    root = ElementTree.fromstring(svg)
+    return root, [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def found(root, name):
+    return root.findall(f"{{http://www.w3.org/2000/svg}}{name}")
+
+
+def test_the_shortcut_is_a_curve_beside_the_path():
+    root, texts = laid_out(BasicBlock(3, 3), (2, 3, 8, 6))
+    for label in ("input", "conv1: Conv2d", "3×3, 3 → 3", "bn2: BatchNorm", "+", "output"):
+        assert label in texts
+    assert texts.count("(2, 3, 8, 6)") == 9
+    (plus,) = found(root, "circle")
+    (curve,) = [p for p in found(root, "path") if p.get("stroke") == "#0072b2"]
+    points = [tuple(map(float, p)) for p in re.findall(r"([\d.]+) ([\d.]+)", curve.get("d"))]
+    ends = [float(r.get("x")) + float(r.get("width")) for r in found(root, "rect")[1:]]
+    assert max(x for x, _ in points) > max(ends)  # it passes all nodes on their right
+    assert points[-1] == (float(plus.get("cx")) + 12, float(plus.get("cy")))
+
+
+def test_nodes_do_not_overlap_and_edges_go_down():
+    root, _ = laid_out(BasicBlock(3, 6, 2), (2, 3, 8, 8))
+    tinted = [r for r in found(root, "rect")[1:] if r.get("fill") != "none"]
+    assert len(tinted) == 8  # of the path, and two of the projection
+    frames = [tuple(float(r.get(k)) for k in ("x", "y", "width", "height")) for r in tinted]
+    for (x, y, w, h), (u, v, s, t) in itertools.combinations(frames, 2):
+        assert x + w <= u or u + s <= x or y + h <= v or v + t <= y
+    assert len({x + w / 2 for x, _, w, _ in frames}) == 2  # the straight column, and a lane
+
+
+def test_boxes_and_names_in_xml():
+    net = nn.Sequential()
+    net.add_module("a<b>", nn.Sequential(nn.Linear(3, 3)))
+    _, texts = laid_out(net, (1, 3))
+    assert "a<b> (Sequential)" in texts
+    root, texts = laid_out(cifar_resnet(20), (1, 3, 32, 32))
+    assert texts.count("+") == 9
+    assert {"layer1 (Sequential)", "0 (BasicBlock)", "fc (Linear)"} <= set(texts)
+    short = [p for p in found(root, "path") if p.get("stroke-width") == "2.5"]
+    assert len(short) == 9 + 2 * 2  # option A has two operations in it, twice
+    width, height = (float(root.get(key)) for key in ("width", "height"))
+    assert width < 700 < 2000 < height
+
+
+def test_deep_and_wide_graphs_are_laid_out():
+    def dense(x):
+        parts = [x]
+        for _ in range(6):
+            parts.append(mr.cat(parts, 1).tanh())
+        return mr.cat(parts, 1), parts[2]
+
+    root, texts = laid_out(Apply(dense), (1, 2))
+    assert {"output 0", "output 1"} <= set(texts)
+
+    def deep(x):
+        for _ in range(500):
+            x = x.tanh() + x
+        return x
+
+    root, texts = laid_out(Apply(deep), (1, 2))
+    assert texts.count("+") == 500
+    assert float(root.get("width")) < 500
 
 
 @pytest.mark.parametrize("name", ["net.png", "net", "net.dot.txt"])
