@@ -326,7 +326,7 @@ def test_grey_networks_see_grey_pictures(photo):
 def test_a_run_prepares_its_pictures(net, photo):
     path, _ = photo
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-    facts = Facts("net", {}, ("ant", "bee", "cat"), (3, 5, 7), mean, std, "insects")
+    facts = Facts("net", {}, ("ant", "bee", "cat"), (3, 5, 7), mean, std, "insects", "")
     run = Trained(net, facts)
     shown = mr.show.grad_cam(run, path, "cat")
     same = mr.show.grad_cam(net, path, 2, normalize=(mean, std), size=(5, 7))
