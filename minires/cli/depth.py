@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     pass
 
 
-from minires.cli.app import app, command_line, folder_option
+from minires.cli.app import app, as_path_option, command_line, folder_option
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -39,6 +39,19 @@ def _kinds(text: str) -> tuple[str, ...]:
     from minires.study.runner import KINDS
 
     return KINDS if text.strip() == "both" else tuple(kind.strip() for kind in text.split(","))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The settings in a file, as the options give them."""
+    from minires.study.stored import SETTINGS
+    from minires.train.settings import read_settings
+
+    values = read_settings(path, SETTINGS, "depth --config")
+    lists = ("depths", "kinds", "seeds", "augment")
+    return {name: tuple(v) if name in lists else v for name, v in values.items()}
+
+
+_PART = " (default: by protocol)."
 
 
 @app.command(epilog="Example: [bold]minires depth --dataset fashion-mnist --depths 20,56[/bold]")
@@ -66,6 +79,35 @@ def depth(
         typer.Option(help="quick, or paper (He et al. 2015, Sec. 4.2) (default: quick)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first N images only.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help=f"Images per step{_PART}")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help=f"sgd, adam, adamw or rmsprop{_PART}")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help=f"Peak learning rate{_PART}")] = None,
+    momentum: Annotated[float | None, typer.Option(help=f"Of sgd or rmsprop{_PART}")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help=f"Of all weights{_PART}")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help=f"cosine, steps, constant, linear, exponential or one-cycle{_PART}"),
+    ] = None,
+    warmup_epochs: Annotated[
+        float | None, typer.Option(help=f"Epochs in which the rate rises to its peak{_PART}")
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help=f"Share of the uniform distribution in the targets{_PART}")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help=f"Of crop, flip, resized-crop, rotate, color, erase, with commas{_PART}"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings in a TOML file; options here come first.",
+            parser=as_path_option,
+            metavar="FILE",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda:0 (default: cpu).")] = None,
     out: Annotated[
         Path | None, folder_option("Folder for the results (default: runs/depth-<date>).")
@@ -83,11 +125,15 @@ def depth(
     kernels are compiled. Writes results.json, results.csv, figures (PNG and SVG)
     and report.html. The running training error is counted during an epoch, in
     training mode; the final one after the last epoch, in evaluation mode.
+    Options of the recipe replace parts of the protocol, for all networks alike.
     """
     from minires.console import StudyDisplay
+    from minires.data import find_source
     from minires.kernels.numba import compiler
     from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, words
+    from minires.study.protocols import RECIPE
     from minires.study.tables import print_table
+    from minires.train.recipe import augmentations
 
     given: dict[str, Any] = {
         "dataset": dataset,
@@ -96,12 +142,27 @@ def depth(
         "seeds": None if seeds is None else _numbers("seeds", seeds),
         "shortcut": shortcut,
         "limit": limit,
+        "protocol": protocol,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "warmup_epochs": warmup_epochs,
+        "label_smoothing": label_smoothing,
+        "augment": None if augment is None else augmentations(augment),
+        "device": device,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if dataset is not None:
-        from minires.data import find_source
-
-        given["dataset"] = find_source(dataset).name
+    if config is not None:
+        given = {**_settings(config), **given}
+    device, protocol = given.pop("device", None), given.pop("protocol", None)
+    epochs = given.pop("epochs", None)
+    parts = {name: given.pop(name) for name in RECIPE if name in given}
+    if "dataset" in given:
+        given["dataset"] = find_source(given["dataset"]).name
     if protocol is not None and protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     display = StudyDisplay(console)
@@ -110,7 +171,7 @@ def depth(
             if resume is not None:
                 if out is not None and out.resolve() != resume.resolve():
                     raise ArgumentError("--out and --resume name different folders; give one.")
-                expect = dict(given)
+                expect = {**given, **parts}
                 if protocol is not None:
                     expect["protocol"] = protocol
                 if epochs is not None:
@@ -119,10 +180,10 @@ def depth(
                     resume, expect=expect, progress=display, device=device, lang=lang
                 )
             else:
-                recipe = PROTOCOLS[protocol or "quick"].with_epochs(epochs)
-                config = StudyConfig(**given, protocol=recipe)
+                recipe = PROTOCOLS[protocol or "quick"].with_epochs(epochs).with_recipe(**parts)
+                study = StudyConfig(**given, protocol=recipe)
                 results, folder = run_study(
-                    config,
+                    study,
                     out,
                     command=command_line(),
                     progress=display,

@@ -195,6 +195,8 @@ def _value(value: object) -> str:
     """A setting as a person writes it: 0.0001, not 0.0001000; lists without brackets."""
     if isinstance(value, float):
         return f"{value:g}"
+    if value is None or value == []:
+        return "none"
     if isinstance(value, list | tuple):
         return ", ".join(_value(item) for item in value)
     return str(value)

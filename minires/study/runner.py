@@ -21,13 +21,13 @@ from minires.errors import ArgumentError, CheckpointError, NaNError, message, qu
 from minires.files import claimed
 from minires.models import cifar_plain, cifar_resnet
 from minires.models.cifar import blocks_per_stage
-from minires.nn import Module, summary
+from minires.nn import CrossEntropyLoss, Module, summary
 from minires.random import manual_seed
 from minires.report.figures import matplotlib
 from minires.study import figures, measures, protocols, report, store, tables, words
 from minires.study.store import Results
 from minires.study.tables import KINDS
-from minires.train import Running, evaluate, fit
+from minires.train import Running, evaluate, fit, recipe
 from minires.train.ahead import compile_ahead, training_and_inference
 from minires.train.fit import read_history
 from minires.train.job import STARTED
@@ -155,9 +155,8 @@ def run_study(
         "lang": lang,
         "config": {
             **asdict(config),
-            "depths": list(config.depths),
-            "kinds": list(config.kinds),
-            "seeds": list(config.seeds),
+            **{name: list(getattr(config, name)) for name in ("depths", "kinds", "seeds")},
+            "protocol": config.protocol.to_json(),
             "train_size": len(train),
             "test_size": len(test),
             "image_shape": list(train.shape),
@@ -213,8 +212,8 @@ def resume_study(
     for name, value in (expect or {}).items():
         if name == "protocol":
             have: Any = config.protocol.name
-        elif name == "epochs":
-            have = config.protocol.epochs
+        elif name == "epochs" or name in protocols.RECIPE:
+            have = getattr(config.protocol, name)
         else:
             have = getattr(config, name)
         if have != value:
@@ -247,7 +246,7 @@ def _check_data(stored: dict[str, Any], train: Any, test: Any, path: Path) -> No
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def _config(results: Results) -> StudyConfig:
@@ -419,20 +418,20 @@ def _train_one(
     key = (run["depth"], run["kind"], seed)
     name = f"{run['kind']}-{run['depth']}" + (f" seed {seed}" if len(config.seeds) > 1 else "")
     checkpoint = _checkpoint(path, key)
-    for_training, for_evaluation = protocols.make_transforms(protocol, train)
-    loader = data.DataLoader(
+    normalize = protocols.make_normalize(protocol, train)
+    loader = recipe.training_loader(
         train,
-        protocol.batch_size,
-        shuffle=True,
-        transform=for_training,
+        normalize,
+        protocol.augment,
+        batch_size=protocol.batch_size,
         seed=seed,
         device=device,
     )
     seen, unseen = (
-        data.DataLoader(part, EVALUATION_BATCH, transform=for_evaluation, device=device)
+        data.DataLoader(part, EVALUATION_BATCH, transform=normalize, device=device)
         for part in (train, test)
     )
-    probes = data.DataLoader(train, protocol.batch_size, transform=for_evaluation, device=device)
+    probes = data.DataLoader(train, protocol.batch_size, transform=normalize, device=device)
     probe = next(iter(probes))
 
     model = _network(config, key, train.shape[0]).to(device)
@@ -443,7 +442,6 @@ def _train_one(
     optimizer = protocols.make_optimizer(protocol, model.parameters())
     schedule = protocols.make_schedule(protocol, optimizer, steps, run["depth"])
     rule = schedule if isinstance(schedule, protocols.StepsWithWarmUp) else None
-
     history: list[dict[str, Any]] = []
     if checkpoint.exists():
         history = read_history(checkpoint)
@@ -477,6 +475,7 @@ def _train_one(
         unseen,
         optimizer,
         epochs=protocol.epochs,
+        loss_fn=CrossEntropyLoss(label_smoothing=protocol.label_smoothing),
         schedule=schedule,
         checkpoint=checkpoint,
         resume=True,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from minires.study.protocols import PROTOCOLS
+from minires.study.protocols import FORMER, PROTOCOLS, SCHEDULES
 from minires.study.tables import KINDS
 from minires.study.words import LANGUAGES
+from minires.train import recipe
 from minires.train.schema import (
     anything,
     demand,
@@ -25,21 +26,30 @@ DEEPEST = 10_000  # layers
 _SIZE = whole(1, 2**31 - 1)
 _SEED = whole(0, 2**64 - 1)
 
+
+def _augment(value: Any, where: str) -> None:
+    """Names of augmentations, or the single name that studies had before."""
+    schema = one_of(tuple(FORMER)) if isinstance(value, str) else _NAMES
+    schema(value, where)
+
+
+_NAMES = listing(one_of(recipe.AUGMENTATIONS))
 _PROTOCOL = record(
     {
         "name": one_of(tuple(PROTOCOLS)),
         "epochs": whole(1, 1_000_000),
         "batch_size": _SIZE,
         "lr": real(0, 1e6),
-        "momentum": real(0, 1),
+        "momentum": optional(real(0, 1)),
         "weight_decay": real(0, 1e6),
-        "schedule": one_of(("cosine", "steps")),
+        "schedule": one_of(SCHEDULES),
         "warmup_epochs": real(0, 1e6),
         "warmup_rule": one_of(("linear", "80%")),
         "normalize": one_of(("channel", "pixel")),
-        "augment": one_of(("none", "crop-flip")),
+        "augment": _augment,
         "description": text,
-    }
+    },
+    {"optimizer": one_of(recipe.OPTIMIZERS), "label_smoothing": real(0, 0.999)},
 )
 
 _CONFIG = record(
@@ -56,6 +66,20 @@ _CONFIG = record(
         "image_shape": listing(_SIZE, 3, 3),
     }
 )
+
+SETTINGS = {  # of a study, in a file for --config
+    **recipe.SETTINGS,
+    "schedule": one_of(SCHEDULES),
+    "dataset": text,
+    "depths": listing(whole(8, DEEPEST), 1),
+    "kinds": listing(one_of(KINDS), 1),
+    "seeds": listing(_SEED, 1),
+    "shortcut": one_of(("A", "B")),
+    "protocol": one_of(tuple(PROTOCOLS)),
+    "epochs": whole(1, 1_000_000),
+    "limit": _SIZE,
+    "device": text,
+}
 
 _TEXTS = ("minires", "python", "numpy", "numba", "platform", "cpu")
 _OF_GPU = ("device", "gpu", "driver", "cuda_of_driver", "cuda_of_cupy", "cupy")

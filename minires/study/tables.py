@@ -40,6 +40,8 @@ RECIPE = (
     "warmup_rule",
     "normalize",
     "augment",
+    "optimizer",
+    "label_smoothing",
 )
 VERSIONS = ("minires", "commit", "python", "numpy", "numba", "platform", "cpu", "threads")
 CSV_COLUMNS = (
@@ -265,7 +267,7 @@ def write_csv(results: Mapping[str, Any], path: str | Path) -> None:
         for run in runs:
             known = {
                 **results["environment"],
-                **{f"protocol_{name}": recipe[name] for name in RECIPE},
+                **{f"protocol_{name}": _cell(recipe.get(name)) for name in RECIPE},
                 **{name: config[name] for name in ("dataset", "train_size", "test_size")},
                 **run,
                 "protocol": recipe["name"],
@@ -277,6 +279,13 @@ def write_csv(results: Mapping[str, Any], path: str | Path) -> None:
                     repr(float(v)) if isinstance(v := values[c], float) else v for c in CSV_COLUMNS
                 )
     write_atomic(Path(path), text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """A setting as a cell: lists as their names; nothing for what a study has not stored."""
+    if isinstance(value, list):
+        return ",".join(value) or "none"
+    return "" if value is None else value
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minires import arguments, data, optim
+from minires.data.transforms import Transform
 from minires.errors import ArgumentError, message, quoted, unknown
 from minires.train import schema
 from minires.vision import transforms
@@ -88,7 +89,7 @@ class Pictures(data.Dataset):
 
 
 def training_loader(
-    dataset: data.ImageDataset, normalize: data.Normalize, names: Sequence[str], **options: Any
+    dataset: data.ImageDataset, normalize: Transform, names: Sequence[str], **options: Any
 ) -> data.DataLoader:
     """A loader of shuffled, augmented and normalised batches; ``options`` are the loader's."""
     single = [name for name in names if name in PICTURES]

@@ -14,10 +14,11 @@ from minires.study.protocols import (
     Protocol,
     StepsWithWarmUp,
     SubtractMeanImage,
+    make_normalize,
     make_optimizer,
     make_schedule,
-    make_transforms,
 )
+from minires.train import recipe
 
 
 def rates(protocol, steps_per_epoch, depth):
@@ -87,13 +88,60 @@ def test_mean_image_is_subtracted_per_pixel():
 
 def test_training_images_are_augmented_and_others_not():
     digits = data.load("digits").limit(64)
-    for_training, for_evaluation = make_transforms(PROTOCOLS["paper"], digits)
+    normalize = make_normalize(PROTOCOLS["paper"], digits)
+    plain = data.DataLoader(digits, 64, transform=normalize)
+    augmented = recipe.training_loader(
+        digits, normalize, PROTOCOLS["paper"].augment, batch_size=64, seed=3
+    )
 
-    def images(transform):
-        loader = data.DataLoader(digits, 64, transform=transform, seed=3)
-        return [next(iter(loader))[0].data for _ in range(2)]
+    def images(loader):  # of two epochs, each sorted: the order is another
+        return [np.sort(next(iter(loader))[0].data.sum((1, 2, 3))) for _ in range(2)]
 
-    first, second = images(for_evaluation)
-    np.testing.assert_array_equal(first, second)
-    first, second = images(for_training)  # two epochs
-    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(*images(plain))
+    assert not np.array_equal(*images(augmented))
+
+
+def test_a_recipe_replaces_parts_of_the_protocol():
+    quick = PROTOCOLS["quick"]
+    assert quick.with_recipe() is quick
+    assert quick.with_recipe(lr=0.1, augment=()) is quick
+    adam = quick.with_recipe(optimizer="adam", augment=["flip", "crop"], label_smoothing=0.1)
+    assert (adam.lr, adam.momentum, adam.augment) == (0.001, None, ("crop", "flip"))
+    assert adam.description == (
+        "The quick protocol, but for: optimizer, lr, momentum, label smoothing, augment."
+    )
+    assert isinstance(make_optimizer(adam, [mr.zeros(1, requires_grad=True)]), mr.optim.Adam)
+    assert quick.with_recipe(optimizer="rmsprop", lr=0.01).lr == 0.01
+    paper = PROTOCOLS["paper"].with_recipe(schedule="linear")
+    assert (paper.warmup_rule, paper.schedule) == ("linear", "linear")
+    found = rates(paper, 2, depth=110)
+    assert (np.diff(found) < 0).all()
+    assert PROTOCOLS["paper"].with_recipe(lr=0.05).warmup_rule == "80%"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"depth": 3}, "unknown part of a recipe 'depth'"),
+        ({"optimizer": "adm"}, "unknown optimizer 'adm': did you mean adam"),
+        ({"optimizer": "adam", "momentum": 0.9}, "no momentum for adam, got 0.9"),
+        ({"momentum": 1.0}, "momentum a finite number >= 0 and < 1"),
+        ({"schedule": "plateau"}, "unknown schedule 'plateau'"),
+        ({"augment": "flop"}, "unknown augmentation 'flop'"),
+        ({"lr": -1}, "lr a finite number >= 0, got -1"),
+        ({"batch_size": 0}, "batch_size an integer >= 1"),
+        ({"label_smoothing": 1}, "label_smoothing a finite number >= 0 and < 1"),
+    ],
+)
+def test_recipes_out_of_range(given, words):
+    with raises(ArgumentError, words):
+        PROTOCOLS["quick"].with_recipe(**given)
+
+
+def test_protocols_of_before_have_one_name_of_an_augmentation():
+    from dataclasses import asdict
+
+    for name, former in (("quick", "none"), ("paper", "crop-flip")):
+        stored = {**asdict(PROTOCOLS[name]), "augment": former}
+        del stored["optimizer"], stored["label_smoothing"]
+        assert Protocol.from_json(stored) == PROTOCOLS[name]

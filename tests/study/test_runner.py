@@ -211,6 +211,8 @@ def test_resume_with_other_settings_is_refused(finished):
     for expect, words in (
         ({"depths": (20,)}, ["depths 8", "depths 20"]),
         ({"epochs": 3}, ["epochs 2", "epochs 3"]),
+        ({"lr": 0.5}, ["lr 0.1", "lr 0.5"]),
+        ({"augment": ("flip",)}, ["augment none", "augment flip"]),
         ({"protocol": "paper"}, ["protocol quick", "protocol paper"]),
         ({"shortcut": "B"}, ["shortcut A", "shortcut B"]),
     ):

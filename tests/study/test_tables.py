@@ -175,6 +175,7 @@ def test_csv_has_every_epoch_exactly(make_results, tmp_path):
         "train_error,test_loss,test_error,seconds,protocol,protocol_epochs,protocol_batch_size,"
         "protocol_lr,protocol_momentum,protocol_weight_decay,protocol_schedule,"
         "protocol_warmup_epochs,protocol_warmup_rule,protocol_normalize,protocol_augment,"
+        "protocol_optimizer,protocol_label_smoothing,"
         "minires,commit,python,numpy,numba,platform,cpu,threads"
     )
     lines = list(csv.DictReader(io.StringIO(text)))

@@ -198,6 +198,8 @@ ENGLISH = {
     "recipe.warmup_rule": "warmup rule",
     "recipe.normalize": "normalize",
     "recipe.augment": "augmentation",
+    "recipe.optimizer": "optimiser",
+    "recipe.label_smoothing": "label smoothing",
     "about.quick": (
         "SGD with momentum; the learning rate rises linearly during the warm-up and then "
         "falls to zero along a cosine; no augmentation."

@@ -215,6 +215,8 @@ VIETNAMESE = {
     "recipe.warmup_rule": "quy tắc khởi động",
     "recipe.normalize": "chuẩn hóa ảnh",
     "recipe.augment": "tăng cường dữ liệu",
+    "recipe.optimizer": "thuật toán tối ưu",
+    "recipe.label_smoothing": "làm mịn nhãn",
     "about.quick": (
         "SGD với động lượng; tốc độ học tăng tuyến tính trong giai đoạn khởi động rồi giảm về 0 "
         "theo đường cosin; không tăng cường dữ liệu."
