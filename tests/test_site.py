@@ -122,6 +122,9 @@ def test_equations_are_mathml(site):
     assert "<msup>" in made
     assert 'display="block"' in made
     assert "arithmatex" not in made
+    less = r'<span class="arithmatex">\(x &lt; y\)</span>'
+    made = site("hooks").on_page_content(less, None, None, None)
+    assert "<mo>&lt;</mo>" in made
 
 
 def test_pages_in_vietnamese_say_so(site):

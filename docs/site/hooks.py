@@ -6,6 +6,7 @@ MkDocs calls the functions whose names begin with ``on_``.
 from __future__ import annotations
 
 import re
+from html import unescape
 from pathlib import Path
 from posixpath import join, normpath
 from typing import Any
@@ -71,7 +72,7 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
     """TeX becomes MathML, which browsers show without a script."""
 
     def mathml(match: re.Match[str]) -> str:
-        return convert(match[3], display="block" if match[2] == "[" else "inline")
+        return convert(unescape(match[3]), display="block" if match[2] == "[" else "inline")
 
     return _TEX.sub(mathml, html)
 
