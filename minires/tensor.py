@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from . import markup
 from .arguments import as_integer
 from .autograd import Variable, host_read, show_place
 from .device import CPU, Device, beside, cupy, is_array, move
@@ -282,6 +283,16 @@ class Tensor(Variable):
         elif self.requires_grad:
             text += ", requires_grad=True"
         return f"{'tensor' if type(self) is Tensor else type(self).__name__}({text})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what it is, and its values in a table."""
+        facts = [f"{type(self).__name__} {self.shape}", str(self.dtype), str(self.device)]
+        if self.grad_fn is not None:
+            place = show_place(self.grad_fn.place)
+            facts.append(f"grad_fn={self.grad_fn.function.__name__} {place}")
+        elif self.requires_grad:
+            facts.append("requires_grad=True")
+        return markup.array(move(self._array, CPU), facts)
 
     if TYPE_CHECKING:  # bound by minires.ops at run time
 

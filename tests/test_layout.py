@@ -32,6 +32,7 @@ STOREYS = [
         "ieee",
         "texttable",
         "ranges",
+        "markup",
     },
     {"find_cupy"},
     {"device", "random", "precision", "cuda"},

@@ -23,7 +23,7 @@ from .report import Verdict
 TOLERANCE = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdjointReport(Verdict):
     """The outcome: ``forward`` = <Ju, v>, ``backward`` = <u, Jᵀv>, of the worst pair (u, v).
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
+from .. import markup
 from ..errors import GradcheckError
 
 MOST_SKIPPED = 0.05  # a check of which more than this share was skipped at kinks has failed
@@ -19,6 +21,23 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.ok
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the verdict, a table, and what is wrong in words."""
+        mark = "✓" if self.ok else "✗"
+        head, *rest = str(self).split("\n")
+        more = f"<pre>{escape(chr(10).join(rest))}</pre>" if rest else ""
+        table = self.table_html()
+        if table and more:
+            more = markup.details("in words", more, is_open=not self.ok)
+        return f"<div><b>{mark} {escape(head)}</b></div>{table}{more}"
+
+    def table_html(self) -> str:
+        """The numbers as a table or a picture; none where the text says it all."""
+        return ""
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def assert_ok(self) -> None:
         """Raise unless all is well.
@@ -136,7 +155,7 @@ class ArgumentResult:
 ROUNDING_LIMIT = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report(Verdict):
     """What :func:`minires.gradcheck.check` and its siblings found, argument by argument.
 
@@ -167,6 +186,15 @@ class Report(Verdict):
             lines.append(str(argument))
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def table_html(self) -> str:
+        heads = ["argument", "shape", "compared", "wrong", "skipped", "error", "reference", ""]
+        rows = [
+            [a.name, a.shape, f"{a.entries:,}", f"{a.failures:,}", f"{a.skipped:,}",
+             f"{a.relative:.1e}", a.reference, "✓" if a.ok else "✗"]
+            for a in self.arguments
+        ]  # fmt: skip
+        return markup.table(heads, rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

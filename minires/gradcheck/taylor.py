@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import arguments
+from .. import arguments, markup
+from ..report.figures import DASHED, GREY, KIND_COLOURS, heading, layout, styled, to_bytes
 from ..tensor import Tensor
 from .analytic import Backward
 from .check import labels_of
@@ -22,8 +24,11 @@ from .numeric import scales
 from .point import EPS, Point
 from .report import Verdict
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class TaylorReport(Verdict):
     """Remainders along one random direction.
 
@@ -44,6 +49,14 @@ class TaylorReport(Verdict):
     def ok(self) -> bool:
         return self.exact or (bool(self.slopes) and float(np.median(self.slopes[-3:])) > 1.8)
 
+    @property
+    def figure(self) -> Figure:
+        """The remainders against the steps, beside the line along which h² falls."""
+        return _figure(self)
+
+    def table_html(self) -> str:
+        return "" if self.exact else markup.picture(to_bytes(self.figure, "svg"), "remainders")
+
     def __str__(self) -> str:
         verdict = "ok" if self.ok else "the remainder does not fall with the square of the step"
         lines = [f"{self.function}: {verdict}"]
@@ -53,6 +66,24 @@ class TaylorReport(Verdict):
         for h, remainder, slope in zip(self.steps, self.remainders, slopes):
             lines.append(f"  h {h:.2e}  remainder {remainder:.3e}  slope {slope}".rstrip())
         return "\n".join(lines)
+
+
+@styled
+def _figure(report: TaylorReport) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.7, 3.4), layout=layout())
+    axis = figure.subplots()
+    h, r = np.array(report.steps), np.array(report.remainders)
+    above = r > 0
+    axis.loglog(h[above], r[above], color=KIND_COLOURS["residual"], marker="o", ms=4)
+    if above.any():
+        start = int(above.argmax())
+        axis.loglog(h, r[start] * (h / h[start]) ** 2, color=GREY, lw=1, ls=DASHED)
+    axis.set_xlabel("step h")
+    axis.set_ylabel("remainder")
+    heading(figure, f"Taylor test of {report.function}", ["dashed: falls like h²"])
+    return figure
 
 
 def taylor(

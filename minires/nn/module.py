@@ -19,6 +19,7 @@ from minires.autograd import HookHandle, is_grad_enabled
 from minires.device import Device, assign, beside, move
 from minires.errors import ArgumentError, MiniresError, message, quoted
 from minires.nn.hooks import call_watched
+from minires.nn.module_html import module_html
 from minires.nn.parameter import Parameter, Uninitialized
 from minires.nn.state import as_tensors, fits, load_error, missing_keys
 from minires.ops.layout import check_format
@@ -461,6 +462,9 @@ class Module:
         if not self._modules:
             return f"{type(self).__name__}({''.join(lines)})"
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+    def _repr_html_(self) -> str:
+        return module_html(self)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name.isidentifier()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from minires import arguments
+from minires import arguments, markup
 from minires.autograd import Variable, Version
 from minires.creation import zeros
 from minires.device import CPU, Device, beside, device_of, move
@@ -113,6 +113,9 @@ class Uninitialized(Tensor):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
+
+    def _repr_html_(self) -> str:
+        return markup.line(markup.code(f"<{type(self).__name__}>"))
 
 
 _slot: Any = vars(Variable)["_array"]  # where a tensor keeps its array

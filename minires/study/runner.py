@@ -25,7 +25,7 @@ from minires.nn import CrossEntropyLoss, Module, summary
 from minires.random import manual_seed
 from minires.report.figures import matplotlib
 from minires.study import figures, measures, protocols, report, store, tables, words
-from minires.study.store import Results
+from minires.study.results import Results, StudyResults
 from minires.study.tables import KINDS
 from minires.train import Running, evaluate, fit, recipe
 from minires.train.ahead import compile_ahead, training_and_inference
@@ -123,7 +123,7 @@ def run_study(
     progress: Progress | None = None,
     device: str | Device = CPU,
     lang: str = "en",
-) -> tuple[Results, Path]:
+) -> tuple[StudyResults, Path]:
     """Train every network of a study in a new folder and write its results there.
 
     Args:
@@ -135,7 +135,7 @@ def run_study(
         lang: the language of report, table and figures, ``"en"`` or ``"vi"``.
 
     Returns:
-        The results (the content of ``results.json``) and the folder.
+        The results (the content of ``results.json``, which shows itself) and the folder.
 
     Raises:
         ArgumentError, DataError, DeviceError: a study that cannot be run, or an unknown language;
@@ -185,7 +185,7 @@ def resume_study(
     progress: Progress | None = None,
     device: str | Device | None = None,
     lang: str | None = None,
-) -> tuple[Results, Path]:
+) -> tuple[StudyResults, Path]:
     """Go on with a study from the last finished epoch of the network that was in training.
 
     The numbers become, bit for bit, those of a study that was never stopped, if it goes on on the
@@ -299,7 +299,7 @@ def _go_on(
     test: data.ImageDataset,
     progress: Progress,
     device: Device,
-) -> Results:
+) -> StudyResults:
     """Train what is not finished yet, then write everything that is derived from the results."""
     matplotlib()  # if it cannot be imported, that is to be known before all training
     planned = _planned(config)
@@ -334,7 +334,7 @@ def _go_on(
     write_outputs(results, path)
     with contextlib.suppress(OSError):  # empty by now, unless the user keeps something there
         (path / "checkpoints").rmdir()
-    return results
+    return StudyResults(results, path)
 
 
 def _compile_ahead(

@@ -500,6 +500,7 @@ SKIPPED = {
     "gradcheck.Report": "a record that the library fills",
     "gradcheck.TaylorReport": "a record that the library fills",
     "study.Protocol": "a record that the library fills",
+    "study.StudyResults": "a record that the library fills",
     **{
         f"show.{name}": "a record that the library fills"
         for name in ("Activations", "FeatureMaps", "Filters", "Flow", "GradCAM", "Saliency")
