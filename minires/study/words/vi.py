@@ -44,12 +44,12 @@ VIETNAMESE = {
     # -- bảng: tiêu đề cột, ngắt dòng
     "column.depth": "độ sâu",
     "column.kind": "loại",
-    "column.parameters": "số tham số",
+    "column.parameters": "tham số",
     "column.train_error": "lỗi\nhuấn luyện\ncuối %",
     "column.test_error": "lỗi\nkiểm tra\ncuối %",
     "column.train_loss": "mất mát\nhuấn luyện\ncuối",
     "column.seconds": "giây",
-    "column.multiply_adds": "phép nhân-cộng\nmỗi ảnh",
+    "column.multiply_adds": "nhân-cộng\nmỗi ảnh",
     "table.final": (
         "Cuối: đo sau epoch cuối cùng, ở chế độ đánh giá. Lỗi tích lũy của từng epoch được đếm ở "
         "chế độ huấn luyện."
