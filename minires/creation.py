@@ -40,14 +40,17 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
-def shape_of(args: Sequence[Any], dtype: Any = np.float32) -> tuple[int, ...]:
-    """The shape of a new array of this dtype, if there is memory for one.
+def shape_of(args: Sequence[Any], dtype: Any = np.float32, size: Any = None) -> tuple[int, ...]:
+    """The shape of a new array of this dtype, if there is memory for one; ``size`` is it by name.
 
     Raises:
+        ArgumentError: sizes by position and by name.
         ShapeError: not sizes.
         OutOfMemory: more than this machine has.
     """
-    shape = sizes_of("shape", args)
+    if size is not None and len(args):
+        raise ArgumentError(message("shape", "sizes by position or size=", "both"))
+    shape = sizes_of("shape", args if size is None else [size])
     apart = math.prod(max(size, 1) for size in shape)  # NumPy counts these, too, in 63 bits
     entries = apart if apart > MOST else math.prod(shape)
     check_memory("shape", entries * np.dtype(dtype).itemsize, f"shape {quoted(shape)}")
@@ -90,27 +93,39 @@ def full(
 
 
 def zeros(
-    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
 ) -> Tensor:
     """Zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
     kind = as_dtype(dtype)
-    return make(np.zeros(shape_of(shape, kind), kind), requires_grad, device)
+    return make(np.zeros(shape_of(shape, kind, size), kind), requires_grad, device)
 
 
 def ones(
-    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
 ) -> Tensor:
     """Ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
     kind = as_dtype(dtype)
-    return make(np.ones(shape_of(shape, kind), kind), requires_grad, device)
+    return make(np.ones(shape_of(shape, kind, size), kind), requires_grad, device)
 
 
 def empty(
-    *shape: Any, dtype: Any = np.float32, requires_grad: bool = False, device: str | Device = CPU
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = np.float32,
+    requires_grad: bool = False,
+    device: str | Device = CPU,
 ) -> Tensor:
     """Memory that has not been written yet: its values are arbitrary."""
     kind = as_dtype(dtype)
-    return make(np.empty(shape_of(shape, kind), kind), requires_grad, device)
+    return make(np.empty(shape_of(shape, kind, size), kind), requires_grad, device)
 
 
 def arange(

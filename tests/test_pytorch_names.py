@@ -90,6 +90,7 @@ def test_conversions():
     assert x.to(device="cpu", dtype=torch.long).dtype == torch.int64
     assert x.to(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
     assert x.long().type_as(x).dtype == x.dtype
+    assert x.type(torch.int64).dtype == torch.int64
     assert x.double().float().int().bool().dtype == np.bool_
     with pytest.raises(ArgumentError, match="to: expected a device or a dtype, got none"):
         x.to()
@@ -268,3 +269,10 @@ def test_no_grad_decorates_with_and_without_parentheses():
     assert not bare(x).requires_grad
     assert not called(x).requires_grad
     assert outer(x).requires_grad
+
+
+@pytest.mark.parametrize("make", [torch.zeros, torch.ones, torch.empty, torch.rand, torch.randn])
+def test_a_size_by_name(make):
+    assert make(size=(2, 1, 3)).shape == (2, 1, 3)
+    with pytest.raises(ArgumentError, match="expected sizes by position or size=, got both"):
+        make(2, size=(3,))

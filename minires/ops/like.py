@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import ShapeError, message
@@ -27,6 +29,12 @@ def view_as(x: Tensor, other: Tensor) -> Tensor:
 def type_as(x: Tensor, other: Tensor) -> Tensor:
     """:func:`astype` to the dtype of ``other``."""
     return astype(x, given("type_as", other).dtype)
+
+
+@tensor_method("type")
+def type_to(x: Tensor, dtype: Any) -> Tensor:
+    """:func:`astype`, by PyTorch's name."""
+    return astype(x, dtype)
 
 
 @tensor_method("t")

@@ -39,6 +39,7 @@ def _float(name: str, dtype: Any) -> np.dtype[Any]:
 
 def randn(
     *shape: Any,
+    size: Any = None,
     dtype: Any = np.float32,
     requires_grad: bool = False,
     device: str | Device = CPU,
@@ -50,12 +51,13 @@ def randn(
     network begins with the same weights everywhere.
     """
     kind = _float("randn", dtype)
-    draws = source("randn", generator).standard_normal(shape_of(shape, kind), kind)
+    draws = source("randn", generator).standard_normal(shape_of(shape, kind, size), kind)
     return make(draws, requires_grad, device)
 
 
 def rand(
     *shape: Any,
+    size: Any = None,
     dtype: Any = np.float32,
     requires_grad: bool = False,
     device: str | Device = CPU,
@@ -64,7 +66,7 @@ def rand(
     """Draws from the uniform distribution on [0, 1), by ``generator`` or the global one; made on
     the host, as those of :func:`randn`."""
     kind = _float("rand", dtype)
-    draws = source("rand", generator).random(shape_of(shape, kind), kind)
+    draws = source("rand", generator).random(shape_of(shape, kind, size), kind)
     return make(draws, requires_grad, device)
 
 
