@@ -140,8 +140,8 @@ def arange(
 
     Raises:
         ArgumentError: not numbers, a step of 0, or one that leads away from ``end``.
-        DTypeError: bools or complex numbers; a number that the dtype does not have; a fraction in
-            ``start`` or ``step`` of integers.
+        DTypeError: bools or complex numbers; a number that the dtype does not have; a fraction
+            where the dtype is of integers.
         OutOfMemory: more numbers than this machine has memory for.
     """
     if end is None:

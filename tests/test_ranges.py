@@ -83,8 +83,8 @@ def test_arrays_and_tensors_wrap_around_as_they_do_in_pytorch():
         (lambda: mr.arange(2**40, 2**40 + 3, dtype="int32"), DTypeError, "int32 has"),
         (lambda: mr.arange(3, dtype="bool"), DTypeError, "real numbers, got bool"),
         (lambda: mr.arange(3, dtype="complex64"), DTypeError, "real numbers, got complex64"),
-        (lambda: mr.arange(0, 2, 0.5, dtype="int64"), DTypeError, "got 0 and 0.5"),
-        (lambda: mr.arange(0.5, 3, dtype="int64"), DTypeError, "got 0.5 and 1"),
+        (lambda: mr.arange(0, 2, 0.5, dtype="int64"), DTypeError, "got 0, 2, 0.5"),
+        (lambda: mr.arange(0.5, 3, dtype="int64"), DTypeError, "got 0.5, 3, 1"),
         (lambda: mr.arange(5, 0), ArgumentError, "leads from start to end, got 1 from 5 to 0"),
         (lambda: mr.arange(0, 5, -1), ArgumentError, "got -1 from 0 to 5"),
         (lambda: mr.arange(2**63), ArgumentError, "end a finite number"),
@@ -114,7 +114,7 @@ def test_factories_refuse(make, error, words):
 
 def test_factories_reach_their_ends():
     assert mr.arange(256, dtype="uint8")[-1].item() == 255
-    assert mr.arange(0, 3.5, 1, dtype="int32").tolist() == [0, 1, 2, 3]
+    assert mr.arange(0, 4, 1, dtype="int32").tolist() == [0, 1, 2, 3]
     assert mr.arange(3, 3).tolist() == mr.arange(3, 3, -1).tolist() == []
     assert mr.linspace(0, 255, 2, dtype="uint8").tolist() == [0, 255]
     assert mr.linspace(0, 5e-324, 2, dtype="float64").tolist() == [0, 5e-324]

@@ -33,7 +33,6 @@ class _Conv(Module):
 
     _least_inputs: ClassVar[int] = 1  # 0, which a lazy layer has, means: not known yet
     _sizes: ClassVar[Callable[..., tuple[int, ...]]]  # checks an option, one size per direction
-    _function: ClassVar[Callable[..., Tensor]]
 
     def __init__(
         self,
@@ -75,9 +74,9 @@ class _Conv(Module):
         """Draw weight and bias anew, from U(±1/sqrt(fan_in))."""
         reset_affine(self.weight, self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        options = self.stride, self.padding, self.dilation, self.groups
-        return type(self)._function(x, self.weight, self.bias, *options)
+    @property
+    def _options(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.groups
 
     def extra_repr(self) -> str:
         parts = [
@@ -108,7 +107,6 @@ class Conv2d(_Conv):
     """
 
     _sizes = staticmethod(arguments.pair)
-    _function = staticmethod(F.conv2d)
 
     def __init__(
         self,
@@ -124,6 +122,9 @@ class Conv2d(_Conv):
         sizes = kernel_size, stride, padding, dilation
         super().__init__(in_channels, out_channels, *sizes, groups, bias)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, *self._options)
+
 
 class Conv1d(_Conv):
     """1-d convolution of ``x (n, c_in, l)`` with weight ``(c_out, c_in / groups, k)``: that of
@@ -137,7 +138,6 @@ class Conv1d(_Conv):
     """
 
     _sizes = staticmethod(arguments.single)
-    _function = staticmethod(F.conv1d)
 
     def __init__(
         self,
@@ -152,6 +152,9 @@ class Conv1d(_Conv):
     ) -> None:
         sizes = kernel_size, stride, padding, dilation
         super().__init__(in_channels, out_channels, *sizes, groups, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv1d(x, self.weight, self.bias, *self._options)
 
 
 class ConvTranspose2d(Module):

@@ -7,7 +7,7 @@ from typing import Any
 from ..autograd import Context, Function, Variable, in_complex_step, switch
 from ..device import array_module
 from ..tensor import Tensor, tensor_method
-from .checks import binary_operands
+from .checks import binary_operands, comparable
 from .compare import whole_remainder
 from .elementwise import sum_to
 
@@ -38,9 +38,11 @@ def remainder(x: Any, y: Any) -> Tensor:
 
     Raises:
         ArgumentError: integers divided by 0.
+        DTypeError: complex numbers.
     """
     x, y = binary_operands("%", x, y)
     like = x if isinstance(x, Variable) else y
+    comparable("%", like)
     return Remainder.apply(x, y) if like.dtype.kind in "fc" else whole_remainder(x, y)
 
 
