@@ -237,9 +237,14 @@ def listed(op: str, expected: str, values: Any, fix: str = "") -> list[Any]:
 
 
 def callback(op: str, name: str, value: Any, like: str) -> Callable[..., Any] | None:
-    """``value``, if it can be called or is None; ``like`` shows how it will be."""
-    if value is not None and not callable(value):
+    """``value``, if it can be called as ``like`` shows, by position, or is None."""
+    if value is None:
+        return None
+    if not callable(value):
         raise ArgumentError(message(op, f"{name} to be called as {like}", quoted(value)))
+    if wrong := _misfit(value, range(like.count(",") + 1), {}):
+        got = f"{quoted(value)} ({wrong})"
+        raise ArgumentError(message(op, f"{name} to be called as {like}", got))
     return value
 
 

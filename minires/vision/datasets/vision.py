@@ -92,10 +92,10 @@ def function(op: str, name: str, value: Any, like: str) -> None:
     Raises:
         ArgumentError: such a thing.
     """
-    arguments.callback(op, name, value, like)
     if isinstance(value, type):
         fix = f"Make one: {value.__name__}(...)."
         raise ArgumentError(message(op, f"{name} to be called as {like}", quoted(value), fix=fix))
+    arguments.callback(op, name, value, like)
 
 
 def expanded(op: str, root: str | os.PathLike[str]) -> Path:
