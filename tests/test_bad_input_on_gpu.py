@@ -41,7 +41,7 @@ REFUSED = {
     "dtypes": lambda d: mr.conv2d(_images(d), _images(d, 3, 4, 3, 3, dtype="float64")),
     "bias": lambda d: mr.conv2d(_images(d), _images(d, 3, 4, 3, 3), _images(d, 4)),
     "integers": lambda d: mr.conv2d(_images(d, dtype="int64"), _images(d, 3, 4, 3, 3)),
-    "not images": lambda d: mr.conv2d(_images(d, 4, 6, 6), _images(d, 3, 4, 3, 3)),
+    "not images": lambda d: mr.conv2d(_images(d, 6, 6), _images(d, 3, 4, 3, 3)),
     "one value": lambda d: nn.BatchNorm2d(3).to(d)(_images(d, 1, 3, 1, 1)),
     "other channels": lambda d: nn.BatchNorm2d(3).to(d)(_images(d)),
     "pooled away": lambda d: mr.max_pool2d(_images(d), 8),

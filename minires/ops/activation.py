@@ -305,12 +305,13 @@ def softplus(x: Tensor, beta: float = 1, threshold: float = math.inf) -> Tensor:
         ArgumentError: options that are no numbers, or a ``beta`` of 0.
     """
     real("softplus", x)
+    beta = number("softplus", "beta", beta)
+    threshold = number("softplus", "threshold", threshold, finite=False)
     if beta == 1 and threshold == math.inf:
         return Softplus.apply(x)
-    beta = number("softplus", "beta", beta)
     if not beta:
         raise ArgumentError(message("softplus", "beta other than 0", beta))
-    above = x * beta > number("softplus", "threshold", threshold, finite=False)
+    above = x * beta > threshold
     return where(above, x, Softplus.apply(where(above, 0, x) * beta) / beta)
 
 

@@ -377,19 +377,21 @@ class Clip(Function):
 @tensor_method("__add__", "add")
 def add(x: Any, y: Any, *, alpha: float = 1) -> Tensor:
     """``x + alpha * y``, broadcast."""
-    x, y = binary_operands("add", x, y if alpha == 1 else _times(y, alpha))
+    x, y = binary_operands("add", x, _times(y, alpha))
     return Add.apply(x, y)
 
 
 def _times(y: Any, alpha: Any) -> Any:
     """``alpha * y`` of a tensor or a number, alpha being a number."""
+    if type(alpha) is int and alpha == 1:  # nearly always
+        return y
     return y * plain("alpha", alpha)
 
 
 @tensor_method("__sub__", "sub")
 def sub(x: Any, y: Any, *, alpha: float = 1) -> Tensor:
     """``x - alpha * y``, broadcast."""
-    x, y = binary_operands("sub", x, y if alpha == 1 else _times(y, alpha))
+    x, y = binary_operands("sub", x, _times(y, alpha))
     if all(isinstance(v, bool) or getattr(v, "dtype", None) == np.bool_ for v in (x, y)):
         raise DTypeError("sub: expected numbers, got two bools. Use x ^ y, or x.int() - y.int().")
     return Sub.apply(x, y)

@@ -23,7 +23,7 @@ from minires.models import cifar_plain, cifar_resnet
 from minires.models.cifar import blocks_per_stage
 from minires.nn import CrossEntropyLoss, Module, summary
 from minires.random import manual_seed
-from minires.report.figures import matplotlib
+from minires.report.figures import FORMATS, matplotlib
 from minires.study import figures, measures, protocols, report, store, tables, words
 from minires.study.results import Results, StudyResults
 from minires.study.tables import KINDS
@@ -379,7 +379,7 @@ def _planned(config: StudyConfig) -> list[tuple[int, str, int]]:
 
 def _owned(config: StudyConfig, path: Path) -> list[Path]:
     """Every file that a study writes."""
-    drawn = [f"{name}.{end}" for name in figures.FIGURES for end in ("png", "svg")]
+    drawn = [f"{name}.{end}" for name in figures.FIGURES for end in FORMATS]
     names = [store.FILE, "results.csv", "report.html", *drawn]
     return [path / name for name in names] + [_checkpoint(path, key) for key in _planned(config)]
 

@@ -108,7 +108,9 @@ def contents(folder):
             arrays, metadata, _, verified = read_safetensors(path, "test")
             assert verified
             found[name] = {key: (a.dtype.str, a.tobytes()) for key, a in arrays.items()}
-            found[name]["content"] = timeless(json.loads(metadata["content"]))
+            if "content" in metadata:  # a checkpoint, not weights alone
+                metadata["content"] = timeless(json.loads(metadata["content"]))
+            found[name]["metadata"] = {k: v for k, v in metadata.items() if k != "checksum"}
         else:
             found[name] = path.name
     return found
