@@ -17,6 +17,7 @@ import numpy as np
 from minires.autograd import no_grad
 from minires.device import CPU, Device
 from minires.models import create
+from minires.models.registry import options_of
 from minires.nn import Module
 from minires.optim import SGD
 from minires.tensor import from_numpy
@@ -58,24 +59,28 @@ def passes(model: str, device: Device = CPU) -> Iterator[Pass]:
     """
     net = create(model).to(device)
     many = _usual(net)
-    yield f"training, {many} images", functools.partial(_train, net, many)
+    any_size = "num_classes" in options_of(model)  # those of others are made for one
+    yield f"training, {many} images", functools.partial(_train, net, many, any_size)
     for batch in (many, 1):  # one image is cut over threads in another way than many
         images = f"{batch} image{'s' if batch > 1 else ''}"
         yield f"inference, {images}", functools.partial(_infer, net, batch)
 
 
-def _train(net: Module, batch: int) -> None:
+def _train(net: Module, batch: int, any_size: bool) -> None:
     c, h, w = net.image_shape
     optimizer = _optimizer(net)
     labels = np.zeros(batch, np.int64)
     # Images that are in the kernels' layout already, as those of one channel always are, are not
     # copied. The caller has them, then, so that the first convolution cannot be deferred:
-    # there are two ways to go through the net.
+    # there are two ways to go through the net. The sums of few small images are cut into shares.
     copied = np.zeros((batch, c, h, w), np.float32)
     as_they_are = np.zeros((batch, h, w, c), np.float32).transpose(0, 3, 1, 2)
+    parts = [copied, as_they_are]
+    if any_size:
+        parts.append(np.zeros((2, c, h // 4, w // 4), np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that statistics or probabilities are odd is no matter
-        train_epoch(net, [(x, labels) for x in (copied, as_they_are)], optimizer)
+        train_epoch(net, [(x, labels[: len(x)]) for x in parts], optimizer)
 
 
 def _infer(net: Module, batch: int) -> None:
