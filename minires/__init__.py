@@ -59,6 +59,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import (
+        accelerator,
         cuda,
         data,
         gradcheck,
@@ -93,6 +94,7 @@ bool_ = bool = _np.dtype("bool")
 
 # What an array user does not need on `import minires` is imported when it is first named.
 _LAZY = {
+    "accelerator": ".accelerator",
     "cuda": ".cuda",
     "data": ".data",
     "gradcheck": ".gradcheck",

@@ -36,6 +36,7 @@ STOREYS = [
     },
     {"find_cupy"},
     {"device", "random", "precision", "cuda"},
+    {"accelerator"},
     {"memory", "autograd"},
     {"kernels"},
     {"anomaly", "watcher", "profiler"},

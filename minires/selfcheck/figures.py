@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..report.figures import GREY, KIND_COLOURS, heading, key, layout, legend, styled
-from .results import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,11 +16,12 @@ WRONG = "#b42318"
 
 
 @styled
-def errors(rows: Sequence[Row], *, narrow: bool = False) -> Figure:
+def errors(rows: Sequence[Any], *, narrow: bool = False) -> Figure:
     """The largest relative error of each argument, from the smallest to the largest, one curve for
     each backend and a panel for each kind of thing that was checked.
 
-    What fails is a cross. Arguments without a comparison (no kernel) are left out.
+    What fails is a cross. Arguments without a comparison (no kernel) are left out. ``rows`` are
+    those of :meth:`~minires.selfcheck.Result.rows`.
     """
     from matplotlib.figure import Figure
 

@@ -61,6 +61,8 @@ def write(path: Path, result: Result, command: str, gallery: Gallery | None = No
             shown.save(path.with_name(f"{path.stem}_figures"))
     else:
         write_atomic(path, json.dumps(_strict(data), indent=1, allow_nan=False) + "\n")
+    if path not in result.pages:
+        result.pages.append(path)
 
 
 def _environment(result: Result) -> dict[str, Any]:

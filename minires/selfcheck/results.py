@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import markup
 from ..gradcheck import AdjointReport
 from ..gradcheck.report import ArgumentResult, Report
+from ..report.figures import to_bytes
+from . import figures
 from .catalogue.case import Case
 
 
@@ -168,12 +173,20 @@ def _worst(one: float | None, other: float) -> float:
 
 @dataclass(frozen=True)
 class Result:
-    """What the whole run found."""
+    """What the whole run found. Notebooks show it as its table and its figure.
+
+    Attributes:
+        outcomes: of each case on each backend.
+        seed: of values, probes and random shapes.
+        seconds, compile_seconds: how long the checks took, and compiling before them.
+        pages: the reports that were written of it.
+    """
 
     outcomes: tuple[Outcome, ...]
     seed: int
     seconds: float
     compile_seconds: float
+    pages: list[Path] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -196,6 +209,24 @@ class Result:
         if self.compile_seconds >= 1:
             text += f" (kernels were ready after {self.compile_seconds:.1f} s)"
         return text + "."
+
+    def __repr__(self) -> str:
+        reports = [f"Report: {page}" for page in self.pages]
+        return "\n".join([self.summary(), *self.first_failures(), *reports])
+
+    def _repr_html_(self) -> str:
+        rows = self.rows()
+        heads = ["operation", "argument", "on", *Row("", "", "", "").cells()]
+        cells = ([row.name, row.argument, row.backend, *row.cells().values()] for row in rows)
+        wrong = "".join(f"<pre>{escape(text)}</pre>" for text in self.first_failures())
+        svg = to_bytes(figures.errors(rows), "svg")
+        links = (
+            f'<a href="{escape(page.as_posix())}">{escape(str(page))}</a>' for page in self.pages
+        )
+        reports = "".join(f"<p>Report: {link}</p>" for link in links)
+        table = markup.details("every argument", markup.table(heads, cells, left=3))
+        drawn = markup.picture(svg, "the largest relative error of each argument")
+        return f"<p>{escape(self.summary())}</p>{wrong}{drawn}{table}{reports}"
 
     def failures(self) -> list[str]:
         """A text for each case that fails."""

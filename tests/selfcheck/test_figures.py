@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from minires import selfcheck
 from minires.report.figures import FORMATS
-from minires.selfcheck import figures, gallery
+from minires.selfcheck import figures, gallery, page
 from minires.selfcheck.results import Row
 
 
@@ -53,3 +54,18 @@ def test_a_picture_becomes_files(tmp_path):
     )
     assert (tmp_path / "new" / "errors.svg").read_bytes() == shown.wide
     assert np.frombuffer((tmp_path / "new" / "errors.png").read_bytes()[1:4], "S3")[0] == b"PNG"
+
+
+def test_a_result_shows_itself(tmp_path):
+    result = selfcheck.plan(["relu"], backend="numpy", device="cpu").run()
+    assert repr(result).startswith("All ")
+    assert "cases hold on numpy" in repr(result)
+    html = result._repr_html_()
+    assert "cases hold on numpy" in html
+    for part in ("<td", "relu", "data:image/svg+xml"):
+        assert part in html
+    assert "Report:" not in html
+    path = tmp_path / "<page>.html"
+    page.write(path, result, "minires gradcheck relu")
+    assert str(path) in repr(result)
+    assert "&lt;page&gt;.html</a>" in result._repr_html_()

@@ -15,7 +15,8 @@ for X, y in test_dataloader:
     print(f"images {tuple(X.shape)}, labels {tuple(y.shape)} {y.dtype}")
     break
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+has_gpu = torch.accelerator.is_available()
+device = torch.accelerator.current_accelerator().type if has_gpu else "cpu"
 
 
 class NeuralNetwork(nn.Module):
