@@ -158,7 +158,7 @@ def test_a_study_compiles_before_it_trains(asked, monkeypatch, tmp_path):
 
 def test_the_command(asked, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(warmup, "_train", lambda net, many: None)
+    monkeypatch.setattr(warmup, "_train", lambda net, many, any_size: None)
     monkeypatch.setattr(warmup, "_infer", lambda net, many: None)
     code, out, err = run(capsys, "warmup", "cifar_resnet8", "--device", "cuda")
     assert (code, err) == (0, "")
