@@ -79,6 +79,10 @@ class DataError(MiniresError, RuntimeError):
     """A data set that is missing, truncated or damaged."""
 
 
+class DistributedError(MiniresError, RuntimeError):
+    """Processes that were started together and cannot work together, or no longer."""
+
+
 class CheckpointError(MiniresError, RuntimeError):
     """A checkpoint or run folder that cannot be read, or does not belong here."""
 

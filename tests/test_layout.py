@@ -41,6 +41,7 @@ STOREYS = [
     {"kernels"},
     {"anomaly", "watcher", "profiler"},
     {"tensor", "creation"},
+    {"distributed"},
     {"ops"},
     {"fusion", "derivatives"},
     {"nn", "optim", "data", "environment", "report", "bars", "streams"},
