@@ -43,7 +43,8 @@ def mpiexec() -> str:
 
 def script(n, text, *arguments, timeout=60, cwd=None, before=(), **environment) -> Done:
     """Run a program, given as its text, on ``n`` ranks; without a launcher if ``n`` is 0. A warning
-    is an error in it.
+    is an error in it. Ranks print into one file: what is printed with ``flush=True`` as one string
+    stays together.
 
     Args:
         timeout: seconds after which the test fails.
@@ -71,7 +72,7 @@ class Job:
         launcher = [mpiexec(), "-n", str(n)] if n else []
         self.name = uuid.uuid4().hex
         kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_OURS)}
-        changed = {**kept, "PYTHONUNBUFFERED": "1", **environment, MARK: self.name}
+        changed = {**kept, **environment, MARK: self.name}
         env = {k: str(v) for k, v in changed.items() if v is not None}
         self.out, self.err = folder / "out", folder / "err"
         # Files, not pipes: a process that outlives the launcher would keep a pipe open.

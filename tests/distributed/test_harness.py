@@ -8,7 +8,7 @@ from distributed import harness
 
 HANG = """
 import os, time
-print("rank", os.environ["PMI_RANK"])
+print(f"rank {os.environ['PMI_RANK']}", flush=True)
 time.sleep(600)
 """
 
