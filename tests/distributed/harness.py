@@ -133,10 +133,14 @@ class Job:
 
     def end(self):
         """Leave no process behind."""
-        for number in {self.process.pid, *self.processes()}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-        self.process.wait()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        while numbers := self.processes():  # a killed one is there for a moment
+            for number in numbers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager
