@@ -14,8 +14,9 @@ from minires.data.dataset import (
     find_source,
     load,
 )
+from minires.data.distributed import DistributedSampler
 from minires.data.download import get
-from minires.data.loader import DataLoader, TensorDataset
+from minires.data.loader import DataLoader
 from minires.data.parts import ConcatDataset, Subset, random_split
 from minires.data.samplers import (
     BatchSampler,
@@ -25,6 +26,7 @@ from minires.data.samplers import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from minires.data.tensors import TensorDataset
 from minires.data.transforms import (
     Compose,
     Draws,
@@ -40,6 +42,7 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedSampler",
     "Draws",
     "ImageDataset",
     "Normalize",

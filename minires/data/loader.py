@@ -6,103 +6,37 @@ in order. So neither the number of threads nor their luck with the scheduler sho
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import count, islice
 from threading import local
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minires import arguments
 from minires.autograd import Variable
-from minires.data.checks import length, many_places, places
-from minires.data.collate import (
-    as_array,
-    as_targets,
-    check_samples,
-    collate,
-    mapped,
-    tuple_like,
-)
-from minires.data.dataset import Dataset
-from minires.data.sample import drawn_for, of_epoch, pairs_of, sample
+from minires.data.batches import Batch, chosen, moved, prepare, transformed
+from minires.data.checks import length
+from minires.data.collate import mapped
+from minires.data.distributed import DistributedSampler, check_cuts, rank_and_size
 from minires.data.samplers import (
     BatchSampler,
     RandomSampler,
     SequentialSampler,
     checked_generator,
     checked_sampler,
-    epoch_of,
 )
-from minires.data.transforms import MAX_SEED, Draws, Transform, augmentation
+from minires.data.transforms import MAX_SEED, Transform
 from minires.data.upload import Sent, Upload
 from minires.device import CPU, Device, array_module, existing
-from minires.errors import ArgumentError, DataError, DTypeError, ShapeError, message, quoted
-from minires.tensor import Tensor, from_numpy
+from minires.errors import ArgumentError, DataError, DTypeError, message, quoted
+from minires.tensor import from_numpy
 
 MAX_WORKERS = 1024  # threads
 MAX_TIMEOUT = 86_400  # seconds
-BATCHES = 1 << 62  # keys of batches begin here, those of samples at 0
-
-
-@runtime_checkable
-class BatchSource(Protocol):
-    """A data set that gives many samples at once, faster than one by one."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: NDArray[np.int64], /) -> tuple[NDArray[Any], ...]:
-        """Samples ``indices`` (k,): x (k, ...) of floats and others, such as y (k, ...)."""
-
-
-class TensorDataset(Dataset):
-    """Samples and targets in memory, given as arrays or Tensors of equal length.
-
-    ``dataset[i]`` is sample i, as many arrays as were given; a slice or a list of indices in place
-    of i gives a batch of them.
-
-    Args:
-        x: (n, ...) of float32 or float64; images are (n, c, h, w).
-        others: (n,) labels, or (n, ...) targets, weights, masks and so on; any number of them.
-
-    Raises:
-        ShapeError: lengths differ, or there is no first axis.
-        DTypeError: x is not float32 or float64, or another is no array of numbers.
-        NaNError: x holds a NaN or infinity; names the first.
-    """
-
-    def __init__(self, x: Any, *others: Any) -> None:
-        op = "TensorDataset"
-        first, *rest = (as_array(op, value) for value in (x, *others))
-        if any(not array.ndim or len(array) != len(first) for array in (first, *rest)):
-            got = " and ".join(str(array.shape) for array in (first, *rest))
-            raise ShapeError(message(op, "arrays of equal length", got))
-        check_samples(op, first)
-        self.arrays = (first, *(as_targets(op, array) for array in rest))
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def __getitem__(self, index: Any) -> tuple[Any, ...]:
-        where = places("TensorDataset", index, len(self))
-        return tuple([array[where] for array in self.arrays])
-
-    def __repr__(self) -> str:
-        names = ("x ", "y ", *[""] * (len(self.arrays) - 2))
-        facts = (f"{name}{a.shape} {a.dtype}" for name, a in zip(names, self.arrays))
-        return f"TensorDataset({', '.join(facts)})"
-
-    def batch(self, indices: Any, /) -> tuple[NDArray[Any], ...]:
-        """The samples at ``indices`` (k,): as many arrays as were given, each (k, ...).
-
-        Raises:
-            DTypeError, BoundsError: no indices, or some that are not there.
-        """
-        where = many_places("TensorDataset", indices, len(self))
-        return tuple([array[where] for array in self.arrays])
 
 
 class DataLoader:
@@ -146,10 +80,19 @@ class DataLoader:
             before (:mod:`minires.data.upload`); of an :class:`~minires.data.ImageDataset` it is the
             bytes that are copied, and the transform, if it can, works on the GPU. The values are
             those on the CPU, up to rounding.
+        shard: (rank, size), or :mod:`minires.distributed`, which says both: of each batch this
+            rank's part alone, as ``numpy.array_split(batch, size)[rank]`` cuts it. ``batch_size``
+            is that of all ranks together; order and augmentation are those of one process. A
+            ``generator``, or a sampler of yours, must give all ranks the same order.
+
+    Attributes:
+        share: the part that the batch handed out last is of the whole one: 1 without ``shard``. A
+            mean over such a batch counts by this much in the mean over the whole one.
 
     Raises:
-        ArgumentError: an argument out of range, an empty data set, or ``drop_last`` with fewer
-            images than ``batch_size``.
+        ArgumentError: an argument out of range, an empty data set, ``drop_last`` with fewer
+            images than ``batch_size``, or batches with fewer samples than ``shard`` has ranks;
+            while iterating, where that is not known before.
         DeviceError: ``device`` is not there.
 
     Errors of the data set or the transform surface unchanged where the batches are consumed. The
@@ -180,6 +123,7 @@ class DataLoader:
         pin_memory_device: str = "",
         in_order: bool = True,
         device: str | Device = CPU,
+        shard: Any = None,
     ) -> None:
         op = "DataLoader"
         samples = length(op, dataset)
@@ -226,6 +170,26 @@ class DataLoader:
             expected = f"at least batch_size = {self.batch_size} samples, with drop_last"
             fix = "Use a smaller batch_size, or drop_last=False"
             raise ArgumentError(message("DataLoader", expected, self._samples(), fix=fix))
+        self.share, self._empty = 1.0, False
+        self.shard = rank_and_size(op, shard)
+        self._check_shard()
+
+    def _check_shard(self) -> None:
+        if self.shard is None:
+            return
+        if isinstance(self.sampler, DistributedSampler):
+            expected = "shard or a DistributedSampler, which are two ways to share out samples"
+            raise ArgumentError(message("DataLoader", expected, "both"))
+        if not self._empty:
+            check_cuts(self.batch_sampler, self._samples(), self.shard[1])
+
+    def _sharded(self, rank: int, size: int, empty: bool = False) -> DataLoader:
+        """This loader with a shard, counting epochs from where this one is. With ``empty`` a batch
+        may have fewer samples than there are ranks: who has none of it goes on to the next one."""
+        other = copy.copy(self)
+        other.shard, other._empty = (rank, size), empty
+        other._check_shard()
+        return other
 
     def _choose(self, sampler: Any, batch_sampler: Any, generator: Any) -> None:
         """Settle who chooses the samples."""
@@ -246,8 +210,8 @@ class DataLoader:
         self.sampler = checked_sampler(op, "sampler", sampler)
         self.batch_sampler = BatchSampler(self.sampler, self.batch_size, self.drop_last)
 
-    def _samples(self) -> Any:
-        return len(self.sampler) if isinstance(self.sampler, Sized) else "none"
+    def _samples(self) -> int | None:
+        return len(self.sampler) if isinstance(self.sampler, Sized) else None
 
     def __len__(self) -> int:
         """Batches per epoch.
@@ -267,6 +231,7 @@ class DataLoader:
             f"transform={self.transform!r}, seed={self.seed}, drop_last={self.drop_last}, "
             f"num_workers={self.num_workers}, prefetch={self.prefetch}"
             + (f", sampler={type(self.sampler).__name__}" if self._custom else "")
+            + (f", shard={self.shard}" if self.shard else "")
             + (f", device={str(self.device)!r})" if self.device.type == "cuda" else ")")
         )
 
@@ -289,15 +254,20 @@ class DataLoader:
         self._epoch += 1
         batches = self._in_background(epoch) if self.num_workers else self._in_caller(epoch)
         if self.collate_fn is not None:
-            return (_moved(batch, self.device) for batch in batches)
+            return self._handed(batches, lambda content: moved(content, self.device))
         if self.device.type == "cuda":
             return self._on_gpu(batches)
-        return (mapped(batch.fields, from_numpy) for batch in batches)
+        return self._handed(batches, lambda fields: mapped(fields, from_numpy))
 
-    def _on_gpu(self, batches: Iterator[_Batch]) -> Iterator[Any]:
+    def _handed(self, batches: Iterator[Batch], finish: Callable[[Any], Any]) -> Iterator[Any]:
+        for batch in batches:
+            self.share = batch.share
+            yield finish(batch.fields)
+
+    def _on_gpu(self, batches: Iterator[Batch]) -> Iterator[Any]:
         """Batches as tensors of the GPU. Each is sent before the one before it is handed out."""
         ring = Upload(self.device)
-        ahead: deque[tuple[_Batch, Sent]] = deque()
+        ahead: deque[tuple[Batch, Sent]] = deque()
         try:
             while True:
                 try:
@@ -314,41 +284,43 @@ class DataLoader:
         finally:
             ring.close()
 
-    def _received(self, ring: Upload, ahead: deque[tuple[_Batch, Sent]]) -> Iterator[Any]:
+    def _received(self, ring: Upload, ahead: deque[tuple[Batch, Sent]]) -> Iterator[Any]:
         while ahead:
             yield self._receive(ring, *ahead.popleft())
 
-    def _receive(self, ring: Upload, batch: _Batch, sent: Sent) -> Any:
+    def _receive(self, ring: Upload, batch: Batch, sent: Sent) -> Any:
         def make(*arrays: Any) -> list[Any]:
             if batch.pixels:
                 xp, scale = array_module(arrays[0]), np.float32(self.dataset.scale)
-                x = self._transformed(xp.divide(arrays[0], scale, dtype=np.float32), batch.draws)
+                x = xp.divide(arrays[0], scale, dtype=np.float32)
+                x = transformed(self.transform, x, batch.draws)
                 return [x.transpose(0, 3, 1, 2), *[array.copy() for array in arrays[1:]]]
             made = [array.copy() for array in arrays]
             if batch.images:
                 made[0] = made[0].transpose(0, 3, 1, 2)
             return made
 
+        self.share = batch.share
         arrays = iter(ring.receive(sent, make))
         return mapped(batch.fields, lambda _: Variable._wrap(next(arrays)))
 
-    def _in_caller(self, epoch: int) -> Iterator[Any]:
-        for chosen in self._chosen(epoch):
-            yield self._prepare(chosen, epoch)
+    def _in_caller(self, epoch: int) -> Iterator[Batch]:
+        for samples in chosen(self, epoch):
+            yield prepare(self, samples, epoch)
 
-    def _in_background(self, epoch: int) -> Iterator[Any]:
-        batches = self._chosen(epoch)
+    def _in_background(self, epoch: int) -> Iterator[Batch]:
+        batches = chosen(self, epoch)
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="minires-loader")
         workers = _Workers(self.worker_init_fn)
         try:
             ahead: deque[Future[Any]] = deque(
-                pool.submit(workers.run, self._prepare, chosen, epoch)
-                for chosen in islice(batches, self.num_workers * self.prefetch)
+                pool.submit(workers.run, prepare, self, samples, epoch)
+                for samples in islice(batches, self.num_workers * self.prefetch)
             )
             while ahead:
                 ready = self._result(ahead.popleft())
-                for chosen in islice(batches, 1):
-                    ahead.append(pool.submit(workers.run, self._prepare, chosen, epoch))
+                for samples in islice(batches, 1):
+                    ahead.append(pool.submit(workers.run, prepare, self, samples, epoch))
                 yield ready
         finally:
             # Reached on exhaustion, error, close() and garbage collection. Not waiting for the
@@ -364,72 +336,6 @@ class DataLoader:
             raise DataError(message("DataLoader", expected, "none", fix=fix))
         return future.result()
 
-    def _chosen(self, epoch: int) -> Iterator[_Chosen]:
-        """The samples of each batch."""
-        n = len(self.dataset)
-        if not self._custom:
-            order = self.sampler._order(self.seed, epoch) if self.shuffle else None
-            for number, start in enumerate(range(0, len(self) * self.batch_size, self.batch_size)):
-                end = min(start + self.batch_size, n)
-                indices = np.arange(start, end) if order is None else order[start:end]
-                yield _Chosen(number, indices)
-            return
-        times: dict[int, int] = {}  # that a sample came in this epoch
-        for number, batch in enumerate(epoch_of(self.batch_sampler, self.seed, epoch)):
-            indices = many_places("DataLoader", _listed(batch), n)
-            keys = indices.copy()
-            for k, index in enumerate(indices.tolist()):
-                keys[k] += n * times.get(index, 0)
-                times[index] = times.get(index, 0) + 1
-            yield _Chosen(number, indices, None if (keys == indices).all() else keys)
-
-    def _prepare(self, chosen: _Chosen, epoch: int) -> Any:
-        """A batch of arrays; images (n, c, h, w) have channels-last memory, and are transformed, if
-        that is not for the GPU to do. With a ``collate_fn``, what that returns."""
-        indices, keys = chosen.indices, chosen.keys
-        if self.collate_fn is not None:
-            with of_epoch(self.seed, epoch, keys):
-                samples = [sample(self.dataset, *pair) for pair in pairs_of(indices)]
-                with drawn_for(BATCHES + chosen.number):
-                    return self.collate_fn(samples)
-        draws = augmentation(self.seed, epoch, indices if keys is None else keys)
-        there = self.transform is None or getattr(self.transform, "on_device", False)
-        if there and self.device.type == "cuda" and hasattr(self.dataset, "pixels"):
-            return _Batch(self.dataset.pixels(indices), draws, pixels=True)
-        with of_epoch(self.seed, epoch, keys):
-            if isinstance(self.dataset, BatchSource):
-                fields = self.dataset.batch(indices)
-            else:
-                fields = collate(self.dataset, indices)
-        x = fields[0] if isinstance(fields, tuple) else fields
-        if not isinstance(x, np.ndarray) or x.ndim != 4:
-            if self.transform is not None:
-                expected = "images (c, h, w) for the transform"
-                got = f"samples {x.shape[1:]}" if isinstance(x, np.ndarray) else type(x).__name__
-                raise ShapeError(message("DataLoader", expected, got))
-            return _Batch(fields, draws)
-        x = self._transformed(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), draws)
-        x = x.transpose(0, 3, 1, 2)
-        fields = tuple_like(fields, (x, *fields[1:])) if isinstance(fields, tuple) else x
-        return _Batch(fields, draws, images=True)
-
-    def _transformed(self, given: Any, draws: Draws) -> Any:
-        """Images (n, h, w, c), transformed, in contiguous memory of any device."""
-        if self.transform is None:
-            return given
-        x = self.transform(given, draws)
-        _check_transformed(self.transform, given, x)
-        return array_module(x).ascontiguousarray(x)
-
-
-class _Chosen(NamedTuple):
-    """The number of a batch in its epoch, the indices of its samples, (k,), and what their draws
-    depend on in place of the indices, (k,), if some were in the epoch before."""
-
-    number: int
-    indices: NDArray[np.int64]
-    keys: NDArray[np.int64] | None = None
-
 
 class _Workers:
     """Numbers the threads of an epoch, and prepares each before its first batch."""
@@ -442,59 +348,3 @@ class _Workers:
             self.of_thread.number = next(self.numbers)
             self.prepare(self.of_thread.number)
         return function(*args)
-
-
-def _listed(batch: Any) -> Any:
-    """The indices of a batch as a list of integers or an array."""
-    if isinstance(batch, list | tuple):
-        return [
-            each.item() if isinstance(each, Tensor) and not each.shape else each for each in batch
-        ]
-    return batch
-
-
-def _moved(content: Any, device: Device) -> Any:
-    """What a ``collate_fn`` returned, with its tensors on a device."""
-    if isinstance(content, Tensor):
-        return content.to(device)
-    if isinstance(content, list):
-        return [_moved(each, device) for each in content]
-    if isinstance(content, tuple):
-        return tuple_like(content, [_moved(each, device) for each in content])
-    if isinstance(content, dict):
-        return {key: _moved(each, device) for key, each in content.items()}
-    return content
-
-
-class _Batch(NamedTuple):
-    """A batch on the host.
-
-    Attributes:
-        fields: arrays, alone, or in tuples and dicts.
-        draws: of the augmentation.
-        images: whether the first array is one of images (n, c, h, w), of channels-last memory.
-        pixels: whether it is one of bytes (n, h, w, c), to be scaled and transformed.
-    """
-
-    fields: Any
-    draws: Draws
-    images: bool = False
-    pixels: bool = False
-
-    def arrays(self) -> list[NDArray[Any]]:
-        """All arrays, images (n, h, w, c)."""
-        found: list[NDArray[Any]] = []
-        mapped(self.fields, found.append)
-        if self.images:
-            found[0] = found[0].transpose(0, 2, 3, 1)
-        return found
-
-
-def _check_transformed(transform: Transform, given: Any, x: Any) -> None:
-    expected = f"a {given.dtype} array ({len(given)}, h, w, c) from {transform!r}"
-    if type(x) is not type(given):
-        raise ArgumentError(message("DataLoader", expected, type(x).__name__))
-    if x.dtype != given.dtype:
-        raise DTypeError(message("DataLoader", expected, x.dtype))
-    if x.ndim != 4 or len(x) != len(given):
-        raise ShapeError(message("DataLoader", expected, f"shape {x.shape}"))

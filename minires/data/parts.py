@@ -14,8 +14,8 @@ from minires import arguments, random
 from minires.data.checks import length, many_places, places
 from minires.data.collate import collate
 from minires.data.dataset import Dataset
-from minires.data.loader import BatchSource
 from minires.data.samplers import checked_generator
+from minires.data.tensors import BatchSource
 from minires.errors import ArgumentError, message, quoted
 
 

@@ -40,6 +40,10 @@ class Sampler:
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError(f"{type(self).__name__} does not define __iter__()")
 
+    def _visited(self, seed: int, epoch: int) -> Iterable[Any]:
+        """What it gives in an epoch of a loader with this seed."""
+        return _told(self, epoch)
+
 
 class SequentialSampler(Sampler):
     """All samples in their order."""
@@ -64,6 +68,9 @@ class _Drawn(Sampler):
         rng = random.generator() if self.generator is None else self.generator
         seed, epoch = (int(word) for word in rng.integers(0, 2**63, 2))
         return iter(self._order(seed, epoch).tolist())
+
+    def _visited(self, seed: int, epoch: int) -> Iterable[Any]:
+        return self if self.generator is not None else self._order(seed, epoch).tolist()
 
     def _order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """The indices of an epoch."""
@@ -230,6 +237,9 @@ class BatchSampler(Sampler):
     def __iter__(self) -> Iterator[list[Any]]:
         return self._batches(iter(self.sampler))
 
+    def _visited(self, seed: int, epoch: int) -> Iterable[Any]:
+        return self._batches(epoch_of(self.sampler, seed, epoch))
+
     def _batches(self, indices: Iterable[Any]) -> Iterator[list[Any]]:
         """These indices as lists, the last one perhaps left out."""
         batch: list[Any] = []
@@ -269,10 +279,12 @@ def checked_generator(op: str, generator: Any) -> np.random.Generator | None:
 
 def epoch_of(sampler: Any, seed: int, epoch: int) -> Iterable[Any]:
     """What a sampler gives in an epoch of a loader with this seed."""
-    if isinstance(sampler, BatchSampler):
-        return sampler._batches(epoch_of(sampler.sampler, seed, epoch))
-    if isinstance(sampler, _Drawn) and sampler.generator is None:
-        return sampler._order(seed, epoch).tolist()
+    if isinstance(sampler, Sampler):
+        return sampler._visited(seed, epoch)
+    return _told(sampler, epoch)
+
+
+def _told(sampler: Any, epoch: int) -> Iterable[Any]:
     if callable(getattr(sampler, "set_epoch", None)):  # as samplers of PyTorch's users have it
         sampler.set_epoch(epoch)
     return sampler

@@ -377,6 +377,8 @@ RECIPES: dict[str, dict[str, Make]] = {
         "drop_last": lambda: False,
     },
     "data.ConcatDataset": {"datasets": lambda: [dataset(), dataset()]},
+    "data.DistributedSampler": {"num_replicas": lambda: 2, "rank": lambda: 0},
+    "data.DistributedSampler.set_epoch": {"epoch": lambda: 1},
     "data.RandomSampler": {"data_source": dataset},
     "data.SequentialSampler": {"data_source": dataset},
     "data.SubsetRandomSampler": {"indices": lambda: [0, 1]},

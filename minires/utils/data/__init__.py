@@ -5,6 +5,7 @@ from minires.data import (
     ConcatDataset,
     DataLoader,
     Dataset,
+    DistributedSampler,
     RandomSampler,
     Sampler,
     SequentialSampler,
@@ -15,12 +16,14 @@ from minires.data import (
     default_collate,
     random_split,
 )
+from minires.utils.data import distributed
 
 __all__ = [
     "BatchSampler",
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedSampler",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
@@ -29,5 +32,6 @@ __all__ = [
     "TensorDataset",
     "WeightedRandomSampler",
     "default_collate",
+    "distributed",
     "random_split",
 ]
