@@ -15,6 +15,8 @@ import atexit
 import contextlib
 import functools
 import os
+import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -22,13 +24,18 @@ from typing import Any
 
 import numpy as np
 
-from minires.distributed.launch import connect, told_size
+from minires import errors
+from minires.distributed import cores, exits
+from minires.distributed.launch import connect, told
 from minires.errors import DistributedError, message
+from minires.forks import in_children, new_lock_in_children
 
 GRACE = 1.0  # seconds in which an operation that others finished may still arrive
 QUICK = 0.01  # seconds of waiting after which a rank sleeps between its looks
-NAP = 1e-4  # seconds
+NAP, LONG_NAP = 1e-4, 1e-3  # seconds; the longer one after a wait of a hundred times that
 GOODBYE = 1  # the tag of what a rank sends as it ends
+
+Array = np.ndarray[Any, Any]
 
 
 class Group:
@@ -44,46 +51,58 @@ class Group:
     rank, size = 0, 1
     local_rank, local_size = 0, 1
 
-    def reduce(self, array: np.ndarray[Any, Any], op: str = "sum") -> None:
+    def reduce(self, array: Array, op: str = "sum") -> None:
         """Put the sum (``"prod"``, ``"max"``, ``"min"``) over all ranks into each one's array. It
         has the same bits on all of them."""
 
-    def gather(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def gather(self, array: Array) -> Array:
         """(size, ...): the arrays of all ranks, which have one shape and dtype, in order."""
         return array[None].copy()
 
-    def broadcast(self, array: np.ndarray[Any, Any], src: int = 0) -> None:
+    def broadcast(self, array: Array, src: int = 0) -> None:
         """Fill each one's array with that of rank ``src``."""
 
     def broadcast_object(self, value: Any, src: int = 0) -> Any:
-        """What rank ``src`` gave, on all ranks; anything that can be pickled."""
+        """What rank ``src`` gave, on all ranks; anything that can be pickled.
+
+        Raises:
+            DistributedError: it cannot, on all ranks.
+        """
         return value
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """What all ranks gave, in order, on all of them."""
+        """What all ranks gave, in order, on all of them.
+
+        Raises:
+            DistributedError: one of them cannot be pickled, on all ranks.
+        """
         return [value]
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
 
+    def agree(self, error: Exception | None = None) -> None:
+        """Go on only if no rank has an error: each gives its own, or None.
+
+        Raises:
+            Exception: some rank gave one: that rank its own; the others a copy of the first, of its
+                class if it is one of minires, else a :class:`DistributedError`. The text of the
+                copy begins "rank 1: ".
+        """
+        if error is not None:
+            raise error
+
     def first(self, function: Callable[..., Any], *args: Any) -> Any:
-        """``function(*args)`` by rank 0 alone; what it returns, or raises, all ranks do."""
-        if self.size == 1:
-            return function(*args)
+        """``function(*args)`` by rank 0 alone; what it returns, all ranks do; and where it raises
+        an error, they do as of :meth:`agree`."""
         result, error = None, None
         if self.rank == 0:
             try:
                 result = function(*args)
             except Exception as raised:
                 error = raised
-        return _result(self.broadcast_object((result, error)))
-
-
-def _result(outcome: tuple[Any, Exception | None]) -> Any:
-    result, error = outcome
-    if error is not None:
-        raise error
-    return result
+        self.agree(error)
+        return self.broadcast_object(result)
 
 
 class Launched(Group):
@@ -99,47 +118,109 @@ class Launched(Group):
         self.rank, self.size = self.comm.rank, self.comm.size
         node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = node.rank, node.size
-        self.node = node
         self._farewells = self.comm.Dup()
+        self._process = os.getpid()
+        self._left: list[Any] = []  # requests that were given up, and may still write
         self._ops = {"sum": MPI.SUM, "prod": MPI.PROD, "max": MPI.MAX, "min": MPI.MIN}
+        cores.take(cores.part(node.allgather(cores.usable()), node.rank))
+        exits.watch(self.rank, self.size, self.abort)
         atexit.register(self._say_goodbye)  # before that of mpi4py, which waits for all
 
-    def reduce(self, array: np.ndarray[Any, Any], op: str = "sum") -> None:
-        self._finish("reduce", self.comm.Iallreduce(self.MPI.IN_PLACE, array, self._ops[op]))
+    def reduce(self, array: Array, op: str = "sum") -> None:
+        whole = _contiguous(array)
+        in_place = self.MPI.IN_PLACE
+        self._finish("reduce", self.comm.Iallreduce, in_place, whole, self._ops[op])
+        if whole is not array:
+            array[...] = whole
 
-    def gather(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        own = np.ascontiguousarray(array)
+    def gather(self, array: Array) -> Array:
         gathered = np.empty((self.size, *array.shape), array.dtype)
-        self._finish("gather", self.comm.Iallgather(own, gathered))
+        self._finish("gather", self.comm.Iallgather, _bytes(array), _bytes(gathered))
         return gathered
 
-    def broadcast(self, array: np.ndarray[Any, Any], src: int = 0) -> None:
-        self._finish("broadcast", self.comm.Ibcast(array, src))
+    def broadcast(self, array: Array, src: int = 0) -> None:
+        whole = _contiguous(array)
+        self._finish("broadcast", self.comm.Ibcast, _bytes(whole), src)
+        if whole is not array:
+            array[...] = whole
 
     def broadcast_object(self, value: Any, src: int = 0) -> Any:
-        self.barrier()  # whoever waits for another one, waits there
-        return self.comm.bcast(value if self.rank == src else None, src)
+        data, error = _pickled(value) if self.rank == src else (np.empty(0, np.uint8), None)
+        size = np.array(-1 if error else data.size)
+        self.broadcast(size, src)
+        if size < 0:
+            raise self._not_pickled(src, error)
+        if self.rank != src:
+            data = np.empty(size, np.uint8)
+        self.broadcast(data, src)
+        return value if self.rank == src else pickle.loads(data.tobytes())
 
     def gather_objects(self, value: Any) -> list[Any]:
-        self.barrier()
-        return list(self.comm.allgather(value))
+        data, error = _pickled(value)
+        sizes = self.gather(np.array(-1 if error else data.size))
+        if sizes.min() < 0:
+            raise self._not_pickled(int(sizes.argmin()), error)
+        ends = sizes.cumsum()
+        both = np.empty(ends[-1], np.uint8)
+        layout = [both, sizes, ends - sizes, self.MPI.BYTE]
+        self._finish("gather", self.comm.Iallgatherv, data, layout)
+        parts = np.split(both, ends[:-1])
+        return [
+            value if rank == self.rank else pickle.loads(part.tobytes())
+            for rank, part in enumerate(parts)
+        ]
 
     def barrier(self) -> None:
-        self._finish("barrier", self.comm.Ibarrier())
+        self._finish("barrier", self.comm.Ibarrier)
 
-    def _finish(self, what: str, request: Any) -> None:
-        """Wait until a collective operation is done.
+    def agree(self, error: Exception | None = None) -> None:
+        failed = np.array(self.size if error is None else self.rank)
+        self.reduce(failed, "min")
+        speaker = int(failed)
+        if speaker == self.size:
+            return
+        class_and_text = self.broadcast_object(error and _described(error), speaker)
+        if error is None:
+            name, text = class_and_text
+            error = getattr(errors, name)(f"rank {speaker}: {text}")
+        exits.name_speaker(error, speaker)
+        raise error
+
+    def _not_pickled(self, rank: int, reason: Exception | None) -> DistributedError:
+        """The error for what rank ``rank`` gave; only that one knows the reason."""
+        expected, got = "an object that can be pickled", f"another on rank {rank}"
+        context = f"{type(reason).__name__}: {reason}" if self.rank == rank else ""
+        error = DistributedError(message("distributed", expected, got, context))
+        exits.name_speaker(error, rank)
+        return error
+
+    def _finish(self, what: str, begin: Callable[..., Any], *args: Any) -> None:
+        """Begin a collective operation, and wait until it is done.
 
         Raises:
-            DistributedError: a rank has ended that would have to take part.
+            DistributedError: a rank has ended that would have to take part; or MPI says that what
+                the ranks do does not fit together.
         """
+        try:
+            request = begin(*args)
+            try:
+                self._wait(what, request)
+            except BaseException:
+                self._left.append(request)  # it holds its arrays
+                raise
+        except self.MPI.Exception as error:
+            expected = "the same operation on arrays of the same size on all ranks"
+            raise DistributedError(message(f"distributed {what}", expected, str(error))) from error
+
+    def _wait(self, what: str, request: Any) -> None:
         start, deadline = time.monotonic(), None
         while not request.Test():
             now = time.monotonic()
-            if now - start < QUICK:
+            waited = now - start
+            if waited < QUICK:
                 _yield()  # to a rank on the same core
                 continue
-            time.sleep(NAP)
+            time.sleep(NAP if waited < 100 * LONG_NAP else LONG_NAP)
             if deadline is None and self._farewells.Iprobe(tag=GOODBYE):
                 deadline = now + GRACE
             elif deadline is not None and now > deadline:
@@ -155,11 +236,11 @@ class Launched(Group):
 
     def _say_goodbye(self) -> None:
         """Tell the others that this rank takes part in nothing any more."""
-        if self.MPI.Is_finalized():
+        if self.MPI.Is_finalized() or os.getpid() != self._process:
             return
         for other in range(self.size):
             if other != self.rank:
-                self._farewells.Isend(np.zeros(1, np.int8), other, GOODBYE)
+                self._left.append(self._farewells.Isend(np.zeros(1, np.int8), other, GOODBYE))
 
     def abort(self, code: int) -> None:
         """End all ranks at once."""
@@ -168,14 +249,39 @@ class Launched(Group):
 
 _yield: Callable[[], object] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
+
+def _contiguous(array: Array) -> Array:
+    """The array, if it lies in memory row by row, else a copy that does."""
+    return array if array.flags.c_contiguous else array.copy()
+
+
+def _bytes(array: Array) -> Array:
+    """The bytes of an array, row by row: MPI does not know all dtypes that there are."""
+    return _contiguous(array).reshape(-1).view(np.uint8)
+
+
+def _pickled(value: Any) -> tuple[Array, Exception | None]:
+    """A value as bytes, or why it cannot be."""
+    try:
+        return np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8), None
+    except Exception as error:  # whatever a class's own methods raise
+        return np.empty(0, np.uint8), error
+
+
+def _described(error: Exception) -> tuple[str, str]:
+    """The name of the class of minires' own that is nearest to that of an error, and its text."""
+    for kind in type(error).__mro__:
+        if kind.__module__ == errors.__name__:
+            return kind.__name__, str(error)
+    return DistributedError.__name__, f"{type(error).__name__}: {error}"
+
+
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 _ONE = Group()
-
-
-@functools.cache
-def _launched() -> Group:
-    expected = told_size()
-    return _ONE if expected == 1 else Launched(connect(expected))
+_group: Group | None = None  # once somebody has asked for it
+_beginning = threading.RLock()
+new_lock_in_children(globals(), "_beginning")
+in_children(lambda: globals().update(_group=None))  # a fork of a rank is no rank
 
 
 def current_group() -> Group:
@@ -185,7 +291,22 @@ def current_group() -> Group:
     Raises:
         DistributedError: there is a launcher, and MPI cannot be started.
     """
-    return _ONE if _alone.get() else _launched()
+    return _ONE if _alone.get() else _group or _begin()
+
+
+def _begin() -> Group:
+    global _group
+    with _beginning:
+        if _group is None:
+            said = told()
+            MPI = None if said.size == 1 else connect(said)
+            _group = _ONE if MPI is None or MPI.COMM_WORLD.size == 1 else Launched(MPI)
+        return _group
+
+
+def begun() -> bool:
+    """Whether somebody has asked for the group of this process."""
+    return _group is not None
 
 
 @contextlib.contextmanager

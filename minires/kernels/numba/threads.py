@@ -31,7 +31,9 @@ from .launch import LAUNCH
 from .pool import Pool
 
 _launching = threading.RLock()
-_here = threading.local()  # .count: threads that kernels of this Python thread run on
+_here = threading.local()  # .count: threads that kernels of this Python thread run on, if chosen
+_chosen = False  # whether any thread has chosen
+_default = _most = 0  # threads that kernels run on, and at most: as many as Numba's, if 0
 _pool: Pool | None = None  # of this process, once a kernel has run
 _broken_by_fork = False
 
@@ -103,8 +105,13 @@ def check_process(name: str) -> None:
 
 def _start() -> Pool:
     global _pool
-    _pool = Pool(compiler.config.NUMBA_NUM_THREADS)
+    _pool = Pool(_limit())
     return _pool
+
+
+def _limit() -> int:
+    """The most threads that kernels can run on."""
+    return _most or int(compiler.config.NUMBA_NUM_THREADS)
 
 
 def _after_fork() -> None:
@@ -118,6 +125,15 @@ in_children(_after_fork)
 new_lock_in_children(globals(), "_launching")
 
 
+def limit(n: int) -> None:
+    """Run kernels on ``n`` threads where :func:`set_num_threads` was not told otherwise: the cores
+    are shared with other processes. It has no more than that, unless some kernel has run before."""
+    global _default, _most
+    _default = n = min(n, _limit())
+    if _pool is None and not _chosen:
+        _most = n
+
+
 def set_num_threads(n: int) -> None:
     """Run the kernels that this Python thread starts on ``n`` threads, from now on; those that
     others start run on all. Results do not depend on it, to the last bit.
@@ -126,15 +142,13 @@ def set_num_threads(n: int) -> None:
         ArgumentError: ``n`` is no whole number, below 1, or above the number the process started
             with.
     """
-    limit = compiler.config.NUMBA_NUM_THREADS
+    global _chosen
     fix = "Set NUMBA_NUM_THREADS before starting Python for more."
-    _here.count = checks.integer("set_num_threads", "n", n, 1, limit, fix=fix)
+    _here.count = checks.integer("set_num_threads", "n", n, 1, _limit(), fix=fix)
+    _chosen = True
 
 
 def get_num_threads() -> int:
     """How many threads kernels run on."""
-    try:
-        return _here.count
-    except AttributeError:
-        _here.count = int(compiler.config.NUMBA_NUM_THREADS)
-        return _here.count
+    count = getattr(_here, "count", None)
+    return count or _default or _limit()

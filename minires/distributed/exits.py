@@ -1,0 +1,119 @@
+"""What ends a job: an error that nobody caught, Ctrl-C, a command that failed.
+
+A rank that ends by itself would leave the others waiting for it. So whatever ends one ends all:
+it says why, with its rank in front, and aborts. Where several ranks fail alike, one of them
+speaks: the one that :meth:`Group.agree` chose, or else rank 0. The others wait for :data:`TURN`
+seconds, in which it ends them, and only then speak for themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from minires.distributed.launch import told
+
+TURN = 1.0  # seconds that a rank waits for the one that speaks
+STOPPED = 130  # the exit code of a program that Ctrl-C ended: 128 and the signal's number
+
+
+class Job(NamedTuple):
+    """The ranks that end together.
+
+    Attributes:
+        rank: this one.
+        size: how many there are; None if not known yet.
+        abort: ends all ranks with an exit code.
+        process: the number of this process; its forks are no ranks.
+    """
+
+    rank: int
+    size: int | None
+    abort: Callable[[int], None]
+    process: int
+
+
+_begun: Job | None = None
+
+
+def _job() -> Job | None:
+    """The job, once the group has begun; None before, and in a fork."""
+    return _begun if _begun is not None and _begun.process == os.getpid() else None
+
+
+def watch(rank: int, size: int, abort: Callable[[int], None]) -> None:
+    """Let what this process ends by end all, from now on.
+
+    Args:
+        abort: ends all ranks with an exit code.
+    """
+    global _begun
+    _begun = Job(rank, size, abort, os.getpid())
+    before = sys.excepthook
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if _job() is None:
+            before(kind, error, trace)
+            return
+        stopped = issubclass(kind, KeyboardInterrupt)
+        try:
+            wait_for_turn(error)
+            text = "Stopped.\n" if stopped else _formatted(before, kind, error, trace)
+            sys.stderr.write(f"[rank {rank} of {size}] {text}")
+        finally:
+            end_all(STOPPED if stopped else 1)
+
+    sys.excepthook = end
+
+
+def _formatted(hook: Any, kind: Any, error: BaseException, trace: TracebackType | None) -> str:
+    """What an excepthook prints, which may be one of the user's, as one text: what two ranks say
+    does not mix."""
+    text = io.StringIO()
+    with contextlib.redirect_stderr(text):
+        hook(kind, error, trace)
+    return text.getvalue()
+
+
+def end_all(code: int) -> None:
+    """End all ranks with this exit code, if the group has begun; else return."""
+    job = _job()
+    if job is not None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+                stream.flush()
+        job.abort(code)
+
+
+def name_speaker(error: BaseException, rank: int) -> None:
+    """Note on an error, which several ranks raise, which of them is to speak."""
+    vars(error)["_speaker"] = rank
+
+
+def wait_for_turn(error: BaseException | None = None) -> None:
+    """Wait until this rank may say by which error it ends; it may be ended before that."""
+    speaker = None
+    while error is not None and speaker is None:
+        speaker = vars(error).get("_speaker")
+        error = error.__cause__ or error.__context__
+    if _rank() != (speaker or 0):
+        with contextlib.suppress(KeyboardInterrupt):  # one more: then it is time to end
+            time.sleep(TURN)
+
+
+def _rank() -> int:
+    job = _job()
+    return told().rank if job is None else job.rank
+
+
+def prefix() -> str:
+    """What stands before a message that rank 0 does not say for all: "[rank 1 of 2] "."""
+    rank, job = _rank(), _job()
+    size = told().size if job is None else job.size
+    return f"[rank {rank}{'' if size is None else f' of {size}'}] " if rank else ""
