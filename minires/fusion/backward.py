@@ -9,6 +9,7 @@ from ..autograd import Context, Lazy, Variable, call, is_grad_enabled, no_grad
 from ..device import array_module, backend_of, kernels
 from ..kernels.operand import GATED, GRADIENT, NORMALISED, PASSED, SCALE, Operand
 from ..memory import allocate
+from ..ops.batch_norm.sync import fill_slopes
 from ..ops.conv2d.op import Conv2dGeometry
 from ..ops.reduce import sum
 from .forward import (
@@ -145,7 +146,7 @@ def relu(ctx: Context, gy: Any) -> Any:
     return Variable._defer(LazyReLUGradient(gy, y, *ctx.constants))
 
 
-def batch_norm(ctx: Context, gy: Any) -> Any:
+def batch_norm(ctx: Context, gy: Any, whole: Any = None) -> Any:
     """Take a ReLU's gradient in the pass that sums, and defer the gradient of the input."""
     if is_grad_enabled() or "affine" not in vars(ctx):
         return None
@@ -155,14 +156,20 @@ def batch_norm(ctx: Context, gy: Any) -> Any:
     if x._version.escaped:
         return None
     mean, inv_std = ctx.constants
-    gx, gw, gb = _batch_norm_gradients(gy, x, mean, inv_std, ctx.affine, ctx.batch)
+    gx, gw, gb = _batch_norm_gradients(gy, x, mean, inv_std, ctx.affine, ctx.batch, whole)
     return gx, gw, gb, None, None, None
 
 
+def sync_batch_norm(ctx: Context, gy: Any) -> Any:
+    """The same with the sums of all ranks in the gradient of the input."""
+    return batch_norm(ctx, gy, ctx.whole)
+
+
 def _batch_norm_gradients(
-    gy: Variable, y: Variable, mean: Any, inv_std: Any, affine: Any, batch: bool
+    gy: Variable, y: Variable, mean: Any, inv_std: Any, affine: Any, batch: bool, whole: Any
 ) -> tuple[Any, Any, Any]:
-    """(gx, gw, gb), gx lazy; gy may be a ReLU's gradient, lazy too."""
+    """(gx, gw, gb), gx lazy; gy may be a ReLU's gradient, lazy too. ``whole``: the batch of all
+    ranks, where y is a part of one."""
     x = rows(buffer(y))  # (m, c)
     c, coefficients = x.shape[1], affine.coefficients
     xp = array_module(x)
@@ -185,6 +192,8 @@ def _batch_norm_gradients(
         options |= {"forward": coefficients, "slopes": slopes}
     kernel = kernels("batch_norm", x)
     kernel.batch_norm_bwd_affine(rows(buffer(g)), x, mean, inv_std, gw, gb, **options)
+    if whole is not None:
+        fill_slopes(slopes, gw, gb, inv_std, whole)
     if "masked" in options and gated is not None:
         n, _, h, w = y.shape
         found = options["masked"].reshape(n, h, w, c).transpose(0, 3, 1, 2)

@@ -305,6 +305,16 @@ def batch_norm(
     return Variable._defer(LazyBatchNorm(x, affine))
 
 
+def sync_batch_norm(
+    ctx: Context, x: Any, w: Any, b: Any, mean: Any, inv_std: Any, whole: Any, affine: Any = None
+) -> Any:
+    """The same with the statistics of all ranks."""
+    y = batch_norm(ctx, x, w, b, mean, inv_std, True, affine)
+    if y is not None:
+        ctx.whole = whole
+    return y
+
+
 def relu(ctx: Context, x: Any) -> Any:
     """Let a batch norm in front rectify its result."""
     lazy = lazy_of(x)

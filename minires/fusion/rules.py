@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from ..autograd import Eager, Variable, is_grad_enabled
 from ..autograd.engine import Rule, use
 from ..ops.batch_norm.op import BatchNorm, BatchNormStatistics
+from ..ops.batch_norm.sync import SyncBatchNorm
 from ..ops.conv2d.op import Conv2d
 from ..ops.elementwise import Add
 from ..ops.max_pool2d.op import MaxPool2d
@@ -22,6 +23,7 @@ FORWARD: Mapping[Any, Rule] = {
     Conv2d: forward.conv2d,
     BatchNormStatistics: forward.batch_norm_statistics,
     BatchNorm: forward.batch_norm,
+    SyncBatchNorm: forward.sync_batch_norm,
     ReLU: forward.relu,
     Add: forward.add,
     MaxPool2d: forward.max_pool2d,
@@ -29,6 +31,7 @@ FORWARD: Mapping[Any, Rule] = {
 BACKWARD: Mapping[Any, Rule] = {
     Conv2d: backward.conv2d,
     BatchNorm: backward.batch_norm,
+    SyncBatchNorm: backward.sync_batch_norm,
     ReLU: backward.relu,
 }
 

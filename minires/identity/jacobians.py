@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from minires.autograd import grad, no_grad
 from minires.errors import ArgumentError, DTypeError, message
 from minires.models import PreActBlock, PreActBottleneck, PreActPlainBlock
-from minires.nn import BatchNorm2d, Conv2d, Module
+from minires.nn import Conv2d, Module
+from minires.nn.batch_norm import _BatchNorm
 from minires.tensor import Tensor
 
 Array = NDArray[np.float64]
@@ -91,7 +92,7 @@ def calibrate(module: Module, x: Tensor) -> None:
     Without it a network that was never trained normalises nothing there. The module is in
     training mode afterwards.
     """
-    norms = [m for m in module.modules() if isinstance(m, BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0  # the weight of the new batch

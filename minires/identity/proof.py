@@ -45,7 +45,8 @@ from minires.models import (
     PreActPlainBlock,
 )
 from minires.models.network import he_init
-from minires.nn import BatchNorm2d, Conv2d, Module, Sequential
+from minires.nn import Conv2d, Module, Sequential
+from minires.nn.batch_norm import _BatchNorm
 from minires.ops import concatenate
 from minires.tensor import Tensor
 
@@ -172,7 +173,7 @@ def example(
         he_init(block, "fan_in")
     rng = np.random.default_rng(seed)
     for module in block.modules():
-        if isinstance(module, BatchNorm2d):
+        if isinstance(module, _BatchNorm):
             c = module.num_features
             _set(module.weight, rng.uniform(0.5, 1.5, c) * rng.choice([-1, 1], c))
             _set(module.bias, rng.normal(0, 0.2, c))
@@ -417,7 +418,7 @@ def silenced(block: Module) -> tuple[str, Module]:
     layers = [
         (name, m)
         for name, m in twin.named_modules()
-        if _in_branch(name) and isinstance(m, BatchNorm2d | Conv2d)
+        if _in_branch(name) and isinstance(m, _BatchNorm | Conv2d)
     ]
     name, layer = layers[-1]
     _set(layer.weight, 0.0)

@@ -39,6 +39,7 @@ from minires.nn.pooling import (
     MaxPool2d,
 )
 from minires.nn.summary import Summary, summary
+from minires.nn.sync_batch_norm import SyncBatchNorm
 from minires.nn.upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Summary",
+    "SyncBatchNorm",
     "Tanh",
     "UninitializedBuffer",
     "UninitializedParameter",

@@ -78,6 +78,11 @@ class _BatchNorm(Module):
         if momentum is None:
             host_read("the count of batches, as momentum=None asks for,")
             momentum = 0.0 if count is None else 1.0 / (int(count.item()) + 1)
+        return self._normalised(x, use_batch, momentum, count)
+
+    def _normalised(
+        self, x: Tensor, use_batch: bool, momentum: float, count: Tensor | None
+    ) -> Tensor:
         return batch_norm(
             x,
             self.running_mean,

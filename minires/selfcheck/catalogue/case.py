@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ... import random
 from ...autograd import no_grad
 from ...device import CPU, Device
-from ...nn import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, Module
+from ...nn import GroupNorm, LayerNorm, Module
+from ...nn.batch_norm import _BatchNorm
 from ...tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -177,7 +178,7 @@ def randomize(module: Module, rng: np.random.Generator) -> None:
     """
     with no_grad():
         for part in module.modules():
-            if isinstance(part, BatchNorm1d | BatchNorm2d):
+            if isinstance(part, _BatchNorm):
                 size: Shape = (part.num_features,)
             elif isinstance(part, GroupNorm | LayerNorm) and part.weight is not None:
                 size = part.weight.shape

@@ -103,6 +103,8 @@ CASES = [
     _array("Linear", "", lambda: nn.Linear(3, 2), normal(4, 3)),
     _array("Linear", "no bias", lambda: nn.Linear(1, 2, bias=False), normal(2, 2, 1)),
     _array("LogSoftmax", "", lambda: nn.LogSoftmax(1), normal(3, 4)),
+    _layer("SyncBatchNorm", "train", lambda: nn.SyncBatchNorm(3), IMAGES),
+    _layer("SyncBatchNorm", "eval, lines", lambda: nn.SyncBatchNorm(3).eval(), LINES),
     _layer("LazyBatchNorm1d", "", lambda: _ready(nn.LazyBatchNorm1d(), LINES), LINES),
     _layer("LazyBatchNorm2d", "", lambda: _ready(nn.LazyBatchNorm2d(), IMAGES), IMAGES),
     _layer("LazyConv1d", "", lambda: _ready(nn.LazyConv1d(2, 3), LINES), LINES),
