@@ -11,7 +11,8 @@ Because ``backward`` is written with tensor operations, a gradient is itself dif
 
 In reading order: :mod:`.tape`, :mod:`.variable`, :mod:`.context`, :mod:`.function`, :mod:`.walk`;
 then :mod:`.engine`, the one place where others change how results come to be, :mod:`.version`,
-:mod:`.lazy` and :mod:`.inplace`. :mod:`.modes` and :mod:`.place` are small helpers.
+:mod:`.lazy`, :mod:`.inplace` and :mod:`.final_hooks`. :mod:`.modes` and :mod:`.place` are small
+helpers.
 """
 
 from .context import Context

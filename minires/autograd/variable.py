@@ -272,7 +272,9 @@ class Variable:
         self._retains = True
         self.register_hook(Keeper(self))
 
-    if TYPE_CHECKING:  # bound by .walk
+    if TYPE_CHECKING:  # bound by .final_hooks and .walk
+
+        def register_final_hook(self, hook: Callable[[Any], Any]) -> HookHandle: ...
 
         def backward(
             self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False

@@ -15,6 +15,7 @@ from ..errors import DTypeError, GraphError, ShapeError, message, quoted
 from ..ieee import quiet, restore, warnings_now
 from ..mode import Mode
 from .engine import call, copied, current, in_complex_step
+from .final_hooks import FinalHooks
 from .modes import _grad_mode
 from .place import Place, caller, show_place
 from .tape import Node, check_device, check_gradient
@@ -210,6 +211,15 @@ def walk(
         kept.extend((v, gradient.clone()) for v in keepers if v is not None and inputs is None)
         return gradient
 
+    totals: list[tuple[Variable, Any]] = []  # the leaves' gradients, after hooks
+    result: list[Any] = []
+
+    def complete(leaf: Variable, total: Any) -> None:
+        total = run_hooks(leaf._hooks, total)
+        totals.append((leaf, total))
+        if inputs is None:
+            final_hooks.call(leaf, total)
+
     with Mode("backward", _grad_mode, create_graph):
         starts = []
         for output, given in zip(outputs, gradients):
@@ -219,6 +229,7 @@ def walk(
                 starts.append(edge[0])
             deliver(edge, gradient)
         leading = None if inputs is None else _leading_nodes(starts, set(wanted))
+        final_hooks = FinalHooks(starts if inputs is None else ())
         while heap:
             node = heapq.heappop(heap)
             gys = sums.pop(node)
@@ -237,11 +248,13 @@ def walk(
                     deliver(edge, gx)
             if not retain:
                 node.ctx.release(place)
-        totals = [
-            (leaf, run_hooks(leaf._hooks, total))
-            for key, (leaf, (total,)) in leaves.items()
-            if inputs is None or key in wanted
-        ]
+            for key in final_hooks.final(heap):
+                if key in leaves:
+                    leaf, (total,) = leaves.pop(key)
+                    complete(leaf, total)
+        for key, (leaf, (total,)) in leaves.items():
+            if inputs is None or key in wanted:
+                complete(leaf, total)
         if inputs is None:
             receiving = [total for total in totals if _receives(total[0])] + kept
             for leaf, gradient in receiving:  # nothing has failed, and no .grad has changed so far
@@ -254,17 +267,17 @@ def walk(
                     present._version.flush_readers()
                     _accumulate(present, gradient)
                     present._version.bump()
-            return []
-        for leaf, gradient in totals:
-            wanted[id(leaf)] = gradient
-        result: list[Any] = []
-        for variable in inputs:
-            edge = variable._edge()
-            gradient = wanted[edge if isinstance(edge, tuple) else id(edge)]
-            if gradient is not None:
-                gradient = _unaliased(gradient, escaped, create_graph)
-            result.append(gradient)
-        return result
+        else:
+            for leaf, gradient in totals:
+                wanted[id(leaf)] = gradient
+            for variable in inputs:
+                edge = variable._edge()
+                gradient = wanted[edge if isinstance(edge, tuple) else id(edge)]
+                if gradient is not None:
+                    gradient = _unaliased(gradient, escaped, create_graph)
+                result.append(gradient)
+    final_hooks.finish()
+    return result
 
 
 def _receives(leaf: Variable) -> bool:

@@ -289,6 +289,10 @@ RECIPES: dict[str, dict[str, Make]] = {
     "mr.set_float32_matmul_precision": {"precision": lambda: "highest"},
     "mr.split": {"dim": lambda: 0, "split_size": lambda: 1000},
     "mr.Tensor.register_hook": {"self": matrix, "hook": lambda: lambda gradient: None},
+    "mr.Tensor.register_final_hook": {
+        "self": lambda: mr.ones(2, 3, requires_grad=True),
+        "hook": lambda: lambda gradient: None,
+    },
     "mr.Tensor.retain_grad": {"self": matrix},
     "mr.Tensor.to": {"*targets": lambda: ("float64",)},
     "mr.Tensor.copy_": {"self": lambda: mr.ones(2, 3)},
