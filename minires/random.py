@@ -24,7 +24,7 @@ from .device import Device, assign, move
 from .errors import ArgumentError, CheckpointError, message, quoted
 from .forks import in_children
 
-# What checks its arguments; draws_on and drawn_from trust those that call them.
+# What checks its arguments; draws_on, drawn_from and derived trust those that call them.
 __all__ = ["Generator", "generator", "get_state", "manual_seed", "preserved", "set_state"]
 
 
@@ -154,6 +154,13 @@ def get_state() -> dict[str, Any]:
     ``"gpu"`` is that of the draws on GPUs, which it waits for.
     """
     return {**_generator.bit_generator.state, "gpu": _generator._gpu_state()}
+
+
+def derived(state: dict[str, Any], number: int) -> dict[str, Any]:
+    """The state of another generator, which ``state``, as :func:`get_state` gave it, and
+    ``number`` decide; other numbers give other draws."""
+    source = np.random.PCG64(_hash(f"{sorted(state.items())} {number}"))
+    return {**source.state, "gpu": {"key": _key_of(source), "calls": {}}}
 
 
 @contextlib.contextmanager

@@ -78,6 +78,10 @@ def train(
         int | None, typer.Option(help="Seed of weights, order, augmentation, and what is held out.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda:0.")] = None,
+    sync_bn: Annotated[
+        bool | None,
+        typer.Option("--sync-bn", help="With several ranks: batch norms see the whole batch."),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -102,7 +106,10 @@ def train(
     "minires predict" and "minires evaluate"; a checkpoint after every epoch,
     history.csv, the settings (run.toml) and result.json. After a stop at any
     moment the same command with --resume goes on, and ends with the same numbers
-    (up to rounding, if on another device).
+    (up to rounding, if on another device, or another number of ranks).
+
+    "mpiexec -n 4 minires train ..." trains one network on four ranks, with the
+    same global batch and recipe.
     """
     from minires import models
     from minires.console import ReadingDisplay
@@ -135,6 +142,7 @@ def train(
         "limit": limit,
         "seed": seed,
         "device": device,
+        "sync_bn": sync_bn,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if config is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minires import arguments
+from minires.distributed import current_group
 from minires.errors import ArgumentError, message, quoted, unknown
 from minires.files import as_path, check_writable
 from minires.interop import save
@@ -47,6 +48,10 @@ class Callback:
 
     A run that is resumed begins with the history of before: what a callback decides, it should
     decide by ``run.history``, so that a resumed run decides the same.
+
+    In a run of several ranks the callbacks of all are called, with the same rows; the run stops if
+    that of any rank says so. Let rank 0 alone write files: ``if minires.distributed.get_rank() ==
+    0``. Those of minires do.
     """
 
     def on_fit_start(self, run: Run) -> None:
@@ -162,8 +167,11 @@ class ModelCheckpoint(_Monitor):
         self.path, self.metadata = as_path("ModelCheckpoint", path), metadata
 
     def on_fit_start(self, run: Run) -> None:
-        check_writable(self.path)
+        current_group().first(check_writable, self.path)
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
         if self._best(run) == len(run.history) - 1:
-            save(run.evaluated.state_dict(), self.path, metadata=self.metadata)
+            current_group().first(self._save, run)
+
+    def _save(self, run: Run) -> None:
+        save(run.evaluated.state_dict(), self.path, metadata=self.metadata)

@@ -25,6 +25,7 @@ from minires.tensor import Tensor, from_numpy
 from minires.train import schema
 
 FORMAT = 2
+Content = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and what is JSON
 _SHOWN = 5  # names per kind of mismatch in an error
 
 
@@ -116,7 +117,24 @@ def load_checkpoint(
             groups or schedule are not those of the objects given. Nothing is changed then.
     """
     _check_kinds("load_checkpoint", model, optimizer, schedule, averaged)
-    arrays, content = _read(path)
+    return restore_checkpoint(
+        path, read_checkpoint(path), model=model, optimizer=optimizer, schedule=schedule,
+        averaged=averaged,
+    )  # fmt: skip
+
+
+def restore_checkpoint(
+    path: str | os.PathLike[str],
+    there: Content,
+    *,
+    model: Stateful,
+    optimizer: Optimizer | None,
+    schedule: LRScheduler | ReduceLROnPlateau | None,
+    averaged: AveragedModel | None,
+) -> dict[str, Any]:
+    """What :func:`load_checkpoint` does with what :func:`read_checkpoint` found at ``path``."""
+    _check_kinds("load_checkpoint", model, optimizer, schedule, averaged)
+    arrays, content = there
     weights = _below(arrays, "model/")
     _check_model(path, weights, model)
     average = _below(arrays, "averaged/")
@@ -150,11 +168,15 @@ def read_progress(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged or not a checkpoint.
     """
-    return _read(path)[1]["progress"]
+    return read_checkpoint(path)[1]["progress"]
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """All arrays and the JSON part of a checkpoint, the checksum verified."""
+def read_checkpoint(path: str | os.PathLike[str]) -> Content:
+    """All arrays and the JSON part of a checkpoint, the checksum verified.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not a checkpoint.
+    """
     op = "load_checkpoint"
     arrays, metadata, _, verified = read_safetensors(path, op)
     if "minires_checkpoint" not in metadata:

@@ -12,6 +12,7 @@ import numpy as np
 from minires import arguments, random
 from minires.autograd import no_grad
 from minires.device import is_array, writeable
+from minires.distributed import alone
 from minires.errors import ArgumentError, DataError, NaNError, message
 from minires.interrupts import HeldBack
 from minires.nn import Module
@@ -19,7 +20,7 @@ from minires.ops import cross_entropy
 from minires.optim import Optimizer
 from minires.report.figures import GREY, KIND_COLOURS, heading, layout, styled, to_bytes
 from minires.train.checks import batches, check_loader, check_optimizer, look
-from minires.train.loop import Loss, Model, Work
+from minires.train.work import Loss, Model, Work
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,6 +94,7 @@ def find_lr(
     Afterwards weights, buffers, gradients, the optimiser, the random state and the loader's epoch
     are what they were, to the bit: after an error or Ctrl-C, too. Leslie N. Smith, *Cyclical
     Learning Rates for Training Neural Networks*, 2015 (arXiv:1506.01186), section 3.3.
+    Started on several ranks, each one searches for itself, on whole batches.
 
     Args:
         model, loader, optimizer, loss_fn, capture: see :func:`train_epoch`. A loader of fewer
@@ -115,7 +117,7 @@ def find_lr(
         raise ArgumentError(message(op, "start_lr < end_lr", f"{start_lr:g} and {end_lr:g}"))
     work = Work(op, model, loss_fn, optimizer, capture)
     lrs = [float(lr) for lr in np.geomspace(start_lr, end_lr, steps)]
-    with HeldBack() as signals:
+    with HeldBack() as signals, alone():
         before = _Before(model, loader, optimizer)
         try:
             losses = signals.let_through(_search, work, loader, optimizer, lrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,18 +18,18 @@ from minires.optim import LRScheduler, Optimizer, ReduceLROnPlateau
 from minires.optim.swa_utils import AveragedModel
 from minires.train import schema
 from minires.train.callbacks import Callback, Row, Run, check_callbacks
-from minires.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from minires.train.checks import check_loader, check_optimizer, check_parts
-from minires.train.loop import (
-    Loss,
-    Model,
-    Running,
-    Watch,
-    Work,
-    run_epoch,
-    run_evaluation,
+from minires.train.checkpoint import (
+    Content,
+    read_checkpoint,
+    read_progress,
+    restore_checkpoint,
+    save_checkpoint,
 )
+from minires.train.checks import check_loader, check_optimizer, check_parts
+from minires.train.loop import Running, Watch, run_epoch, run_evaluation
 from minires.train.shown import shown
+from minires.train.together import facts_of, together, warn_of_ranks
+from minires.train.work import Loss, Model
 
 
 def fit(
@@ -67,10 +68,17 @@ def fit(
     the callbacks hear of it, the checkpoint is written, and ``on_epoch(row)`` called. Stopped at
     any moment (Ctrl-C, a kill), the checkpoint is that of the last finished epoch.
 
+    Started on several ranks (``mpiexec -n 4 python train.py``), all of them train one model, as
+    :func:`train_epoch` says, and evaluate it together. Every value of a row is over all ranks, and
+    the same on all (``seconds`` are those of rank 0). Rank 0 alone shows how it goes, and reads and
+    writes files. Dropout and other draws of rank r > 0 are decided by the random state of rank 0
+    and r. The same number of ranks gives the same bits, resumed or not; a run that is resumed with
+    another number goes on with a warning, since sums are added in another order then.
+
     Args:
         model, train_loader, optimizer, loss_fn, schedule, on_step, capture: see
             :func:`train_epoch`.
-        test_loader: see :func:`evaluate`.
+        test_loader: see :func:`evaluate`; with several ranks each has its part of every batch.
         epochs: in all, those done before included.
         schedule: as there; or a ReduceLROnPlateau, which is given the loss of each evaluation.
         averaged: takes in the weights after every step, and is evaluated in place of the model.
@@ -96,14 +104,21 @@ def fit(
         The history: one row per epoch, those before a resume included.
 
     Raises:
-        ArgumentError: ``epochs`` not a whole number >= 1; ``resume`` without ``checkpoint``.
+        ArgumentError: ``epochs`` not a whole number >= 1; ``resume`` without ``checkpoint``; a
+            DistributedDataParallel as model; batches with fewer samples than there are ranks.
         CheckpointError: a checkpoint that is damaged or belongs to another run; a folder that
             cannot be written, before any training.
+        DistributedError: ranks with different settings, see :func:`train_epoch`.
         NaNError, DataError, ShapeError: see :func:`train_epoch`; NaNError names the epoch.
+
+    Warns:
+        UserWarning: a run that is resumed with another number of ranks.
     """
     op = "fit"
     epochs = arguments.integer(op, "epochs", epochs, 1)
     check_optimizer(op, optimizer, None if isinstance(schedule, ReduceLROnPlateau) else schedule)
+    with_others = together(op)
+    group = with_others.group
     check_parts(op, model, loss_fn, capture)
     check_loader(op, "train_loader", train_loader)
     check_loader(op, "test_loader", test_loader)
@@ -130,19 +145,36 @@ def fit(
         )
     rows = [] if history is None else history
     config = _as_json(config or {})
+    work = with_others.work(model, loss_fn, optimizer, capture)
+    judged = work
+    if averaged is not None:
+        judged = with_others.work(averaged.module, loss_fn, optimizer, capture)
+    models = [model] if averaged is None else [model, averaged]
+    facts = {"epochs": epochs, "number of epochs that are done": len(rows)}
+    facts |= {f"config {name}": value for name, value in config.items()}
+    facts |= facts_of("train_loader", train_loader) | facts_of("test_loader", test_loader)
+    with_others.compare(model, optimizer, schedule, facts)
     if checkpoint is not None:
-        check_writable(checkpoint)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        _check_same_run(checkpoint, config)
-        there = load_checkpoint(
-            checkpoint, model=model, optimizer=optimizer, schedule=schedule, averaged=averaged
-        )
-        rows[:] = there["history"]
-
-    work = Work(op, model, loss_fn, optimizer, capture)
-    judged = work if averaged is None else Work(op, averaged.module, loss_fn, optimizer, capture)
+        group.first(check_writable, checkpoint)
+        there = group.first(_to_resume, checkpoint, config) if resume else None
+        if there is not None:
+            progress_of = restore_checkpoint(
+                checkpoint, there, model=model, optimizer=optimizer, schedule=schedule,
+                averaged=averaged,
+            )  # fmt: skip
+            rows[:] = progress_of["history"]
+            if with_others.talks:
+                warn_of_ranks(progress_of.get("ranks", 1), group.size)
+    with_others.begin(models, optimizer)
+    train_part = with_others.part_of("train_loader", train_loader)
+    test_part = with_others.part_of("test_loader", test_loader, empty=True)
     run = Run(model, judged.model, optimizer, epochs, rows)
     per_step = None if isinstance(schedule, ReduceLROnPlateau) else schedule
+
+    save = functools.partial(
+        save_checkpoint, model=model, optimizer=optimizer, schedule=schedule, averaged=averaged,
+        progress=_progress(rows, config, group.size),
+    )  # fmt: skip
 
     def after_step(step: int, loss: float) -> None:
         if averaged is not None and isinstance(model, Module):
@@ -152,7 +184,7 @@ def fit(
         if on_step is not None:
             on_step(step, loss)
 
-    with shown(progress, train_loader, test_loader) as display:
+    with shown(progress and with_others.talks, train_loader, test_loader) as display:
 
         def after_batch(running: Running) -> None:
             display.batch(running)
@@ -161,15 +193,18 @@ def fit(
 
         for callback in [display, *heard]:
             callback.on_fit_start(run)
+        with_others.agree_to_stop(run)
         while len(rows) < epochs and not run.stopped:
             epoch, lr = len(rows), optimizer.param_groups[0]["lr"]
             try:
-                _set_epoch(train_loader, epoch)
-                trained = run_epoch(
-                    work, train_loader, optimizer, per_step, after_step, after_batch
-                )
-                _set_epoch(test_loader, epoch)
-                tested = run_evaluation(judged, test_loader, None, after_batch)
+                _set_epoch(train_part, epoch)
+                with with_others.drawing():
+                    trained = run_epoch(
+                        work, train_part, optimizer, per_step, after_step, after_batch
+                    )
+                with_others.settle(models)
+                _set_epoch(test_part, epoch)
+                tested = run_evaluation(judged, test_part, None, after_batch)
             except NaNError as error:
                 raise NaNError(f"epoch {epoch + 1}: {error}") from error
             if isinstance(schedule, ReduceLROnPlateau):
@@ -181,20 +216,14 @@ def fit(
                 "train_error": trained.error,
                 f"{evaluated}_loss": tested.loss,
                 f"{evaluated}_error": tested.error,
-                "seconds": trained.seconds + tested.seconds,
+                "seconds": group.broadcast_object(trained.seconds + tested.seconds),
             }
             rows.append(row)
             for callback in heard:
                 callback.on_epoch_end(run, row)
+            with_others.agree_to_stop(run)
             if checkpoint is not None:
-                save_checkpoint(
-                    checkpoint,
-                    model=model,
-                    optimizer=optimizer,
-                    schedule=schedule,
-                    averaged=averaged,
-                    progress={"history": rows, "config": config},
-                )
+                group.first(save, checkpoint)
             display.epoch(row)
             if on_epoch is not None:
                 on_epoch(row)
@@ -211,6 +240,24 @@ def _set_epoch(loader: Iterable[Any], epoch: int) -> None:
         set_epoch(epoch)
 
 
+def _progress(rows: list[Row], config: dict[str, Any], ranks: int) -> dict[str, Any]:
+    """What a checkpoint keeps beside the state; ``rows`` may grow."""
+    progress: dict[str, Any] = {"history": rows, "config": config}
+    return progress if ranks == 1 else progress | {"ranks": ranks}
+
+
+def _to_resume(checkpoint: Path, config: dict[str, Any]) -> Content | None:
+    """What a checkpoint holds, if there is one.
+
+    Raises:
+        CheckpointError: it is damaged or belongs to another run.
+    """
+    if not checkpoint.exists():
+        return None
+    _check_same_run(checkpoint, config)
+    return read_checkpoint(checkpoint)
+
+
 def _as_json(config: dict[str, Any]) -> dict[str, Any]:
     """``config`` as it will come back from the checkpoint: tuples are lists, keys strings."""
     try:
@@ -219,7 +266,10 @@ def _as_json(config: dict[str, Any]) -> dict[str, Any]:
         raise ArgumentError(message("fit", "config of plain JSON values", error)) from error
 
 
-_PROGRESS = schema.record({"history": schema.history, "config": schema.mapping(schema.anything)})
+_PROGRESS = schema.record(
+    {"history": schema.history, "config": schema.mapping(schema.anything)},
+    {"ranks": schema.whole(1, 2**31 - 1)},
+)
 
 
 def read_history(checkpoint: str | os.PathLike[str]) -> list[Row]:

@@ -3,6 +3,7 @@ best weights kept, checkpoints and resume."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,17 +15,20 @@ from minires.arguments import choice, flag, integer, number
 from minires.data import DataLoader, ImageDataset, Normalize, find_source, load
 from minires.data.transforms import MAX_SEED
 from minires.device import existing
+from minires.distributed import current_group
 from minires.errors import ArgumentError, CheckpointError, DataError, message
 from minires.files import as_path, check_writable, claimed, write_json_atomic
 from minires.models.registry import options_of
-from minires.nn import CrossEntropyLoss, Module
+from minires.nn import CrossEntropyLoss, Module, SyncBatchNorm
+from minires.ops import cross_entropy
 from minires.optim import Optimizer, no_decay_groups
 from minires.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from minires.random import manual_seed
 from minires.train import recipe, schema, settings
 from minires.train.callbacks import Callback, EarlyStopping, ModelCheckpoint, Run, best_epoch
 from minires.train.fit import differing, fit, read_history
-from minires.train.loop import Running, evaluate
+from minires.train.loop import Running, run_evaluation
+from minires.train.together import together
 from minires.train.trained import BEST, Facts
 from minires.train.writers import CSVLogger
 from minires.vision.folder import Watch, digest, read_folder, split
@@ -61,7 +65,8 @@ class TrainingJob:
         augment: names, see :mod:`minires.train.recipe`.
         limit: train on the first so many images only.
         seed: of weights, order, augmentation, and of what is held out.
-        device: ``cpu``, ``cuda:0``.
+        device: ``cpu``, ``cuda:0``; with several ranks ``cuda`` gives each one its own GPU.
+        sync_bn: with several ranks, let batch norms use the statistics of the whole batch.
     """
 
     model: str
@@ -85,6 +90,7 @@ class TrainingJob:
     limit: int | None = None
     seed: int = 0
     device: str = "cpu"
+    sync_bn: bool = False
 
     @classmethod
     def from_file(cls, path: Path, given: Mapping[str, Any]) -> TrainingJob:
@@ -110,6 +116,8 @@ class TrainingJob:
         come back from a file."""
         values = asdict(self)
         del values["device"]
+        if not self.sync_bn:  # as in runs from before there was this
+            del values["sync_bn"]
         values["augment"] = list(self.augment)
         return values
 
@@ -168,8 +176,16 @@ class TrainingJob:
             augment=recipe.augmentations(self.augment),
             limit=_optional(op, "limit", self.limit, 1),
             seed=integer(op, "seed", self.seed, 0, MAX_SEED),
-            device=str(existing(self.device)),
+            device=str(existing(self._own_device())),
+            sync_bn=flag(op, "sync_bn", self.sync_bn),
         )
+
+    def _own_device(self) -> str:
+        """The device of this rank: of several on a machine each has a GPU of its own."""
+        group = current_group()
+        if group.size > 1 and self.device == "cuda":
+            return f"cuda:{group.local_rank}"
+        return self.device
 
     def _prepare(self, folder: Path, resume: bool, watch: Watch | None) -> Prepared:
         manual_seed(self.seed)
@@ -183,11 +199,13 @@ class TrainingJob:
                     fix=f"Train it from Python: minires.models.create({self.model!r}).",
                 )
             )
-        self._check_folder(folder, resume)
+        current_group().first(self._check_folder, folder, resume)
         images = self._images(watch)
         train, held = images["train"], images["val" if "val" in images else "test"]
         options = {"num_classes": len(train.classes), "in_channels": train.shape[0]}
         network = models.create(self.model, **options).to(self.device)
+        if self.sync_bn:
+            network = SyncBatchNorm.convert_sync_batchnorm(network)
         mean, std = train.mean(), tuple(s or 1.0 for s in train.std())
         normalize = Normalize(mean, std)
         loader = recipe.training_loader(
@@ -211,7 +229,7 @@ class TrainingJob:
         )
         total = self.epochs * len(loader)
         warmup = round(min((self.warmup_epochs or 0.0) * len(loader), total // 2))
-        check_writable(folder / CHECKPOINT)
+        current_group().first(check_writable, folder / CHECKPOINT)
         averaged = None
         if self.ema:
             averaged = AveragedModel(network, get_ema_avg_fn(self.ema), use_buffers=True)
@@ -329,6 +347,7 @@ _FIELDS = {  # of a file of settings
     "limit": _SIZE,
     "seed": schema.whole(0, MAX_SEED),
     "device": schema.text,
+    "sync_bn": schema.flag,
 }
 
 
@@ -396,10 +415,14 @@ class Prepared:
         """
         names = (CHECKPOINT, STARTED, HISTORY, BEST, RESULT)
         owned = [self.folder / name for name in names]
-        with claimed(self.folder, "train", owned):
-            self.job._check_folder(self.folder, self.resume)  # once more, now that nobody else may
+        group = current_group()
+        with contextlib.ExitStack() as claims:  # of rank 0
+            group.first(lambda: claims.enter_context(claimed(self.folder, "train", owned)))
+            # once more, now that nobody else may
+            group.first(self.job._check_folder, self.folder, self.resume)
             history = self._train(on_step, on_epoch, watch, callbacks)
             self._test(history)
+            group.first(claims.close)
             return history
 
     def _train(
@@ -411,7 +434,7 @@ class Prepared:
     ) -> list[dict[str, Any]]:
         job = self.job
         history: list[dict[str, Any]] = []
-        settings.write_settings(self.folder / STARTED, job.settings())
+        current_group().first(settings.write_settings, self.folder / STARTED, job.settings())
 
         monitor, mode = self._kept_by()
         heard: list[Callback] = [
@@ -452,9 +475,14 @@ class Prepared:
 
     def _test(self, history: list[dict[str, Any]]) -> None:
         """Test the weights that were kept, and write down what came of the run."""
+        group = current_group()
         best = models.create(self.facts.model, **self.facts.options)
-        best.load_state_dict(interop.load(self.folder / BEST))
-        tested = evaluate(best.to(self.job.device), self.test_loader)
+        best.load_state_dict(group.first(interop.load, self.folder / BEST))
+        with_others = together("evaluate")
+        part = with_others.part_of("test_loader", self.test_loader, empty=True)
+        model = best.to(self.job.device)
+        work = with_others.work(model, cross_entropy, None, capture=False)
+        tested = run_evaluation(work, part, None, None)
         row = history[best_epoch(history, *self._kept_by())]
         self.result = {
             "best_epoch": row["epoch"],
@@ -464,5 +492,6 @@ class Prepared:
             "test_error": tested.error,
             "test_images": tested.examples,
             "seconds": sum(row["seconds"] for row in history),
+            "ranks": group.size,
         }
-        write_json_atomic(self.folder / RESULT, self.result)
+        group.first(write_json_atomic, self.folder / RESULT, self.result)

@@ -7,44 +7,19 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from minires import arguments
 from minires.autograd import no_grad
 from minires.device import fetched
-from minires.errors import (
-    DataError,
-    NaNError,
-    message,
-)
-from minires.nn import Module
+from minires.errors import DataError, NaNError, message
 from minires.ops import cross_entropy
 from minires.optim import LRScheduler, Optimizer
-from minires.tensor import Tensor
-from minires.train.captured import captured_work
-from minires.train.checkpoint import Stateful
-from minires.train.checks import (
-    batches,
-    check_loader,
-    check_optimizer,
-    check_parts,
-    look,
-)
+from minires.train.checks import check_loader, check_optimizer
+from minires.train.together import by_itself, together
+from minires.train.work import Loss, Model, Work
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Row = dict[str, Any]
-
-
-class Model(Stateful, Protocol):
-    """What the loop needs of a model; every ``nn.Module`` has it."""
-
-    training: bool
-
-    def __call__(self, x: Tensor, /) -> Tensor: ...
-
-    def train(self, mode: bool = True) -> Any: ...
-
-    def eval(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -98,21 +73,36 @@ def train_epoch(
     Loss and error are the *running* ones: each batch is measured in training mode, before its own
     step. They differ from what :func:`evaluate` gives at the end of the epoch, in evaluation mode.
 
+    Started on several ranks (``mpiexec``, ``srun``), all of them train one model together. A batch
+    of the loader is then that of all ranks, of which each takes its part; gradients are added up,
+    and loss and error are over the whole batch. All ranks begin with the values of rank 0. After
+    the epoch running statistics of batch norms that are not synchronised (``nn.SyncBatchNorm``) are
+    averaged over the ranks, and parameters and buffers must be the same on all, to the last bit.
+
     Args:
         model: gives logits (n, classes) for a batch of inputs.
         loader: yields ``(inputs, labels)``; labels are (n,) class indices, or (n, classes)
             probabilities. Tensors or NumPy arrays, which are moved to the model's device; a
-            DataLoader with ``device=`` has them there in time.
+            DataLoader with ``device=`` has them there in time. With several ranks it gives the same
+            batches on all of them, unless it gives each rank its own part: a DataLoader with
+            ``shard`` or a DistributedSampler, or a loader of yours with an attribute ``shard`` that
+            is not None. Such are taken as they are.
         loss_fn: the mean loss of a batch, of logits and labels.
         schedule: stepped once after every optimiser step.
         on_step: called after every step with its index from 0 and its loss.
         capture: record the Python of a step once and repeat what it computes, see
             :func:`minires.capture`: the same numbers in less time, for a ``model`` that is a
             module whose Python does not depend on values. :func:`fit` keeps the graph from
-            epoch to epoch.
+            epoch to epoch. With several ranks gradients are added up between two captured halves;
+            a model with ``nn.SyncBatchNorm`` is trained as it is, since a graph holds no work with
+            other ranks.
 
     Raises:
+        ArgumentError: arguments of another kind, a DistributedDataParallel, which adds up gradients
+            itself, or batches with fewer samples than there are ranks.
         CaptureError: a model that cannot be captured.
+        DistributedError: ranks with different models, options, batches or numbers of batches; a
+            rank has ended; an error of another rank.
         NaNError: NaN or infinity in a batch of inputs, or in the loss; nothing is learned from that
             batch. On a GPU, whose values are looked at once per step, it has gone through the model
             by then, and is in the running statistics of batch norms.
@@ -123,35 +113,15 @@ def train_epoch(
     check_optimizer(op, optimizer, schedule)
     check_loader(op, "loader", loader)
     arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
-    work = Work(op, model, loss_fn, optimizer, capture)
-    return run_epoch(work, loader, optimizer, schedule, on_step, None)
-
-
-class Work:
-    """The work on each batch: learning from it, judging it, the update after it."""
-
-    def __init__(
-        self, op: str, model: Model, loss_fn: Loss, optimizer: Optimizer | None, capture: bool
-    ) -> None:
-        def learn(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            if optimizer is not None:
-                optimizer.zero_grad()
-            logits = model(x)
-            loss = loss_fn(logits, y)
-            loss.backward()
-            return loss, logits
-
-        def judge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            logits = model(x)
-            return loss_fn(logits, y), logits
-
-        check_parts(op, model, loss_fn, capture)
-        self.model = model
-        self.learn: Callable[..., Any] = learn  # (inputs, labels) -> (loss, logits)
-        self.judge: Callable[..., Any] = judge
-        self.update: Callable[[], Any] = optimizer.step if optimizer is not None else lambda: None
-        if capture and isinstance(model, Module) and optimizer is not None:
-            self.learn, self.judge, self.update = captured_work(learn, judge, model, optimizer)
+    with_others = together(op)
+    work = with_others.work(model, loss_fn, optimizer, capture)
+    with_others.compare(model, optimizer, schedule, {})
+    with_others.begin([model], optimizer)
+    part = with_others.part_of("loader", loader)
+    with with_others.drawing():
+        result = run_epoch(work, part, optimizer, schedule, on_step, None)
+    with_others.settle([model])
+    return result
 
 
 def run_epoch(
@@ -164,9 +134,8 @@ def run_epoch(
 ) -> EpochResult:
     work.model.train()
     sums = _Sums("train_epoch")
-    for step, (x, y, finite) in enumerate(batches("train_epoch", loader, work.model)):
-        loss, logits = work.learn(x, y)
-        value, wrong = look("train_epoch", loss, logits, x, y, finite, step)
+    for step, batch in enumerate(work.batches("train_epoch", loader)):
+        value, wrong, n = work.learned("train_epoch", batch, step)
         if not math.isfinite(value):
             raise NaNError(
                 message(
@@ -181,7 +150,7 @@ def run_epoch(
         work.update()
         if schedule is not None:
             schedule.step()
-        sums.add(value, wrong, len(logits))
+        sums.add(value, wrong, n)
         if on_step is not None:
             on_step(step, value)
         if watch is not None:
@@ -201,6 +170,10 @@ def evaluate(
 
     The model goes back to the mode it was in. Arguments and errors as for :func:`train_epoch`.
 
+    Started on several ranks, each one evaluates for itself, so that one may do it alone; unless the
+    loader has a ``shard`` of several: then all ranks must call this, and get the result over all
+    parts.
+
     Warns:
         UserWarning: batch norms whose running statistics were never updated: with mean 0 and
             variance 1 they do not normalise, and the figures say little.
@@ -208,7 +181,9 @@ def evaluate(
     check_loader("evaluate", "loader", loader)
     arguments.callback("evaluate", "on_step", on_step, "on_step(step, loss)")
     arguments.callback("evaluate", "watch", watch, "watch(running)")
-    work = Work("evaluate", model, loss_fn, None, capture=False)
+    shared = getattr(loader, "shard", None) is not None
+    with_others = together("evaluate") if shared else by_itself("evaluate")
+    work = with_others.work(model, loss_fn, None, capture=False)
     return run_evaluation(work, loader, on_step, watch)
 
 
@@ -225,9 +200,8 @@ def run_evaluation(
     model.eval()
     try:
         with no_grad():
-            for step, (x, y, finite) in enumerate(batches("evaluate", loader, model)):
-                loss, logits = work.judge(x, y)
-                value, wrong = look("evaluate", loss, logits, x, y, finite, step)
+            for step, batch in enumerate(work.batches("evaluate", loader)):
+                value, wrong, n = work.judged("evaluate", batch, step)
                 if not math.isfinite(value):
                     raise NaNError(
                         message(
@@ -238,7 +212,7 @@ def run_evaluation(
                             "Training has diverged: lower the learning rate or warm up longer.",
                         )
                     )
-                sums.add(value, wrong, len(logits))
+                sums.add(value, wrong, n)
                 if on_step is not None:
                     on_step(step, value)
                 if watch is not None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from minires.autograd import no_grad
 from minires.device import CPU, Device
+from minires.distributed import alone
 from minires.models import create
 from minires.models.registry import options_of
 from minires.nn import Module
@@ -78,7 +79,7 @@ def _train(net: Module, batch: int, any_size: bool) -> None:
     parts = [copied, as_they_are]
     if any_size:
         parts.append(np.zeros((2, c, h // 4, w // 4), np.float32))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), alone():
         warnings.simplefilter("ignore")  # that statistics or probabilities are odd is no matter
         train_epoch(net, [(x, labels[: len(x)]) for x in parts], optimizer)
 

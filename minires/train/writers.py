@@ -1,4 +1,7 @@
-"""Callbacks that write down how a run goes: a table of its epochs, and TensorBoard's files."""
+"""Callbacks that write down how a run goes: a table of its epochs, and TensorBoard's files.
+
+In a run of several ranks the first one writes them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from minires.arguments import flag
+from minires.distributed import current_group
 from minires.files import as_path, check_writable, write_atomic
 from minires.nn import Module
 from minires.train.callbacks import Callback, Row, Run
@@ -35,12 +39,12 @@ class CSVLogger(Callback):
         self.path = as_path("CSVLogger", path)
 
     def on_fit_start(self, run: Run) -> None:
-        check_writable(self.path)
+        current_group().first(check_writable, self.path)
         if run.history:  # killed between two epochs, a run may have left another table
-            self._write(run)
+            current_group().first(self._write, run)
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
-        self._write(run)
+        current_group().first(self._write, run)
 
     def _write(self, run: Run) -> None:
         columns = list(dict.fromkeys(name for row in run.history for name in row))
@@ -76,6 +80,9 @@ class TensorBoard(Callback):
         tensorboardx("TensorBoard")
 
     def on_fit_start(self, run: Run) -> None:
+        current_group().first(self._open, run)
+
+    def _open(self, run: Run) -> None:
         from minires.utils.tensorboard import SummaryWriter
 
         done = len(run.history)
@@ -85,6 +92,9 @@ class TensorBoard(Callback):
         )
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
+        current_group().first(self._add, run, row)
+
+    def _add(self, run: Run, row: Row) -> None:
         writer, epoch = self._writer, row["epoch"]
         if writer is None:
             return
