@@ -210,7 +210,8 @@ class Launched(Group):
                 raise
         except self.MPI.Exception as error:
             expected = "the same operation on arrays of the same size on all ranks"
-            raise DistributedError(message(f"distributed {what}", expected, str(error))) from error
+            got = str(error).split("\n", 1)[0].removesuffix(", error stack:")
+            raise DistributedError(message(f"distributed {what}", expected, got)) from error
 
     def _wait(self, what: str, request: Any) -> None:
         start, deadline = time.monotonic(), None

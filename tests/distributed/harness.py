@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import pytest
 
+PROGRAMS = Path(__file__).parent / "programs"
 MARK = "MINIRES_TEST_JOB"  # the variable by which a job's processes are known
 NOT_OURS = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "MPI_")  # of a launcher that started these tests
 
@@ -32,6 +33,15 @@ class Done(NamedTuple):
     stdout: str
     stderr: str
 
+    def passed(self) -> str:
+        """What it printed; the test fails, and shows all of it, if it failed or complained."""
+        if self.rc or self.stderr:
+            pytest.fail(f"exit code {self.rc}\n{self.shown()}")
+        return self.stdout
+
+    def shown(self) -> str:
+        return f"** stdout **\n{self.stdout}\n** stderr **\n{self.stderr}"
+
 
 def mpiexec() -> str:
     """The launcher beside this Python, or else on the path."""
@@ -41,17 +51,18 @@ def mpiexec() -> str:
     return found
 
 
-def script(n, text, *arguments, timeout=60, cwd=None, before=(), **environment) -> Done:
-    """Run a program, given as its text, on ``n`` ranks; without a launcher if ``n`` is 0. A warning
-    is an error in it. Ranks print into one file: what is printed with ``flush=True`` as one string
-    stays together.
+def script(n, program, *arguments, timeout=60, cwd=None, before=(), **environment) -> Done:
+    """Run a program on ``n`` ranks; without a launcher if ``n`` is 0. A warning is an error in it.
+    Ranks print into one file: what is printed with ``flush=True`` as one string stays together.
 
     Args:
+        program: its text; or a Path, a file of the folder ``programs``.
         timeout: seconds after which the test fails.
         before: words in front of the program, such as ``taskset``.
         environment: variables; what is None is taken away.
     """
-    words = [*before, sys.executable, "-W", "error", "-c", text, *arguments]
+    what = [PROGRAMS / program] if isinstance(program, Path) else ["-c", program]
+    words = [*before, sys.executable, "-W", "error", *what, *arguments]
     return _run(n, words, timeout, cwd, environment)
 
 
@@ -72,6 +83,7 @@ class Job:
         launcher = [mpiexec(), "-n", str(n)] if n else []
         self.name = uuid.uuid4().hex
         kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_OURS)}
+        kept.pop("PYTHONUNBUFFERED", None)  # with it, the end of a line is written by itself
         changed = {**kept, **environment, MARK: self.name}
         env = {k: str(v) for k, v in changed.items() if v is not None}
         self.out, self.err = folder / "out", folder / "err"
@@ -116,7 +128,7 @@ class Job:
     def _fail(self, what):
         said = self.said()
         self.end()
-        pytest.fail(f"{what}\n** stdout **\n{said.stdout}\n** stderr **\n{said.stderr}")
+        pytest.fail(f"{what}\n{said.shown()}")
 
     def signal(self, number=signal.SIGINT):
         """Send a signal to the launcher, as Ctrl-C on a terminal does."""
