@@ -42,8 +42,7 @@ def turns(workers: int) -> list[State]:
 
 def sent(worker: int, turn: int, workers: int) -> int:
     """The part that a worker sends in a turn: its own one first, then the one it got before."""
-    first = worker if turn < workers - 1 else worker + 1
-    return (first - turn % (workers - 1)) % workers
+    return (worker - turn) % workers
 
 
 def letters(who: frozenset[int]) -> str:
