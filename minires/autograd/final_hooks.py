@@ -8,8 +8,8 @@ The walk takes the newest node first. All that adds to a leaf's gradient are nod
 it; when the walk has come past the oldest of them, the gradient is final, whether all of them gave
 something or not.
 
-Hooks are kept here by the ids of their leaves, not in the leaves: a pass looks at a dict that is
-empty where nobody uses them.
+A final hook stands among the other hooks of its leaf, and all of them in one weak set: where that
+is empty, a pass has nothing to look for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,19 @@ from .variable import HookHandle, Variable
 After = Callable[[], Any]
 Hook = Callable[[Any], After | None]
 
-_hooks: dict[int, tuple[weakref.ref[Variable], dict[int, Hook]]] = {}
+
+class Final:
+    """A final hook among the hooks of a leaf."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+        _living.add(self)
+
+    def __call__(self, gradient: Any) -> None:
+        """Nothing: the walk calls final hooks after all others."""
+
+
+_living: weakref.WeakSet[Final] = weakref.WeakSet()
 
 
 def register_final_hook(self: Variable, hook: Hook) -> HookHandle:
@@ -55,14 +67,13 @@ def register_final_hook(self: Variable, hook: Hook) -> HookHandle:
         expected, fix = "a leaf that requires grad", "Others have register_hook."
         got = "a result" if self.requires_grad else "a tensor that does not"
         raise GraphError(message("register_final_hook", expected, got, fix=fix))
-    key = id(self)
-    if key not in _hooks:
-        _hooks[key] = weakref.ref(self, lambda _: _hooks.pop(key, None)), {}
-    return HookHandle(_hooks[key][1], hook)
+    if self._hooks is None:
+        self._hooks = {}
+    return HookHandle(self._hooks, Final(hook))
 
 
-def _hooks_of(leaf: Variable) -> dict[int, Hook]:
-    return _hooks[id(leaf)][1] if id(leaf) in _hooks else {}
+def _hooks_of(leaf: Variable) -> list[Hook]:
+    return [f.hook for f in (leaf._hooks or {}).values() if isinstance(f, Final)]
 
 
 class FinalHooks:
@@ -76,7 +87,7 @@ class FinalHooks:
         self._after: dict[After, None] = {}
         oldest: dict[int, int] = {}  # of the nodes with an edge to each leaf that has hooks
         seen = set(starts)
-        stack = [*seen] if _hooks else []
+        stack = [*seen] if _living else []
         while stack:
             node = stack.pop()
             for edge in node.edges:
@@ -96,9 +107,9 @@ class FinalHooks:
 
     def call(self, leaf: Variable, gradient: Variable) -> None:
         """Call a leaf's hooks with its gradient, unless it was frozen or written since."""
-        if not _hooks or not leaf._requires_grad or leaf._node is not None:
+        if not leaf._hooks or not leaf._requires_grad or leaf._node is not None:
             return
-        for hook in [*_hooks_of(leaf).values()]:
+        for hook in _hooks_of(leaf):
             host_read("what a final hook does")
             after = hook(gradient)
             if callable(after):

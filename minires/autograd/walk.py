@@ -15,7 +15,7 @@ from ..errors import DTypeError, GraphError, ShapeError, message, quoted
 from ..ieee import quiet, restore, warnings_now
 from ..mode import Mode
 from .engine import call, copied, current, in_complex_step
-from .final_hooks import FinalHooks
+from .final_hooks import Final, FinalHooks
 from .modes import _grad_mode
 from .place import Place, caller, show_place
 from .tape import Node, check_device, check_gradient
@@ -200,6 +200,8 @@ def walk(
         for hook in list(table.values()):
             if isinstance(hook, Keeper):
                 keepers.append(hook.variable())
+                continue
+            if isinstance(hook, Final):
                 continue
             escaped.add(id(memory(gradient._array)))  # the hook may hold on to it
             replaced = hook(gradient)

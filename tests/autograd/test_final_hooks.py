@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -233,18 +234,28 @@ def test_removed_hooks_are_not_called():
     assert seen == [1, 2]
 
 
+class Owner:
+    """Has a leaf, whose hook has the owner."""
+
+    def __init__(self):
+        self.leaf = leaf([3.0])
+        self.leaf.register_final_hook(self.called)
+
+    def called(self, gradient):
+        pytest.fail("called")
+
+
 def test_hooks_go_with_their_leaf_and_are_not_copied():
     gc.collect()
-    before = len(final_hooks._hooks)
-    seen = []
-    w = leaf([3.0])
-    w.register_final_hook(lambda g: seen.append(w.shape))  # a circle
-    (copy.deepcopy(w) * 2).sum().backward()
-    assert seen == []
-    assert len(final_hooks._hooks) == before + 1
-    seen = w = None
+    before = len(final_hooks._living)
+    owner = Owner()
+    (copy.deepcopy(owner.leaf) * 2).sum().backward()
+    assert len(final_hooks._living) == before + 1
+    there = weakref.ref(owner.leaf)
+    del owner
     gc.collect()
-    assert len(final_hooks._hooks) == before
+    assert there() is None
+    assert len(final_hooks._living) == before
 
 
 @pytest.mark.parametrize("fused", [True, False])
