@@ -53,11 +53,14 @@ class Reducer:
         self._metas: list[Any] = []
         self._buckets: list[_Bucket] = []
 
-    def reduce(self) -> None:
+    def reduce(self, average: bool = False) -> None:
         """Put the sum of each gradient into ``.grad``, with the same bits on all ranks.
 
         Collective. The memory of a gradient that is there stays the same, since a captured update
         reads it. Nothing happens in a group of one.
+
+        Args:
+            average: divide the sums by the number of ranks.
 
         Raises:
             CaptureError: inside :func:`minires.capture`.
@@ -76,7 +79,7 @@ class Reducer:
         for bucket in self._buckets:
             group.reduce(bucket.flat)
         for bucket in self._buckets:
-            bucket.unpack()
+            bucket.unpack(group.size if average else 1)
 
     def _plan(self) -> None:
         """Make the buckets; anew if parameters have gone to another device or dtype."""
@@ -129,13 +132,15 @@ class _Bucket:
                 here = np.array(self._present, self.flat.dtype)
                 self.flat[self._size :] = array_module(self.flat).asarray(here)
 
-    def unpack(self) -> None:
-        """Copy the sums into ``.grad``. Gradients that no rank has stay None; only where one is
-        missing here has the host to look at what came."""
+    def unpack(self, divisor: int) -> None:
+        """Copy the sums, divided, into ``.grad``. Gradients that no rank has stay None; only where
+        one is missing here has the host to look at what came."""
         counts: Any = np.ones(len(self.parameters))
         if not all(self._present):
             counts = move(self.flat[self._size :], CPU)
-        with beside((self.flat,)):
+        with beside((self.flat,)), np.errstate(all="ignore"):
+            if divisor > 1:
+                self.flat[: self._size] /= divisor
             for p, total, count in zip(self.parameters, self._views, counts):
                 if count:
                     _set_gradient(p, total)

@@ -9,6 +9,7 @@ each rank sends a digest of what it has, a few bytes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 
 from minires.autograd import Variable
 from minires.device import CPU, assign, move
-from minires.distributed.group import current_group
+from minires.distributed.group import Group, current_group
 from minires.errors import DistributedError, message
+
+PIECE = 8 << 20  # bytes that are sent together
 
 Named = Iterable[tuple[str, Variable]]
 
@@ -79,7 +82,7 @@ def check_same_values(named: Named) -> None:
     if group.size == 1:
         return
     tensors = dict(named)
-    own = [_digest(_bytes(tensor)) for tensor in tensors.values()]
+    own = [_digest(_bytes(tensor._array).data) for tensor in tensors.values()]
     digests = group.gather(np.array(own, np.uint8).reshape(len(own), -1))
     differ = (digests != digests[0]).any(axis=2)  # (ranks, tensors)
     if not differ.any():
@@ -107,16 +110,26 @@ def broadcast_state(tensors: Iterable[Variable], src: int = 0) -> None:
     if group.size == 1:
         return
     targets = [(t, t._to_write("broadcast", "a tensor")) for t in tensors]
-    for tensor, array in targets:
-        values = move(array, CPU).flatten()  # a copy, in one piece
-        group.broadcast(values.view(np.uint8), src)
-        if group.rank != src:
-            assign(array, values.reshape(array.shape))
-            tensor.bump_version()
+    ends = np.cumsum([array.nbytes for _, array in targets]) // PIECE
+    for _, piece in itertools.groupby(zip(ends, targets), key=lambda pair: pair[0]):
+        _broadcast([target for _, target in piece], group, src)
 
 
-def _bytes(tensor: Variable) -> Any:
-    return np.ascontiguousarray(move(tensor._array, CPU)).reshape(-1).view(np.uint8).data
+def _broadcast(targets: list[tuple[Variable, Any]], group: Group, src: int) -> None:
+    """Send arrays together: each message by itself would take its time."""
+    parts = [_bytes(array) for _, array in targets]
+    together = np.concatenate(parts)
+    group.broadcast(together, src)
+    if group.rank == src:
+        return
+    ends = np.cumsum([part.size for part in parts])
+    for (tensor, array), part in zip(targets, np.split(together, ends[:-1])):
+        assign(array, part.view(array.dtype).reshape(array.shape))
+        tensor.bump_version()
+
+
+def _bytes(array: Any) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(move(array, CPU)).reshape(-1).view(np.uint8)
 
 
 def _digest(content: Any) -> np.ndarray[Any, Any]:
