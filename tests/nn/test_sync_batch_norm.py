@@ -179,6 +179,22 @@ def test_a_network_can_be_made_with_it():
     assert type(net.layer1[0].bn1) is nn.SyncBatchNorm
 
 
+def test_summary_and_export_see_batch_norm(tmp_path):
+    plain = models.cifar_resnet(8)
+    plain(rand(2, 3, 8, 8))  # for statistics
+    sync = convert(copy.deepcopy(plain))
+    text = str(nn.summary(plain, (1, 3, 8, 8)))
+    shown = str(nn.summary(sync, (1, 3, 8, 8)))
+    assert shown.replace("SyncBatchNorm", "BatchNorm2d").split() == text.split()
+    pytest.importorskip("onnx")
+    files = []
+    for net in (plain, sync):
+        mr.export_onnx(net, rand(1, 3, 8, 8), tmp_path / "net.onnx")
+        files.append((tmp_path / "net.onnx").read_bytes())
+    assert files[0] == files[1]
+    assert b"BatchNormalization" in files[0]
+
+
 @pytest.mark.parametrize("kind", [models.BasicBlock, models.PreActBlock])
 def test_the_identity_path_is_proven_of_blocks_with_it(kind):
     block, x = identity.example(kind)

@@ -13,11 +13,13 @@ On every rank gy has to be the derivative of the loss of the whole batch, so a r
 mean, is scaled by its share of the samples. gw and gb stay the rank's own sums: like the gradients
 of all parameters they are added up over the ranks when the backward pass is over.
 
-All else is as in :mod:`.op`. Each direction costs one collective operation of two vectors.
+All else is as in :mod:`.op`. Each direction costs one collective operation, of two vectors and a
+number or two.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from typing import Any
@@ -115,22 +117,37 @@ class Whole:
 
     def _gathered(self, numbers: Any, a: Any, b: Any) -> tuple[Any, Any]:
         """Numbers (k,) of the host and vectors (c,), of all ranks: (size, k), (size, 2, c)."""
-        packed = np.concatenate([numbers, a, b])
-        gathered = self.group.gather(packed)
+        if not isinstance(a, np.ndarray):  # no rank waits for its GPU to see the numbers
+            return self.group.gather(numbers), self._of_gpus().gather(_stacked(a, b))
+        gathered = self.group.gather(np.concatenate([numbers, a, b]))
         k = len(numbers)
         return gathered[:, :k], gathered[:, k:].reshape(len(gathered), 2, -1)
 
     def _added(self, numbers: Any, a: Any, b: Any) -> tuple[Any, Any]:
         """The sums over all ranks of numbers (k,) and of vectors (c,): (k,), (2, c)."""
+        k = len(numbers)
+        if not isinstance(a, np.ndarray):
+            numbers, vectors = numbers.copy(), _stacked(a, b)
+            self.group.reduce(numbers)
+            self._of_gpus().reduce(vectors)
+            return numbers, vectors
         packed = np.concatenate([numbers, a, b])
         self.group.reduce(packed)
-        k = len(numbers)
         return packed[:k], packed[k:].reshape(2, -1)
+
+    def _of_gpus(self) -> Any:
+        """What carries arrays between GPUs."""
+        return importlib.import_module("minires.distributed.nccl").communicator(self.group)
 
     def _apart(self) -> DistributedError:
         expected = f"all {self.group.size} ranks in the same layer"
         fix = "In training all ranks must run the same layers: none may leave out one by chance."
         return DistributedError(message(NAME, expected, "ranks in different ones", fix=fix))
+
+
+def _stacked(a: Any, b: Any) -> Any:
+    """Vectors (c,) as one array (2, c) of float64."""
+    return array_module(a).stack([a, b]).astype(np.float64)
 
 
 class SyncBatchNorm(BatchNorm):
@@ -250,7 +267,7 @@ def sync_batch_norm(
 def _own_moments(x: Tensor, m: int) -> tuple[Any, Any]:
     """Mean and biased variance of this rank's values; of none, zeros: the others wait for them."""
     if not m:
-        nothing = np.zeros(x.shape[1], x.dtype)
+        nothing = array_module(x._array).zeros(x.shape[1], x.dtype)
         return nothing, nothing
     mean, var = BatchNormStatistics.apply(x)
     return mean._array, var._array
