@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -31,6 +32,15 @@ class _Progress(Progress):
             yield Text(self.words, no_wrap=True, overflow="ellipsis")
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """The time that remains; of a task with the field ``within``, the longest of its parts, which
+    are done at the same time: at the end one may go on alone, and the whole is slower."""
+
+    def render(self, task: Task) -> Text:
+        parts = task.fields.get("within", list)()
+        return super().render(max([task, *parts], key=lambda each: each.time_remaining or 0))
+
+
 class Bars:
     """Progress bars that are on screen while the ``with`` block runs."""
 
@@ -41,7 +51,7 @@ class Bars:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None if console.width < 60 else 30),
             TaskProgressColumn(),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             TextColumn("remaining"),
             console=console,
             transient=True,

@@ -6,6 +6,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -86,8 +87,18 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+@dataclass
+class _InTraining:
+    """A network that is being trained: its bar, its epochs, how many are done, the work left."""
+
+    bar: TaskID
+    epochs: int
+    done: int
+    left: int
+
+
 class StudyDisplay(Bars):
-    """Two bars, the whole study and the network in training, and a line for each epoch.
+    """A bar for the whole study, one for each network in training, and a line for each epoch.
 
     The bars count multiply-adds, so that their time remaining knows that deep networks take longer.
     """
@@ -95,60 +106,75 @@ class StudyDisplay(Bars):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._whole: TaskID | None = None
-        self._network: TaskID | None = None
-        self._name, self._epochs, self._done = "", 0, 0
+        self._networks: dict[str, _InTraining] = {}
         self.folder: Path | None = None  # where the study's results are, once it has begun
 
     def plan(self, folder: Path, total: int, done: int) -> None:
         self.folder = folder
-        self._whole = self._progress.add_task("whole study", total=total, completed=done)
+        self._whole = self._progress.add_task(
+            "whole study", total=total, completed=done, within=lambda: self._progress.tasks
+        )
 
     def network(self, name: str, epochs: int, done: int, total: int, gone: int) -> None:
-        self._name, self._epochs, self._done = name, epochs, done
-        self._network = self._progress.add_task(name, total=total, completed=gone)
+        bar = self._progress.add_task(name, total=total)
+        self._networks[name] = _InTraining(bar, epochs, done, total)
         if done:
-            self._advance(gone)
+            self._advance(name, gone)
             self._line(f"{name}: going on after epoch {done} of {epochs}")
 
-    def _advance(self, work: int) -> None:
+    def _advance(self, name: str, work: int) -> None:
         assert self._whole is not None
         self._progress.advance(self._whole, work)
+        self._progress.advance(self._networks[name].bar, work)
+        self._networks[name].left -= work
 
-    def batch(self, work: int, running: Running) -> None:
-        assert self._network is not None
-        self._advance(work)
-        self._progress.advance(self._network, work)
-        if self._done < self._epochs:
-            self._progress.words = _where(self._done + 1, self._epochs, running)
+    def batch(self, name: str, work: int, running: Running) -> None:
+        network = self._networks[name]
+        self._advance(name, work)
+        if network.done < network.epochs:
+            epoch = f"epoch {network.done + 1} of {network.epochs}"
+            self._doing(name, epoch, f"{epoch}, {_so_far(running)}")
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        self._done = row["epoch"]
+    def _doing(self, name: str, short: str, words: str) -> None:
+        """Say what is done with a network: below the bars, or if there are several, beside its."""
+        alone = len(self._networks) == 1
+        self._progress.words = words if alone else ""
+        description = name if alone else f"{name}, {short}"
+        self._progress.update(self._networks[name].bar, description=description)
+
+    def epoch(self, name: str, row: dict[str, Any]) -> None:
+        network = self._networks[name]
+        network.done = row["epoch"]
         self._line(
-            f"{self._name}: epoch {row['epoch']} of {self._epochs}, "
+            f"{name}: epoch {row['epoch']} of {network.epochs}, "
             f"running training error {_percent(row['train_error'])}, "
             f"test error {_percent(row['test_error'])}, {row['seconds']:.1f} s"
         )
 
-    def evaluating(self) -> None:
-        self._progress.words = "evaluating: the final errors"
+    def evaluating(self, name: str) -> None:
+        self._doing(name, "evaluating", "evaluating: the final errors")
 
-    def finished(self, run: dict[str, Any]) -> None:
-        assert self._network is not None
-        self._progress.remove_task(self._network)
-        self._progress.words = ""
+    def finished(self, name: str, run: dict[str, Any]) -> None:
+        self._remove(name)
         self._line(
-            f"{self._name}: final training error {_percent(run['train_error'])}, "
+            f"{name}: final training error {_percent(run['train_error'])}, "
             f"final test error {_percent(run['test_error'])}, {run['seconds']:.1f} s"
         )
 
+    def diverged(self, name: str) -> None:
+        if name in self._networks:  # else it met NaN before its first batch
+            self._advance(name, self._networks[name].left)
+            self._remove(name)
 
-def _where(epoch: int, epochs: int, running: Running) -> str:
+    def _remove(self, name: str) -> None:
+        self._progress.remove_task(self._networks.pop(name).bar)
+        self._progress.words = ""
+
+
+def _so_far(running: Running) -> str:
     """What is being done, and the loss and error of it so far."""
     doing = "training" if running.training else "evaluating"
-    return (
-        f"epoch {epoch} of {epochs}, {doing}: loss {running.loss:.4f}, "
-        f"error {_percent(running.error)} so far"
-    )
+    return f"{doing}: loss {running.loss:.4f}, error {_percent(running.error)} so far"
 
 
 class ReadingDisplay(Bars):

@@ -36,7 +36,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 def _kinds(text: str) -> tuple[str, ...]:
     """``"plain,residual"`` as a tuple; ``"both"`` is these two."""
-    from minires.study.runner import KINDS
+    from minires.study.tables import KINDS
 
     return KINDS if text.strip() == "both" else tuple(kind.strip() for kind in text.split(","))
 

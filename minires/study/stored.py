@@ -85,7 +85,7 @@ _TEXTS = ("minires", "python", "numpy", "numba", "platform", "cpu")
 _OF_GPU = ("device", "gpu", "driver", "cuda_of_driver", "cuda_of_cupy", "cupy")
 _ENVIRONMENT = record(
     {**dict.fromkeys(_TEXTS, text), "threads": whole(1), "commit": optional(text)},
-    dict.fromkeys((*_OF_GPU, "float32_matmul_precision"), text),
+    {**dict.fromkeys((*_OF_GPU, "float32_matmul_precision"), text), "ranks": whole(2)},
 )
 
 _FINAL = {

@@ -24,6 +24,7 @@ from minires.models import cifar_plain
 from minires.study import (
     PROTOCOLS,
     StudyConfig,
+    network,
     resume_study,
     run_study,
     runner,
@@ -57,11 +58,12 @@ class StopAfter:
 
     def plan(self, folder, total, done): ...
     def network(self, name, epochs, done, total, gone): ...
-    def epoch(self, row): ...
-    def evaluating(self): ...
-    def finished(self, run): ...
+    def epoch(self, name, row): ...
+    def evaluating(self, name): ...
+    def finished(self, name, run): ...
+    def diverged(self, name): ...
 
-    def batch(self, work, running):
+    def batch(self, name, work, running):
         self.left -= running.training
         if self.left == 0:
             raise Stop
@@ -303,7 +305,7 @@ def test_a_diverging_network_does_not_cost_the_others_their_results(tmp_path, mo
             raise NaNError("epoch 1: the loss is nan")
         return fit(model, *args, **options)
 
-    monkeypatch.setattr(runner, "fit", diverge)
+    monkeypatch.setattr(network, "fit", diverge)
     config = dataclasses.replace(SMALL, seeds=(0,))
     with pytest.warns(UserWarning, match="plain-8: epoch 1: the loss is nan"):
         results, _ = run_study(config, tmp_path)

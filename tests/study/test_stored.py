@@ -18,7 +18,7 @@ from harness import raises
 import minires as mr
 from minires.errors import CheckpointError, MiniresError
 from minires.interop.safetensors_ import read_safetensors, write_safetensors
-from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, runner, store
+from minires.study import PROTOCOLS, StudyConfig, network, resume_study, run_study, runner, store
 from minires.study.stored import results as schema_of_results
 from minires.train import load_checkpoint, schema
 from minires.train.fit import read_history
@@ -130,7 +130,7 @@ def test_every_changed_field_of_a_study_is_taken_or_refused(finished, tmp_path, 
     def fit(*arguments, **options):
         raise Trains
 
-    monkeypatch.setattr(runner, "fit", fit)
+    monkeypatch.setattr(network, "fit", fit)
     monkeypatch.setattr(runner.figures, "render", lambda *args, **options: b"<svg/>")
     refused, wrong = 0, []
     for path in places({key: v for key, v in finished.items() if key != "checksum"}):

@@ -15,7 +15,7 @@ import minires as mr
 from minires import data
 from minires.device import Device
 from minires.kernels.cuda.kernel import Kernel
-from minires.study import StudyConfig, run_study, runner
+from minires.study import StudyConfig, network, record, run_study, runner, spread
 from minires.study.protocols import PROTOCOLS
 from minires.train import warmup
 from minires.train.ahead import compile_ahead
@@ -110,7 +110,7 @@ def test_a_study_launches_what_was_compiled_and_nothing_else(monkeypatch, tmp_pa
     monkeypatch.setattr(Kernel, "compiled", lambda kernel: ready.add(repr(kernel)))
     monkeypatch.setattr(Kernel, "run", run)
     monkeypatch.setattr(runner, "_load", load)
-    monkeypatch.setattr(runner, "EVALUATION_BATCH", 16)
+    monkeypatch.setattr(network, "EVALUATION_BATCH", 16)
     monkeypatch.setattr(runner, "write_outputs", lambda results, path: None)
     recipe = dataclasses.replace(PROTOCOLS["quick"].with_epochs(1), batch_size=8)
     with gpu():
@@ -131,19 +131,20 @@ def test_a_study_compiles_before_it_trains(asked, monkeypatch, tmp_path):
         sizes.add((len(list(net.parameters())), tuple(sorted(training)), tuple(sorted(inference))))
         mr.relu(mr.ones(3, device="cuda"))._array  # noqa: B018
 
-    class Told(runner._Silent):
+    class Told(record.Silent):
         def ready(self, name, done, asked):
             order.append(name)
 
-    def train(*args):
+    def train(job, ordered, tell):
         order.append("training")
-        args[1]["finished"] = True
+        depth, kind, seed = ordered.key
+        return {"depth": depth, "kind": kind, "seed": seed, "finished": True, "epochs": []}
 
     monkeypatch.setattr(runner, "_load", load)
-    monkeypatch.setattr(runner, "training_and_inference", noted)
-    monkeypatch.setattr(runner, "_train_one", train)
+    monkeypatch.setattr(network, "training_and_inference", noted)
+    monkeypatch.setattr(spread, "train_network", train)
     monkeypatch.setattr(runner, "write_outputs", lambda results, path: None)
-    monkeypatch.setattr(runner, "EVALUATION_BATCH", 8)
+    monkeypatch.setattr(network, "EVALUATION_BATCH", 8)
     recipe = PROTOCOLS["quick"].with_epochs(1)
     config = StudyConfig(depths=(8, 32), kinds=("residual",), protocol=recipe)
     for device in ("cuda", "cpu"):

@@ -213,6 +213,7 @@ ENGLISH = {
     "environment.created": "created",
     "environment.platform": "platform",
     "environment.threads": "threads",
+    "environment.ranks": "processes",
     "environment.device": "device",
     "unknown": "unknown",
 }

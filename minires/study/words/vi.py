@@ -230,6 +230,7 @@ VIETNAMESE = {
     "environment.created": "tạo lúc",
     "environment.platform": "nền tảng",
     "environment.threads": "số luồng",
+    "environment.ranks": "số tiến trình",
     "environment.device": "thiết bị",
     "unknown": "không rõ",
 }
