@@ -179,10 +179,9 @@ class Launched(Group):
         speaker = int(failed)
         if speaker == self.size:
             return
-        class_and_text = self.broadcast_object(error and _described(error), speaker)
+        class_and_text = self.broadcast_object(error and described(error), speaker)
         if error is None:
-            name, text = class_and_text
-            error = getattr(errors, name)(f"rank {speaker}: {text}")
+            raise retold(class_and_text, speaker)
         exits.name_speaker(error, speaker)
         raise error
 
@@ -269,12 +268,21 @@ def _pickled(value: Any) -> tuple[Array, Exception | None]:
         return np.empty(0, np.uint8), error
 
 
-def _described(error: Exception) -> tuple[str, str]:
-    """The name of the class of minires' own that is nearest to that of an error, and its text."""
+def described(error: BaseException) -> tuple[str, str]:
+    """What is told to other ranks of an error: the name of the class of minires' own that is
+    nearest to its class, and its text."""
     for kind in type(error).__mro__:
         if kind.__module__ == errors.__name__:
             return kind.__name__, str(error)
     return DistributedError.__name__, f"{type(error).__name__}: {error}"
+
+
+def retold(class_and_text: tuple[str, str], rank: int) -> Exception:
+    """The copy of an error of rank ``rank``, which was :func:`described`, for another rank."""
+    name, text = class_and_text
+    error: Exception = getattr(errors, name)(f"rank {rank}: {text}")
+    exits.name_speaker(error, rank)
+    return error
 
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)

@@ -13,9 +13,7 @@ after each batch whether the end has come. Without a launcher there is one proce
 from __future__ import annotations
 
 import contextlib
-import pickle
 import time
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +22,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from minires import cuda
-from minires.distributed.group import Group, Launched, alone
-from minires.errors import DistributedError, MiniresError, NaNError, message
-from minires.study.config import Key, StudyConfig, name_of
+from minires.distributed.exits import name_speaker
+from minires.distributed.group import Group, Launched, alone, described, retold
+from minires.errors import DistributedError, NaNError, message
+from minires.study.config import Key
 from minires.study.network import Job, Order, Run, Tell, compile_networks, train_network
 from minires.train import Running
 
@@ -64,22 +63,14 @@ def own_device(group: Group, device: Any) -> Any:
 
 
 def agreed(group: Group, function: Callable[..., T], *args: Any) -> T:
-    """``function(*args)`` on each rank; if it raises on any, all raise, and name the rank unless
-    it is the same everywhere."""
-    if group.size == 1:
-        return function(*args)
+    """``function(*args)`` on each rank; if it raises on any, all raise, see :meth:`Group.agree`."""
     result: Any = None
     error: Exception | None = None
     try:
         result = function(*args)
     except Exception as raised:
         error = raised
-    errors = group.gather_objects(_portable(error))
-    if error is not None and len({(type(each), str(each)) for each in errors}) == 1:
-        raise error
-    for rank, each in enumerate(errors):
-        if each is not None:
-            raise _of_rank(each, rank, group.size)
+    group.agree(error)
     return result
 
 
@@ -121,13 +112,13 @@ def led(group: Group, job: Job, lead: Callable[[Train], T]) -> T:
     mail = _Mail(group)
     if group.rank > 0:
         return _Worker(mail, job).serve()
-    leader = _Leader(mail, job.config)
+    leader = _Leader(mail)
     try:
         result = lead(leader.train)
     except BaseException as error:
-        leader.end(None, error)
+        leader.end(error=error)
         raise
-    leader.end(result, None)
+    leader.end(result)
     mail.close()
     return result
 
@@ -147,33 +138,6 @@ def _train(job: Job, order: Order, listener: Listener) -> None:
         listener.finished(order.key, run)
 
 
-# --- Errors of other ranks ------------------------------------------------------------------------
-
-
-def _portable(error: BaseException | None) -> BaseException | None:
-    """An error that can be sent, with the place where it arose as a note."""
-    if error is None:
-        return None
-    with contextlib.suppress(Exception):
-        if type(pickle.loads(pickle.dumps(error))) is type(error):
-            return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _of_rank(error: BaseException, rank: int, size: int) -> BaseException:
-    """The same error, its text beginning with the rank where it arose."""
-    where = f"[rank {rank} of {size}]"
-    named = error
-    if isinstance(error, MiniresError | MemoryError):
-        named = type(error)(f"{where} {error}")
-    elif isinstance(error, OSError) and error.errno is not None:
-        named = type(error)(error.errno, f"{where} {error.strerror}", error.filename)
-    for note in [*getattr(error, "__notes__", ()), f"This was {where[1:-1]}."]:
-        if note not in getattr(named, "__notes__", ()):
-            named.add_note(note)
-    return named
-
-
 # --- Messages -------------------------------------------------------------------------------------
 
 
@@ -184,7 +148,7 @@ class _Mail:
     _open: ClassVar[list[_Mail]] = []
 
     def __init__(self, group: Launched) -> None:
-        self.size = group.size
+        self.rank, self.size = group.rank, group.size
         self._new_status = group.MPI.Status
         self._comm = group.comm.Dup()
         self._sent: list[Any] = []
@@ -220,10 +184,11 @@ class _Mail:
 class _Leader:
     """Rank 0: hands out, trains too, and hears of everything."""
 
-    def __init__(self, mail: _Mail, config: StudyConfig) -> None:
-        self._mail, self._config = mail, config
+    def __init__(self, mail: _Mail) -> None:
+        self._mail = mail
         self._left: deque[Order] = deque()
         self._at_work: set[int] = set()
+        self._failure: tuple[tuple[str, str], int] | None = None  # what another rank ended by
 
     def train(self, job: Job, orders: Sequence[Order], listener: Listener) -> None:
         epochs = job.config.protocol.epochs
@@ -266,13 +231,15 @@ class _Leader:
         if what == "free":
             self._hand_out(rank)
         elif what == "failed":
-            raise _of_rank(args[0], rank, self._mail.size)
+            self._failure = args[0], rank
+            raise retold(*self._failure)
         else:
             getattr(self._listener, what)(*args)
 
-    def end(self, result: Any, error: BaseException | None) -> None:
+    def end(self, result: Any = None, error: BaseException | None = None) -> None:
+        failure = None if error is None else self._failure or (described(error), 0)
         for rank in range(1, self._mail.size):
-            self._mail.send(rank, "end", result, _portable(error))
+            self._mail.send(rank, "end", result, failure)
 
 
 class _Attentive:
@@ -310,9 +277,9 @@ class _Worker:
                 _, word = self._mail.wait()
                 self._obey(*word)
         except _End as end:
-            result, error = end.args
-            if error is not None:
-                raise error from None
+            result, failure = end.args
+            if failure is not None:
+                raise retold(*failure) from None
             self._mail.close()
             return result
 
@@ -320,17 +287,15 @@ class _Worker:
         if what == "end":
             raise _End(*args)
         path, stored, order = args
-        name = name_of(self._job.config, order.key)
         try:
             with self._warnings_told():
                 self._train(replace(self._job, path=Path(path), stored=stored), order)
         except _End:
             raise
         except BaseException as error:
-            error.add_note(f"It arose in the training of {name}:\n{traceback.format_exc()}")
-            self._mail.send(0, "failed", _portable(error))
-            if not isinstance(error, Exception):  # Ctrl-C: the job is to end at once
-                raise
+            self._mail.send(0, "failed", described(error))
+            name_speaker(error, self._mail.rank)
+            raise
         else:
             self._mail.send(0, "free")
 
