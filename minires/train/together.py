@@ -8,6 +8,7 @@ between two epochs sees the same on all ranks, to the last bit.
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -25,7 +26,7 @@ from minires.nn import Module, SyncBatchNorm
 from minires.optim import LRScheduler, Optimizer, ReduceLROnPlateau
 from minires.tensor import Tensor, from_numpy
 from minires.train.callbacks import Run
-from minires.train.shards import shared_out
+from minires.train.shards import is_shard, shared_out
 from minires.train.work import Loss, Model, SharedWork, Work
 from minires.version import __version__
 
@@ -101,7 +102,7 @@ class Together(Alone):
         for number, options in enumerate(optimizer.param_groups):
             own |= {f"{k} of group {number}": v for k, v in options.items() if k != "params"}
         own["schedule"] = schedule and (type(schedule).__name__, schedule.state_dict())
-        theirs = self.group.gather_objects({name: repr(value) for name, value in own.items()})
+        theirs = self.group.gather_objects({name: _told(value) for name, value in own.items()})
         for rank, other in enumerate(theirs):
             for name in {**theirs[0], **other}:
                 values = [each.get(name, "none") for each in (theirs[0], other)]
@@ -173,8 +174,10 @@ def by_itself(op: str) -> Alone:
 
 
 def facts_of(name: str, loader: Iterable[Any]) -> dict[str, Any]:
-    """What must be the same on all ranks of a loader."""
+    """What must be the same on all ranks of a loader of whole batches."""
     facts: dict[str, Any] = {}
+    if is_shard(loader):
+        return facts
     with contextlib.suppress(TypeError):  # a stream of batches
         facts[f"number of batches of {name}"] = len(loader)  # type: ignore[arg-type]
     if isinstance(loader, DataLoader):
@@ -197,6 +200,11 @@ def warn_of_ranks(before: int, now: int) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def _told(value: Any) -> str:
+    """A value as text; where a function lies in memory is another place on each rank."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _cut(text: str) -> str:

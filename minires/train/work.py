@@ -188,13 +188,14 @@ class SharedWork(Work):
         return DistributedError(message(op, expected, got, fix=fix))
 
     def learned(self, op: str, batch: Any, step: int) -> Seen:
-        part, total = batch
-        (x, y, finite), error, own = part, None, (0.0, 0)
+        (x, y, finite), total = batch
+        error, own, done = None, (0.0, 0), False
         try:
             loss, logits = self.learn(x, y, self._share(len(x) / total))
+            done = True
             own = look(op, loss, logits, x, y, finite, step)
         except Exception as raised:
-            if self._synchronised:
+            if self._synchronised and not done:
                 raise
             error = raised
         return self._seen(own, len(x), total, error)
