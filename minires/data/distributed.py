@@ -52,7 +52,7 @@ class DistributedSampler(Sampler):
 
     Source: torch.utils.data.distributed.DistributedSampler.
 
-    >>> [list(DistributedSampler("abcde", 2, rank, shuffle=False)) for rank in (0, 1)]
+    >>> [list(DistributedSampler(range(5), 2, rank, shuffle=False)) for rank in (0, 1)]
     [[0, 2, 4], [1, 3, 0]]
     """
 

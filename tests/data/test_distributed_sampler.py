@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minires import data, utils
+from minires import data, distributed, utils
 from minires.data import DataLoader, DistributedSampler, TensorDataset
 from minires.errors import ArgumentError
 
@@ -135,6 +135,7 @@ def test_ranks_are_those_that_were_launched(monkeypatch):
 def test_pytorchs_paths():
     assert utils.data.DistributedSampler is DistributedSampler
     assert utils.data.distributed.DistributedSampler is DistributedSampler
+    assert distributed.DistributedSampler is DistributedSampler
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from cuda_stand_in import cuda_backend
 
 import minires as mr
-from minires import data
+from minires import data, distributed
 from minires.data import DataLoader
 from minires.errors import ArgumentError
 
@@ -145,6 +145,7 @@ def test_a_loader_says_what_its_shard_is():
     assert (loader.shard, len(loader)) == ((1, 4), 5)
     assert repr(loader).endswith(", prefetch=2, shard=(1, 4))")
     assert DataLoader(images(), 10).shard is None
+    assert DataLoader(images(), 10, shard=distributed).shard == (0, 1)  # nothing was launched
     launched = SimpleNamespace(get_rank=lambda: 2, get_world_size=lambda: 3)
     assert DataLoader(images(), 10, shard=launched).shard == (2, 3)
 
