@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minires.bars import Bars
+from minires.distributed.exits import prefix, wait_for_turn
 from minires.errors import MiniresError
 from minires.starting import STOPPED
 
@@ -40,11 +41,11 @@ def messages() -> Iterator[None]:
             warnings.showwarning = _notes()
             yield
     except MiniresError as error:
-        fail(str(error))
+        fail(str(error), error)
     except MemoryError as error:
-        fail(f"out of memory: {error}. Use a smaller batch or network.")
+        fail(f"out of memory: {error}. Use a smaller batch or network.", error)
     except OSError as error:
-        fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), error)
 
 
 def _notes() -> Any:
@@ -58,7 +59,7 @@ def _notes() -> Any:
         text = str(warning)
         if "Traceback (" in text:  # some libraries warn of an exception by showing all of it
             text = text.splitlines()[0]
-        if text not in shown:
+        if text not in shown and not console.quiet:
             shown.add(text)
             line = f"[yellow]note:[/yellow] {escape(text)}"
             errors.print(line, soft_wrap=True, highlight=False)
@@ -66,15 +67,20 @@ def _notes() -> Any:
     return note
 
 
-def fail(text: str) -> NoReturn:
-    """One message, and exit code 1. A word too long to be read, such as a path, is cut."""
+def fail(text: str, error: BaseException | None = None, code: int = 1) -> NoReturn:
+    """One message, and an exit code. A word too long to be read, such as a path, is cut. Of several
+    ranks that fail, one says why (:mod:`minires.distributed.exits`)."""
     text = re.sub(r"\S{400,}", lambda word: f"{word[0][:150]}…{word[0][-150:]}", text)
-    errors.print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
-    raise SystemExit(1)
+    wait_for_turn(error)
+    line = f"{escape(prefix())}[bold red]error:[/bold red] {escape(text)}"
+    errors.print(line, soft_wrap=True, highlight=False)
+    raise SystemExit(code)
 
 
 def stopped(advice: str = "") -> NoReturn:
-    errors.print(f"\nStopped. {escape(advice)}".rstrip(), soft_wrap=True, highlight=False)
+    wait_for_turn()
+    text = f"\n{escape(prefix())}Stopped. {escape(advice)}".rstrip()
+    errors.print(text, soft_wrap=True, highlight=False)
     raise SystemExit(STOPPED)
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from minires.console import fail, messages, say, stopped
+from minires.console import console, fail, messages, say, stopped
+from minires.distributed import current_group
+from minires.distributed.exits import end_all, end_by
+from minires.distributed.launch import stay_alone, told
 from minires.starting import release
-from minires.streams import printable, steady
+from minires.streams import Steady, printable, steady
 
-if TYPE_CHECKING:
-    pass
+TOGETHER = ("depth", "train")  # the commands that all ranks take part in
 
 
 class _Commands(TyperGroup):
@@ -43,16 +46,56 @@ app.add_typer(data_app, name="data")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; every deliberate error becomes one message and exit code 1."""
+    """Run the command line; every deliberate error becomes one message and exit code 1. Of several
+    ranks, rank 0 does the talking, and what ends one of them ends all."""
     with steady() as out:
         try:
             with messages():
-                app(arguments, prog_name="minires")
+                if not _takes_part(sys.argv[1:] if arguments is None else arguments):
+                    return
+                _run(arguments)
         except SystemExit as stop:
             out.flush()
+            if stop.code:
+                end_all(stop.code if isinstance(stop.code, int) else 1)
             if stop.code or out.failed is None or isinstance(out.failed, BrokenPipeError):
                 raise
+        except BaseException as error:  # a fault of the command's own
+            end_by(error)
+            raise
         fail(f"standard output cannot be written ({out.failed}). All else was done.")
+
+
+def _takes_part(words: Sequence[str]) -> bool:
+    """Whether this process has anything to do; of several that a launcher started, rank 0 alone
+    has, but for commands that are for all of them.
+
+    Raises:
+        DistributedError: there is a launcher, and MPI cannot be started.
+    """
+    rank, size, _ = told()
+    if size == 1:
+        return True
+    if not words or words[0] not in TOGETHER:
+        stay_alone()
+        return rank == 0
+    if rank:
+        console.quiet, sys.stdout = True, Steady(None)
+    release()
+    current_group()  # before options are read, so that an error in them is said once
+    return True
+
+
+def _run(arguments: list[str] | None) -> None:
+    if told().rank == 0:
+        app(arguments, prog_name="minires")
+    try:
+        raise SystemExit(app(arguments, prog_name="minires", standalone_mode=False))
+    except Exception as error:
+        what: Any = error
+        if not hasattr(what, "format_message"):
+            raise
+        fail(what.format_message(), error, what.exit_code)  # what is wrong with options
 
 
 def _show_version(wanted: bool) -> None:

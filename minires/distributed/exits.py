@@ -48,7 +48,7 @@ def _job() -> Job | None:
 
 
 def watch(rank: int, size: int, abort: Callable[[int], None]) -> None:
-    """Let what this process ends by end all, from now on.
+    """Let what ends this process end all, from now on.
 
     Args:
         abort: ends all ranks with an exit code.
@@ -60,34 +60,46 @@ def watch(rank: int, size: int, abort: Callable[[int], None]) -> None:
     def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if _job() is None:
             before(kind, error, trace)
-            return
-        stopped = issubclass(kind, KeyboardInterrupt)
-        try:
-            wait_for_turn(error)
-            text = "Stopped.\n" if stopped else _formatted(before, kind, error, trace)
-            sys.stderr.write(f"[rank {rank} of {size}] {text}")
-        finally:
-            end_all(STOPPED if stopped else 1)
+        else:
+            end_by(error, before)
 
     sys.excepthook = end
 
 
-def _formatted(hook: Any, kind: Any, error: BaseException, trace: TracebackType | None) -> str:
-    """What an excepthook prints, which may be one of the user's, as one text: what two ranks say
-    does not mix."""
+def end_by(error: BaseException, hook: Any = sys.__excepthook__) -> None:
+    """End all ranks by an error that nobody caught, and say it; return if the group has not begun.
+
+    Args:
+        hook: prints a traceback, as ``sys.excepthook`` does.
+    """
+    if _job() is None:
+        return
+    stopped = isinstance(error, KeyboardInterrupt)
+    try:
+        wait_for_turn(error)
+        text = "Stopped.\n" if stopped else _formatted(hook, error)
+        sys.stderr.write(f"{prefix(always=True)}{text}")
+    finally:
+        end_all(STOPPED if stopped else 1)
+
+
+def _formatted(hook: Any, error: BaseException) -> str:
+    """What a hook prints, which may be one of the user's, as one text: what two ranks say does not
+    mix."""
     text = io.StringIO()
     with contextlib.redirect_stderr(text):
-        hook(kind, error, trace)
+        hook(type(error), error, error.__traceback__)
     return text.getvalue()
 
 
 def end_all(code: int) -> None:
-    """End all ranks with this exit code, if the group has begun; else return."""
+    """End all ranks with this exit code, if the group has begun; else return. Why has been said."""
     job = _job()
     if job is not None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
                 stream.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MPI's own words add nothing
         job.abort(code)
 
 
@@ -112,8 +124,9 @@ def _rank() -> int:
     return told().rank if job is None else job.rank
 
 
-def prefix() -> str:
+def prefix(always: bool = False) -> str:
     """What stands before a message that rank 0 does not say for all: "[rank 1 of 2] "."""
     rank, job = _rank(), _job()
     size = told().size if job is None else job.size
-    return f"[rank {rank}{'' if size is None else f' of {size}'}] " if rank else ""
+    of = "" if size is None else f" of {size}"
+    return f"[rank {rank}{of}] " if rank or always else ""

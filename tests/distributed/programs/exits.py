@@ -1,0 +1,51 @@
+"""Ranks that end in the way that the first argument names; the others wait for them."""
+
+import os
+import signal
+import sys
+import time
+
+from minires.distributed import current_group
+from minires.errors import NaNError
+
+way = sys.argv[1]
+if way == "a hook of the user's":
+    sys.excepthook = lambda kind, error, trace: print(f"hooked: {error}", file=sys.stderr)
+group = current_group()
+
+
+def end_here():
+    if way == "raise" or way == "raise while others wait for its object":
+        raise ValueError("planted")
+    elif way == "exit":
+        sys.exit(3)
+    elif way == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif way == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif way == "interrupt":
+        raise KeyboardInterrupt
+
+
+if way in ("raise on all", "a hook of the user's"):
+    raise ValueError("planted")
+if way == "agree":
+    group.agree(NaNError("planted") if group.rank == 1 else None)
+if way == "work":
+    print("at work", flush=True)
+    while True:
+        group.barrier()
+if way == "catch":  # as a server would: nothing ends
+    try:
+        group.agree(NaNError("planted") if group.rank == 1 else None)
+    except NaNError as error:
+        print(f"rank {group.rank} goes on after: {error}", flush=True)
+    group.barrier()
+    sys.exit(0)
+if group.rank == 1:
+    end_here()
+if way == "raise while others wait for its object":
+    group.broadcast_object(None, 1)
+if way == "raise":
+    time.sleep(60)  # at work, and in no operation with others
+group.barrier()
