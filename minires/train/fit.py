@@ -117,7 +117,7 @@ def fit(
     op = "fit"
     epochs = arguments.integer(op, "epochs", epochs, 1)
     check_optimizer(op, optimizer, None if isinstance(schedule, ReduceLROnPlateau) else schedule)
-    with_others = together(op)
+    with_others = together(op, model)
     group = with_others.group
     check_parts(op, model, loss_fn, capture)
     check_loader(op, "train_loader", train_loader)

@@ -113,7 +113,7 @@ def train_epoch(
     check_optimizer(op, optimizer, schedule)
     check_loader(op, "loader", loader)
     arguments.callback(op, "on_step", on_step, "on_step(step, loss)")
-    with_others = together(op)
+    with_others = together(op, model)
     work = with_others.work(model, loss_fn, optimizer, capture)
     with_others.compare(model, optimizer, schedule, {})
     with_others.begin([model], optimizer)

@@ -21,8 +21,9 @@ from minires.data import DataLoader
 from minires.device import CPU, is_array, move
 from minires.distributed import Group, current_group
 from minires.distributed.same import broadcast_state, check_same_model, check_same_values
-from minires.errors import DistributedError, message
+from minires.errors import ArgumentError, DistributedError, message
 from minires.nn import Module, SyncBatchNorm
+from minires.nn.parallel import DistributedDataParallel
 from minires.optim import LRScheduler, Optimizer, ReduceLROnPlateau
 from minires.tensor import Tensor, from_numpy
 from minires.train.callbacks import Run
@@ -162,8 +163,16 @@ class Together(Alone):
         run.stopped = next(filter(None, reasons), "")
 
 
-def together(op: str) -> Alone:
-    """How this process trains: with all that were started with it."""
+def together(op: str, model: Any = None) -> Alone:
+    """How this process trains: with all that were started with it.
+
+    Raises:
+        ArgumentError: ``model`` adds up gradients itself.
+    """
+    if isinstance(model, DistributedDataParallel):
+        expected, got = "a module that leaves gradients as they are", type(model).__name__
+        fix = "Pass net.module: gradients are added up over the ranks here."
+        raise ArgumentError(message(op, expected, got, fix=fix))
     group = current_group()
     return Alone(op, group) if group.size == 1 else Together(op, group)
 

@@ -74,6 +74,7 @@ refused("config", lambda: run(network(), 1, config={"seed": 3, "lr": odd_one}))
 refused("rate", lambda: (lambda net: run(net, 1, optimizer=sgd(net, 0.1 + odd_one)))(network()))
 refused("data", lambda: run(network(), 1, loaders(64 + 2 * odd_one)))
 refused("model", lambda: run(cifar_resnet(8, num_classes=10 + odd_one), 1))
+refused("ddp", lambda: run(mr.distributed.DistributedDataParallel(network()), 1))
 
 
 class Counter(nn.Module):
@@ -150,6 +151,8 @@ BY_ALL = {
     "ranks, got 2 on rank 0 and 3 on rank 1",
     "model": "DistributedError: distributed: expected fc.weight (10, 64) float32 on all ranks, got "
     "fc.weight (11, 64) float32 on rank 1",
+    "ddp": "ArgumentError: fit: expected a module that leaves gradients as they are, got "
+    "DistributedDataParallel. Pass net.module: ",
     "out of step": "DistributedError: distributed: expected the same seen on all ranks, got "
     "another on rank 1",
     "out of step, one epoch": "DistributedError: distributed: expected the same seen on all ranks",
