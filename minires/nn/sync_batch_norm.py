@@ -8,7 +8,6 @@ from minires.distributed.group import current_group
 from minires.errors import ArgumentError, DTypeError, message
 from minires.nn.batch_norm import _BatchNorm
 from minires.nn.module import Module
-from minires.nn.parameter import Uninitialized
 from minires.ops.batch_norm.sync import Meeting, sync_batch_norm
 from minires.tensor import Tensor
 
@@ -128,8 +127,7 @@ def _no_group(name: str, process_group: Any) -> None:
 def _check(norm: _BatchNorm) -> None:
     """Refuse a batch norm that cannot be converted."""
     kind = type(norm)
-    tensors = [*norm._parameters.values(), *norm._buffers.values()]
-    if any(isinstance(tensor, Uninitialized) for tensor in tensors):
+    if not norm.num_features:
         fix = "Call the network once, on a batch or on zeros of its shape, and convert it then."
         expected, got = "batch norms that know their channels", f"a {kind.__name__} that does not"
         raise ArgumentError(message("convert_sync_batchnorm", expected, got, fix=fix))

@@ -232,6 +232,11 @@ ERRORS = {
         "convert_sync_batchnorm: expected batch norms that know their channels, got a "
         "LazyBatchNorm2d that does not. Call the network once",
     ),
+    "lazy, without tensors": (
+        lambda: convert(nn.LazyBatchNorm1d(affine=False, track_running_stats=False)),
+        ArgumentError,
+        "a LazyBatchNorm1d that does not",
+    ),
     "own": (
         lambda: convert(nn.Sequential(Own(3))),
         ArgumentError,
@@ -267,6 +272,12 @@ def test_errors(case):
     call, kind, text = case
     with raises(kind, text):
         call()
+
+
+def test_lazy_batch_norms_that_have_seen_an_input_are_converted():
+    net = nn.Sequential(nn.LazyBatchNorm2d())
+    net(rand(2, 3, 4, 4))
+    assert type(convert(net)[0]) is nn.SyncBatchNorm
 
 
 def test_a_refused_conversion_changes_nothing():
