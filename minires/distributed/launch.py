@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,7 +109,9 @@ def _started() -> Any:
         fix = "pip install 'minires[mpi]'."
         raise DistributedError(message("distributed", "mpi4py", "none", fix=fix)) from error
     try:
-        return importlib.import_module("mpi4py.MPI")  # starts MPI
+        with warnings.catch_warnings():  # of another MPI's launcher: connect() looks itself
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return importlib.import_module("mpi4py.MPI")  # starts MPI
     except (ImportError, RuntimeError) as error:
         expected = "an MPI library that mpi4py can load"
         fix = "pip install mpich, or load the cluster's MPI (module load openmpi)."
