@@ -16,7 +16,7 @@ from minires.data import (
     default_collate,
     random_split,
 )
-from minires.utils.data import distributed
+from minires.utils.data import distributed as distributed
 
 __all__ = [
     "BatchSampler",
@@ -32,6 +32,5 @@ __all__ = [
     "TensorDataset",
     "WeightedRandomSampler",
     "default_collate",
-    "distributed",
     "random_split",
 ]
