@@ -118,6 +118,25 @@ def test_one_value_on_a_rank_will_do(group, device):
     np.testing.assert_allclose(host(running[1]), [0.75 + 0.25 * 2, 0.75 + 0.25 * 8])
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_infinite_statistics_are_results(fused, group, device):
+    """Of which NumPy gives no warning, and which stay in their channel."""
+    on_gpu, meeting = device == "cuda", Meeting()
+    x = np.random.default_rng(0).standard_normal((4, 3, 2, 2)).astype(np.float32)
+    x[:, 1] *= 1e30
+    t = tensor(x, requires_grad=True)
+    group.brings(on_gpu, [0, 4], [0.0, np.inf, 0.0], [1.0, np.inf, 1.0])
+    running = tensor(np.zeros(3, np.float32)), tensor(np.ones(3, np.float32))
+    with contextlib.nullcontext() if fused else mr.no_fusion():
+        y = taken(t, None, None, running, group, meeting)
+        group.brings(on_gpu, [meeting.number], [0.0, np.inf, 0.0], [0.0, -np.inf, 0.0])
+        y.backward(tensor(np.ones_like(x)))
+    for result in (host(y), host(t.grad)):
+        assert np.isfinite(result[:, [0, 2]]).all()
+        assert not np.isfinite(result[:, 1]).any()
+    assert np.isfinite(host(running[1])).tolist() == [True, False, True]
+
+
 def test_an_empty_part_meets_the_others_before_it_is_refused(group, device):
     group.brings(device == "cuda", [0, 4], [0.0, 0.0], [1.0, 1.0])
     running = tensor(np.zeros(2)), tensor(np.ones(2))

@@ -98,10 +98,11 @@ class Whole:
         self.m = int(numbers[:, 1].sum())
         weights = array_module(mean).asarray(numbers[:, 1:] / self.m)  # (size, 1)
         means, variances = moments[:, 0], moments[:, 1]
-        center = (weights * means).sum(0)
-        distance = means - center
-        spread = (weights * (variances + distance * distance)).sum(0)
-        return center.astype(mean.dtype), spread.astype(var.dtype)
+        with np.errstate(all="ignore"):  # inf and nan are results
+            center = (weights * means).sum(0)
+            distance = means - center
+            spread = (weights * (variances + distance * distance)).sum(0)
+            return center.astype(mean.dtype), spread.astype(var.dtype)
 
     def shares(self, gw: Any, gb: Any) -> tuple[Any, Any]:
         """(gw, gb) of all ranks, over the values of a channel, in float64.
@@ -199,8 +200,9 @@ class SyncBatchNormGradients(Function):
 def fill_slopes(slopes: Any, gw: Any, gb: Any, inv_std: Any, whole: Whole) -> None:
     """Put share and slope of the whole batch into the coefficients (5, c) of a gradient."""
     of_w, of_b = whole.shares(gw, gb)
-    slopes[SHARE] = of_b
-    slopes[SLOPE] = of_w * inv_std
+    with np.errstate(all="ignore"):  # inf and nan are results
+        slopes[SHARE] = of_b
+        slopes[SLOPE] = of_w * inv_std
 
 
 def sync_batch_norm(
