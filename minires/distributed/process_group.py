@@ -86,7 +86,7 @@ def init_process_group(
     global _destroyed
     name = "init_process_group"
     _check_backend(name, backend)
-    if init_method is not None and init_method != "env://":
+    if not (init_method is None or (isinstance(init_method, str) and init_method == "env://")):
         fix = "mpiexec or srun brings the processes together."
         raise ArgumentError(message(name, 'init_method "env://"', quoted(init_method), fix=fix))
     if timeout is not None and not isinstance(timeout, timedelta):

@@ -48,7 +48,7 @@ class Reducer:
             if not isinstance(p, Variable) or not p.is_leaf or p.dtype.kind != "f":
                 expected = "leaf tensors of floats as parameters"
                 raise ArgumentError(message("Reducer", expected, quoted(p)))
-        cap = arguments.number("Reducer", "bucket_cap_mb", bucket_cap_mb, above=0)
+        cap = arguments.number("Reducer", "bucket_cap_mb", bucket_cap_mb, above=0, most=1e9)
         self._cap = int(cap * MEGABYTE)
         self._metas: list[Any] = []
         self._buckets: list[_Bucket] = []

@@ -32,6 +32,7 @@ ROOMS = {
     "minires.random": "random",
     "minires.device": "device",
     "minires.cuda": "cuda",
+    "minires.distributed": "distributed",
     "minires.study": "study",
     "minires.show": "show",
     "minires.vision.datasets": "vision.datasets",
