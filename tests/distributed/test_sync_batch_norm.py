@@ -279,8 +279,8 @@ ERRORS = {
     "in a group of several processes, got create_graph=True. Take second derivatives in one "
     "process, or in eval().",
     "apart forward": "DistributedError: SyncBatchNorm: expected all {n} ranks in the same layer, "
-    "got ranks in different ones. In training all ranks must run the same layers: none may leave "
-    "out one by chance.",
+    "got ranks in different ones. In training all ranks run the same layers; stochastic depth "
+    "leaves some out by chance.",
 }
 ERRORS |= {
     "create_graph False": ERRORS["create_graph True"],

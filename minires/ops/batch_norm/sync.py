@@ -142,7 +142,9 @@ class Whole:
 
     def _apart(self) -> DistributedError:
         expected = f"all {self.group.size} ranks in the same layer"
-        fix = "In training all ranks must run the same layers: none may leave out one by chance."
+        fix = (
+            "In training all ranks run the same layers; stochastic depth leaves some out by chance."
+        )
         return DistributedError(message(NAME, expected, "ranks in different ones", fix=fix))
 
 
