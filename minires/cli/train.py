@@ -113,6 +113,7 @@ def train(
     """
     from minires import models
     from minires.console import ReadingDisplay
+    from minires.distributed import current_group
     from minires.kernels.numba import compiler
     from minires.train.job import TrainingJob
     from minires.train.terminal import TerminalDisplay
@@ -155,6 +156,9 @@ def train(
     with ReadingDisplay(console) as reading:
         prepared = job.prepare(folder, resume, watch=reading.picture)
     say(prepared.summary())
+    ranks = current_group().size
+    if ranks > 1:  # said now, since some launchers kill at Ctrl-C
+        say(f"{ranks} ranks train it together. To go on after a stop: the same command, --resume.")
     try:
         display = TerminalDisplay(console, prepared.batches)
         with display, compiler.listening(display.kernel):

@@ -10,7 +10,9 @@ from distributed import harness
 
 COMMON = """
 import hashlib
+import importlib.util
 import json
+import os
 import sys
 import warnings
 
@@ -22,7 +24,15 @@ from minires.data import DataLoader, TensorDataset
 from minires.distributed import current_group
 from minires.models import cifar_resnet
 from minires.optim.swa_utils import AveragedModel, get_ema_avg_fn
-from minires.train import Callback, evaluate, fit, train_epoch
+from minires.train import (
+    Callback,
+    CSVLogger,
+    ModelCheckpoint,
+    TensorBoard,
+    evaluate,
+    fit,
+    train_epoch,
+)
 
 
 def images(n, dtype, seed=0):
@@ -91,7 +101,7 @@ for dtype in ("float64", "float32"):
     told[dtype] = steps, rows
     told[dtype + " same"] = group.gather_objects((steps, rows))
 
-checkpoint = sys.argv[1]
+checkpoint = sys.argv[1] if group.rank == 0 else "/proc/a/folder/that/only/rank/0/sees"
 
 
 def digests(*nets, rows=()):
@@ -164,7 +174,13 @@ class Stop(Callback):
             run.stop("rank 1 has had enough")
 
 
-told["stopped"] = group.gather_objects(len(run(network(), 5, callbacks=[Stop()])))
+callbacks = [Stop(), CSVLogger("table.csv"), ModelCheckpoint("best.safetensors")]
+if importlib.util.find_spec("tensorboardX"):
+    callbacks.append(TensorBoard("events"))
+os.makedirs(f"of_rank_{group.rank}")
+os.chdir(f"of_rank_{group.rank}")
+told["stopped"] = group.gather_objects(len(run(network(), 5, callbacks=callbacks)))
+os.chdir("..")
 if group.rank == 0:
     json.dump(told, open("told.json", "w"))
 """
@@ -257,6 +273,12 @@ def test_batches_of_other_kinds_are_cut_alike(told, what):
 
 def test_one_rank_stops_all(told):
     assert told["stopped"] == [2, 2]
+
+
+def test_rank_0_alone_writes_files(told, folder):
+    there = {path.name for path in (folder / "of_rank_0").iterdir()}
+    assert there >= {"table.csv", "best.safetensors"}
+    assert [*(folder / "of_rank_1").iterdir()] == []
 
 
 THREE = (

@@ -74,6 +74,7 @@ refused("config", lambda: run(network(), 1, config={"seed": 3, "lr": odd_one}))
 refused("rate", lambda: (lambda net: run(net, 1, optimizer=sgd(net, 0.1 + odd_one)))(network()))
 refused("data", lambda: run(network(), 1, loaders(64 + 2 * odd_one)))
 refused("model", lambda: run(cifar_resnet(8, num_classes=10 + odd_one), 1))
+refused("lazy", lambda: run(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), 1))
 refused("ddp", lambda: run(mr.distributed.DistributedDataParallel(network()), 1))
 
 
@@ -151,6 +152,7 @@ BY_ALL = {
     "ranks, got 2 on rank 0 and 3 on rank 1",
     "model": "DistributedError: distributed: expected fc.weight (10, 64) float32 on all ranks, got "
     "fc.weight (11, 64) float32 on rank 1",
+    "lazy": "U",
     "ddp": "ArgumentError: fit: expected a module that leaves gradients as they are, got "
     "DistributedDataParallel. Pass net.module: ",
     "out of step": "DistributedError: distributed: expected the same seen on all ranks, got "
@@ -181,18 +183,18 @@ def test_what_rank_0_cannot_write_all_are_told(told):
 ENDING = (
     COMMON
     + """
-class Fails(Callback):
-    def on_step(self, run, step, loss):
-        if current_group().rank == 1 and step == 2:
-            raise ValueError("planted")
+def failing(logits, labels):
+    if current_group().rank == 1:
+        raise ValueError("planted")
+    return nn.functional.cross_entropy(logits, labels)
 
 
-run(network(), 2, callbacks=[Fails()])
+run(network(sync=True), 2, loss_fn=failing)
 """
 )
 
 
-def test_what_nobody_catches_ends_the_job():
+def test_an_error_while_others_wait_in_the_middle_of_the_model_ends_the_job():
     done = harness.script(2, ENDING, timeout=40)
     assert done.rc == 1
     assert done.stderr.count("[rank 1 of 2] Traceback") == 1

@@ -72,6 +72,7 @@ def test_a_run_of_two_ranks_is_one_run(whole):
     folder, done = whole
     assert [done.stdout.count(f"epoch {n} of 6") for n in range(1, 7)] == [1] * 6
     assert done.stdout.count("cifar_resnet8 on digits") == 1
+    assert done.stdout.count("2 ranks train it together. To go on after a stop: ") == 1
     assert done.stdout.count("Test error ") == 1
     assert result(folder)["ranks"] == 2
     assert len(rows(folder)) == result(folder)["epochs"] == 6
