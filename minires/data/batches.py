@@ -6,12 +6,14 @@ all of them, and then cut: so ranks together see what one would.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minires import random
 from minires.data.checks import many_places
 from minires.data.collate import collate, mapped, tuple_like
 from minires.data.distributed import too_few
@@ -23,7 +25,9 @@ from minires.device import Device, array_module
 from minires.errors import ArgumentError, DTypeError, ShapeError, message
 from minires.tensor import Tensor
 
-BATCHES = 1 << 62  # keys of batches begin here, those of samples at 0
+# keys of what is drawn: samples have theirs from 0 on
+BATCHES = 1 << 62  # those of batches begin here
+ORDER = 1 << 63
 
 
 class Settings(Protocol):
@@ -116,13 +120,28 @@ def _whole(loader: Settings, epoch: int) -> Iterator[Chosen]:
             yield Chosen(number, np.arange(start, end) if order is None else order[start:end])
         return
     times: dict[int, int] = {}  # that a sample came in this epoch
-    for number, batch in enumerate(epoch_of(loader.batch_sampler, loader.seed, epoch)):
+    for number, batch in enumerate(_visited(loader, epoch)):
         indices = many_places("DataLoader", _listed(batch), n)
         keys = indices.copy()
         for k, index in enumerate(indices.tolist()):
             keys[k] += n * times.get(index, 0)
             times[index] = times.get(index, 0) + 1
         yield Chosen(number, indices, None if (keys == indices).all() else keys)
+
+
+def _visited(loader: Settings, epoch: int) -> Iterator[Any]:
+    """What a sampler of the user's gives. Draws of its own from the global generator are decided by
+    (seed, epoch), as those of minires' samplers are: so they are the same on all ranks."""
+    draws = functools.cache(functools.partial(random.Keyed, loader.seed, epoch, ORDER))
+    with random.drawn_from(draws):
+        batches = iter(epoch_of(loader.batch_sampler, loader.seed, epoch))
+    while True:
+        with random.drawn_from(draws):  # not while others are at work, between two batches
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch
 
 
 def _listed(batch: Any) -> Any:

@@ -145,7 +145,7 @@ def check_cuts(batch_sampler: Any, samples: int | None, size: int) -> None:
     Raises:
         ArgumentError: there are such batches.
     """
-    if not isinstance(batch_sampler, BatchSampler):
+    if type(batch_sampler) is not BatchSampler:
         return
     many = batch_sampler.batch_size
     if many < size:

@@ -56,7 +56,8 @@ class DataLoader:
         shuffle: visit the images in an order drawn from (seed, epoch).
         sampler: gives the indices of an epoch in place of ``shuffle``: one of
             :mod:`minires.data.samplers`, which draw from (seed, epoch) too, a list of indices, or
-            a sampler of your own.
+            a sampler of your own. What that draws from :func:`minires.random.generator`, by
+            ``mr.randperm`` for instance, is decided by (seed, epoch), too.
         batch_sampler: gives lists of indices, one for each batch, in place of ``batch_size``,
             ``shuffle``, ``sampler`` and ``drop_last``.
         collate_fn: called with a list of samples, as the data set gives them; what it returns is
@@ -83,7 +84,8 @@ class DataLoader:
         shard: (rank, size), or :mod:`minires.distributed`, which says both: of each batch this
             rank's part alone, as ``numpy.array_split(batch, size)[rank]`` cuts it. ``batch_size``
             is that of all ranks together; order and augmentation are those of one process. A
-            ``generator``, or a sampler of yours, must give all ranks the same order.
+            ``generator`` must be in the same state on all ranks, and so must whatever else a
+            sampler of yours draws from.
 
     Attributes:
         share: the part that the batch handed out last is of the whole one: 1 without ``shard``. A

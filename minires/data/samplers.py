@@ -70,7 +70,9 @@ class _Drawn(Sampler):
         return iter(self._order(seed, epoch).tolist())
 
     def _visited(self, seed: int, epoch: int) -> Iterable[Any]:
-        return self if self.generator is not None else self._order(seed, epoch).tolist()
+        if self.generator is not None or type(self).__iter__ is not _Drawn.__iter__:
+            return _told(self, epoch)
+        return self._order(seed, epoch).tolist()
 
     def _order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """The indices of an epoch."""
@@ -238,6 +240,8 @@ class BatchSampler(Sampler):
         return self._batches(iter(self.sampler))
 
     def _visited(self, seed: int, epoch: int) -> Iterable[Any]:
+        if type(self).__iter__ is not BatchSampler.__iter__:
+            return _told(self, epoch)
         return self._batches(epoch_of(self.sampler, seed, epoch))
 
     def _batches(self, indices: Iterable[Any]) -> Iterator[list[Any]]:

@@ -140,6 +140,44 @@ def test_what_collate_fn_draws_differs_by_rank():
     assert [tuple(noise) for noise in again] == drawn[1]
 
 
+class Permuted(data.Sampler):
+    """As PyTorch's users write theirs: draws from the global generator."""
+
+    def __len__(self) -> int:
+        return 53
+
+    def __iter__(self):
+        yield from mr.randperm(26).tolist()
+        yield from (26 + mr.randperm(27)).tolist()
+
+
+class Subclass(data.RandomSampler):
+    def __iter__(self):
+        return iter(mr.randperm(53).tolist())
+
+
+@pytest.mark.parametrize("make", [Permuted, lambda: Subclass(images())])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_sampler_draws_is_the_same_on_all_ranks(make, workers):
+    def labels(state, **options):
+        mr.manual_seed(state)  # ranks differ in it, while they train
+        before = mr.random.get_state()
+        loader = DataLoader(Noisy(), 10, sampler=make(), num_workers=workers, **options)
+        found = []
+        for _ in range(2):
+            for _, y in loader:
+                assert mr.random.get_state() == before
+                found.append(y.numpy())
+        return found
+
+    whole = labels(1)
+    assert sorted(np.concatenate(whole[:6])) == [*range(53)]
+    assert not np.array_equal(np.concatenate(whole[:6]), np.concatenate(whole[6:]))
+    parts = zip(labels(2, shard=(0, 2)), labels(3, shard=(1, 2)), strict=True)
+    for y, part in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(np.concatenate(part), y)
+
+
 def test_a_loader_says_what_its_shard_is():
     loader = DataLoader(images(), 10, shard=(1, 4), drop_last=True)
     assert (loader.shard, len(loader)) == ((1, 4), 5)
