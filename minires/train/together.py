@@ -195,6 +195,9 @@ def facts_of(name: str, loader: Iterable[Any]) -> dict[str, Any]:
             for what in ("batch_size", "shuffle", "drop_last", "seed")
         }
         facts[f"number of samples of {name}"] = len(loader.dataset)
+        generator = getattr(loader.sampler, "generator", None)
+        if generator is not None:  # it decides the order, of which each rank takes its part
+            facts[f"generator of {name}"] = generator.bit_generator.state["state"]
     return facts
 
 

@@ -73,6 +73,8 @@ refused("epochs", lambda: run(network(), 1 + odd_one))
 refused("config", lambda: run(network(), 1, config={"seed": 3, "lr": odd_one}))
 refused("rate", lambda: (lambda net: run(net, 1, optimizer=sgd(net, 0.1 + odd_one)))(network()))
 refused("data", lambda: run(network(), 1, loaders(64 + 2 * odd_one)))
+drawn = DataLoader(train.dataset, 32, shuffle=True, generator=np.random.default_rng(odd_one))
+refused("generator", lambda: run(network(), 1, (drawn, test)))
 refused("model", lambda: run(cifar_resnet(8, num_classes=10 + odd_one), 1))
 refused("lazy", lambda: run(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), 1))
 refused("ddp", lambda: run(mr.distributed.DistributedDataParallel(network()), 1))
@@ -150,6 +152,8 @@ BY_ALL = {
     "0 and 1.1 on rank 1",
     "data": "DistributedError: fit: expected the same number of batches of train_loader on all "
     "ranks, got 2 on rank 0 and 3 on rank 1",
+    "generator": "DistributedError: fit: expected the same generator of train_loader on all ranks, "
+    "got {'state': 35399562948360463058890781895381311971, 'inc': ",
     "model": "DistributedError: distributed: expected fc.weight (10, 64) float32 on all ranks, got "
     "fc.weight (11, 64) float32 on rank 1",
     "lazy": "U",
