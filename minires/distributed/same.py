@@ -9,18 +9,19 @@ each rank sends a digest of what it has, a few bytes.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from minires.autograd import Variable
-from minires.device import CPU, assign, move
+from minires.device import CPU, beside, device_of, move, zeros_on
 from minires.distributed.group import Group, current_group
+from minires.distributed.nccl import carrier
 from minires.errors import DistributedError, message
 
 PIECE = 8 << 20  # bytes that are sent together
+ALIGNMENT = 16  # bytes: where arrays begin among them
 
 Named = Iterable[tuple[str, Variable]]
 
@@ -111,21 +112,33 @@ def broadcast_state(tensors: Iterable[Variable], src: int = 0) -> None:
         return
     targets = [(t, t._to_write("broadcast", "a tensor")) for t in tensors]
     ends = np.cumsum([array.nbytes for _, array in targets]) // PIECE
-    for _, piece in itertools.groupby(zip(ends, targets), key=lambda pair: pair[0]):
-        _broadcast([target for _, target in piece], group, src)
+    pieces: dict[Any, list[tuple[Variable, Any]]] = {}
+    for end, target in zip(ends, targets):
+        pieces.setdefault((end, target[0].device), []).append(target)
+    for piece in pieces.values():
+        _broadcast(piece, group, src)
 
 
 def _broadcast(targets: list[tuple[Variable, Any]], group: Group, src: int) -> None:
-    """Send arrays together: each message by itself would take its time."""
-    parts = [_bytes(array) for _, array in targets]
-    together = np.concatenate(parts)
-    group.broadcast(together, src)
-    if group.rank == src:
-        return
-    ends = np.cumsum([part.size for part in parts])
-    for (tensor, array), part in zip(targets, np.split(together, ends[:-1])):
-        assign(array, part.view(array.dtype).reshape(array.shape))
-        tensor.bump_version()
+    """Send arrays of one device together: each message by itself would take its time."""
+    starts, size = [], 0
+    for _, array in targets:
+        starts.append(size)
+        size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    device = device_of(targets[0][1])
+    together = zeros_on(device, (size,), np.uint8)
+    with beside((together,)):
+        parts = [
+            together[i : i + array.nbytes].view(array.dtype).reshape(array.shape)
+            for i, (_, array) in zip(starts, targets)
+        ]
+        for part, (_, array) in zip(parts, targets):
+            part[...] = array
+        carrier(group, together).broadcast(together, src)
+        for part, (tensor, array) in zip(parts, targets):
+            if group.rank != src:
+                array[...] = part
+                tensor.bump_version()
 
 
 def _bytes(array: Any) -> np.ndarray[Any, Any]:

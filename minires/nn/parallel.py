@@ -15,14 +15,15 @@ beside the network, as a penalty on its weights, is the same on all ranks, and s
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from minires import arguments
-from minires.autograd import Function, current, is_grad_enabled
-from minires.device import Device
+from minires.autograd import Function, HookHandle, current, is_grad_enabled
+from minires.device import CPU, Device
 from minires.distributed.group import Group, current_group
 from minires.distributed.reducer import Reducer
 from minires.distributed.same import broadcast_state, check_same_model
@@ -157,8 +158,10 @@ class DistributedDataParallel(Module):
             raise CaptureError(message(OP, expected, got, fix=fix))
         means = self._means
         means.check_parameters()
-        if self.broadcast_buffers and means.wanted:
-            broadcast_state(self.module.buffers())
+        if means.wanted:
+            means.listen()
+            if self.broadcast_buffers:
+                broadcast_state(self.module.buffers())
         factor = self._factor(group, (args, kwargs))
         out = self.module(*args, **kwargs)
         token = means.token if means.wanted else None
@@ -224,9 +227,32 @@ class _Means:
         self._reducer = Reducer(known, bucket_cap_mb)
         self.token = Tensor(np.zeros(()), requires_grad=True)
         self.token.register_final_hook(lambda gradient: self._finish)
+        self._passing = False  # whether a pass goes on that came through the output
+        self._hooks: list[HookHandle] = []  # of parameters on GPUs, from forward to the pass's end
+
+    def listen(self) -> None:
+        """A forward pass begins whose backward pass is to average: on GPUs, while it goes on."""
+        self._passing = False
+        if not self._hooks:
+            on_gpu = [p for p in self._reducer.parameters if p.device != CPU and p.requires_grad]
+            ready = [functools.partial(self._ready, p) for p in on_gpu]
+            self._hooks = [p.register_final_hook(hook) for p, hook in zip(on_gpu, ready)]
+
+    def begin(self) -> None:
+        """A backward pass has come to the network's output, and goes on."""
+        if not self._passing:
+            self._reducer.begin()
+            self._passing = True
+
+    def _ready(self, p: Tensor, gradient: Tensor) -> None:
+        if self._passing:
+            self._reducer.ready(p, gradient)
 
     def _finish(self) -> None:
-        self.token.grad = None
+        self.token.grad, self._passing = None, False
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
         self._reducer.reduce(average=True)
 
     def check_parameters(self) -> None:
@@ -247,14 +273,16 @@ class Averaged(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, token: Any, means: _Means, factor: float) -> Any:
-        ctx.factor = factor
+        ctx.means, ctx.factor = means, factor
         return x.copy(order="K")
 
     @staticmethod
     def backward(ctx: Any, gy: Any) -> Any:
         gx = gy if ctx.factor == 1 else gy * ctx.factor
-        signal = Tensor(np.zeros(())) if ctx.needs_grad[1] else None
-        return gx, signal, None, None
+        if not ctx.needs_grad[1]:
+            return gx, None, None, None
+        ctx.means.begin()
+        return gx, Tensor(np.zeros(())), None, None
 
 
 def _mapped(value: Any, visit: Callable[[Tensor], Any]) -> Any:

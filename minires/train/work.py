@@ -121,6 +121,8 @@ class SharedWork(Work):
             return
         parameters = [p for options in optimizer.param_groups for p in options["params"]]
         self._reducer, self._step = Reducer(parameters), self.update
+        if not capture or self._synchronised:
+            self.learn = self._reducer.overlapped(self.learn)
         self.update = self._reduce_and_step
 
     def _capture(self, model: Module, optimizer: Optimizer) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from minires import random
 from minires.device import _kernel_module, backend_module, cupy
 
-from . import array, device, functions, memory, raw, streams
+from . import array, device, functions, memory, nccl, raw, streams
 from .array import ndarray
 
 Array = ndarray
@@ -53,6 +53,7 @@ module.cuda = cuda
 module.get_default_memory_pool = lambda: memory.get_default_memory_pool()
 module.RawModule, module.RawKernel = raw.RawModule, raw.RawKernel
 MODULES = {"cupy": module, "cupy.cuda": cuda}
+MODULES["cupy.cuda.nccl"] = nccl
 MODULES["cupyx"] = _module("cupyx", empty_pinned=np.empty)
 
 
@@ -62,6 +63,7 @@ def cupy_installed():
     before = {name: sys.modules.get(name) for name in MODULES}
     device.Device._current = 0
     streams.reset()
+    nccl.reset()
     array.used.clear()
     sys.modules.update(MODULES)
     _forget()

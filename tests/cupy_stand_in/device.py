@@ -112,6 +112,10 @@ class Runtime:
         }
 
     @staticmethod
+    def deviceGetPCIBusId(device):
+        return f"0000:{0x3B + Device(device).id:02X}:00.0"
+
+    @staticmethod
     def memGetInfo():
         return Device().mem_info
 

@@ -175,6 +175,7 @@ class MemoryPool:
     def __init__(self, allocator=_from_device):
         self._allocator = allocator
         self._free = {}  # {(device, stream, capacity): [block]}
+        self._all = {}  # by id: a block in use is no garbage with its user, who gives it back
         self._used, self._held, self._limit = [0] * DEVICES, [0] * DEVICES, [0] * DEVICES
 
     def malloc(self, size):
@@ -190,6 +191,7 @@ class MemoryPool:
                 if limit and self._held[device] + capacity > limit:
                     raise OutOfMemoryError(capacity, self._held[device], limit)
                 block = self._allocator(capacity).mem
+                self._all[id(block)] = block
             except CUDARuntimeError:
                 raise OutOfMemoryError(capacity, self._held[device], limit) from None
             self._held[device] += capacity
@@ -207,6 +209,8 @@ class MemoryPool:
         for (device, _, capacity), blocks in self._free.items():
             if device == Device._current:
                 self._held[device] -= capacity * len(blocks)
+                for block in blocks:
+                    del self._all[id(block)]
                 blocks.clear()
 
     def _blocks(self):

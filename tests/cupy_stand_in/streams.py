@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 from .device import CUDARuntimeError, Device
 
@@ -21,6 +22,7 @@ TO_HOST = "the current stream is capturing, so D2H transfers are disallowed"
 FROM_HOST = "the current stream is capturing, so H2D transfers are disallowed"
 NO_BLAS = "calling cuBLAS API during stream capture is currently unsupported"
 _streams = []  # non-blocking ones that have been used
+_by_pointer = weakref.WeakValueDictionary()
 launched = []  # graphs, in the order of their launches
 
 
@@ -32,6 +34,7 @@ class Stream:
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         self.device_id, self.is_non_blocking = Device._current, non_blocking
         self.ptr = 0 if null else id(self)
+        _by_pointer[self.ptr] = self
         self._waiting = []  # work that is still to be done
         self._captured = None  # the work of the graph that is being captured
         self._broken = False  # whether CUDA gave the capture up
@@ -182,6 +185,11 @@ class Graph:
     def _run(self):
         for work in self._work:
             work()
+
+
+def by_pointer(ptr):
+    """The stream that a library outside of CuPy was given the address of."""
+    return _by_pointer[ptr]
 
 
 def get_current_stream(device_id=-1):

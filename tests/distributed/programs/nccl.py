@@ -1,0 +1,234 @@
+"""Two ranks on the stand-in for GPUs, each with its own device; prints what came of it."""
+
+import json
+
+import numpy as np
+from cuda_stand_in import cuda_backend
+from cupy_stand_in import nccl
+
+import minires as mr
+from minires import nn, optim
+from minires.device import cupy, move
+from minires.distributed import DistributedDataParallel, current_group
+from minires.distributed.nccl import carrier, communicator
+from minires.distributed.reducer import Reducer
+from minires.distributed.same import broadcast_state, check_same_values
+from minires.ops import cross_entropy
+
+group = current_group()
+rank = group.rank
+here = mr.device("cuda", rank)
+told = {}
+all_ranks = group.gather_objects
+draws = np.random.default_rng(rank)
+
+
+def put(array):
+    return move(array, here)
+
+
+def error(function, *args):
+    try:
+        function(*args)
+    except mr.errors.MiniresError as raised:
+        return f"{type(raised).__name__}: {raised}"
+
+
+def operations():
+    same = []
+    for dtype in ("f4", "f8", "i8", "u1", "c16", "?"):
+        array = (draws.standard_normal((3, 4)) * 9 + 20 * (dtype != "?")).astype(dtype)
+        array[0] = array[0] > 25
+        on_gpu, on_cpu = put(array), array.copy()
+        for op in ("sum",) if dtype == "c16" else ("sum", "max", "min", "prod"):
+            carrier(group, on_gpu).reduce(on_gpu[:, 1:3], op)  # not in one piece
+            if dtype == "?":  # a sum of booleans says whether there is one
+                op = {"sum": "max", "prod": "min"}.get(op, op)
+                group.reduce(on_cpu.view("u1")[:, 1:3], op)
+            else:
+                group.reduce(on_cpu[:, 1:3], op)
+            same.append((on_gpu.get() == on_cpu).all().item())
+        gathered = carrier(group, on_gpu).gather(on_gpu.T)
+        same.append((gathered.get() == group.gather(on_cpu.T)).all().item())
+        carrier(group, on_gpu).broadcast(on_gpu.T, 1)
+        group.broadcast(on_cpu.T, 1)
+        same.append((on_gpu.get() == on_cpu).all().item())
+    return same
+
+
+def streams():
+    """What is packed on one stream, added up on another, and read on the first."""
+    xp = cupy()
+    with xp.cuda.Device(rank), xp.cuda.Stream(non_blocking=True) as stream:
+        x = xp.zeros(4, np.float32)
+        x += rank + 1  # not done yet: the stand-in does it when somebody waits
+        done = communicator(group).start_reduce(x)
+        early = len(nccl.launched) - len(nccl.done)
+        communicator(group).wait(done)
+        x *= 10
+        stream.synchronize()
+    return x.get().tolist(), early
+
+
+class Passing(mr.Function):
+    """The identity, which notes how many operations NCCL was given before its gradient came."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.copy()
+
+    @staticmethod
+    def backward(ctx, gy):
+        counts.append(len(nccl.launched))
+        return gy * 1
+
+
+class Net(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.norm = nn.SyncBatchNorm(8) if norm else nn.Identity()
+
+    def forward(self, x):
+        return self.c(Passing.apply(self.b(Passing.apply(self.norm(self.a(x)).relu()).relu())))
+
+
+counts = []
+
+
+def network(norm=False):
+    mr.manual_seed(0)
+    return Net(norm).double()
+
+
+def data(step, device):
+    source = np.random.default_rng(100 + step)
+    x, y = source.standard_normal((7, 6)), source.integers(0, 3, 7)
+    mine = np.array_split(np.arange(7), 2)[rank]
+    return mr.tensor(x[mine], device=device), mr.tensor(y[mine], device=device)
+
+
+def trained(device, accumulate=False, norm=False):
+    net = DistributedDataParallel(network(norm).to(device), bucket_cap_mb=5e-4)
+    optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for step in range(4):
+        optimizer.zero_grad()
+        if accumulate:
+            with net.no_sync():
+                loss(net, *data(step, device)).backward()
+            step += 50
+        counts.clear()
+        nccl.reset()
+        loss(net, *data(step, device)).backward()
+        during, after = list(counts), [name for name, _ in nccl.launched]
+        optimizer.step()
+    check_same_values(net.named_parameters())
+    return [p.detach().cpu().numpy() for p in net.parameters()], (during, after)
+
+
+def loss(net, x, y):
+    return cross_entropy(net(x), y)
+
+
+def cut_in_two(captured, overlapped=False):
+    """A step as ``fit`` does it: what learns and what updates, and the sums between them."""
+    net = network().to(here)
+    optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    reducer = Reducer(net.parameters(), 5e-4)
+
+    def learn(x, y):
+        optimizer.zero_grad()
+        result = cross_entropy(net(x), y)
+        result.backward()
+        return result
+
+    update = optimizer.step
+    if captured:
+        learn, update = mr.capture(learn, net, optimizer), mr.capture(update, optimizer)
+    elif overlapped:
+        learn = reducer.overlapped(learn)
+    for step in range(6):
+        nccl.reset()
+        learn(*(t[:3] for t in data(step, here)))
+        started = len(nccl.launched)
+        reducer.reduce()
+        update()
+    check_same_values(net.named_parameters())
+    if captured:
+        told["recordings"] = all_ranks([repr(f).split("=")[1] for f in (learn, update)])
+    return [p.detach().cpu().numpy().tolist() for p in net.parameters()], started
+
+
+def missing():
+    """Gradients that one rank has not, or none has; and what an early bucket does not wait for."""
+    p = [mr.tensor(np.zeros(2), requires_grad=True, device=here) for _ in range(3)]
+    p[rank].grad = mr.ones(2, dtype="float64", device=here)
+    Reducer(p).reduce(average=True)
+    return [None if q.grad is None else q.grad.tolist() for q in p]
+
+
+def failed():
+    """A pass that fails on all ranks, and one after it."""
+    net = DistributedDataParallel(network().to(here), bucket_cap_mb=5e-4)
+    x, y = data(0, here)
+    first = loss(net, x, y)
+    with net.module.a.bias.register_hook(lambda g: 1 / 0):
+        try:
+            first.backward()
+        except ZeroDivisionError:
+            none = all(p.grad is None for p in net.parameters())
+    loss(net, x, y).backward()
+    after_it = [p.grad.cpu().numpy().copy() for p in net.parameters()]
+    net = DistributedDataParallel(network().to(here), bucket_cap_mb=5e-4)
+    loss(net, x, y).backward()
+    same = all((a == p.grad.cpu().numpy()).all() for a, p in zip(after_it, net.parameters()))
+    return [none, bool(same)]
+
+
+def wrong():
+    with cupy().cuda.Device(1 - rank):
+        other = error(communicator(group).reduce, cupy().zeros(2))
+    return [
+        error(communicator(group).reduce, put(np.zeros(2, np.int16))),
+        error(communicator(group).reduce, put(np.zeros(2, np.complex64)), "max"),
+        other.replace(f"cuda:{1 - rank}", "OTHER").replace(f"cuda:{rank}", "OWN"),
+    ]
+
+
+def nccl_fails():
+    def fails(*args):
+        raise nccl.NcclError(2)
+
+    kept, nccl.NcclCommunicator.allReduce = nccl.NcclCommunicator.allReduce, fails
+    try:
+        return error(communicator(group).reduce, put(np.zeros(2)))
+    finally:
+        nccl.NcclCommunicator.allReduce = kept
+
+
+with cuda_backend():
+    cupy()
+    told["operations"] = all_ranks(operations())
+    told["streams"] = all_ranks(streams())
+    on_gpu, overlap = trained(here)
+    on_cpu, _ = trained("cpu")
+    told["trained"] = all_ranks(max(float(np.abs(a - b).max()) for a, b in zip(on_gpu, on_cpu)))
+    told["overlap"] = all_ranks(overlap)
+    on_gpu, _ = trained(here, accumulate=True)
+    on_cpu, _ = trained("cpu", accumulate=True)
+    told["accumulated"] = all_ranks(max(float(np.abs(a - b).max()) for a, b in zip(on_gpu, on_cpu)))
+    on_gpu, on_cpu = (trained(place, norm=True)[0] for place in (here, "cpu"))
+    told["norm"] = all_ranks(max(float(np.abs(a - b).max()) for a, b in zip(on_gpu, on_cpu)))
+    plain, started = cut_in_two(captured=False)
+    told["started"] = all_ranks([started, cut_in_two(captured=False, overlapped=True)[1]])
+    told["captured"] = all_ranks(cut_in_two(captured=True)[0] == plain)
+    told["overlapped"] = all_ranks(cut_in_two(False, overlapped=True)[0] == plain)
+    told["missing"] = all_ranks(missing())
+    told["failed"] = all_ranks(failed())
+    told["wrong"] = all_ranks(wrong())
+    told["nccl fails"] = all_ranks(nccl_fails())
+    state = [mr.full((3, 2), rank + 1.0, device=here), mr.full((2,), rank + 7, device=here)]
+    broadcast_state(state, 1)
+    told["broadcast"] = all_ranks([t.tolist() for t in state])
+if rank == 0:
+    print(json.dumps(told))
