@@ -19,7 +19,6 @@ number or two.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 from typing import Any
@@ -29,6 +28,7 @@ import numpy as np
 from ...autograd import Context, Function, current, is_grad_enabled
 from ...device import array_module, beside, kernels
 from ...distributed.group import Group
+from ...distributed.nccl import carrier
 from ...errors import CaptureError, DistributedError, GraphError, ShapeError, message
 from ...kernels.operand import SHARE, SLOPE
 from ...memory import allocate
@@ -119,7 +119,8 @@ class Whole:
     def _gathered(self, numbers: Any, a: Any, b: Any) -> tuple[Any, Any]:
         """Numbers (k,) of the host and vectors (c,), of all ranks: (size, k), (size, 2, c)."""
         if not isinstance(a, np.ndarray):  # no rank waits for its GPU to see the numbers
-            return self.group.gather(numbers), self._of_gpus().gather(_stacked(a, b))
+            vectors = _stacked(a, b)
+            return self.group.gather(numbers), carrier(self.group, vectors).gather(vectors)
         gathered = self.group.gather(np.concatenate([numbers, a, b]))
         k = len(numbers)
         return gathered[:, :k], gathered[:, k:].reshape(len(gathered), 2, -1)
@@ -130,15 +131,11 @@ class Whole:
         if not isinstance(a, np.ndarray):
             numbers, vectors = numbers.copy(), _stacked(a, b)
             self.group.reduce(numbers)
-            self._of_gpus().reduce(vectors)
+            carrier(self.group, vectors).reduce(vectors)
             return numbers, vectors
         packed = np.concatenate([numbers, a, b])
         self.group.reduce(packed)
         return packed[:k], packed[k:].reshape(2, -1)
-
-    def _of_gpus(self) -> Any:
-        """What carries arrays between GPUs."""
-        return importlib.import_module("minires.distributed.nccl").communicator(self.group)
 
     def _apart(self) -> DistributedError:
         expected = f"all {self.group.size} ranks in the same layer"
