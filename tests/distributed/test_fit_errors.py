@@ -156,7 +156,7 @@ BY_ALL = {
     "got {'state': 35399562948360463058890781895381311971, 'inc': ",
     "model": "DistributedError: distributed: expected fc.weight (10, 64) float32 on all ranks, got "
     "fc.weight (11, 64) float32 on rank 1",
-    "lazy": "U",
+    "lazy": "UninitializedError: UninitializedParameter: expected values, got none yet, since a ",
     "ddp": "ArgumentError: fit: expected a module that leaves gradients as they are, got "
     "DistributedDataParallel. Pass net.module: ",
     "out of step": "DistributedError: distributed: expected the same seen on all ranks, got "
