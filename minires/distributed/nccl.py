@@ -14,9 +14,11 @@ ranks give the same bits on all ranks and in every run, as NCCL's rings and tree
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import socket
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,6 +26,9 @@ from typing import Any, NamedTuple
 from minires.device import Device, backend_name, cupy, device_of, on
 from minires.distributed.group import Group
 from minires.errors import DistributedError, DTypeError, message
+
+GRACE = 5.0  # seconds in which operations that were started may still end when the program does
+NAP = 0.01  # seconds
 
 # By dtype, NCCL's name; the types it can add up.
 _TYPES = {
@@ -186,6 +191,17 @@ class Communicator:
             self._communicator = nccl.NcclCommunicator(self._group.size, meeting, self._group.rank)
             self._stream = cupy().cuda.Stream(non_blocking=True)
         self._nccl, self._device = nccl, device
+        atexit.register(self._leave)
+
+    def _leave(self) -> None:
+        """At the end: wait for what is under way, which other ranks may wait for; but not for ever,
+        as NCCL would, where one of them has failed and will never take part."""
+        deadline = time.monotonic() + GRACE
+        while any(not event.done for event, _ in self._running):
+            if time.monotonic() > deadline:
+                self._communicator.abort()
+                return
+            time.sleep(NAP)
 
 
 @functools.cache

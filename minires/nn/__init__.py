@@ -1,6 +1,6 @@
 """Layers and networks: ``Module`` and its parts, with PyTorch's names."""
 
-from minires.nn import functional, init, utils
+from minires.nn import functional, init, parallel, utils
 from minires.nn.activation import GELU, LeakyReLU, SiLU
 from minires.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from minires.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
@@ -95,6 +95,7 @@ __all__ = [
     "ZeroPad2d",
     "functional",
     "init",
+    "parallel",
     "summary",
     "utils",
 ]

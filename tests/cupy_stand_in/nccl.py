@@ -46,6 +46,9 @@ class NcclCommunicator:
         self._group = current_group()
         assert (self._group.size, self._group.rank) == (ndev, rank)
 
+    def abort(self):
+        launched.append(("abort", 0))
+
     def rank_id(self):
         return self._group.rank
 

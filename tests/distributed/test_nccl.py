@@ -85,6 +85,29 @@ def test_an_error_of_nccl_is_told(told):
     assert told["nccl fails"] == [expected] * 2
 
 
+class Never:
+    """The event of an operation in which a rank that failed does not take part."""
+
+    done = False
+
+
+class Aborted:
+    def __init__(self):
+        self.count = 0
+
+    def abort(self):
+        self.count += 1
+
+
+def test_at_the_end_nobody_waits_for_ever_for_a_rank_that_failed(told, monkeypatch):
+    assert told["left"] == [[], []]  # where all went well nothing is aborted
+    monkeypatch.setattr("minires.distributed.nccl.GRACE", 0.05)
+    communicator = Communicator(Four())
+    communicator._communicator, communicator._running = Aborted(), [(Never(), ())]
+    communicator._leave()
+    assert communicator._communicator.count == 1
+
+
 # -- where ranks are
 
 

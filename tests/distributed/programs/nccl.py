@@ -123,6 +123,7 @@ def trained(device, accumulate=False, norm=False):
         during, after = list(counts), [name for name, _ in nccl.launched]
         optimizer.step()
     check_same_values(net.named_parameters())
+    assert not any(p._hooks for p in net.parameters())  # they are there for a pass alone
     return [p.detach().cpu().numpy() for p in net.parameters()], (during, after)
 
 
@@ -226,6 +227,9 @@ with cuda_backend():
     told["missing"] = all_ranks(missing())
     told["failed"] = all_ranks(failed())
     told["wrong"] = all_ranks(wrong())
+    nccl.reset()
+    communicator(group)._leave()
+    told["left"] = all_ranks(list(nccl.launched))
     told["nccl fails"] = all_ranks(nccl_fails())
     state = [mr.full((3, 2), rank + 1.0, device=here), mr.full((2,), rank + 7, device=here)]
     broadcast_state(state, 1)
