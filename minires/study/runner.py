@@ -29,6 +29,7 @@ from minires.study.network import Job, Order, checkpoint_of, compile_networks, m
 from minires.study.record import Progress, Record, Silent
 from minires.study.results import Results, StudyResults
 from minires.train.job import STARTED
+from minires.train.together import own_device
 from minires.vision.folder import digest
 
 
@@ -152,7 +153,7 @@ def resume_study(
 def _prepared(group: Group, config: StudyConfig, device: str | Device) -> Job:
     """What a rank trains with, after a check of all that is given."""
     config.check()
-    place = existing(spread.own_device(group, device))
+    place = existing(own_device(group, device))
     train, test = _load(config)
     return Job(config, train, test, place)
 

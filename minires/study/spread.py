@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from minires import cuda
 from minires.distributed.exits import name_speaker
 from minires.distributed.group import Group, Launched, alone, described, retold
 from minires.errors import DistributedError, NaNError, message
@@ -53,13 +52,6 @@ Train = Callable[[Job, Sequence[Order], Listener], None]
 
 
 # --- What all ranks do alike ----------------------------------------------------------------------
-
-
-def own_device(group: Group, device: Any) -> Any:
-    """``"cuda"`` is a GPU for each rank of a machine, in turn; anything else is what it says."""
-    if device == "cuda" and group.size > 1 and cuda.is_available():
-        return f"cuda:{group.local_rank % cuda.device_count()}"
-    return device
 
 
 def agreed(group: Group, function: Callable[..., T], *args: Any) -> T:

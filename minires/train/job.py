@@ -28,7 +28,7 @@ from minires.train import recipe, schema, settings
 from minires.train.callbacks import Callback, EarlyStopping, ModelCheckpoint, Run, best_epoch
 from minires.train.fit import differing, fit, read_history
 from minires.train.loop import Running, run_evaluation
-from minires.train.together import together
+from minires.train.together import own_device, together
 from minires.train.trained import BEST, Facts
 from minires.train.writers import CSVLogger
 from minires.vision.folder import Watch, digest, read_folder, split
@@ -176,16 +176,9 @@ class TrainingJob:
             augment=recipe.augmentations(self.augment),
             limit=_optional(op, "limit", self.limit, 1),
             seed=integer(op, "seed", self.seed, 0, MAX_SEED),
-            device=str(existing(self._own_device())),
+            device=str(existing(own_device(current_group(), self.device))),
             sync_bn=flag(op, "sync_bn", self.sync_bn),
         )
-
-    def _own_device(self) -> str:
-        """The device of this rank: of several on a machine each has a GPU of its own."""
-        group = current_group()
-        if group.size > 1 and self.device == "cuda":
-            return f"cuda:{group.local_rank}"
-        return self.device
 
     def _prepare(self, folder: Path, resume: bool, watch: Watch | None) -> Prepared:
         manual_seed(self.seed)

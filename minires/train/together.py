@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minires import random
+from minires import cuda, random
 from minires.autograd import no_grad
 from minires.data import DataLoader
 from minires.device import CPU, is_array, move
@@ -99,7 +99,8 @@ class Together(Alone):
         facts: Mapping[str, Any],
     ) -> None:
         own = {"minires": __version__, **facts}
-        own |= {"kind of optimizer": type(optimizer).__name__, "state": len(optimizer.state)}
+        own["optimizer"] = type(optimizer).__name__
+        own["number of parameters with optimizer state"] = len(optimizer.state)
         for number, options in enumerate(optimizer.param_groups):
             own |= {f"{k} of group {number}": v for k, v in options.items() if k != "params"}
         own["schedule"] = schedule and (type(schedule).__name__, schedule.state_dict())
@@ -180,6 +181,13 @@ def together(op: str, model: Any = None) -> Alone:
 def by_itself(op: str) -> Alone:
     """How a process works for itself, whoever was started with it."""
     return Alone(op, Group())
+
+
+def own_device(group: Group, device: Any) -> Any:
+    """``"cuda"`` is a GPU for each rank of a machine, in turn; anything else is what it says."""
+    if group.size > 1 and device == "cuda" and cuda.is_available():
+        return f"cuda:{group.local_rank % cuda.device_count()}"
+    return device
 
 
 def facts_of(name: str, loader: Iterable[Any]) -> dict[str, Any]:

@@ -54,8 +54,7 @@ class Work:
                 optimizer.zero_grad()
             logits = model(x)
             loss = loss_fn(logits, y)
-            # a loss may have an axis of one element, and under autocast another dtype than weights
-            loss.backward(*[s.to(loss.dtype).reshape(loss.shape) for s in share])
+            loss.backward(*[_like(s, loss) for s in share])
             return loss, logits
 
         def judge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +88,12 @@ class Work:
         x, y, finite = batch
         loss, logits = self.judge(x, y)
         return (*look(op, loss, logits, x, y, finite, step), len(logits))
+
+
+def _like(share: Tensor, loss: Tensor) -> Tensor:
+    """A share as the gradient of a loss, which may have an axis of one element, and under autocast
+    another dtype than weights."""
+    return share.to(loss.dtype).reshape(loss.shape)
 
 
 class SharedWork(Work):

@@ -20,6 +20,7 @@ from minires.study import PROTOCOLS, StudyConfig, resume_study, run_study, runne
 from minires.study.config import name_of, networks
 from minires.study.network import Job, Order
 from minires.study.record import Record, Silent
+from minires.train.together import own_device
 
 CONFIG = StudyConfig(depths=(8, 20), limit=32, protocol=PROTOCOLS["quick"].with_epochs(4))
 
@@ -72,10 +73,10 @@ def test_cuda_is_a_gpu_for_each_rank_in_turn(monkeypatch):
     group = Told()
     for rank, device in enumerate(["cuda:0", "cuda:1", "cuda:0"]):
         group.local_rank = rank
-        assert spread.own_device(group, "cuda") == device
+        assert own_device(group, "cuda") == device
         for same in ("cuda:0", "cpu", CPU):
-            assert spread.own_device(group, same) is same
-    assert spread.own_device(Group(), "cuda") == "cuda"
+            assert own_device(group, same) is same
+    assert own_device(Group(), "cuda") == "cuda"
 
 
 class Mail:
