@@ -90,7 +90,7 @@ class Work:
         return (*look(op, loss, logits, x, y, finite, step), len(logits))
 
 
-def _like(share: Tensor, loss: Tensor) -> Tensor:
+def _like(share: Tensor, loss: Tensor) -> Any:
     """A share as the gradient of a loss, which may have an axis of one element, and under autocast
     another dtype than weights."""
     return share.to(loss.dtype).reshape(loss.shape)
