@@ -171,13 +171,13 @@ def missing():
 def failed():
     """A pass that fails on all ranks, and one after it."""
     net = DistributedDataParallel(network().to(here), bucket_cap_mb=5e-4)
-    x, y = data(0, here)
-    first = loss(net, x, y)
+    first = loss(net, *data(9, here))
     with net.module.a.bias.register_hook(lambda g: 1 / 0):
         try:
             first.backward()
         except ZeroDivisionError:
             none = all(p.grad is None for p in net.parameters())
+    x, y = data(0, here)
     loss(net, x, y).backward()
     after_it = [p.grad.cpu().numpy().copy() for p in net.parameters()]
     net = DistributedDataParallel(network().to(here), bucket_cap_mb=5e-4)
