@@ -45,6 +45,8 @@ def test_training_on_gpus_is_training_on_cpus(told):
     assert max(told["trained"]) < 1e-14
     assert max(told["accumulated"]) < 1e-14
     assert max(told["norm"]) < 1e-13
+    plain, captured = told["fitted"]
+    assert max(*plain, *captured) < 1e-13
 
 
 def test_buckets_start_while_the_pass_goes_on(told):

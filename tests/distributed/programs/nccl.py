@@ -8,12 +8,14 @@ from cupy_stand_in import nccl
 
 import minires as mr
 from minires import nn, optim
+from minires.data import DataLoader, TensorDataset
 from minires.device import cupy, move
 from minires.distributed import DistributedDataParallel, current_group
 from minires.distributed.nccl import carrier, communicator
 from minires.distributed.reducer import Reducer
 from minires.distributed.same import broadcast_state, check_same_values
 from minires.ops import cross_entropy
+from minires.train import fit
 
 group = current_group()
 rank = group.rank
@@ -160,6 +162,21 @@ def cut_in_two(captured, overlapped=False):
     return [p.detach().cpu().numpy().tolist() for p in net.parameters()], started
 
 
+def fitted(device, capture):
+    mr.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    net.double().to(device)
+    source = np.random.default_rng(0)
+    samples = TensorDataset(
+        mr.tensor(source.standard_normal((37, 6))), mr.tensor(source.integers(0, 3, 37))
+    )
+    loader = DataLoader(samples, batch_size=10)
+    optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    fit(net, loader, loader, optimizer, epochs=1, capture=capture, progress=False)
+    check_same_values(net.named_parameters())
+    return [t.cpu().numpy() for t in net.state_dict().values()]
+
+
 def missing():
     """Gradients that one rank has not, or none has; and what an early bucket does not wait for."""
     p = [mr.tensor(np.zeros(2), requires_grad=True, device=here) for _ in range(3)]
@@ -224,6 +241,11 @@ with cuda_backend():
     told["started"] = all_ranks([started, cut_in_two(captured=False, overlapped=True)[1]])
     told["captured"] = all_ranks(cut_in_two(captured=True)[0] == plain)
     told["overlapped"] = all_ranks(cut_in_two(False, overlapped=True)[0] == plain)
+    on_cpu = fitted("cpu", capture=False)
+    told["fitted"] = [
+        all_ranks(max(float(np.abs(a - b).max()) for a, b in zip(fitted(here, capture), on_cpu)))
+        for capture in (False, True)
+    ]
     told["missing"] = all_ranks(missing())
     told["failed"] = all_ranks(failed())
     told["wrong"] = all_ranks(wrong())
