@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from minires.distributed import exits, launch
 from minires.distributed.collectives import (
     ReduceOp,
     all_gather,
@@ -61,6 +62,9 @@ __all__ = [
 if TYPE_CHECKING:
     DistributedDataParallel: Any
     DistributedSampler: Any
+
+if launch.told().size != 1:  # others may start MPI, and wait for a rank that failed before
+    exits.install()
 
 # What stands above this package, and is looked for here, too: imported when it is first named.
 _ABOVE = {

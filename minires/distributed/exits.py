@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from minires.distributed.launch import told
+from minires.errors import DistributedError
 
 TURN = 1.0  # seconds that a rank waits for the one that speaks
 STOPPED = 130  # the exit code of a program that Ctrl-C ended: 128 and the signal's number
@@ -40,6 +42,8 @@ class Job(NamedTuple):
 
 
 _begun: Job | None = None
+_hook: Any = None
+_process = 0  # in which the hook was installed
 
 
 def _job() -> Job | None:
@@ -47,40 +51,64 @@ def _job() -> Job | None:
     return _begun if _begun is not None and _begun.process == os.getpid() else None
 
 
+def install() -> None:
+    """Let an exception that nobody catches end all ranks, from now on."""
+    global _hook, _process
+    before = sys.excepthook
+    if before is _hook:
+        return
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not end_by(error, before):
+            before(kind, error, trace)
+
+    _hook, _process = end, os.getpid()
+    sys.excepthook = end
+
+
 def watch(rank: int, size: int, abort: Callable[[int], None]) -> None:
-    """Let what ends this process end all, from now on.
+    """Let what ends this process end all, from now on: the group has begun.
 
     Args:
         abort: ends all ranks with an exit code.
     """
     global _begun
     _begun = Job(rank, size, abort, os.getpid())
-    before = sys.excepthook
-
-    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if _job() is None:
-            before(kind, error, trace)
-        else:
-            end_by(error, before)
-
-    sys.excepthook = end
+    install()  # once more: the program may have put another hook into its place
 
 
-def end_by(error: BaseException, hook: Any = sys.__excepthook__) -> None:
-    """End all ranks by an error that nobody caught, and say it; return if the group has not begun.
+def end_by(error: BaseException, hook: Any = sys.__excepthook__) -> bool:
+    """End all ranks by an error that nobody caught, and say it. Returns only if it is left to
+    Python: False if this process is no rank, True if there never was a group.
 
     Args:
         hook: prints a traceback, as ``sys.excepthook`` does.
     """
-    if _job() is None:
-        return
+    job = _job()
+    if job is None and (os.getpid() != _process or told().size == 1):
+        return False
     stopped = isinstance(error, KeyboardInterrupt)
     try:
         wait_for_turn(error)
         text = "Stopped.\n" if stopped else _formatted(hook, error)
         sys.stderr.write(f"{prefix(always=True)}{text}")
     finally:
-        end_all(STOPPED if stopped else 1)
+        if job is not None:
+            end_all(STOPPED if stopped else 1)
+        elif stopped:  # as all the others are
+            _flush()
+            os._exit(STOPPED)
+        elif not isinstance(error, DistributedError):  # that of a group which could not begin
+            _end_early()
+    return True
+
+
+def _end_early() -> None:
+    """End this process so that its launcher ends the others. They may wait for it to start MPI. To
+    exit is not enough: MPICH's launcher takes it for a program that needs no MPI."""
+    _flush()
+    if hasattr(signal, "SIGKILL"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _formatted(hook: Any, error: BaseException) -> str:
@@ -96,11 +124,15 @@ def end_all(code: int) -> None:
     """End all ranks with this exit code, if the group has begun; else return. Why has been said."""
     job = _job()
     if job is not None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
-                stream.flush()
+        _flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MPI's own words add nothing
         job.abort(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
 
 
 def name_speaker(error: BaseException, rank: int) -> None:

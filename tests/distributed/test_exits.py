@@ -29,6 +29,18 @@ def test_an_exception_ends_the_job(way):
     assert done.stderr.count("[rank ") == 1
 
 
+@pytest.mark.parametrize(
+    ("way", "rank"),
+    [("raise before the group begins", 1), ("raise on all before the group begins", 0)],
+)
+def test_an_exception_before_the_group_begins_ends_the_job(way, rank):
+    """The others wait for MPI to start, where nothing can tell them."""
+    done = ended(way)
+    assert done.rc not in (0, -1)
+    assert done.stderr.startswith(f"[rank {rank} of 2] Traceback (most recent call last):\n")
+    assert done.stderr.count("ValueError: planted\n") == done.stderr.count("[rank ") == 1
+
+
 def test_an_exception_on_all_ranks_is_said_once():
     done = ended("raise on all", 3)
     assert done.rc != 0

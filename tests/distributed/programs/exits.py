@@ -6,11 +6,16 @@ import sys
 import time
 
 from minires.distributed import current_group
+from minires.distributed.launch import told
 from minires.errors import NaNError
 
 way = sys.argv[1]
 if way == "a hook of the user's":
     sys.excepthook = lambda kind, error, trace: print(f"hooked: {error}", file=sys.stderr)
+if way == "raise before the group begins" and told().rank == 1:
+    raise ValueError("planted")
+if way == "raise on all before the group begins":
+    raise ValueError("planted")
 group = current_group()
 
 
