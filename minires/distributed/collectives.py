@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,9 @@ import numpy as np
 
 from minires import arguments
 from minires.autograd import Variable, current
-from minires.device import OWN_MEMORY, backend_name, check_writeable, device_of, is_array
+from minires.device import OWN_MEMORY, beside, check_writeable, device_of, is_array
 from minires.distributed.group import Group, current_group
+from minires.distributed.nccl import carrier
 from minires.errors import (
     ArgumentError,
     CaptureError,
@@ -83,19 +83,20 @@ def all_reduce(
     if op in (ReduceOp.MIN, ReduceOp.MAX) and dtype.kind == "c":
         raise DTypeError(message(name, "real numbers, which have an order", str(dtype)))
     array = _to_write(name, "tensor", tensor)
-    _check_same(ranks, name, op=op.name, dtype=str(dtype), shape=array.shape)
+    _check_same(ranks, name, op=op.name, **_told(tensor))
     if ranks.size == 1:
         return
     how = "sum" if op is ReduceOp.AVG else op.value
-    numbers = array
-    if dtype == np.bool_:
-        how = "max" if how in ("sum", "max") else "min"
-        numbers = array.astype(np.uint8)
-    _carrier(ranks, array).reduce(numbers, how)
-    if numbers is not array:
-        array[...] = numbers != 0
-    if op is ReduceOp.AVG:
-        array /= ranks.size
+    with beside((array,)):
+        numbers = array
+        if dtype == np.bool_:
+            how = "max" if how in ("sum", "max") else "min"
+            numbers = array.astype(np.uint8)
+        carrier(ranks, array).reduce(numbers, how)
+        if numbers is not array:
+            array[...] = numbers != 0
+        if op is ReduceOp.AVG:
+            array /= ranks.size
     _written(tensor)
 
 
@@ -110,12 +111,12 @@ def broadcast(tensor: Any, src: int = 0, group: None = None, async_op: bool = Fa
     """
     name = "broadcast"
     ranks = _begin(name, group, async_op)
-    shape, dtype = _facts(name, "tensor", tensor)
+    _facts(name, "tensor", tensor)
     src = _source(name, src, ranks)
     array = _to_write(name, "tensor", tensor)
-    _check_same(ranks, name, src=src, dtype=str(dtype), shape=shape)
+    _check_same(ranks, name, src=src, **_told(tensor))
     if ranks.size > 1:
-        _carrier(ranks, array).broadcast(array, src)
+        carrier(ranks, array).broadcast(array, src)
         _written(tensor)
 
 
@@ -142,10 +143,11 @@ def all_gather(
     for rank, other in enumerate(tensor_list):
         _check_fits(name, f"tensor_list[{rank}]", other, shape, dtype, tensor)
     arrays = [_to_write(name, f"tensor_list[{k}]", t) for k, t in enumerate(tensor_list)]
-    _check_same(ranks, name, dtype=str(dtype), shape=shape)
-    for array, part, target in zip(arrays, _gathered(ranks, tensor), tensor_list):
-        array[...] = part
-        _written(target)
+    _check_same(ranks, name, **_told(tensor))
+    with beside(arrays):
+        for array, part, target in zip(arrays, _gathered(ranks, tensor), tensor_list):
+            array[...] = part
+            _written(target)
 
 
 def all_gather_into_tensor(
@@ -176,8 +178,9 @@ def all_gather_into_tensor(
         raise ShapeError(message(name, expected, got, context))
     _check_fits(name, "output_tensor", output_tensor, got, dtype, input_tensor)
     array = _to_write(name, "output_tensor", output_tensor)
-    _check_same(ranks, name, dtype=str(dtype), shape=shape)
-    array[...] = _gathered(ranks, input_tensor).reshape(got)
+    _check_same(ranks, name, **_told(input_tensor))
+    with beside((array,)):
+        array[...] = _gathered(ranks, input_tensor).reshape(got)
     _written(output_tensor)
 
 
@@ -311,17 +314,15 @@ def _written(tensor: Any) -> None:
 def _gathered(group: Group, tensor: Any) -> Any:
     """(size, ...): the tensors of all ranks."""
     array = tensor._array if isinstance(tensor, Variable) else tensor
-    return array[None] if group.size == 1 else _carrier(group, array).gather(array)
-
-
-def _carrier(group: Group, array: Any) -> Any:
-    """What carries this array between ranks: MPI, or NCCL on GPUs."""
-    if backend_name(array) == "cuda":
-        return importlib.import_module("minires.distributed.nccl").communicator(group)
-    return group
+    return array[None] if group.size == 1 else carrier(group, array).gather(array)
 
 
 _DIFFER: dict[str, Callable[[str], Exception]] = {"shape": ShapeError, "dtype": DTypeError}
+
+
+def _told(tensor: Any) -> dict[str, Any]:
+    """What of a tensor must be the same on all ranks."""
+    return {"shape": tensor.shape, "dtype": str(tensor.dtype), "device": _place(tensor).type}
 
 
 def _check_same(group: Group, name: str, **facts: Any) -> None:

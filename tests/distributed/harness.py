@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
 MARK = "MINIRES_TEST_JOB"  # the variable by which a job's processes are known
+# What is said of kernels that nobody has compiled yet; tests begin with none, or with all.
+COMPILING = re.compile(r"^minires: (compiling kernels for|waiting for another process).*\n", re.M)
 NOT_OURS = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "MPI_")  # of a launcher that started these tests
 
 

@@ -34,6 +34,21 @@ def test_operations_give_what_mpi_gives_on_the_cpu(told):
     assert all(first + second)
 
 
+def test_pytorchs_functions_take_tensors_of_gpus(told):
+    (values, apart, mixed), other = told["public"]
+    x, mean, some, *parts, both, sent = values
+    assert values[1:] == other[0][1:]
+    assert [x, other[0][0]] == [[[1.0, 1.0], [2.0, 6.0]]] * 2
+    assert (mean, some, sent) == ([1.0, 0.5], [True, False], [1.0, 1.0])
+    assert parts == [[0.0, 0.0], [1.0, 1.0]]
+    assert both == [0.0, 0.0, 1.0, 1.0]
+    text = "all_reduce: expected the same device on all ranks, got cuda on rank 0 and cpu on rank 1"
+    assert apart == f"DistributedError: {text}"
+    assert mixed == (
+        "ArgumentError: all_gather_into_tensor: expected output_tensor on cpu, got HERE"
+    )
+
+
 def test_what_is_packed_is_sent_and_what_was_sent_is_read(told):
     """On a stream of the user's own, whose work is done late: without an event between it and
     NCCL's the operation would read memory too early, and so would what follows. And the host waits

@@ -7,6 +7,7 @@ from cuda_stand_in import cuda_backend
 from cupy_stand_in import nccl
 
 import minires as mr
+from minires import distributed as dist
 from minires import nn, optim
 from minires.data import DataLoader, TensorDataset
 from minires.device import cupy, move
@@ -224,8 +225,29 @@ def nccl_fails():
         nccl.NcclCommunicator.allReduce = kept
 
 
+def public():
+    """PyTorch's functions, on tensors of this rank's GPU."""
+    x = mr.tensor(np.array([[1.0, rank], [2.0, 3.0]]), device=here)
+    dist.all_reduce(x.t()[1:])  # the second column, in the memory of the whole
+    mean = mr.tensor(np.array([1.0, rank]), device=here)
+    dist.all_reduce(mean, dist.ReduceOp.AVG)
+    some = mr.tensor(np.array([rank == 0, False]), device=here)
+    dist.all_reduce(some, dist.ReduceOp.MAX)
+    parts = [mr.zeros(2, device=here) for _ in range(2)]
+    dist.all_gather(parts, mr.full((2,), float(rank), device=here))
+    both = mr.zeros(4, device=here)
+    dist.all_gather_into_tensor(both, mr.full((2,), float(rank), device=here))
+    sent = mr.full((2,), float(rank), device=here)
+    dist.broadcast(sent, 1)
+    apart = error(dist.all_reduce, mr.zeros(1, device="cpu" if rank else here))
+    mixed = error(dist.all_gather_into_tensor, mr.zeros(4, device=here), mr.zeros(2))
+    values = [t.tolist() for t in (x, mean, some, *parts, both, sent)]
+    return values, apart, mixed.replace(str(here), "HERE")
+
+
 with cuda_backend():
     cupy()
+    told["public"] = all_ranks(public())
     told["operations"] = all_ranks(operations())
     told["streams"] = all_ranks(streams())
     on_gpu, overlap = trained(here)
