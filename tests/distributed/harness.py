@@ -104,10 +104,8 @@ class Job:
 
     def said(self) -> Done:
         rc = self.process.poll()
-        texts = [
-            path.read_text(encoding="utf-8", errors="replace") for path in (self.out, self.err)
-        ]
-        return Done(-1 if rc is None else rc, *texts)
+        out, err = (path.read_text("utf-8", "replace") for path in (self.out, self.err))
+        return Done(-1 if rc is None else rc, out, COMPILING.sub("", err))
 
     def wait(self, timeout) -> Done:
         """What came of the job; the test fails if it is not over after ``timeout`` seconds."""
