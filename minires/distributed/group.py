@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minires import errors
-from minires.distributed import cores, exits
+from minires.distributed import cores, deaths, exits
 from minires.distributed.launch import connect, told
 from minires.errors import DistributedError, message
 from minires.forks import in_children, new_lock_in_children
@@ -124,6 +124,7 @@ class Launched(Group):
         self._ops = {"sum": MPI.SUM, "prod": MPI.PROD, "max": MPI.MAX, "min": MPI.MIN}
         cores.take(cores.part(node.allgather(cores.usable()), node.rank))
         exits.watch(self.rank, self.size, self.abort)
+        self._line = deaths.Line(node, self.rank, self.size)
         atexit.register(self._say_goodbye)  # before that of mpi4py, which waits for all
 
     def reduce(self, array: Array, op: str = "sum") -> None:
@@ -238,12 +239,14 @@ class Launched(Group):
         """Tell the others that this rank takes part in nothing any more."""
         if self.MPI.Is_finalized() or os.getpid() != self._process:
             return
+        self._line.goodbye()
         for other in range(self.size):
             if other != self.rank:
                 self._left.append(self._farewells.Isend(np.zeros(1, np.int8), other, GOODBYE))
 
     def abort(self, code: int) -> None:
-        """End all ranks at once."""
+        """End all ranks at once; why has been said."""
+        self._line.goodbye(for_all=True)
         self.comm.Abort(code)
 
 

@@ -31,7 +31,7 @@ def test_a_command_for_one_process_runs_once_and_starts_no_mpi():
 
 def test_wrong_options_are_refused_once():
     done = harness.minires(2, "train", "--no-such")
-    assert done.rc == 2
+    assert done.ended_with(2)
     assert done.stderr.count("No such option") == 1
     assert "[rank " not in done.stderr
 
@@ -43,7 +43,7 @@ def test_an_error_of_one_rank_alone_is_said_by_it():
 
 def test_a_fault_of_one_rank_alone_is_shown_by_it():
     done = harness.script(2, FAULT, "fault")
-    assert done.rc == 1
+    assert done.ended_with(1)
     assert done.stderr.startswith("[rank 1 of 2] Traceback (most recent call last):\n")
     assert done.stderr.endswith("\nKeyError: 'planted'\n")
     assert done.stderr.count("[rank ") == 1

@@ -3,14 +3,19 @@
 With three ranks the launcher's exit code may be that of a rank which it killed.
 """
 
+import re
 import signal
+import socket
+import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
 from distributed import harness
 from distributed.harness import PROGRAMS
+
+from minires.distributed import deaths
 
 SOON = 20  # seconds, on a busy machine; where a job hung it would not end at all
 
@@ -23,7 +28,7 @@ def ended(way, n=2):
 @pytest.mark.parametrize("way", ["raise", "raise while others wait for its object"])
 def test_an_exception_ends_the_job(way):
     done = ended(way)
-    assert done.rc == 1
+    assert done.ended_with(1)
     assert done.stderr.startswith("[rank 1 of 2] Traceback (most recent call last):\n")
     assert done.stderr.endswith("\nValueError: planted\n")
     assert done.stderr.count("[rank ") == 1
@@ -50,7 +55,8 @@ def test_an_exception_on_all_ranks_is_said_once():
 
 def test_the_users_hook_formats_it():
     done = ended("a hook of the user's")
-    assert (done.rc, done.stderr) == (1, "[rank 0 of 2] hooked: planted\n")
+    assert done.ended_with(1)
+    assert done.stderr == "[rank 0 of 2] hooked: planted\n"
 
 
 def test_an_error_that_ranks_agreed_on_is_said_by_the_one_that_had_it():
@@ -69,7 +75,7 @@ def test_an_error_that_ranks_agreed_on_can_be_caught():
 
 def test_a_rank_that_left_is_named_by_the_others():
     done = ended("exit")
-    assert done.rc == 1
+    assert done.ended_with(1)
     assert done.stderr.startswith("[rank 0 of 2] Traceback (most recent call last):\n")
     assert done.stderr.endswith(
         "\nminires.errors.DistributedError: distributed barrier: expected all 2 ranks to take "
@@ -80,14 +86,70 @@ def test_a_rank_that_left_is_named_by_the_others():
 
 @pytest.mark.parametrize("way", ["kill", "segfault"])
 def test_a_rank_that_the_system_ends_ends_the_job(way):
-    start = time.monotonic()
-    assert ended(way).rc not in (0, -1)
-    assert time.monotonic() - start < SOON
+    done = ended(way)
+    assert done.rc not in (0, -1)
+    said = [line for line in done.stderr.splitlines() if line.startswith("[rank ")]
+    assert len(said) == 1
+    assert re.fullmatch(r"\[rank 1 of 2\] died: killed, or crashed \(process \d+\)\.", said[0])
+
+
+@pytest.fixture
+def witness():
+    """A witness of three ranks, whose launcher ends nobody: what makes a line, and the thread."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(b"")
+        listener.listen()
+        at_work = threading.Thread(target=deaths.witness, args=(listener, 3, 0.1))
+        at_work.start()
+
+        def line(rank, process):
+            made = socket.socket(socket.AF_UNIX)
+            made.connect(listener.getsockname())
+            made.sendall(f"{rank} {process}\n".encode())
+            assert made.recv(1)
+            lines.append(made)
+            return made
+
+        lines = []
+        yield line, at_work
+        for made in lines:
+            made.close()
+        at_work.join(SOON)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the witness is for Linux")
+def test_a_launcher_that_lets_ranks_wait_for_the_dead_is_helped(witness, capfd):
+    line, at_work = witness
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        first, second, third = line(0, 1234), line(1, 2345), line(2, other.pid)
+        first.sendall(b"bye\n")
+        first.close()
+        second.close()
+        assert other.wait(SOON) == -signal.SIGKILL
+        third.close()
+    at_work.join(SOON)
+    assert not at_work.is_alive()
+    said = "[rank 1 of 3] died: killed, or crashed (process 2345).\n"
+    assert capfd.readouterr().err == said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the witness is for Linux")
+def test_a_job_that_ends_as_it_should_leaves_no_witness(witness, capfd):
+    line, at_work = witness
+    lines = [line(rank, 1234) for rank in range(3)]
+    for one in lines:
+        one.sendall(b"bye\n")
+    for one in lines:
+        one.close()
+    at_work.join(SOON)
+    assert not at_work.is_alive()
+    assert capfd.readouterr().err == ""
 
 
 def test_an_interrupt_of_one_rank_ends_the_job():
     done = ended("interrupt")
-    assert (done.rc, done.stderr) == (130, "[rank 1 of 2] Stopped.\n")
+    assert done.ended_with(130)
+    assert done.stderr == "[rank 1 of 2] Stopped.\n"
 
 
 def test_ctrl_c_ends_the_job_with_one_message():
@@ -96,6 +158,6 @@ def test_ctrl_c_ends_the_job_with_one_message():
         job.until("at work\nat work")
         job.signal(signal.SIGINT)
         done = job.wait(SOON)
-    assert done.rc == 130
+    assert done.ended_with(130)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[mpiexec@")]
     assert lines == ["[rank 0 of 2] Stopped."]

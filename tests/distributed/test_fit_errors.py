@@ -200,7 +200,7 @@ run(network(sync=True), 2, loss_fn=failing)
 
 def test_an_error_while_others_wait_in_the_middle_of_the_model_ends_the_job():
     done = harness.script(2, ENDING, timeout=40)
-    assert done.rc == 1
+    assert done.ended_with(1)
     assert done.stderr.count("[rank 1 of 2] Traceback") == 1
     assert "ValueError: planted" in done.stderr
     assert "[rank 0 of 2]" not in done.stderr

@@ -75,7 +75,7 @@ print("fine")
 def refused(code=SIZE, **variables):
     """The last line of what is said where the group cannot begin."""
     done = harness.script(0, code, **variables)
-    assert done.rc == 1
+    assert done.ended_with(1)
     kind, _, text = done.stderr.splitlines()[-1].partition(": ")
     assert kind == "minires.errors.DistributedError"
     return text

@@ -119,7 +119,7 @@ def test_ctrl_c_says_one_line_and_leaves_a_run_that_goes_on(tmp_path):
     with begun(tmp_path / "run") as job:
         job.signal(signal.SIGINT)
         done = job.wait(30)
-    assert done.rc == 130
+    assert done.ended_with(130)
     assert done.stderr.count("Stopped.") == 1
     assert "The same command with --resume goes on." in done.stderr
     assert "Traceback" not in done.stderr
