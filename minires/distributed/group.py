@@ -30,7 +30,7 @@ from minires.distributed.launch import connect, told
 from minires.errors import DistributedError, message
 from minires.forks import in_children, new_lock_in_children
 
-GRACE = 1.0  # seconds in which an operation that others finished may still arrive
+GRACE = 0.5  # seconds in which an operation that others finished may still arrive
 QUICK = 0.01  # seconds of waiting after which a rank sleeps between its looks
 NAP, LONG_NAP = 1e-4, 1e-3  # seconds; the longer one after a wait of a hundred times that
 GOODBYE = 1  # the tag of what a rank sends as it ends
