@@ -15,6 +15,7 @@ from . import starting  # first: Ctrl-C during the imports ends the command in o
 
 # isort: split
 import importlib
+import os as _os
 from typing import TYPE_CHECKING, Any
 
 import numpy as _np
@@ -83,6 +84,11 @@ if TYPE_CHECKING:
     from .profiler import profile
 
 _notebook.shorten_tracebacks()
+
+# A launcher sets one of these. Its processes are to end together from now on, not once they meet.
+_LAUNCHED = {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMIX_RANK"}
+if not _LAUNCHED.isdisjoint(_os.environ):
+    from . import distributed
 
 float32 = float = _np.dtype("float32")
 float64 = double = _np.dtype("float64")

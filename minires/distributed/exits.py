@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 from minires.distributed.launch import told
 from minires.errors import DistributedError
+from minires.starting import STOPPED
 
 TURN = 0.5  # seconds that a rank waits for the one that speaks
-STOPPED = 130  # the exit code of a program that Ctrl-C ended: 128 and the signal's number
 
 
 class Job(NamedTuple):

@@ -125,6 +125,7 @@ class Launched(Group):
         cores.take(cores.part(node.allgather(cores.usable()), node.rank))
         exits.watch(self.rank, self.size, self.abort)
         self._line = deaths.Line(node, self.rank, self.size)
+        node.Free()
         atexit.register(self._say_goodbye)  # before that of mpi4py, which waits for all
 
     def reduce(self, array: Array, op: str = "sum") -> None:

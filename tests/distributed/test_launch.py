@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from distributed import harness
 
+import minires
 from minires.distributed import cores
-from minires.distributed.launch import SLURM, Told, told
+from minires.distributed.launch import LAUNCHERS, PMIX, SLURM, Told, told
 from minires.errors import ArgumentError
 from minires.kernels.numba import compiler
 from minires.kernels.numba import threads as kernel_threads
@@ -51,6 +52,10 @@ SIZE = "from minires import distributed; print(distributed.get_world_size())"
 )
 def test_launchers_tell_rank_and_size(variables, expected):
     assert told(variables) == expected
+
+
+def test_import_minires_looks_for_all_launchers():
+    assert {PMIX, *(kind.size for kind in (*LAUNCHERS, SLURM))} == minires._LAUNCHED
 
 
 def test_importing_starts_nothing_and_one_process_needs_no_mpi():

@@ -15,7 +15,6 @@ import minires as mr
 from minires.device import array_module
 from minires.distributed.group import Group
 from minires.errors import DistributedError, ShapeError
-from minires.ops.batch_norm import sync
 from minires.ops.batch_norm.sync import Meeting, Whole, sync_batch_norm
 
 EPS = 1e-5
@@ -48,7 +47,7 @@ class Scripted(Group):
 @pytest.fixture
 def group(monkeypatch):
     """A group whose GPUs are connected by what connects its hosts."""
-    monkeypatch.setattr(sync, "carrier", lambda group, array: group)
+    monkeypatch.setattr("minires.distributed.nccl.carrier", lambda group, array: group)
     return Scripted()
 
 

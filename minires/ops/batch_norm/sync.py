@@ -21,14 +21,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...autograd import Context, Function, current, is_grad_enabled
 from ...device import array_module, beside, kernels
-from ...distributed.group import Group
-from ...distributed.nccl import carrier
 from ...errors import CaptureError, DistributedError, GraphError, ShapeError, message
 from ...kernels.operand import SHARE, SLOPE
 from ...memory import allocate
@@ -45,6 +43,9 @@ from .op import (
     _to_write,
     _unrows,
 )
+
+if TYPE_CHECKING:  # what `import minires` need not import
+    from ...distributed.group import Group
 
 NAME = "SyncBatchNorm"  # in messages: what users call
 _numbers = itertools.count(1)
@@ -119,8 +120,8 @@ class Whole:
     def _gathered(self, numbers: Any, a: Any, b: Any) -> tuple[Any, Any]:
         """Numbers (k,) of the host and vectors (c,), of all ranks: (size, k), (size, 2, c)."""
         if not isinstance(a, np.ndarray):  # no rank waits for its GPU to see the numbers
-            vectors = _stacked(a, b)
-            return self.group.gather(numbers), carrier(self.group, vectors).gather(vectors)
+            carrier, vectors = _to_carry(self.group, a, b)
+            return self.group.gather(numbers), carrier.gather(vectors)
         gathered = self.group.gather(np.concatenate([numbers, a, b]))
         k = len(numbers)
         return gathered[:, :k], gathered[:, k:].reshape(len(gathered), 2, -1)
@@ -129,9 +130,10 @@ class Whole:
         """The sums over all ranks of numbers (k,) and of vectors (c,): (k,), (2, c)."""
         k = len(numbers)
         if not isinstance(a, np.ndarray):
-            numbers, vectors = numbers.copy(), _stacked(a, b)
+            carrier, vectors = _to_carry(self.group, a, b)
+            numbers = numbers.copy()
             self.group.reduce(numbers)
-            carrier(self.group, vectors).reduce(vectors)
+            carrier.reduce(vectors)
             return numbers, vectors
         packed = np.concatenate([numbers, a, b])
         self.group.reduce(packed)
@@ -145,9 +147,12 @@ class Whole:
         return DistributedError(message(NAME, expected, "ranks in different ones", fix=fix))
 
 
-def _stacked(a: Any, b: Any) -> Any:
-    """Vectors (c,) as one array (2, c) of float64."""
-    return array_module(a).stack([a, b]).astype(np.float64)
+def _to_carry(group: Group, a: Any, b: Any) -> tuple[Any, Any]:
+    """Vectors (c,) of a GPU as one array (2, c) of float64, behind what carries it."""
+    from ...distributed.nccl import carrier
+
+    vectors = array_module(a).stack([a, b]).astype(np.float64)
+    return carrier(group, vectors), vectors
 
 
 class SyncBatchNorm(BatchNorm):
