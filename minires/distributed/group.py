@@ -6,7 +6,8 @@ each operation has its result at once; so whoever uses a group needs no ``if``. 
 
 An operation of a group is *collective*: all ranks call it, in the same order, and it is done when
 all have come. A rank that waits looks now and then whether another one has ended: then nobody will
-come any more, and it says so instead of waiting for ever.
+come any more, and it says so instead of waiting for ever. One that waits long also tells its
+neighbours in what, and compares: ranks that wait in different operations would do so for ever.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from minires.forks import in_children, new_lock_in_children
 GRACE = 0.5  # seconds in which an operation that others finished may still arrive
 QUICK = 0.01  # seconds of waiting after which a rank sleeps between its looks
 NAP, LONG_NAP = 1e-4, 1e-3  # seconds; the longer one after a wait of a hundred times that
-GOODBYE = 1  # the tag of what a rank sends as it ends
+PATIENCE = 3.0  # seconds of waiting after which a rank tells in what it waits
+GOODBYE, STEPS = 1, 2  # tags: of what a rank sends as it ends, and as it waits long
+KEPT = 32  # operations that a rank remembers
+KINDS = ("reduce", "gather", "broadcast", "barrier", "gather of objects")
 
 Array = np.ndarray[Any, Any]
 
@@ -121,6 +125,8 @@ class Launched(Group):
         self._farewells = self.comm.Dup()
         self._process = os.getpid()
         self._left: list[Any] = []  # requests that were given up, and may still write
+        self._count = 0  # of operations that began
+        self._steps = np.zeros((KEPT, 3), np.int64)  # the last: number, which of KINDS, bytes
         self._ops = {"sum": MPI.SUM, "prod": MPI.PROD, "max": MPI.MAX, "min": MPI.MIN}
         cores.take(cores.part(node.allgather(cores.usable()), node.rank))
         exits.watch(self.rank, self.size, self.abort)
@@ -131,18 +137,20 @@ class Launched(Group):
     def reduce(self, array: Array, op: str = "sum") -> None:
         whole = _contiguous(array)
         in_place = self.MPI.IN_PLACE
-        self._finish("reduce", self.comm.Iallreduce, in_place, whole, self._ops[op])
+        size = whole.nbytes
+        self._finish("reduce", size, self.comm.Iallreduce, in_place, whole, self._ops[op])
         if whole is not array:
             array[...] = whole
 
     def gather(self, array: Array) -> Array:
         gathered = np.empty((self.size, *array.shape), array.dtype)
-        self._finish("gather", self.comm.Iallgather, _bytes(array), _bytes(gathered))
+        sent = _bytes(array)
+        self._finish("gather", sent.size, self.comm.Iallgather, sent, _bytes(gathered))
         return gathered
 
     def broadcast(self, array: Array, src: int = 0) -> None:
         whole = _contiguous(array)
-        self._finish("broadcast", self.comm.Ibcast, _bytes(whole), src)
+        self._finish("broadcast", whole.nbytes, self.comm.Ibcast, _bytes(whole), src)
         if whole is not array:
             array[...] = whole
 
@@ -165,7 +173,7 @@ class Launched(Group):
         ends = sizes.cumsum()
         both = np.empty(ends[-1], np.uint8)
         layout = [both, sizes, ends - sizes, self.MPI.BYTE]
-        self._finish("gather", self.comm.Iallgatherv, data, layout)
+        self._finish("gather of objects", both.size, self.comm.Iallgatherv, data, layout)
         parts = np.split(both, ends[:-1])
         return [
             value if rank == self.rank else pickle.loads(part.tobytes())
@@ -173,7 +181,7 @@ class Launched(Group):
         ]
 
     def barrier(self) -> None:
-        self._finish("barrier", self.comm.Ibarrier)
+        self._finish("barrier", 0, self.comm.Ibarrier)
 
     def agree(self, error: Exception | None = None) -> None:
         failed = np.array(self.size if error is None else self.rank)
@@ -195,13 +203,15 @@ class Launched(Group):
         exits.name_speaker(error, rank)
         return error
 
-    def _finish(self, what: str, begin: Callable[..., Any], *args: Any) -> None:
-        """Begin a collective operation, and wait until it is done.
+    def _finish(self, what: str, size: int, begin: Callable[..., Any], *args: Any) -> None:
+        """Begin a collective operation on ``size`` bytes, and wait until it is done.
 
         Raises:
-            DistributedError: a rank has ended that would have to take part; or MPI says that what
-                the ranks do does not fit together.
+            DistributedError: a rank has ended that would have to take part, or waits in another
+                operation; or MPI says that what the ranks do does not fit together.
         """
+        self._count += 1
+        self._steps[self._count % KEPT] = self._count, KINDS.index(what), size
         try:
             request = begin(*args)
             try:
@@ -215,7 +225,7 @@ class Launched(Group):
             raise DistributedError(message(f"distributed {what}", expected, got)) from error
 
     def _wait(self, what: str, request: Any) -> None:
-        start, deadline = time.monotonic(), None
+        start, deadline, told = time.monotonic(), None, False
         while not request.Test():
             now = time.monotonic()
             waited = now - start
@@ -227,6 +237,40 @@ class Launched(Group):
                 deadline = now + GRACE
             elif deadline is not None and now > deadline:
                 raise self._left_alone(what)
+            if waited > PATIENCE:
+                if not told:
+                    self._tell_steps()
+                    told = True
+                self._compare_steps()
+
+    def _tell_steps(self) -> None:
+        """Tell the neighbours the last operations. They suffice: where ranks in a ring differ, two
+        neighbours do."""
+        steps = self._steps.copy()
+        for other in {(self.rank + 1) % self.size, (self.rank - 1) % self.size}:
+            self._left.append(self._farewells.Isend(steps, other, STEPS))
+
+    def _compare_steps(self) -> None:
+        """Compare this rank's last operations with those that neighbours have told.
+
+        Raises:
+            DistributedError: operations of one number differ, so that ranks wait for ever.
+        """
+        status, theirs = self.MPI.Status(), np.empty_like(self._steps)
+        while self._farewells.Iprobe(tag=STEPS, status=status):
+            other = status.source
+            self._farewells.Recv(theirs, other, STEPS)
+            wrong = (theirs[:, 0] == self._steps[:, 0]) & (theirs != self._steps).any(1)
+            if not wrong.any():
+                continue
+            first = min(np.flatnonzero(wrong), key=lambda k: theirs[k, 0])
+            both = sorted([(self.rank, tuple(self._steps[first])), (other, tuple(theirs[first]))])
+            got = " and ".join(
+                f"{KINDS[kind]} ({size} bytes) on rank {rank}" for rank, (_, kind, size) in both
+            )
+            fix = "All ranks must do the same collective operations, in the same order."
+            expected = "the same operation on all ranks"
+            raise DistributedError(message("distributed", expected, got, fix=fix))
 
     def _left_alone(self, what: str) -> DistributedError:
         status = self.MPI.Status()
@@ -328,6 +372,9 @@ def alone() -> Iterator[None]:
 
     with distributed.alone():
         fit(network, ...)  # another network on each rank
+
+    It is so for the thread that entered the block. A thread that is started inside belongs to the
+    group of all ranks, unless it enters a block of its own.
     """
     token = _alone.set(True)
     try:

@@ -84,6 +84,23 @@ def test_a_rank_that_left_is_named_by_the_others():
     )
 
 
+def test_ranks_that_wait_in_different_operations_are_named():
+    """MPI itself would let them wait for ever."""
+    done = ended("a step left out", 3)
+    assert done.rc not in (0, -1)
+    assert done.stderr.count("[rank ") == 1
+    found = re.search(
+        r"DistributedError: distributed: expected the same operation on all ranks, got (.*) on "
+        r"rank (\d) and (.*) on rank 2\. All ranks must do the same collective operations, in the "
+        r"same order\.\n",
+        done.stderr,
+    )
+    assert found, done.shown()
+    assert found[1] == "gather (24 bytes)"
+    assert found[2] in "01"
+    assert found[3] == "reduce (40 bytes)"
+
+
 @pytest.mark.parametrize("way", ["kill", "segfault"])
 def test_a_rank_that_the_system_ends_ends_the_job(way):
     done = ended(way)

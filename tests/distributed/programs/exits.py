@@ -49,6 +49,14 @@ if way == "catch":  # as a server would: nothing ends
         print(f"rank {group.rank} goes on after: {error}", flush=True)
     group.barrier()
     sys.exit(0)
+if way == "a step left out":  # of two, by the last rank
+    import numpy as np
+
+    if group.rank < group.size - 1:
+        group.gather(np.zeros(3))
+    group.reduce(np.zeros(5))
+    group.barrier()
+    sys.exit(0)
 if group.rank == 1:
     end_here()
 if way == "raise while others wait for its object":
