@@ -60,21 +60,19 @@ def test_import_minires_looks_for_all_launchers():
 
 def test_importing_starts_nothing_and_one_process_needs_no_mpi():
     text = """
-import sys
+import os, sys
 import minires as mr
 from minires import distributed, nn, train
 assert "mpi4py" not in sys.modules, "imported"
-if len(sys.argv) > 1:
-    assert distributed.get_world_size() == 1
-    distributed.barrier()
-    assert "mpi4py" not in sys.modules, "started for one process"
+os.environ["MINIRES_ALONE"] = "".join(sys.argv[1:])
+assert distributed.get_world_size() == 1
+distributed.barrier()
+assert "mpi4py" not in sys.modules, "started for one process"
 print("fine")
 """
-    one = {"PMI_SIZE": 1, "PMI_RANK": 0}
-    assert harness.script(0, text, "alone", **one).passed() == "fine\n"
-    two = {"PMI_SIZE": 2, "PMI_RANK": 0}
-    assert harness.script(0, text, **two).passed() == "fine\n"
-    assert harness.script(0, text, "alone", MINIRES_ALONE=1, **two).passed() == "fine\n"
+    assert harness.script(0, text, PMI_SIZE=1, PMI_RANK=0).passed() == "fine\n"
+    alone = {"PMI_SIZE": 2, "PMI_RANK": 0, "MINIRES_ALONE": None}
+    assert harness.script(0, text, "1", **alone).passed() == "fine\n"
 
 
 def refused(code=SIZE, **variables):
@@ -102,10 +100,23 @@ def test_a_launcher_without_an_mpi_library():
 
 
 def test_a_launcher_of_another_mpi():
+    program = """
+import os, sys
+from minires import distributed
+from minires.errors import DistributedError
+for variable in sys.argv[1:]:
+    os.environ[variable] = "4"
+    try:
+        distributed.get_rank()
+    except DistributedError as error:
+        print(error)
+    del os.environ[variable]
+"""
+    variables = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+    *texts, of_slurm = harness.script(0, program, *variables).passed().splitlines()
     mpiexec = Path(sys.prefix) / "bin" / "mpiexec"
     own = f"by {mpiexec}" if mpiexec.exists() else "by its mpiexec"
-    for variable in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
-        text = refused(**{variable: 4})
+    for variable, text in zip(variables, texts, strict=False):
         assert text.startswith(
             "distributed: expected 4 processes that know each other, got each on its own: the "
             f"launcher, which set {variable}, is not that of "
@@ -113,9 +124,8 @@ def test_a_launcher_of_another_mpi():
         assert text.endswith(
             f", the MPI which mpi4py found. Start them {own}, or uninstall one of the two."
         )
-    text = refused(SLURM_STEP_NUM_TASKS=4)
-    assert "the launcher, which set SLURM_STEP_NUM_TASKS, is not that of" in text
-    assert text.endswith(
+    assert "the launcher, which set SLURM_STEP_NUM_TASKS, is not that of" in of_slurm
+    assert of_slurm.endswith(
         "Start them by srun --mpi=pmix or --mpi=pmi2; srun --mpi=list says which there are."
     )
 

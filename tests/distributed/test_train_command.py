@@ -98,8 +98,11 @@ def test_a_killed_run_goes_on_to_the_bits_of_one_that_was_not(whole, tmp_path):
         numbers = {rank_of(number): number for number in job.processes()}
         os.kill(numbers[1], signal.SIGKILL)
         start = time.monotonic()
-        assert job.wait(30).rc != 0
+        done = job.wait(30)
         assert time.monotonic() - start < 15
+        assert done.rc != 0
+        death = f"[rank 1 of 2] died: killed, or crashed (process {numbers[1]}).\n"
+        assert done.stderr.count("[rank ") == done.stderr.count(death) == 1
         assert job.processes() == []
     assert not (killed / "result.json").exists()
     shutil.copytree(killed, moved)
