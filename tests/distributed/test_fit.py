@@ -37,7 +37,7 @@ from minires.train import (
 
 def images(n, dtype, seed=0):
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((n, 3, 16, 16)).astype(dtype), rng.integers(0, 10, n)
+    return rng.standard_normal((n, 3, 9, 9)).astype(dtype), rng.integers(0, 10, n)
 
 
 def loaders(n=101, batch=32, dtype="float32", held=45):

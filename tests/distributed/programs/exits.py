@@ -43,6 +43,9 @@ if way == "work":
 if way == "a step left out":  # of two, by the last rank
     import numpy as np
 
+    from minires.distributed import group as waiting
+
+    waiting.PATIENCE = 0.3  # or the test would have to be as patient
     if group.rank < group.size - 1:
         group.gather(np.zeros(3))
     group.reduce(np.zeros(5))
