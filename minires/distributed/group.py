@@ -125,6 +125,7 @@ class Launched(Group):
         self._farewells = self.comm.Dup()
         self._process = os.getpid()
         self._left: list[Any] = []  # requests that were given up, and may still write
+        self._telling: list[Any] = []  # requests of what neighbours were told, on its way
         self._count = 0  # of operations that began
         self._steps = np.zeros((KEPT, 3), np.int64)  # the last: number, which of KINDS, bytes
         self._ops = {"sum": MPI.SUM, "prod": MPI.PROD, "max": MPI.MAX, "min": MPI.MIN}
@@ -247,8 +248,9 @@ class Launched(Group):
         """Tell the neighbours the last operations. They suffice: where ranks in a ring differ, two
         neighbours do."""
         steps = self._steps.copy()
+        self._telling = [request for request in self._telling if not request.Test()]
         for other in {(self.rank + 1) % self.size, (self.rank - 1) % self.size}:
-            self._left.append(self._farewells.Isend(steps, other, STEPS))
+            self._telling.append(self._farewells.Isend(steps, other, STEPS))
 
     def _compare_steps(self) -> None:
         """Compare this rank's last operations with those that neighbours have told.
