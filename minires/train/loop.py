@@ -87,7 +87,9 @@ def train_epoch(
             batches on all of them, unless it gives each rank its own part: a DataLoader with
             ``shard`` or a DistributedSampler, or a loader of yours with an attribute ``shard`` that
             is not None. Such are taken as they are.
-        loss_fn: the mean loss of a batch, of logits and labels.
+        loss_fn: the mean loss of a batch, of logits and labels. With several ranks each one's is
+            weighed by its share of the samples: a sum, or a mean by class weights or without
+            ignored labels, is another number then.
         schedule: stepped once after every optimiser step.
         on_step: called after every step with its index from 0 and its loss.
         capture: record the Python of a step once and repeat what it computes, see

@@ -124,6 +124,10 @@ run(network(dropout=0.2), 1, checkpoint=checkpoint)
 parts = network(dropout=0.2, seed=99)
 run(parts, checkpoint=checkpoint, resume=True)
 told["resumed"] = digests(parts)
+x, y = images(37, "float64", 2)
+norm = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(768, 10)).double()
+train_epoch(norm, [(x, y)], sgd(norm))
+told["statistics"] = group.gather_objects([b.tolist() for b in norm[0].buffers()])
 captured = network(dropout=0.2)
 run(captured, capture=True)
 told["captured"] = digests(captured)
@@ -256,6 +260,17 @@ def test_what_is_told_after_each_batch_is_of_all_ranks(told):
     assert first == second
     assert [batch for training, *_, batch in first if training][:4] == [32, 32, 32, 5]
     assert sum(batch for training, *_, batch in first if not training) == 2 * 45
+
+
+def test_running_statistics_are_means_over_the_parts_of_all_ranks(told):
+    x = np.random.default_rng(2).standard_normal((37, 3, 16, 16))
+    parts = np.array_split(x, 2)
+    mean = np.mean([part.mean((0, 2, 3)) for part in parts], 0)
+    var = np.mean([part.var((0, 2, 3), ddof=1) for part in parts], 0)
+    for found in told["statistics"]:
+        np.testing.assert_allclose(found[0], 0.1 * mean, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(found[1], 0.9 + 0.1 * var, rtol=1e-12)
+        assert found[2] == 1
 
 
 def test_a_loop_of_ones_own_goes_through_the_epochs(told):
