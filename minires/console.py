@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minires.bars import Bars
+from minires.distributed import current_group
 from minires.distributed.exits import prefix, wait_for_turn
 from minires.errors import MiniresError
 from minires.starting import STOPPED
@@ -120,6 +122,10 @@ class StudyDisplay(Bars):
         self._whole = self._progress.add_task(
             "whole study", total=total, completed=done, within=lambda: self._progress.tasks
         )
+        ranks = current_group().size
+        if ranks > 1 and done < total:  # said now, since some launchers kill at Ctrl-C
+            how = f"the same command, --resume {shlex.quote(str(folder))}."
+            self._line(f"{ranks} ranks share the networks out. To go on after a stop: {how}")
 
     def network(self, name: str, epochs: int, done: int, total: int, gone: int) -> None:
         bar = self._progress.add_task(name, total=total)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minires.console import console, fail, say, stopped
+from minires.distributed import current_group
 from minires.errors import (
     ArgumentError,
     message,
@@ -191,8 +192,10 @@ def depth(
                     lang=lang or "en",
                 )
     except KeyboardInterrupt:
-        begun = display.folder
-        if begun is not None and (begun / "results.json").exists():
+        begun = display.folder or resume
+        if begun is None and current_group().rank > 0:
+            advice = ""  # rank 0 alone knows the folder, and has named it
+        elif begun is not None and (begun / "results.json").exists():
             advice = f"Go on with: {shlex.join(_resume_command(begun))}"
         else:
             advice = "Nothing was saved yet: run the same command again."

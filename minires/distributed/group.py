@@ -30,6 +30,7 @@ from minires.distributed import cores, deaths, exits
 from minires.distributed.launch import connect, told
 from minires.errors import DistributedError, message
 from minires.forks import in_children, new_lock_in_children
+from minires.kernels.numba import talk
 
 GRACE = 0.5  # seconds in which an operation that others finished may still arrive
 QUICK = 0.01  # seconds of waiting after which a rank sleeps between its looks
@@ -130,6 +131,7 @@ class Launched(Group):
         self._steps = np.zeros((KEPT, 3), np.int64)  # the last: number, which of KINDS, bytes
         self._ops = {"sum": MPI.SUM, "prod": MPI.PROD, "max": MPI.MAX, "min": MPI.MIN}
         cores.take(cores.part(node.allgather(cores.usable()), node.rank))
+        talk.allowed = self.rank == 0
         exits.watch(self.rank, self.size, self.abort)
         self._line = deaths.Line(node, self.rank, self.size)
         node.Free()

@@ -163,7 +163,7 @@ def fit(
                 averaged=averaged,
             )  # fmt: skip
             rows[:] = progress_of["history"]
-            if with_others.talks:
+            if with_others.talks and len(rows) < epochs:
                 warn_of_ranks(progress_of.get("ranks", 1), group.size)
     with_others.begin(models, optimizer)
     train_part = with_others.part_of("train_loader", train_loader)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from distributed import harness
@@ -186,6 +188,8 @@ def test_a_study_that_was_stopped_goes_on_with_any_number_of_ranks(tmp_path, exp
         job.signal(signal.SIGINT)
         done = job.wait(20)
     assert done.rc != 0  # 130, unless the launcher was told of a rank that it killed first
+    hint = f"To go on after a stop: the same command, --resume {folder}."
+    assert done.stdout.count(f"3 ranks share the networks out. {hint}") == 1
     assert done.stderr.count("Stopped.") == done.stderr.count("Go on with: minires depth") == 1
     assert not any(run["finished"] for run in stored(folder)["runs"])
 
@@ -198,3 +202,16 @@ def test_a_study_that_was_stopped_goes_on_with_any_number_of_ranks(tmp_path, exp
 
     results, _ = resume_study(folder)
     assert timeless(results) == expected
+
+
+def test_a_rank_that_is_stopped_does_not_say_that_nothing_was_saved(monkeypatch, capsys):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    command = importlib.import_module("minires.cli.depth")
+    monkeypatch.setattr("minires.study.run_study", stopped)
+    for rank, words in ((0, "Stopped. Nothing was saved yet"), (1, "Stopped.\n")):
+        monkeypatch.setattr(command, "current_group", lambda rank=rank: SimpleNamespace(rank=rank))
+        with pytest.raises(SystemExit):
+            command.depth()
+        assert words in capsys.readouterr().err

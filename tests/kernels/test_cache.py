@@ -363,6 +363,10 @@ def test_waiting_is_bounded_and_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cache, "_waited", False)
     handle = cache._lock(tmp_path / "f.nbc", "f")
     assert capsys.readouterr().err == ""
+    with monkeypatch.context() as muted:
+        muted.setattr(cache.talk, "allowed", False)
+        assert cache._lock(tmp_path / "f.nbc", "f") is None
+    assert capsys.readouterr().err == ""
     for _ in range(2):
         assert cache._lock(tmp_path / "f.nbc", "f") is None
     said = capsys.readouterr().err

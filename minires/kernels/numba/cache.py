@@ -31,7 +31,7 @@ from numba.core.serialize import dumps
 from ...errors import DeviceError, message
 from ...files import foreign, make_private, open_own
 from ...forks import in_children
-from . import sealed
+from . import sealed, talk
 
 PATIENCE = 120.0  # seconds that a process waits for another's kernel before it compiles its own
 _SILENCE = 2.0  # seconds until it says so
@@ -296,13 +296,13 @@ _waited = False
 def _say_waiting(name: str) -> None:
     """Say, once in a process, what is awaited."""
     global _waited
-    if not _waited:
+    if talk.allowed and not _waited:
         print(
             f"minires: waiting for another process that is compiling {name}; it keeps its kernels "
             f"in {cache_folder()}.",
             file=sys.stderr,
         )
-    _waited = True
+        _waited = True
 
 
 def _unlock(handle: int) -> None:

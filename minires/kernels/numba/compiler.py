@@ -26,7 +26,7 @@ from numba.core.ccallback import CFunc
 from ...errors import DeviceError
 from ...forks import new_lock_in_children
 from ...interrupts import HeldBack
-from . import cache
+from . import cache, talk
 from .cache import cache_folder
 
 # Floating-point freedoms that allow vector code. "nnan" and "ninf" are left out on purpose: NaN
@@ -151,7 +151,7 @@ def _compiling(name: str) -> None:
     global _announced
     for listener in _listeners:
         listener(name)
-    if not _announced and not _listeners:
+    if talk.allowed and not _announced and not _listeners:
         from .cpu import instructions
 
         kept = f"they are kept in {cache_folder()}. `minires warmup` does it ahead."
