@@ -28,6 +28,7 @@ from minires.distributed.collectives import (
 from minires.distributed.group import Group, alone, current_group
 from minires.distributed.process_group import (
     destroy_process_group,
+    get_backend,
     get_local_rank,
     get_rank,
     get_world_size,
@@ -51,6 +52,7 @@ __all__ = [
     "broadcast_object_list",
     "current_group",
     "destroy_process_group",
+    "get_backend",
     "get_local_rank",
     "get_rank",
     "get_world_size",

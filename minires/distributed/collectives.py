@@ -199,8 +199,13 @@ def all_gather_object(object_list: list[Any], obj: Any, group: None = None) -> N
     object_list[:] = ranks.gather_objects(obj)
 
 
-def broadcast_object_list(object_list: list[Any], src: int = 0, group: None = None) -> None:
+def broadcast_object_list(
+    object_list: list[Any], src: int = 0, group: None = None, device: Any = None
+) -> None:
     """Fill the list of each rank with the objects of rank ``src``; anything that can be pickled.
+
+    Args:
+        device: taken so that PyTorch code runs; objects go by way of the host.
 
     Raises:
         ArgumentError: no list, or a rank that there is not.
@@ -216,8 +221,11 @@ def broadcast_object_list(object_list: list[Any], src: int = 0, group: None = No
     object_list[:] = ranks.broadcast_object(object_list, src)
 
 
-def barrier(group: None = None, async_op: bool = False) -> None:
+def barrier(group: None = None, async_op: bool = False, device_ids: Any = None) -> None:
     """Wait until all ranks have come here.
+
+    Args:
+        device_ids: taken so that PyTorch code runs; no device takes part.
 
     Raises:
         CaptureError: inside :func:`minires.capture`.

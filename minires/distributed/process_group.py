@@ -19,6 +19,14 @@ BACKENDS = ("gloo", "mpi", "nccl")  # of PyTorch; here it is MPI on CPUs, and NC
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # what torchrun sets
 
 _destroyed = False
+_backend = "mpi"  # what init_process_group was given
+
+
+def get_backend(group: None = None) -> str:
+    """The backend that :func:`init_process_group` was given, "mpi" if none was. Programs ask it
+    whether tensors have to be on a GPU: here they may be anywhere."""
+    check_group("get_backend", group)
+    return _backend
 
 
 def get_rank(group: None = None) -> int:
@@ -83,7 +91,7 @@ def init_process_group(
         DistributedError: another number of processes, another rank; processes of ``torchrun``; or
             MPI cannot be started.
     """
-    global _destroyed
+    global _destroyed, _backend
     name = "init_process_group"
     _check_backend(name, backend)
     if not (init_method is None or (isinstance(init_method, str) and init_method == "env://")):
@@ -103,7 +111,7 @@ def init_process_group(
     if rank not in (-1, group.rank):
         fix = "The launcher gives ranks: leave it out."
         raise DistributedError(message(name, f"this to be rank {rank}", group.rank, fix=fix))
-    _destroyed = False
+    _destroyed, _backend = False, (backend or "mpi").lower()
 
 
 def _check_backend(name: str, backend: Any) -> None:

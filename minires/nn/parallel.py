@@ -76,7 +76,8 @@ class DistributedDataParallel(Module):
         DistributedError: another network on some rank. At the call: some rank has no sample.
         CaptureError: the call is inside :func:`minires.capture`.
 
-    In evaluation mode, and under ``no_grad()``, ranks do not talk to each other. In training they
+    It is ``backward()`` that averages; ``autograd.grad`` returns this rank's term of the mean. In
+    evaluation mode, and under ``no_grad()``, ranks do not talk to each other. In training they
     all call the network, equally often. The design is that of Li et al. (2020), arXiv:2006.15704.
     """
 

@@ -17,7 +17,9 @@ dist.init_process_group(
     "gloo", init_method="env://", timeout=datetime.timedelta(60), world_size=given
 )
 assert dist.is_initialized()
+assert dist.get_backend() == "gloo"
 dist.init_process_group("cpu:gloo,cuda:nccl", rank=dist.get_rank())
+assert dist.get_backend() == "cpu:gloo,cuda:nccl"
 rank, size = dist.get_rank(), dist.get_world_size()
 assert size == given
 assert dist.get_local_rank() == rank
@@ -141,9 +143,9 @@ things = [None] * size
 dist.all_gather_object(things, {"rank": rank})
 assert things == [{"rank": r} for r in ranks]
 names = ["a", 1] if rank == size - 1 else [None, None]
-dist.broadcast_object_list(names, size - 1)
+dist.broadcast_object_list(names, size - 1, device="cpu")
 assert names == ["a", 1]
-dist.barrier()
+dist.barrier(device_ids=[0])
 
 # what is refused on each rank, before it asks the others
 x = mr.ones(2)
