@@ -227,9 +227,7 @@ if rank == 0:
 
 @pytest.fixture(scope="module")
 def told():
-    done = harness.script(2, PROGRAM)
-    assert done.rc == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(harness.script(2, PROGRAM).passed())
 
 
 def test_twenty_steps_of_two_ranks_are_those_of_one_process(told):
