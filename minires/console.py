@@ -21,6 +21,7 @@ from rich.text import Text
 from minires.bars import Bars
 from minires.distributed import current_group
 from minires.distributed.exits import prefix, wait_for_turn
+from minires.distributed.launch import hides_a_file
 from minires.errors import MiniresError
 from minires.starting import STOPPED
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from minires.train import Running
 
 
-console = Console()
+console = Console(force_terminal=False if hides_a_file() else None)
 errors = Console(stderr=True)
 
 VERDICTS = {"ok": "green", "FAIL": "bold red"}

@@ -26,10 +26,8 @@ class Launcher(NamedTuple):
     rank: str
 
 
-LAUNCHERS = (
-    Launcher("PMI_SIZE", "PMI_RANK"),  # MPICH and its kin
-    Launcher("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),  # Open MPI
-)
+OPEN_MPI = Launcher("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
+LAUNCHERS = (Launcher("PMI_SIZE", "PMI_RANK"), OPEN_MPI)  # the first: MPICH and its kin
 SLURM = Launcher("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")  # also set where mpiexec uses srun itself
 PMIX = "PMIX_RANK"  # a launcher of PMIx need say no more than this
 
@@ -71,6 +69,18 @@ def _told_by(launcher: Launcher, environment: Mapping[str, str]) -> Told | None:
     if not size.isdecimal():
         return None
     return Told(int(rank) if rank.isdecimal() else 0, int(size), launcher.size)
+
+
+def hides_a_file(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a rank's standard output looks like a terminal, and goes to a file or a pipe. Open
+    MPI's launcher gives ranks terminals of its own making, whatever its own output is."""
+    if told(environment).by != OPEN_MPI.size:
+        return False
+    try:
+        shown = os.readlink(f"/proc/{os.getppid()}/fd/1")
+    except OSError:  # no such folder, or not ours to read
+        return False
+    return not shown.startswith(("/dev/pts/", "/dev/tty", "/dev/console"))
 
 
 def stay_alone() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from minires.distributed.launch import hides_a_file
 from minires.notebook import in_notebook
 from minires.train.display import Display, LogDisplay, NotebookDisplay
 
@@ -30,7 +31,7 @@ def shown(
     elif in_notebook():
         with _live(NotebookDisplay(batches)) as display:
             yield display
-    elif sys.stdout is not None and sys.stdout.isatty():
+    elif sys.stdout is not None and sys.stdout.isatty() and not hides_a_file():
         from rich.console import Console
 
         from minires.train.terminal import TerminalDisplay

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -52,6 +53,32 @@ SIZE = "from minires import distributed; print(distributed.get_world_size())"
 )
 def test_launchers_tell_rank_and_size(variables, expected):
     assert told(variables) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_the_terminals_of_open_mpi_are_seen_through(tmp_path):
+    """What a rank prints goes to its launcher: here a process that writes to a file, or to a
+    terminal."""
+    ask = "from minires.distributed.launch import hides_a_file; print(hides_a_file())"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}], stderr=2)"
+    mpich, open_mpi = {"PMI_SIZE": "2"}, {"OMPI_COMM_WORLD_SIZE": "2"}
+
+    def asked(variables, stdout):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(harness.NOT_OURS)}
+        words = [sys.executable, "-c", launcher]
+        subprocess.run(words, env=kept | variables, stdout=stdout, check=True, timeout=60)
+
+    for variables, expected in (({}, "False"), (mpich, "False"), (open_mpi, "True")):
+        with open(tmp_path / "out", "w") as file:
+            asked(variables, file)
+        assert (tmp_path / "out").read_text() == f"{expected}\n"
+    master, terminal = os.openpty()
+    try:
+        asked(open_mpi, terminal)
+        assert os.read(master, 100).strip() == b"False"
+    finally:
+        os.close(master)
+        os.close(terminal)
 
 
 def test_import_minires_looks_for_all_launchers():
