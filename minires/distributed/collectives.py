@@ -281,7 +281,7 @@ def _facts(name: str, argument: str, tensor: Any) -> tuple[tuple[int, ...], np.d
 
 def _check_list(name: str, argument: str, values: Any, group: Group) -> None:
     if not isinstance(values, list) or len(values) != group.size:
-        expected = f"{argument} a list with an entry for each of {group.size} ranks"
+        expected = f"{argument} a list with as many entries as ranks, {group.size}"
         got = f"{len(values)} entries" if isinstance(values, list) else quoted(values)
         raise ArgumentError(message(name, expected, got))
 
