@@ -11,6 +11,7 @@ import signal
 import sys
 from types import FrameType
 
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")  # of several processes the first speaks
 STOPPED = 130  # the exit code of a program that Ctrl-C ended: 128 and the signal's number
 
 
@@ -22,7 +23,8 @@ def _is_the_command() -> bool:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     try:
-        os.write(2, b"\nStopped.\n")
+        if all(os.environ.get(name, "0") == "0" for name in RANKS):
+            os.write(2, b"\nStopped.\n")
     finally:  # nothing has begun yet that would have to be put away
         os._exit(STOPPED)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from minires import cli
+from minires import cli, starting
 
 EXIT_CODES = {0, 1, 2, 130}
 MOST = 12_000  # characters of output
@@ -297,3 +297,18 @@ def test_an_interrupt_at_any_time_is_one_line(tmp_path):
         assert process.returncode == 130, (delay, err)
         assert b"Traceback" not in err, (delay, err)
         assert b"Stopped." in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("variable", ["PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK"])
+def test_of_several_ranks_that_are_stopped_as_they_start_the_first_says_so(variable):
+    code = "import os, signal; from minires import starting; starting._stop(signal.SIGINT, None)"
+    for rank, said in (("0", b"\nStopped.\n"), ("1", b"")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={k: v for k, v in os.environ.items() if k not in starting.RANKS} | {variable: rank},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (130, said)
