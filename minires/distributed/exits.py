@@ -90,8 +90,9 @@ def end_by(error: BaseException, hook: Any = sys.__excepthook__) -> bool:
     stopped = isinstance(error, KeyboardInterrupt)
     try:
         wait_for_turn(error)
-        text = "Stopped.\n" if stopped else _formatted(hook, error)
-        sys.stderr.write(f"{prefix(always=True)}{text}")
+        if not stopped or job is not None or _rank() == 0:  # else no rank could end another yet
+            text = "Stopped.\n" if stopped else _formatted(hook, error)
+            sys.stderr.write(f"{prefix(always=True)}{text}")
     finally:
         if job is not None:
             end_all(STOPPED if stopped else 1)

@@ -165,3 +165,11 @@ def test_ctrl_c_ends_the_job_with_one_message():
     assert done.ended_with(130)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[mpiexec@")]
     assert lines == ["[rank 0 of 2] Stopped."]
+
+
+@pytest.mark.parametrize(("rank", "said"), [(0, "[rank 0 of 2] Stopped.\n"), (1, "")])
+def test_ctrl_c_before_the_group_has_begun_is_told_by_one(rank, said):
+    code = "from minires.distributed import exits; exits.install(); raise KeyboardInterrupt"
+    variables = {"PMI_SIZE": "2", "PMI_RANK": str(rank)}
+    done = harness.script(0, code, **variables)
+    assert (done.rc, done.stderr) == (130, said)
