@@ -153,7 +153,8 @@ def check_cuts(batch_sampler: Any, samples: int | None, size: int) -> None:
     rest = 0 if samples is None or batch_sampler.drop_last else samples % many
     if 0 < rest < size:
         detail = f"{samples} samples in batches of {many}"
-        fix = "Pass drop_last=True." if samples != rest else "Use fewer ranks."
+        other = "Pass drop_last=True, or another batch_size."
+        fix = other if samples != rest else "Use fewer ranks."
         raise too_few(size, f"a last batch of {rest}", detail, fix)
 
 

@@ -222,7 +222,7 @@ def test_ranks_that_get_nothing_of_a_batch_go_on(workers):
         (
             {"batch_size": 16, "shard": (0, 8)},
             "expected a sample for each of 8 ranks, got a last batch of 5 (53 samples in batches "
-            "of 16). Pass drop_last=True.",
+            "of 16). Pass drop_last=True, or another batch_size.",
         ),
         (
             {"batch_size": 64, "shard": (0, 64)},

@@ -143,7 +143,7 @@ BY_ALL = {
     "(train_loader). Use larger batches, drop_last=True, or fewer ranks.",
     "few, later": "ArgumentError: fit: expected a sample for each of 2 ranks, got a batch of 1",
     "few of a loader": "ArgumentError: DataLoader: expected a sample for each of 2 ranks, got a "
-    "last batch of 1 (33 samples in batches of 32). Pass drop_last=True.",
+    "last batch of 1 (33 samples in batches of 32). Pass drop_last=True, or another batch_size.",
     "epochs": "DistributedError: fit: expected the same epochs on all ranks, got 1 on rank 0 and 2 "
     "on rank 1",
     "config": "DistributedError: fit: expected the same config lr on all ranks, got 0 on rank 0 "
