@@ -468,6 +468,9 @@ INSTANCES: dict[str, Make] = {
     "mr.Generator": mr.Generator,
 }
 
+# What needs a package that users may leave out.
+NEEDS = {"mr.export_onnx": "onnx"}
+
 # Not called, and why; with the methods of a class.
 SKIPPED = {
     "nn.Module": "what subclasses implement; its methods are called on a Sequential",
