@@ -22,6 +22,8 @@ H = 1e-30
 UNSAFE = {
     "Cast": "rounding to another precision is a staircase",
     "SetItem": "has no forward; memory of real numbers cannot take the imaginary part",
+    "SyncBatchNorm": "statistics of other processes come as real numbers",
+    "SyncBatchNormGradients": "the same",
 }
 
 

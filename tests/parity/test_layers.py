@@ -132,6 +132,7 @@ CASES = [
     *lines(
         """
         nn.BatchNorm1d(4)
+        nn.SyncBatchNorm(4)
         nn.BatchNorm1d(4, momentum=0.3, track_running_stats=False)
         nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU())
         """,
