@@ -209,6 +209,7 @@ class TrainingJob:
             seed=self.seed,
             device=self.device,
         )
+        together("train").part_of("train_loader", loader)  # refuses batches too small for ranks
         held_loader, test_loader = (
             DataLoader(part, 500, transform=normalize, device=self.device)
             for part in (held, images["test"])

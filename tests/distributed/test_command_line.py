@@ -36,9 +36,21 @@ def test_wrong_options_are_refused_once():
     assert "[rank " not in done.stderr
 
 
+def test_batches_too_small_for_the_ranks_are_refused_before_anything_is_written(tmp_path):
+    words = ("train", "cifar_resnet8", "--batch-size", "1", "--out", "run")
+    done = harness.minires(2, *words, cwd=tmp_path)
+    assert done.ended_with(1)
+    assert done.stderr == (
+        "error: DataLoader: expected a sample for each of 2 ranks, got batches of 1. "
+        "Use a batch_size of 2 or more.\n"
+    )
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_error_of_one_rank_alone_is_said_by_it():
     done = harness.script(2, FAULT, "error")
-    assert done == (1, "said by both\n", "[rank 1 of 2] error: planted\n")
+    assert done.ended_with(1)
+    assert done[1:] == ("said by both\n", "[rank 1 of 2] error: planted\n")
 
 
 def test_a_fault_of_one_rank_alone_is_shown_by_it():
