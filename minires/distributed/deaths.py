@@ -86,6 +86,19 @@ class _Rank:
     def process(self) -> int:
         return int(self.heard.split()[1])
 
+    def listen(self) -> bool:
+        """Hear what there is on the line; whether it is closed."""
+        try:
+            while said := self.line.recv(64):
+                if not self.heard:
+                    self.line.sendall(b"\n")  # from here on the witness looks on
+                self.heard += said
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+        return True
+
     def left(self) -> bool:
         """Whether there is no death to be told of."""
         return self.heard.count(b"\n") != 1
@@ -99,7 +112,7 @@ def witness(listener: socket.socket, size: int, patience: float = PATIENCE) -> N
         size: how many ranks there are on all machines.
         patience: seconds after a death in which the others are to end; then they are killed.
     """
-    poll = select.epoll()  # tells of deaths in their order
+    poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     ranks: dict[int, _Rank] = {}
     died = ended = False
@@ -110,15 +123,14 @@ def witness(listener: socket.socket, size: int, patience: float = PATIENCE) -> N
         for file, _ in events:
             if file == listener.fileno():
                 line, _ = listener.accept()
-                line.sendall(b"\n")
+                line.setblocking(False)
                 ranks[line.fileno()] = _Rank(line)
-                poll.register(line, select.EPOLLIN)
+                poll.register(line, select.EPOLLIN | select.EPOLLET)  # in the order of events
                 continue
             rank = ranks[file]
-            heard = _received(rank.line)
-            rank.heard += heard
+            closed = rank.listen()
             ended = ended or FOR_ALL in rank.heard
-            if heard:
+            if not closed:
                 continue
             if not (ended or died or rank.left()):
                 died, deadline = True, time.monotonic() + patience
@@ -130,16 +142,10 @@ def witness(listener: socket.socket, size: int, patience: float = PATIENCE) -> N
                 return
         if not events:  # nobody came; or the others are still there, and wait for the dead
             for rank in ranks.values():
-                os.kill(rank.process, signal.SIGKILL)
+                if rank.heard:
+                    os.kill(rank.process, signal.SIGKILL)
                 rank.line.close()
             return
-
-
-def _received(line: socket.socket) -> bytes:
-    try:
-        return line.recv(64)
-    except ConnectionError:
-        return b""
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import io
 import pickletools
 import zipfile
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -280,6 +279,7 @@ def test_a_full_disk_keeps_the_old_file(path, monkeypatch):
 
 def test_pytorch_loads_it_with_weights_only(path):
     torch = pytest.importorskip("torch")
+    ml_dtypes = pytest.importorskip("ml_dtypes")
     net = network()
     state = {
         "model": net.state_dict(),
