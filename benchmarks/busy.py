@@ -156,30 +156,61 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         cells = []
         for side in sides:
             (found,) = [r for r in rows if (r["work"], r["busy"], r["side"]) == (work, busy, side)]
-            seconds = float(found["seconds"])
-            shown = f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+            cell = shown(float(found["seconds"]))
             if side != "own":
-                shown += f", {found['ratio']} ({found['ratio_p20']}-{found['ratio_p80']})"
-            cells.append(shown)
+                cell += f", {found['ratio']} ({found['ratio_p20']}-{found['ratio_p80']})"
+            cells.append(cell)
         lines.append((work, str(busy), *cells))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+def shown(seconds: float) -> str:
+    """A time, as a table shows it."""
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def parser_of(
+    description: str, example: str, works: Sequence[str], busy: Sequence[int], rounds: int
+) -> argparse.ArgumentParser:
+    """The options of a benchmark of works in processes of their own, whose sides take turns beside
+    other programs; the last three arguments are what they are by default."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example: python benchmarks/busy.py --works train-resnet20 --busy 0 1 --rounds 3",
+        description=description,
+        epilog=f"example: python benchmarks/{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--works", nargs="+", default=list(WORKS), help=f"  [{' '.join(WORKS)}]")
-    parser.add_argument("--busy", nargs="+", type=int, default=list(LOADS), help="  [0 1 2]")
-    parser.add_argument("--rounds", type=int, default=5, help="processes of each side  [5]")
+    loads = " ".join(map(str, busy))
+    parser.add_argument("--works", nargs="+", default=list(works), help=f"  [{' '.join(works)}]")
+    parser.add_argument("--busy", nargs="+", type=int, default=list(busy), help=f"  [{loads}]")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help=f"processes of each side  [{rounds}]"
+    )
     parser.add_argument("--seconds", type=float, default=4, help="of steps in a process  [4]")
-    parser.add_argument("--against", type=Path, help="another checkout of minires")
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help="folder for the CSV  [benchmarks/results]"
     )
+    return parser
+
+
+def check(op: str, options: argparse.Namespace, works: Sequence[str]) -> None:
+    """Refuse options of :func:`parser_of` that mean nothing.
+
+    Raises:
+        ArgumentError: an unknown work, or a number out of range.
+    """
+    for work in options.works:
+        if work not in works:
+            raise unknown("work", work, works)
+    if options.rounds < 1 or not options.seconds > 0 or min(options.busy) < 0:
+        got = f"{options.rounds}, {options.seconds} and {options.busy}"
+        raise ArgumentError(message(op, "rounds >= 1, seconds > 0 and busy >= 0", got))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    example = "busy.py --works train-resnet20 --busy 0 1 --rounds 3"
+    parser = parser_of(__doc__ or "", example, WORKS, LOADS, rounds=5)
+    parser.add_argument("--against", type=Path, help="another checkout of minires")
     options = parser.parse_args(arguments)
     try:
         _run(options)
@@ -193,12 +224,7 @@ def _run(options: argparse.Namespace) -> None:
 
     from minires.kernels.numba.threads import get_num_threads
 
-    for work in options.works:
-        if work not in WORKS:
-            raise unknown("work", work, WORKS)
-    if options.rounds < 1 or not options.seconds > 0 or min(options.busy) < 0:
-        got = f"{options.rounds}, {options.seconds} and {options.busy}"
-        raise ArgumentError(message("busy", "rounds >= 1, seconds > 0 and busy >= 0", got))
+    check("busy", options, WORKS)
     sides = ["own", "passive"]
     if options.against is not None:
         if not (options.against / "minires" / "__init__.py").exists():

@@ -31,10 +31,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from busy import beside
-from harness import RESULTS, append, environment
+from busy import beside, check, parser_of, shown
+from harness import append, environment
 
-from minires.errors import ArgumentError, DeviceError, MiniresError, message, unknown
+from minires.errors import DeviceError, MiniresError
 
 COLUMNS = (
     "date", "commit", "minires", "python", "numpy", "numba", "platform", "cpu", "load", "mpi",
@@ -189,13 +189,13 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table for a page."""
     lines = [("work", "busy programs", "time", "over", "ratio", "must"), ("---", *["---:"] * 5)]
     for line in rows:
-        times = [_shown(line[name]) for name in ("seconds", "other_seconds")]
+        other = line["other"] and f"{line['other']} {shown(float(line['other_seconds']))}"
         lines.append(
             (
                 f"{line['work']}: {line['side']}",
                 str(line["busy"]),
-                times[0],
-                f"{line['other']} {times[1]}".strip() or "the step",
+                shown(float(line["seconds"])),
+                other or "the step",
                 f"{line['ratio']} ({line['ratio_p20']}-{line['ratio_p80']})",
                 f"{MUST[line['work']]:g}",
             )
@@ -203,28 +203,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _shown(seconds: str) -> str:
-    if not seconds:
-        return ""
-    value = float(seconds)
-    return f"{1e3 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example: python benchmarks/scaling.py --works step share --rounds 3",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--works", nargs="+", default=list(WORKS), help=f"  [{' '.join(WORKS)}]")
-    parser.add_argument("--busy", nargs="+", type=int, default=[0], help="  [0]")
-    parser.add_argument("--rounds", type=int, default=7, help="processes of each side  [7]")
-    parser.add_argument("--seconds", type=float, default=4, help="of steps in a process  [4]")
-    parser.add_argument(
-        "--results", type=Path, default=RESULTS, help="folder for the CSV  [benchmarks/results]"
-    )
-    options = parser.parse_args(arguments)
+    example = "scaling.py --works step share --rounds 3"
+    options = parser_of(__doc__ or "", example, WORKS, (0,), rounds=7).parse_args(arguments)
     try:
         _run(options)
     except MiniresError as error:
@@ -239,12 +221,7 @@ def _run(options: argparse.Namespace) -> None:
 
     from minires.kernels.numba.threads import get_num_threads
 
-    for work in options.works:
-        if work not in WORKS:
-            raise unknown("work", work, WORKS)
-    if options.rounds < 1 or not options.seconds > 0 or min(options.busy) < 0:
-        got = f"{options.rounds}, {options.seconds} and {options.busy}"
-        raise ArgumentError(message("scaling", "rounds >= 1, seconds > 0 and busy >= 0", got))
+    check("scaling", options, WORKS)
     facts = {k: v for k, v in environment(get_num_threads()).items() if k in COLUMNS}
     facts["mpi"] = f"mpi4py {version('mpi4py')}"
     rows = []

@@ -40,6 +40,8 @@ GOODBYE, STEPS = 1, 2  # tags: of what a rank sends as it ends, and as it waits 
 KEPT = 32  # operations that a rank remembers
 KINDS = ("reduce", "gather", "broadcast", "barrier", "gather of objects")
 
+ALIKE = "All ranks must do the same collective operations, in the same order."
+
 Array = np.ndarray[Any, Any]
 
 
@@ -272,17 +274,15 @@ class Launched(Group):
             got = " and ".join(
                 f"{KINDS[kind]} ({size} bytes) on rank {rank}" for rank, (_, kind, size) in both
             )
-            fix = "All ranks must do the same collective operations, in the same order."
             expected = "the same operation on all ranks"
-            raise DistributedError(message("distributed", expected, got, fix=fix))
+            raise DistributedError(message("distributed", expected, got, fix=ALIKE))
 
     def _left_alone(self, what: str) -> DistributedError:
         status = self.MPI.Status()
         self._farewells.Probe(tag=GOODBYE, status=status)
         expected = f"all {self.size} ranks to take part"
         got = f"rank {status.source} that has ended"
-        fix = "All ranks must do the same collective operations, in the same order."
-        return DistributedError(message(f"distributed {what}", expected, got, fix=fix))
+        return DistributedError(message(f"distributed {what}", expected, got, fix=ALIKE))
 
     def _say_goodbye(self) -> None:
         """Tell the others that this rank takes part in nothing any more."""
